@@ -1,0 +1,32 @@
+"""PAL: persona-augmented emotional support dialogue.
+
+Names are imported when first used, so that ``import pal`` and ``pal --help`` stay instant.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("pal-esc")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+_PUBLIC = {
+    "load_esconv": "pal.data.esconv",
+    "load_personachat": "pal.data.personachat",
+    "PalConfig": "pal.modeling.configuration",
+    "PalForConditionalGeneration": "pal.modeling.pal",
+}
+
+__all__ = ["PalConfig", "PalForConditionalGeneration", "load_esconv", "load_personachat"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'pal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

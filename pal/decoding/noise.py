@@ -1,0 +1,66 @@
+"""Sampling without random state: the Gumbel-max trick with noise that is a function of its key.
+
+The arg-max of log-probabilities plus independent Gumbel noise is a draw from that distribution.
+Here the noise of a token is a hash of (seed, sample id, step, token), so a sample's text does not
+depend on the batch it is in, on order, on resuming or on the number of processes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _mix(value: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al., 2014) on int64 with wrap-around."""
+    value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _MIX_1
+    value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _MIX_2
+    return value ^ ((value >> 31) & ((1 << 33) - 1))
+
+
+def sample_keys(
+    seed: int, sample_ids: Sequence[str | int], device: torch.device | None = None
+) -> Tensor:
+    """Hash (seed, sample id) to one int64 a sample, [B]; ids may be strings or numbers."""
+    digests = [
+        hashlib.blake2b(f"{seed}\0{sample_id}".encode(), digest_size=8).digest()
+        for sample_id in sample_ids
+    ]
+    keys = [int.from_bytes(digest, "little", signed=True) for digest in digests]
+    return torch.tensor(keys, dtype=torch.int64, device=device)
+
+
+def keyed_gumbel(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B] at one step; float64."""
+    state = _mix(keys + torch.full_like(keys, step + 1) * _GOLDEN)[:, None]
+    bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 11) & ((1 << 53) - 1)
+    uniform = (bits.to(torch.float64) + 0.5) / (1 << 53)
+    return -torch.log(-torch.log(uniform))
+
+
+class GumbelSampler(LogitsProcessor):
+    """Add keyed noise to processed logits, so that a greedy search over them draws a sample.
+
+    Place it last. Noise is computed for the ``top_k`` best tokens only (all when 0).
+
+    Args:
+        keys: one key a row, from :func:`sample_keys`, [B].
+        top_k: how many tokens can be drawn; must not be smaller than a top-k filter before it.
+    """
+
+    def __init__(self, keys: Tensor, *, top_k: int = 0):
+        self.keys, self.top_k = keys, top_k
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores [B, V] whose arg-max is the drawn token."""
+        count = min(self.top_k or scores.shape[-1], scores.shape[-1])
+        values, tokens = scores.topk(count, dim=-1)
+        noisy = values.double() + keyed_gumbel(self.keys, input_ids.shape[1], tokens)
+        drawn = tokens.gather(1, noisy.argmax(-1, keepdim=True))
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)

@@ -1,0 +1,33 @@
+"""The errors a user can meet. Each message is one line: what failed, where, and what to do next.
+
+Commands print the message and exit with code 2; a traceback is left for defects of the program.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PalError(Exception):
+    """A mistake in what the user gave, told in one line."""
+
+
+class ConfigError(PalError):
+    """Settings that cannot be used; one message lists every mistake found."""
+
+
+class DataError(PalError):
+    """A data file that cannot be read; the message names file, record and remedy."""
+
+
+class CheckpointError(PalError):
+    """A model folder of the wrong kind, or incomplete."""
+
+
+class OutputError(PalError):
+    """An output that exists, is in use, or cannot be written."""
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string."""
+    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,127 @@
+"""Co-attention fusion of dialogue and persona (PAL paper, equations 2 to 4).
+
+Shapes: B batch, D dialogue positions, P persona positions, L = max(D, P), d model width.
+A new fusion is one class here and one name in ``FUSIONS``; outside the project, a configuration
+may name ``their_package.module:Class``. Inputs are padded on the right; masks are 1 = keep.
+"""
+
+import importlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pal.errors import ConfigError, suggest
+
+
+class CoAttentionFusion(nn.Module):
+    """Co-attention in which padding takes no part: fusion mode ``masked``.
+
+    Ĥ_D = LN_D(H_D + softmax(H_D H_Pᵀ) H_P) and Ĥ_P = LN_P(H_P + softmax(H_P H_Dᵀ) H_D) are added
+    position by position, H_final = λ1 Ĥ_D + λ2 Ĥ_P + λ3 H_D with λ = softmax(w). The papers leave
+    open how the two lengths meet: here a position beyond one of the two holds the other's terms
+    only, λ renormalised over them, and the decoder sees the union of both masks. So a sample's
+    states do not depend on the batch it is in.
+
+    Args:
+        d_model: model width.
+    """
+
+    # Whether dialogue and persona must be padded to one common length before they are encoded.
+    common_length = False
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.dialogue_norm = nn.LayerNorm(d_model)
+        self.persona_norm = nn.LayerNorm(d_model)
+        self.weights = nn.Parameter(torch.full((3,), 1 / 3))  # w of Ĥ_D, Ĥ_P, H_D
+
+    def forward(
+        self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse encoder states.
+
+        Args:
+            dialogue: H_D, [B, D, d].
+            dialogue_mask: [B, D].
+            persona: H_P, [B, P, d].
+            persona_mask: [B, P].
+
+        Returns:
+            H_final, [B, L, d], and the mask the decoder's cross-attention uses, [B, L].
+        """
+        attended_dialogue = self.dialogue_norm(dialogue + attend(dialogue, persona, persona_mask))
+        attended_persona = self.persona_norm(persona + attend(persona, dialogue, dialogue_mask))
+
+        length = max(dialogue.shape[1], persona.shape[1])
+        has_dialogue = pad_to(dialogue_mask, length).bool()
+        has_persona = pad_to(persona_mask, length).bool()
+        present = torch.stack([has_dialogue, has_persona, has_dialogue], dim=-1)  # [B, L, 3]
+        lambdas = torch.softmax(self.weights.float(), dim=0).to(dialogue.dtype) * present
+        lambdas = lambdas / lambdas.sum(-1, keepdim=True).clamp_min(1e-12)
+        streams = (pad_to(attended_dialogue, length), pad_to(attended_persona, length),
+                   pad_to(dialogue, length))  # fmt: skip
+        fused = sum(
+            weight.unsqueeze(-1) * stream
+            for weight, stream in zip(lambdas.unbind(-1), streams, strict=True)
+        )
+        return fused, (has_dialogue | has_persona).to(dialogue_mask.dtype)
+
+
+class ReferenceFusion(CoAttentionFusion):
+    """The authors' released behaviour, number for number: fusion mode ``reference``.
+
+    Both inputs are padded to one common length before encoding, the co-attention attends to
+    padding, and the decoder sees the dialogue's mask only; so a sample's output depends on its
+    batch. For comparison and for checkpoints trained with the authors' code.
+    """
+
+    common_length = True
+
+    def forward(
+        self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse encoder states of equal length, [B, L, d]; see the base class."""
+        attended_dialogue = self.dialogue_norm(dialogue + attend(dialogue, persona))
+        attended_persona = self.persona_norm(persona + attend(persona, dialogue))
+        lambdas = torch.softmax(self.weights.float(), dim=0).to(dialogue.dtype)
+        fused = lambdas[0] * attended_dialogue + lambdas[1] * attended_persona
+        return fused + lambdas[2] * dialogue, dialogue_mask
+
+
+def attend(queries: Tensor, keys: Tensor, key_mask: Tensor | None = None) -> Tensor:
+    """``softmax(Q Kᵀ) K`` without scaling or projections, [B, Q, d]; masked keys take no part."""
+    mask = None if key_mask is None else key_mask.bool()[:, None, :].expand(-1, queries.shape[1], -1)
+    return F.scaled_dot_product_attention(queries, keys, keys, attn_mask=mask, scale=1.0)
+
+
+def pad_to(values: Tensor, length: int) -> Tensor:
+    """Pad [B, l] or [B, l, d] with zeros on the right to ``length`` positions."""
+    missing = length - values.shape[1]
+    return F.pad(values, (0, 0) * (values.dim() - 2) + (0, missing)) if missing else values
+
+
+FUSIONS: dict[str, type[CoAttentionFusion]] = {
+    "masked": CoAttentionFusion,
+    "reference": ReferenceFusion,
+}
+
+
+def build_fusion(name: str, d_model: int) -> CoAttentionFusion:
+    """Build the fusion a configuration names.
+
+    Raises:
+        ConfigError: no such fusion, or the outside class cannot be imported.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)(d_model)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"fusion {name!r} cannot be imported: {error}") from error
+    if name not in FUSIONS:
+        raise ConfigError(
+            f"unknown fusion {name!r}{suggest(name, FUSIONS)} (allowed: {', '.join(FUSIONS)}, "
+            "or their_package.module:Class)"
+        )
+    return FUSIONS[name](d_model)
