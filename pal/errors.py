@@ -31,3 +31,8 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's message, to quote in one of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -57,9 +57,7 @@ class ContrastiveCache(EncoderDecoderCache):
         length = max(fused[1].shape[1], plain[1].shape[1])
         states = [F.pad(s, (0, 0, 0, length - s.shape[1])) for s in (fused[0], plain[0][rows])]
         masks = [F.pad(m, (0, length - m.shape[1])) for m in (fused[1], plain[1][rows])]
-        return cls(
-            config, states=torch.cat(states), mask=torch.cat(masks), alpha=alpha, rows=rows
-        )
+        return cls(config, states=torch.cat(states), mask=torch.cat(masks), alpha=alpha, rows=rows)
 
     def both(self, per_row: Tensor) -> Tensor:
         """Repeat the rows of a [B, …] tensor that have a second branch: [B + M, …]."""

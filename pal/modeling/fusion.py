@@ -91,7 +91,9 @@ class ReferenceFusion(CoAttentionFusion):
 
 def attend(queries: Tensor, keys: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """``softmax(Q Kᵀ) K`` without scaling or projections, [B, Q, d]; masked keys take no part."""
-    mask = None if key_mask is None else key_mask.bool()[:, None, :].expand(-1, queries.shape[1], -1)
+    mask = (
+        None if key_mask is None else key_mask.bool()[:, None, :].expand(-1, queries.shape[1], -1)
+    )
     return F.scaled_dot_product_attention(queries, keys, keys, attn_mask=mask, scale=1.0)
 
 

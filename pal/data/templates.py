@@ -1,0 +1,216 @@
+"""How a sample becomes token ids: the two text formats of the encoder input and the targets.
+
+``clean`` (default) spaces marks and punctuation so that the tokenizer meets no avoidable unknown
+token, and drops whole turns from the left. ``authors`` writes what the released code writes.
+A new format is one class here and one name in ``TEMPLATES``.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pal.data.samples import Sample
+
+from pal.errors import ConfigError, suggest
+from pal.strategies import strategy_token
+
+Turn = Mapping[str, Any]
+
+_TYPOGRAPHIC = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"',
+                              "„": '"', "–": "-", "—": "-", "−": "-"})  # fmt: skip
+
+
+class AuthorsTemplate:
+    """The released code's text: ``Persona:`` and ``System:[Strategy]`` set before the utterance.
+
+    Written without a space, ``Persona:Hi`` starts every seeker turn with an unknown token.
+    """
+
+    prompt = "System:"
+    persona_heading = "Persona Information:\n"
+    dialogue_heading = "Dialogue:\n"
+    drops_whole_turns = False
+
+    def text(self, text: str) -> str:
+        """Return an utterance as it is written."""
+        return text
+
+    def turn(self, turn: Turn) -> str:
+        """Return a turn of the dialogue history with its speaker mark."""
+        if turn["speaker"] == "seeker":
+            return "Persona:" + self.text(turn["text"])
+        strategy = strategy_token(turn["strategy"]) if turn["strategy"] else ""
+        return self.prompt + strategy + self.text(turn["text"])
+
+    def detokenise(self, text: str) -> str:
+        """Return generated text as it is shown and scored."""
+        return text
+
+
+class CleanTemplate(AuthorsTemplate):
+    """The same content, spaced: ``user : …`` and ``supporter : [Strategy] …``."""
+
+    prompt = "supporter :"
+    persona_heading = "persona :"
+    dialogue_heading = "dialogue :"
+    drops_whole_turns = True
+
+    def text(self, text: str) -> str:
+        """Write typographic marks plainly and set every punctuation mark between spaces."""
+        text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHIC)
+        return " ".join(re.sub(r"([^\w\s]|_)", r" \1 ", text).split())
+
+    def turn(self, turn: Turn) -> str:
+        """Return a turn of the dialogue history with its speaker mark."""
+        if turn["speaker"] == "seeker":
+            return "user : " + self.text(turn["text"])
+        strategy = f"{strategy_token(turn['strategy'])} " if turn["strategy"] else ""
+        return f"{self.prompt} {strategy}{self.text(turn['text'])}"
+
+    def detokenise(self, text: str) -> str:
+        """Rejoin what :meth:`text` set apart: brackets, and hyphens inside words."""
+        text = re.sub(r"([(\[]) ", r"\1", text)
+        text = re.sub(r" ([)\]:;%])", r"\1", text)
+        return re.sub(r"(?<=\w) - (?=\w)", "-", text)
+
+
+TEMPLATES: dict[str, type[AuthorsTemplate]] = {"clean": CleanTemplate, "authors": AuthorsTemplate}
+
+
+class SampleEncoder:
+    """Turns samples into token ids; every distinct text is tokenised once.
+
+    Args:
+        tokenizer: a tokenizer that holds PAL's added tokens.
+        template: name in ``TEMPLATES``.
+        persona_mode: ``fusion``, ``prompt`` or ``none``.
+        max_context_tokens: encoder tokens of the dialogue (in mode ``prompt``: of both), at most.
+        max_persona_tokens: encoder tokens of the persona, at most.
+        max_target_tokens: target tokens, strategy and end token not counted, at most.
+
+    Raises:
+        ConfigError: no such template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: str,
+        persona_mode: str,
+        max_context_tokens: int,
+        max_persona_tokens: int,
+        max_target_tokens: int,
+    ):
+        if template not in TEMPLATES:
+            raise ConfigError(
+                f"unknown template {template!r}{suggest(template, TEMPLATES)} "
+                f"(allowed: {', '.join(TEMPLATES)})"
+            )
+        self.tokenizer = tokenizer
+        self.template = TEMPLATES[template]()
+        self.persona_mode = persona_mode
+        self.max_context_tokens = max_context_tokens
+        self.max_persona_tokens = max_persona_tokens
+        self.max_target_tokens = max_target_tokens
+        self._ids: dict[str, list[int]] = {}
+        self._separator = self.ids("</s> <s>")
+        self._input, self._persona = tokenizer.convert_tokens_to_ids(["<input>", "<persona>"])
+
+    @classmethod
+    def from_config(cls, tokenizer: Any, config: Any) -> "SampleEncoder":
+        """Build the encoder a model's configuration describes."""
+        return cls(
+            tokenizer,
+            template=config.template,
+            persona_mode=config.persona_mode,
+            max_context_tokens=config.max_context_tokens,
+            max_persona_tokens=config.max_persona_tokens,
+            max_target_tokens=config.max_target_tokens,
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """Return the token ids of a text, without start or end token."""
+        found = self._ids.get(text)
+        if found is None:
+            found = self.tokenizer(text, add_special_tokens=False).input_ids
+            self._ids[text] = found
+        return found
+
+    def encode(self, sample: Sample) -> dict[str, list[int]]:
+        """Return ``input_ids``, ``persona_input_ids`` (mode fusion) and ``labels`` of a sample.
+
+        ``labels`` are strategy token, response and end token; left out when the sample has no
+        response. The end token stays only where the response was not cut.
+        """
+        room = self.max_context_tokens
+        heading: list[int] = []
+        if self.persona_mode == "prompt":
+            heading = self.encode_persona_prompt(sample.persona)
+            room -= len(heading)
+        encoded = {"input_ids": heading + self.encode_context(sample.context, room)}
+        if self.persona_mode == "fusion":
+            encoded["persona_input_ids"] = self.encode_persona(sample.persona)
+        if sample.response is not None and sample.strategy is not None:
+            encoded["labels"] = self.encode_target(sample.strategy, sample.response)
+        return encoded
+
+    def encode_context(self, turns: Sequence[Turn], room: int) -> list[int]:
+        """Return the dialogue so far and the supporter's prompt, cut from the left to ``room``."""
+        pieces = [self.ids(self.template.turn(turn)) for turn in turns]
+        prompt = self._separator + self.ids(self.template.prompt)
+        if self.template.drops_whole_turns:
+            size, first = len(prompt), len(pieces)
+            while first and size + len(pieces[first - 1]) <= room:
+                size += len(pieces[first - 1]) + len(self._separator)
+                first -= 1
+            pieces = pieces[min(first, len(pieces) - 1) :]
+        return (self._join(pieces, self._separator) + prompt)[-room:]
+
+    def encode_persona(self, sentences: Iterable[str]) -> list[int]:
+        """Return ``<input>`` and the newest sentences that fit, ``<persona>`` between them."""
+        kept: list[list[int]] = []
+        size = 1
+        for sentence in reversed(list(sentences)):
+            ids = self.ids(self.template.text(sentence))
+            if kept and size + len(ids) + 1 > self.max_persona_tokens:
+                break
+            kept.insert(0, ids)
+            size += len(ids) + 1
+        return [self._input, *self._join(kept, [self._persona])][: self.max_persona_tokens]
+
+    def encode_persona_prompt(self, sentences: Sequence[str]) -> list[int]:
+        """Return the persona as text before the dialogue (the paper's Hard Prompt baseline)."""
+        sentences = list(sentences)
+        heading = self.ids(self.template.persona_heading)
+        closing = self._separator + self.ids(self.template.dialogue_heading)
+        pieces = [self.ids(self.template.text(sentence)) for sentence in sentences]
+        while pieces and sum(map(len, pieces)) + len(heading) > self.max_persona_tokens:
+            pieces.pop(0)
+        return heading + self._join(pieces, self._separator) + closing
+
+    def encode_target(self, strategy: str, response: str) -> list[int]:
+        """Return strategy token, response and end token, cut to the longest target allowed."""
+        ids = [
+            *self.ids(strategy_token(strategy)),
+            *self.ids(self.template.text(response)),
+            self.tokenizer.eos_token_id,
+        ]
+        return ids[: self.max_target_tokens + 1]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return generated ids as text, special tokens dropped."""
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=True
+        )
+        return self.template.detokenise(text.strip())
+
+    @staticmethod
+    def _join(pieces: Sequence[list[int]], separator: list[int]) -> list[int]:
+        joined: list[int] = []
+        for piece in pieces:
+            if joined:
+                joined += separator
+            joined += piece
+        return joined

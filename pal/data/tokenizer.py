@@ -1,0 +1,111 @@
+"""Tokenizers: Blenderbot-small's with PAL's added tokens, loaded or trained on the spot."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pal.errors import CheckpointError, first_line
+from pal.strategies import ADDED_TOKENS, STRATEGY_TOKENS
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """Load a tokenizer from a folder or hub id, as it is.
+
+    Raises:
+        CheckpointError: nothing there that is a tokenizer.
+    """
+    from transformers import AutoTokenizer, BlenderbotSmallTokenizer
+
+    try:
+        if Path(source).is_dir() and (Path(source) / "merges.txt").exists():
+            text = (Path(source) / "vocab.json").read_text(encoding="utf-8")
+            if '"__start__"' in text:  # a folder may lack the file that names the class
+                return BlenderbotSmallTokenizer.from_pretrained(str(source))
+        return AutoTokenizer.from_pretrained(str(source))
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"no tokenizer at {source}: {first_line(error)}; give a folder with tokenizer files "
+            "or a hub id that can be reached"
+        ) from error
+
+
+def add_pal_tokens(tokenizer: Any) -> Any:
+    """Add separators, persona marks and strategy tokens, in the released order (SPEC: 54,956).
+
+    Raises:
+        CheckpointError: the tokenizer splits a strategy token, or shares ids between two.
+    """
+    missing = [token for token in ADDED_TOKENS if token not in tokenizer.get_vocab()]
+    tokenizer.add_tokens(missing, special_tokens=True)
+    check_strategy_tokens(tokenizer)
+    return tokenizer
+
+
+def check_strategy_tokens(tokenizer: Any) -> list[int]:
+    """Return the eight strategy ids, making sure each strategy is one token of its own.
+
+    Raises:
+        CheckpointError: a strategy token is split or unknown.
+    """
+    ids = []
+    for token in STRATEGY_TOKENS:
+        pieces = tokenizer(token, add_special_tokens=False).input_ids
+        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
+            raise CheckpointError(
+                f"the tokenizer splits the strategy token {token} into {len(pieces)} pieces; use "
+                "the tokenizer saved with the model, or let training add the strategy tokens"
+            )
+        ids.append(pieces[0])
+    return ids
+
+
+def special_token_ids(tokenizer: Any) -> list[int]:
+    """Ids of tokens that no response may contain: start, padding, unknown and all added ones."""
+    return sorted({*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(ADDED_TOKENS)})
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Any:
+    """Train a byte-pair encoding on texts and write it in Blenderbot-small's own file form.
+
+    Small models built on the spot use it; the result loads like the published tokenizer.
+
+    Args:
+        texts: what to learn from.
+        vocab_size: entries wanted, at most; the four special tokens and newline included.
+        folder: where ``vocab.json`` and ``merges.txt`` go.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import BlenderbotSmallTokenizer
+
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(re.findall(r"\w+|[^\w\s]", text.lower()))
+    special = ["__null__", "__start__", "__end__", "__unk__", "__newln__"]
+    characters = {char for word in words for char in word}
+    # The library's BPE marks word ends, Blenderbot-small's vocabulary marks word beginnings and
+    # middles; so every piece may need both an inner and a final entry: reserve room for letters.
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocab_size - len(special), 2 * len(characters)),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ordered = sorted(words.items())
+    learner.train_from_iterator(
+        (" ".join([word] * count) for word, count in ordered), trainer=trainer
+    )
+    model = json.loads(learner.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    names = [p[: -len("</w>")] if p.endswith("</w>") else p + "@@" for p in pieces]
+    vocab = {name: index for index, name in enumerate(dict.fromkeys(special + names))}
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    return BlenderbotSmallTokenizer.from_pretrained(str(folder))

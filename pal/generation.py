@@ -1,0 +1,213 @@
+"""Response generation for a whole file: strategy, then contrastive decoding, one record a sample.
+
+A record is a function of (weights, input, settings, seed, sample id) and of the batch plan, which
+is made from the whole input; so a resumed or sharded run writes the same bytes as a plain one.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from pal.config import DecodingSettings, Settings, identity_of, write_run
+from pal.data.batches import Collator, plan_batches
+from pal.data.samples import Sample, build_samples
+from pal.data.splits import load_split
+from pal.data.templates import SampleEncoder
+from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
+from pal.errors import CheckpointError, ConfigError, DataError
+from pal.jobs import claimed, finish, is_finished, record_path, run_batches
+from pal.modeling.checkpoint import load_response_model, model_fingerprint
+from pal.records import fingerprint, write_jsonl
+from pal.strategies import STRATEGIES, strategy_id
+
+logger = logging.getLogger(__name__)
+
+
+def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """Load a trained response model and its tokenizer, and make sure the two belong together.
+
+    Raises:
+        CheckpointError: another kind of model, or a tokenizer that does not fit it.
+    """
+    model = load_response_model(source, dtype)
+    tokenizer = load_tokenizer(source)
+    if check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
+        raise CheckpointError(
+            f"model={source}: its tokenizer gives the strategies other ids than the model knows; "
+            "use the tokenizer saved with the model"
+        )
+    return model, tokenizer
+
+
+def load_samples(settings: Settings) -> list[Sample]:
+    """Return the samples of ``input`` that the settings ask for.
+
+    Raises:
+        DataError: the input cannot be read, or holds no supporter turn to answer.
+    """
+    (source,) = settings.require("input")
+    dialogues = load_split(
+        source, settings.split, mode=settings.data.split, seed=settings.data.split_seed,
+        requests=True,
+    )  # fmt: skip
+    samples = build_samples(dialogues, settings.decoding.samples)[: settings.limit]
+    if not samples:
+        raise DataError(
+            f"{source}: no turn to answer; decoding.samples={settings.decoding.samples} "
+            "asks for supporter turns that follow a seeker turn"
+        )
+    return samples
+
+
+class Responder:
+    """Answers batches of samples with a model.
+
+    Raises:
+        ConfigError: decoding settings that contradict each other or the model.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int):
+        self.model, self.decoding, self.seed = model, decoding, seed
+        self.encoder = SampleEncoder.from_config(tokenizer, model.config)
+        self.collator = Collator(
+            pad_token_id=model.config.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+        )
+        self.given: int | None = None
+        if decoding.strategy not in ("argmax", "sample", "gold"):
+            self.given = strategy_id(decoding.strategy)
+        if isinstance(decoding.alpha, list) and len(decoding.alpha) != len(STRATEGIES):
+            raise ConfigError(
+                f"decoding.alpha: expected a number or {len(STRATEGIES)} of them, got "
+                f"{len(decoding.alpha)}"
+            )
+        if decoding.do_sample and decoding.num_beams > 1:
+            raise ConfigError(
+                "decoding.num_beams > 1 searches and decoding.do_sample=true draws; choose one"
+            )
+        self.options = GenerationConfig(
+            do_sample=decoding.do_sample,
+            temperature=decoding.temperature,
+            top_k=decoding.top_k,
+            top_p=decoding.top_p,
+            repetition_penalty=decoding.repetition_penalty,
+            num_beams=decoding.num_beams,
+            min_new_tokens=decoding.min_new_tokens,
+            max_new_tokens=decoding.max_new_tokens,
+            bos_token_id=model.config.bos_token_id,
+            eos_token_id=model.config.eos_token_id,
+            pad_token_id=model.config.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+        )
+
+    def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
+        """Return the encoder inputs of samples, without targets."""
+        encoded = [self.encoder.encode(sample) for sample in samples]
+        for inputs in encoded:
+            inputs.pop("labels", None)
+        return encoded
+
+    def __call__(
+        self, samples: Sequence[Sample], encoded: Sequence[dict[str, list[int]]]
+    ) -> list[dict[str, Any]]:
+        """Return one record a sample: strategy, its probabilities, response, α, token count."""
+        batch = {name: x.to(self.model.device) for name, x in self.collator(encoded).items()}
+        strategies = None
+        if self.given is not None:
+            strategies = [self.given] * len(samples)
+        elif self.decoding.strategy == "gold":
+            strategies = [_gold(sample) for sample in samples]
+        output = self.model.generate(
+            **batch,
+            strategy_ids=strategies,
+            strategy_choice="sample" if self.decoding.strategy == "sample" else "argmax",
+            alpha=self.decoding.alpha,
+            strategy_alpha=self.decoding.strategy_alpha,
+            seed=self.seed,
+            sample_ids=[sample.id for sample in samples],
+            generation_config=self.options,
+            return_strategies=True,
+        )
+        return [
+            self._record(sample, row[2:], strategy, probs, alpha)
+            for sample, row, strategy, probs, alpha in zip(
+                samples,
+                output.sequences.tolist(),
+                output.strategy_ids.tolist(),
+                output.strategy_probs.tolist(),
+                output.alpha.tolist(),
+                strict=True,
+            )
+        ]
+
+    def _record(
+        self, sample: Sample, ids: list[int], strategy: int, probs: list[float], alpha: float
+    ) -> dict[str, Any]:
+        end = self.model.config.eos_token_id
+        length = ids.index(end) if end in ids else len(ids)
+        return {
+            "id": sample.id,
+            "strategy": STRATEGIES[strategy],
+            "strategy_probs": {
+                name: round(p, 6) for name, p in zip(STRATEGIES, probs, strict=True)
+            },
+            "response": self.encoder.decode(ids[:length]),
+            "persona": list(sample.persona),
+            "reference": sample.response,
+            "reference_strategy": sample.strategy,
+            "alpha": round(alpha, 6),
+            "tokens": length,
+        }
+
+
+def _gold(sample: Sample) -> int:
+    if sample.strategy is None:
+        raise DataError(f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there")
+    return strategy_id(sample.strategy)
+
+
+def generate(settings: Settings) -> Path:
+    """Answer every sample of ``input`` and write one JSONL record each to ``output``.
+
+    Interrupted, the same command goes on; several processes share the batches.
+
+    Raises:
+        PalError: inputs, checkpoint, settings or output cannot be used.
+    """
+    source, _, target = settings.require("model", "input", "output")
+    samples = load_samples(settings)
+    model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
+    responder = Responder(model, tokenizer, settings.decoding, settings.seed)
+    encoded = responder.encode(samples)
+    identity = identity_of(
+        settings, "seed", "decoding", "dtype", "batch_tokens", "batch_rows",
+        samples=[(s.id, s.response, s.strategy, s.persona) for s in samples],
+        inputs=fingerprint(encoded), weights=model_fingerprint(model),
+    )  # fmt: skip
+    output = Path(target)
+    if is_finished(output, identity, overwrite=settings.overwrite):
+        logger.info("%s is finished already; overwrite=true would make it anew", output)
+        return output
+    lengths = [len(e["input_ids"]) + len(e.get("persona_input_ids", ())) for e in encoded]
+    batches = plan_batches(lengths, max_tokens=settings.batch_tokens, max_rows=settings.batch_rows)
+    with claimed(output) as state, torch.inference_mode():
+        model.to(state.device)
+        results = run_batches(
+            batches,
+            lambda batch: responder([samples[i] for i in batch], [encoded[i] for i in batch]),
+            output=output, identity=identity, state=state, description="generate",
+            overwrite=settings.overwrite,
+        )  # fmt: skip
+        if results is not None:
+            write_jsonl(output, (results[index] for index in range(len(samples))))
+            write_run(
+                record_path(output), settings, "generate", identity,
+                samples=len(samples), device=str(state.device), processes=state.num_processes,
+            )  # fmt: skip
+            finish(output, identity)
+            logger.info("%d responses written to %s", len(samples), output)
+    return output

@@ -1,0 +1,170 @@
+"""PESConv: the seeker's persona known at every turn (PAL paper, section 3.2 and Table 1).
+
+The extractor reads the seeker's turns so far; what it newly infers is added to what is known.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pal.config import Settings, identity_of, write_run
+from pal.data.batches import lengths_mask, pad, plan_batches
+from pal.data.esconv import write_pesconv, write_released
+from pal.data.splits import load_split
+from pal.jobs import claimed, finish, is_finished, record_path, run_batches
+from pal.modeling.checkpoint import model_fingerprint
+from pal.persona.extractor import ExtractorEncoder, load_extractor
+
+logger = logging.getLogger(__name__)
+
+# What a model trained on PersonaChat says of anyone (filtered by the authors too).
+LEAKAGE = ("my favorite color is", "my favorite band")
+
+
+def clean_sentences(sentences: Iterable[str]) -> list[str]:
+    """Drop empty and duplicate sentences, odd lengths (under 2, over 25 words) and leakage."""
+    kept: dict[str, str] = {}
+    for sentence in sentences:
+        sentence = " ".join(sentence.split())
+        key = sentence.lower()
+        if 2 <= len(sentence.split()) <= 25 and not any(leak in key for leak in LEAKAGE):
+            kept.setdefault(key, sentence)
+    return list(kept.values())
+
+
+def annotated_prefixes(dialog: Sequence[dict[str, Any]], start: str) -> dict[int, tuple[str, ...]]:
+    """Return, for every seeker turn to annotate, the seeker's utterances up to it.
+
+    Args:
+        dialog: the turns of a dialogue.
+        start: ``third_utterance`` (of the conversation; the paper) or ``third_seeker_turn``
+            (the released data).
+    """
+    prefixes: dict[int, tuple[str, ...]] = {}
+    said: tuple[str, ...] = ()
+    for index, turn in enumerate(dialog):
+        if turn["speaker"] != "seeker":
+            continue
+        said = (*said, turn["text"])
+        if index >= 2 if start == "third_utterance" else len(said) >= 3:
+            prefixes[index] = said
+    return prefixes
+
+
+def add_personas(
+    dialogue: dict[str, Any], inferred: dict[tuple[str, ...], list[str]], start: str
+) -> dict[str, Any]:
+    """Return the dialogue with the persona known at every turn; new sentences join the known."""
+    prefixes = annotated_prefixes(dialogue["dialog"], start)
+    known: list[str] = []
+    dialog = []
+    for index, turn in enumerate(dialogue["dialog"]):
+        if index in prefixes:
+            known = clean_sentences([*known, *inferred[prefixes[index]]])
+        dialog.append({**turn, "persona": known})
+    return {**dialogue, "dialog": dialog, "persona": known}
+
+
+class BeamExtractor:
+    """Runs the extractor on batches of token ids."""
+
+    def __init__(self, model: Any, encoder: ExtractorEncoder, *, num_beams: int, max_new: int):
+        from transformers import GenerationConfig
+
+        self.model, self.encoder = model, encoder
+        config = model.config
+        self.options = GenerationConfig(
+            num_beams=num_beams,
+            max_new_tokens=max_new,
+            do_sample=False,
+            early_stopping=num_beams > 1,
+            decoder_start_token_id=config.decoder_start_token_id,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=config.eos_token_id,
+            bos_token_id=config.bos_token_id,
+        )
+
+    def __call__(self, sources: Sequence[list[int]]) -> list[list[str]]:
+        """Return the sentences inferred from each source."""
+        import torch
+
+        device = self.model.device
+        with torch.inference_mode():
+            generated = self.model.generate(
+                input_ids=pad(sources, self.model.config.pad_token_id).to(device),
+                attention_mask=lengths_mask(sources).to(device),
+                generation_config=self.options,
+            )
+        return [self.encoder.decode(row) for row in generated[:, 1:].tolist()]
+
+
+def annotate(settings: Settings) -> Path:
+    """Infer personas for every dialogue of ``input`` and write PESConv to ``output``.
+
+    Prefixes that occur in several dialogues are computed once; batches are planned from all
+    prefixes, sorted by length. Interrupted, the same command goes on.
+
+    Raises:
+        PalError: inputs, checkpoint or output cannot be used.
+    """
+    checkpoint, source, target = settings.require("model", "input", "output")
+    dialogues = load_split(
+        source, settings.split, mode=settings.data.split, seed=settings.data.split_seed,
+        requests=True,
+    )  # fmt: skip
+    if settings.limit is not None:
+        dialogues = dialogues.select(range(min(settings.limit, len(dialogues))))
+    rows = list(dialogues)
+
+    model, tokenizer = load_extractor(checkpoint, settings.dtype)
+    limit = getattr(model.config, "max_position_embeddings", 1024)
+    encoder = ExtractorEncoder(
+        tokenizer,
+        max_source_tokens=min(settings.architecture.max_context_tokens, limit),
+        max_target_tokens=limit,
+    )
+    start = settings.annotate.start
+    prefixes = dict.fromkeys(
+        prefix for row in rows for prefix in annotated_prefixes(row["dialog"], start).values()
+    )
+    encoded = {prefix: tuple(encoder.encode_source(prefix)) for prefix in prefixes}
+    sources = list(dict.fromkeys(encoded.values()))
+
+    identity = identity_of(
+        settings, "annotate", "dtype", "batch_tokens", "batch_rows",
+        dialogues=rows, sources=sources, weights=model_fingerprint(model),
+    )  # fmt: skip
+    output = Path(target)
+    if is_finished(output, identity, overwrite=settings.overwrite):
+        logger.info("%s is finished already; overwrite=true would make it anew", output)
+        return output
+    with claimed(output) as state:
+        extractor = BeamExtractor(
+            model.to(state.device),
+            encoder,
+            num_beams=settings.annotate.num_beams,
+            max_new=min(settings.annotate.max_new_tokens, limit - 1),
+        )
+        results = run_batches(
+            plan_batches(
+                [len(source) for source in sources],
+                max_tokens=max(settings.batch_tokens // settings.annotate.num_beams, 1),
+                max_rows=settings.batch_rows,
+            ),
+            lambda batch: extractor([list(sources[index]) for index in batch]),
+            output=output, identity=identity, state=state, description="annotate",
+            overwrite=settings.overwrite,
+        )  # fmt: skip
+        if results is not None:
+            inferred = {source: results[index] for index, source in enumerate(sources)}
+            by_prefix = {prefix: inferred[source] for prefix, source in encoded.items()}
+            write = write_pesconv if settings.annotate.layout == "pesconv" else write_released
+            write(output, [add_personas(row, by_prefix, start) for row in rows])
+            write_run(
+                record_path(output), settings, "annotate", identity,
+                dialogues=len(rows), prefixes=len(prefixes), distinct_sources=len(sources),
+            )  # fmt: skip
+            finish(output, identity)
+            logger.info("personas of %d dialogues written to %s", len(rows), output)
+    return output

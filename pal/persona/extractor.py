@@ -1,0 +1,155 @@
+"""The persona extractor: one speaker's utterances in, that speaker's persona sentences out.
+
+BART fine-tuned on PersonaChat (PAL paper, section 3.2 and appendix A). The input joins utterances
+by ``<sep>``, the target joins persona sentences by ``<persona>``; both are added tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pal.data.tokenizer import load_tokenizer
+from pal.errors import CheckpointError, first_line
+
+SEPARATORS = ("<sep>", "<persona>")
+
+
+class ExtractorEncoder:
+    """Turns utterances and persona sentences into token ids; every text is tokenised once.
+
+    Args:
+        tokenizer: a tokenizer with ``<sep>`` and ``<persona>``.
+        max_source_tokens: longest input; the newest utterances are kept whole, as far as they fit.
+        max_target_tokens: longest target.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_source_tokens: int, max_target_tokens: int):
+        self.tokenizer = tokenizer
+        self.max_source_tokens = max_source_tokens
+        self.max_target_tokens = max_target_tokens
+        self.sep, self.persona = tokenizer.convert_tokens_to_ids(list(SEPARATORS))
+        probe = tokenizer("a", add_special_tokens=True).input_ids
+        self.start = probe[:1] if probe[0] == tokenizer.bos_token_id else []
+        self._ids: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Return the token ids of a text, without start or end token."""
+        if text not in self._ids:
+            self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._ids[text]
+
+    def encode_source(self, utterances: Sequence[str]) -> list[int]:
+        """Return the input of one speaker's utterances, oldest dropped first."""
+        room = self.max_source_tokens - len(self.start) - 1
+        kept: list[int] = []
+        for utterance in reversed(utterances):
+            ids = self.ids(utterance) + ([self.sep] if kept else [])
+            if len(kept) + len(ids) > room:
+                kept = kept or ids[-room:]
+                break
+            kept = ids + kept
+        return [*self.start, *kept, self.tokenizer.eos_token_id]
+
+    def encode_target(self, sentences: Sequence[str]) -> list[int]:
+        """Return the target of persona sentences; the end token stays only if nothing was cut."""
+        joined: list[int] = list(self.start)
+        for index, sentence in enumerate(sentences):
+            joined += ([self.persona] if index else []) + self.ids(sentence)
+        return [*joined, self.tokenizer.eos_token_id][: self.max_target_tokens]
+
+    def decode(self, ids: Sequence[int]) -> list[str]:
+        """Return the sentences between ``<persona>`` tokens of a generated sequence."""
+        sentences: list[list[int]] = [[]]
+        for token in ids:
+            if token == self.persona:
+                sentences.append([])
+            else:
+                sentences[-1].append(token)
+        return [
+            self.tokenizer.decode(
+                sentence, skip_special_tokens=True, clean_up_tokenization_spaces=True
+            ).strip()
+            for sentence in sentences
+        ]
+
+
+def prepare_extractor(model: Any, tokenizer: Any) -> Any:
+    """Give tokenizer and model the two separators, and clear inherited generation options."""
+    from transformers import GenerationConfig
+
+    tokenizer.add_tokens(list(SEPARATORS), special_tokens=True)
+    if model.get_input_embeddings().num_embeddings < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+    )
+    return model
+
+
+def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """Load a trained extractor: (model, tokenizer).
+
+    Raises:
+        CheckpointError: nothing there, or a model that is no persona extractor.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    from pal.modeling import pal as _registered  # noqa: F401  (so that a PAL model is recognised)
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"model={source}: no model there ({first_line(error)}); give the folder that "
+            "task=persona_extractor wrote"
+        ) from error
+    tokenizer = load_tokenizer(source) if config.model_type != "pal" else None
+    if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
+        raise CheckpointError(
+            f"model={source}: a {config.model_type} model, but no persona extractor; give the "
+            "folder that task=persona_extractor wrote"
+        )
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
+    return model.eval(), tokenizer
+
+
+def build_extractor(
+    *,
+    base: str,
+    from_scratch: dict[str, Any] | None,
+    tokenizer: Any,
+) -> Any:
+    """Build the model to train: the pretrained ``base``, or random weights of given sizes.
+
+    Raises:
+        CheckpointError: the base cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    if from_scratch is not None:
+        sizes = dict(from_scratch)
+        config = AutoConfig.for_model(
+            sizes.pop("model_type", "bart"),
+            vocab_size=len(tokenizer) + len(SEPARATORS),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.eos_token_id,
+            forced_eos_token_id=None,
+            **sizes,
+        )
+        return prepare_extractor(AutoModelForSeq2SeqLM.from_config(config), tokenizer)
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"architecture.base={base}: cannot be loaded ({first_line(error)}); give a folder or "
+            "a hub id that can be reached"
+        ) from error
+    return prepare_extractor(model, tokenizer)
