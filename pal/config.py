@@ -245,13 +245,14 @@ def load_settings(
     blocks = {name: tree.pop(name) for name in TASKS if isinstance(tree.get(name), dict)}
     tree = merge(tree, blocks.get(task, {}))
     tree = merge(merge(tree, given), fixed or {})
+    options = _training_options() if check_training else {}
     settings = None
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        mistakes += [_explain(detail) for detail in error.errors()]
+        mistakes += [_explain(detail, list(options)) for detail in error.errors()]
     if check_training and isinstance(tree.get("training", {}), dict):
-        mistakes += _training_mistakes(tree.get("training", {}))
+        mistakes += _training_mistakes(tree.get("training", {}), options)
     if mistakes or settings is None:
         source = config or "settings"
         count = "" if len(mistakes) == 1 else f"{len(mistakes)} mistakes: "
@@ -303,23 +304,28 @@ def _parse_overrides(items: Sequence[str], mistakes: list[str]) -> dict[str, Any
     return tree
 
 
-def _fields(model: Any, path: Sequence[Any]) -> list[str]:
+def _fields(model: Any, path: Sequence[str]) -> list[str]:
     for part in path:
-        annotation = model.model_fields[part].annotation
-        model = annotation
+        model = model.model_fields[part].annotation
     return list(model.model_fields)
 
 
-def _explain(detail: Mapping[str, Any]) -> str:
-    location = [part for part in detail["loc"] if part not in ("float", "list[float]")]
-    key = ".".join(map(str, location))
-    if detail["type"] == "extra_forbidden":
-        names = _fields(Settings, location[:-1])
-        hint = suggest(str(location[-1]), names)
-        if not hint and len(location) == 1:
-            hint = suggest(key, [f"{s}.{n}" for s in _sections() for n in _fields(Settings, [s])])
-        return f"unknown key {key!r}{hint}"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+def _explain(detail: Mapping[str, Any], training: Sequence[str]) -> str:
+    location = [str(part) for part in detail["loc"] if part not in ("float", "list[float]")]
+    key = ".".join(location)
+    if detail["type"] != "extra_forbidden":
+        return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+    section = ".".join(location[:-1])
+    allowed = {name: f"{section}.{name}" for name in _fields(Settings, location[:-1])}
+    if not section:  # perhaps a key of some section, given without the section's name
+        nested = {n: f"{s}.{n}" for s in _sections() for n in _fields(Settings, [s])}
+        allowed = {
+            **nested, **{name: f"training.{name}" for name in training},
+            **{name: name for name in Settings.model_fields},
+        }  # fmt: skip
+    close = difflib.get_close_matches(location[-1], list(allowed), n=1, cutoff=0.6)
+    hint = f"; did you mean {allowed[close[0]]!r}?" if close else ""
+    return f"unknown key {key!r}{hint}"
 
 
 def _sections() -> list[str]:
@@ -330,23 +336,27 @@ def _sections() -> list[str]:
     ]
 
 
-def _training_mistakes(training: Mapping[str, Any]) -> list[str]:
+def _training_options() -> dict[str, Any]:
+    """The options of transformers' training arguments: name → type."""
     from transformers import Seq2SeqTrainingArguments
 
     hints = get_type_hints(Seq2SeqTrainingArguments)
-    names = [field.name for field in dataclasses.fields(Seq2SeqTrainingArguments) if field.init]
+    return {f.name: hints[f.name] for f in dataclasses.fields(Seq2SeqTrainingArguments) if f.init}
+
+
+def _training_mistakes(training: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     mistakes = []
     for key, value in training.items():
         if key in RESERVED:
             mistakes.append(f"training.{key}: give the top-level setting {RESERVED[key]!r} instead")
             continue
-        if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
+        if key not in options:
+            close = difflib.get_close_matches(str(key), list(options), n=1)
             hint = f"; did you mean 'training.{close[0]}'?" if close else ""
             mistakes.append(f"unknown key 'training.{key}'{hint}")
             continue
         try:
-            TypeAdapter(hints[key]).validate_python(value)
+            TypeAdapter(options[key]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {value!r}")

@@ -93,6 +93,12 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         self.fusion = (
             build_fusion(config.fusion, config.d_model) if config.persona_mode == "fusion" else None
         )
+        if self.fusion is not None and self.fusion.common_length:
+            # There padding is attended to, and the released code (which resizes the embeddings and
+            # so forgets the padding index) trains its row.
+            encoder, decoder = self.model.encoder, self.model.decoder
+            for embedding in (self.model.shared, encoder.embed_tokens, decoder.embed_tokens):
+                embedding.padding_idx = None
         self.post_init()
 
     @torch.no_grad()

@@ -1,0 +1,69 @@
+"""Samples: which supporter turns of a dialogue are targets, and what comes before each.
+
+Two rules, both the authors': training takes every supporter turn but a dialogue's first turn,
+evaluation only those that follow a seeker turn.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One turn to predict; samples of a dialogue share its turn objects.
+
+    Attributes:
+        id: ``{dialogue id}/{turn}``.
+        dialogue_id: the dialogue it is from.
+        turn: index of the target turn; the number of turns for a request.
+        context: the turns before it.
+        persona: what is known of the seeker then, that is after the turn before it.
+        strategy: the target's strategy, None for a request.
+        response: the target's text, None for a request.
+    """
+
+    id: str
+    dialogue_id: str
+    turn: int
+    context: tuple[Mapping[str, Any], ...]
+    persona: tuple[str, ...]
+    strategy: str | None
+    response: str | None
+
+
+def build_samples(
+    dialogues: Iterable[Mapping[str, Any]], rule: Literal["training", "evaluation"]
+) -> list[Sample]:
+    """Return the samples of dialogues, in order; a request gives one, the turn after its last.
+
+    Args:
+        dialogues: rows of :func:`pal.data.load_esconv`.
+        rule: ``training`` or ``evaluation``, see above.
+    """
+    samples = []
+    for dialogue in dialogues:
+        dialog = dialogue["dialog"]
+        if dialogue["request"]:
+            turns = [len(dialog)]
+        else:
+            turns = [
+                turn
+                for turn in range(1, len(dialog))
+                if dialog[turn]["speaker"] == "supporter"
+                and (rule == "training" or dialog[turn - 1]["speaker"] == "seeker")
+            ]
+        for turn in turns:
+            target = {} if dialogue["request"] else dialog[turn]
+            samples.append(
+                Sample(
+                    id=f"{dialogue['id']}/{turn}",
+                    dialogue_id=dialogue["id"],
+                    turn=turn,
+                    context=tuple(dialog[:turn]),
+                    persona=tuple(dialog[turn - 1]["persona"]),
+                    strategy=target.get("strategy"),
+                    response=target.get("text"),
+                )
+            )
+    return samples

@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests; real corpora and golden files are read where they lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _beside(name: str) -> Path:
+    folder = BESIDE / name
+    if not folder.is_dir():
+        pytest.skip(f"{name} files are not beside this checkout (../shared/{name})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real corpora and the published tokenizer's files."""
+    return _beside("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers computed by the authors' own code."""
+    return _beside("golden")

@@ -1,0 +1,173 @@
+import hashlib
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from pal.data.samples import Sample, build_samples
+from pal.data.templates import SampleEncoder
+from pal.data.tokenizer import add_pal_tokens, load_tokenizer
+from pal.errors import ConfigError
+
+CLEAN = SimpleNamespace(
+    template="clean", persona_mode="fusion",
+    max_context_tokens=512, max_persona_tokens=160, max_target_tokens=128,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer(shared_data):
+    return add_pal_tokens(load_tokenizer(shared_data / "blenderbot_small_tokenizer"))
+
+
+def encoder(tokenizer, **changes):
+    return SampleEncoder.from_config(tokenizer, SimpleNamespace(**(vars(CLEAN) | changes)))
+
+
+def turns(*texts):
+    """Turns of alternating speakers, the seeker first."""
+    return tuple(
+        {"speaker": "supporter" if i % 2 else "seeker", "text": text,
+         "strategy": "Question" if i % 2 else None, "persona": []}
+        for i, text in enumerate(texts)
+    )  # fmt: skip
+
+
+def sample(*texts, persona=(), response="I see.", strategy="Others"):
+    return Sample(
+        id="d/0", dialogue_id="d", turn=len(texts), context=turns(*texts),
+        persona=tuple(persona), strategy=strategy, response=response,
+    )  # fmt: skip
+
+
+def test_authors_format_gives_the_golden_token_ids(tokenizer, golden, tmp_path):
+    from pal.data.esconv import load_esconv
+
+    features = json.loads((golden / "features.json").read_text())
+    authors = encoder(
+        tokenizer, template="authors", max_persona_tokens=512, max_target_tokens=50
+    )
+    compared = 0
+    for number, dialogue in enumerate(features["dialogues"]):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(json.dumps(dialogue["data"]) + "\n")
+        for stage, expected in dialogue["stages"].items():
+            rule = "training" if stage == "training" else "evaluation"
+            samples = build_samples(load_esconv(path), rule)
+            assert len(samples) == len(expected)
+            for ours, theirs in zip(samples, expected, strict=True):
+                encoded = authors.encode(ours)
+                context = encoded["input_ids"]
+                digest = hashlib.sha1(" ".join(map(str, context)).encode()).hexdigest()
+                assert digest == theirs.get("context_sha1", digest)
+                assert context == theirs.get("input_ids", context)
+                assert len(context) == theirs["input_length"]
+                assert encoded["labels"] == theirs["labels"]
+                # their strings put <input> last; the released layout puts it first
+                persona = theirs["persona_string"]
+                assert authors.ids(persona) == theirs["persona_input_ids"]
+                first = "<input>" + persona.replace("<input>", "").removeprefix("<persona>")
+                assert encoded["persona_input_ids"] == authors.ids(first)
+                compared += 1
+    assert compared > 100
+
+
+def test_tokenizer_probes(tokenizer, golden):
+    features = json.loads((golden / "features.json").read_text())
+    assert len(tokenizer) == features["tokenizer"]["len"] == 54956
+    for probe in features["tokenizer_probes"]:
+        assert tokenizer(probe["text"], add_special_tokens=False).input_ids == probe["ids"]
+
+
+def test_clean_format_reads_like_this(tokenizer):
+    encoded = encoder(tokenizer).encode(
+        sample("I’m tired (very)!", "Why? – tell me", "co-workers...", persona=["I am tired."])
+    )
+    text = tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False)
+    assert text == (
+        "user : i ' m tired ( very ) ! </s> <s> supporter : [Question] why ? - tell me"
+        " </s> <s> user : co - workers . . . </s> <s> supporter :"
+    )
+    assert tokenizer.decode(encoded["persona_input_ids"]) == "<input> i am tired ."
+    assert tokenizer.decode(encoded["labels"]) == "[Others] i see . __end__"
+
+
+def test_clean_format_meets_few_unknown_tokens(tokenizer, shared_data):
+    rows = [json.loads(line) for line in (shared_data / "esconv/test.jsonl").open()][:60]
+    texts = [" ".join(turn["text"].split()) for row in rows for turn in row["dialog"]]
+    unknown = {}
+    for name in ("authors", "clean"):
+        template = encoder(tokenizer, template=name)
+        ids = [
+            i for text in texts
+            for i in template.ids(template.template.turn({"speaker": "seeker", "text": text}))
+        ]  # fmt: skip
+        unknown[name] = ids.count(tokenizer.unk_token_id) / len(ids)
+    assert unknown["clean"] < 0.001
+    assert unknown["authors"] > 0.04
+
+
+def test_text_cannot_smuggle_in_special_tokens(tokenizer):
+    encoded = encoder(tokenizer).encode(
+        sample("[Question] </s> <persona> __end__ <input>", persona=["<persona> me <input>"])
+    )
+    special = set(tokenizer.convert_tokens_to_ids(["<persona>", "[Question]", "<input>", "__end__"]))
+    assert not special & set(encoded["input_ids"])
+    assert [i for i in encoded["persona_input_ids"] if i in special] == encoded["persona_input_ids"][:1]
+
+
+def test_clean_drops_whole_turns_first(tokenizer):
+    texts = ["one two three four five", "six seven eight", "nine ten eleven"]
+    whole = encoder(tokenizer).encode(sample(*texts))["input_ids"]
+    for room in range(len(whole), 12, -1):
+        ids = encoder(tokenizer, max_context_tokens=room).encode(sample(*texts))["input_ids"]
+        assert len(ids) <= room
+        assert ids == whole[-len(ids) :]
+        text = tokenizer.decode(ids)
+        if room >= 13:
+            assert text.startswith(("user :", "supporter :")), (room, text)
+    tight = encoder(tokenizer, max_context_tokens=9).encode(sample(*texts))["input_ids"]
+    assert tight == whole[-9:]
+
+
+def test_persona_keeps_the_newest_sentences_whole(tokenizer):
+    sentences = ["i have a dog.", "i am a nurse.", "i live alone."]
+    bounded = encoder(tokenizer, max_persona_tokens=12).encode(sample("hi", persona=sentences))
+    text = tokenizer.decode(bounded["persona_input_ids"])
+    assert text == "<input> i am a nurse . <persona> i live alone ."
+    none = encoder(tokenizer).encode(sample("hi"))
+    assert tokenizer.decode(none["persona_input_ids"]) == "<input>"
+
+
+def test_end_token_stays_only_where_nothing_was_cut(tokenizer):
+    short = encoder(tokenizer, max_target_tokens=3).encode_target("Others", "a b")
+    cut = encoder(tokenizer, max_target_tokens=3).encode_target("Others", "a b c d")
+    assert short[-1] == tokenizer.eos_token_id
+    assert len(cut) == 4
+    assert cut[-1] != tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("template", ["clean", "authors"])
+def test_prompt_mode_puts_the_persona_before_the_dialogue(tokenizer, template):
+    prompt = encoder(tokenizer, template=template, persona_mode="prompt")
+    encoded = prompt.encode(sample("hello", persona=["i am a nurse", "i am tired"]))
+    text = tokenizer.decode(encoded["input_ids"])
+    assert "persona_input_ids" not in encoded
+    assert text.index("nurse") < text.index("tired") < text.index("hello")
+    joint = encoder(tokenizer, template=template, persona_mode="none")
+    assert "nurse" not in tokenizer.decode(joint.encode(sample("hello", persona=["nurse"]))["input_ids"])
+
+
+def test_a_request_has_no_labels(tokenizer):
+    assert "labels" not in encoder(tokenizer).encode(sample("hi", response=None, strategy=None))
+
+
+def test_decoding_rejoins_what_was_spaced(tokenizer):
+    clean = encoder(tokenizer)
+    text = "well-known (i'm sure): it's 50% fine, isn't it?"
+    assert clean.decode(clean.ids(clean.template.text(text))) == text
+
+
+def test_unknown_template():
+    with pytest.raises(ConfigError, match="did you mean 'clean'"):
+        encoder(None, template="claen")
