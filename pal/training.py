@@ -27,6 +27,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from pal.config import DataSettings, Settings, identity_of, write_run
 from pal.data.batches import Collator
@@ -61,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "train_sampling_strategy": "group_by_length",
     "remove_unused_columns": False,
     "label_names": ["labels"],
-    "adam_epsilon": 1e-8,
+    "dataloader_pin_memory": torch.cuda.is_available(),
 }
 
 
@@ -321,6 +322,7 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
         )
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+    disable_progress_bar()  # of writing weights; the trainer keeps its own
     callbacks = []
     if settings.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
@@ -402,6 +404,7 @@ def _save(
         epochs=trainer.state.epoch, device=str(trainer.args.device),
     )  # fmt: skip
     (output / "started.json").unlink(missing_ok=True)
+    shutil.rmtree(output / "tokenizer", ignore_errors=True)  # saved with the model by now
     if best is not None:
         logger.info(
             "%s: validation loss %.3f nats a token (token frequencies alone: %.3f)",

@@ -20,6 +20,13 @@ def model_fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
+def quiet_when_local(source: str) -> None:
+    """Keep the library's progress bars for downloads; a local folder loads in an instant."""
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+
+    disable_progress_bar() if Path(source).is_dir() else enable_progress_bar()
+
+
 def load_response_model(source: str, dtype: str = "float32") -> Any:
     """Load a trained response model in evaluation mode.
 
@@ -31,6 +38,7 @@ def load_response_model(source: str, dtype: str = "float32") -> Any:
 
     from pal.modeling.pal import PalForConditionalGeneration
 
+    quiet_when_local(source)
     remedy = "give the folder that training wrote, or one of its checkpoints"
     try:
         config = AutoConfig.from_pretrained(source)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pal.data.tokenizer import load_tokenizer
 from pal.errors import CheckpointError, first_line
+from pal.modeling.checkpoint import quiet_when_local
 
 SEPARATORS = ("<sep>", "<persona>")
 
@@ -99,6 +100,7 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
 
     from pal.modeling import pal as _registered  # noqa: F401  (so that a PAL model is recognised)
 
+    quiet_when_local(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:

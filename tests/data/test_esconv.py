@@ -166,11 +166,15 @@ def test_the_released_persona_is_known_from_the_third_seeker_turn(write):
 def test_turns_without_persona_carry_what_was_known(write):
     dialog = [usr("a"), sys("b", persona=["I run a shop."]), usr("c"), sys("d", persona=[])]
     row = load_esconv(write({"dialog": dialog}))[0]
-    assert [turn["persona"] for turn in row["dialog"]] == [[], ["I run a shop."]] * 1 + [
-        ["I run a shop."],
-        [],
-    ]
+    shop = ["I run a shop."]
+    assert [turn["persona"] for turn in row["dialog"]] == [[], shop, shop, []]
     assert row["persona"] == []
+
+
+def test_a_turns_own_persona_wins_over_the_list(write):
+    dialog = [*RELEASED["dialog"][:-2], seeker("four", persona=["Mine."]), supporter("d")]
+    row = load_esconv(write({**RELEASED, "dialog": dialog}))[0]
+    assert [turn["persona"] for turn in row["dialog"]][-2:] == [["Mine."], ["Mine."]]
 
 
 def test_the_whole_conversations_persona_is_not_known_at_its_turns(write):
@@ -197,11 +201,9 @@ def test_a_request_needs_no_strategy_and_knows_its_persona_everywhere(write, per
 
 
 def test_a_record_with_other_keys_is_no_request(write):
-    path = write(HUB, {**HUB, "dialog": [usr("Hi")]})
     assert not load_esconv(write(HUB), requests=True)[0]["request"]
-    write(HUB, {**HUB, "dialog": [usr("Hi")]})
     with pytest.raises(DataError, match=r"line 2 \(dialogue 1\): no supporter turn"):
-        load_esconv(path, requests=True)
+        load_esconv(write(HUB, {**HUB, "dialog": [usr("Hi")]}), requests=True)
 
 
 def test_requests_are_refused_unless_asked_for(write):
@@ -251,8 +253,8 @@ def test_the_released_layout_survives_being_read_and_written(write, tmp_path):
 def test_only_a_persona_the_list_cannot_tell_goes_to_the_annotation(rows, tmp_path):
     write_released(tmp_path / "p.json", rows)
     dialog = json.loads((tmp_path / "p.json").read_text())[2]["dialog"]
-    found = {i: t["annotation"]["persona"] for i, t in enumerate(dialog) if len(t["annotation"]) > 0
-             and "persona" in t["annotation"]}  # fmt: skip
+    notes = [turn["annotation"] for turn in dialog]
+    found = {index: note["persona"] for index, note in enumerate(notes) if "persona" in note}
     assert found == {0: ["Early."], 2: [], 5: ["y"]}
 
 
@@ -266,7 +268,6 @@ def test_surveys_are_written_as_the_release_writes_them(rows, tmp_path):
 
 # Mistakes: where, what was found, what to do.
 
-WITH_TURNS = "line 2 (dialogue 1)"
 MISTAKES = {
     "unknown strategy": (
         {"dialog": [usr("a"), sys("b", "Qestion")]},
@@ -404,7 +405,7 @@ def test_a_seeded_split_parts_the_dialogues_the_same_way_every_time(write):
     )
     assert list(first) == ["train", "validation", "test"]
     assert [len(part) for part in first.values()] == [28, 8, 4]
-    assert sorted(sum(first.values(), [])) == dataset["id"][:]
+    assert sorted(name for part in first.values() for name in part) == dataset["id"][:]
     assert first == again
     assert first != other
     sizes = split_dialogues(dataset, seed=1, ratios=(2, 1, 1))
