@@ -153,6 +153,9 @@ def _set_up() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Matrix products on a CPU then give the same bits whatever the number of threads, so that a
+    # job on two processes equals the same job on one.
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     logger = logging.getLogger("pal")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -44,6 +44,7 @@ class PalConfig(BlenderbotSmallConfig):
     special_token_ids: list[int] | None = None
     alpha: list[float] | tuple[float, ...] = PAPER_ALPHA
     strategy_alpha: float = 0.075
+    forced_eos_token_id: int | list[int] | None = None  # Blenderbot-small's own default is 2
 
     @classmethod
     def from_base(cls, base: dict[str, Any], **settings: Any) -> "PalConfig":
