@@ -1,4 +1,4 @@
-"""Train PAL, a baseline or the extractor. ``train.py --config FILE key=value …`` is ``pal train``."""
+"""Train PAL or the extractor. ``train.py --config FILE key=value …`` is ``pal train``."""
 
 import sys
 

@@ -174,12 +174,12 @@ class Settings(Section):
     batch_rows: int = Field(64, gt=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     early_stopping_patience: int | None = Field(None, gt=0)
-    data: DataSettings = Field(default_factory=DataSettings)
-    architecture: ArchitectureSettings = Field(default_factory=ArchitectureSettings)
+    data: DataSettings = DataSettings()
+    architecture: ArchitectureSettings = ArchitectureSettings()
     training: dict[str, Any] = Field(default_factory=dict)
-    annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)
-    decoding: DecodingSettings = Field(default_factory=DecodingSettings)
-    metrics: MetricSettings = Field(default_factory=MetricSettings)
+    annotate: AnnotateSettings = AnnotateSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    metrics: MetricSettings = MetricSettings()
 
     def require(self, *names: str) -> list[str]:
         """Return these top-level settings, which must be given.
@@ -252,7 +252,9 @@ def load_settings(
     except ValidationError as error:
         mistakes += [_explain(detail, list(options)) for detail in error.errors()]
     if check_training and isinstance(tree.get("training", {}), dict):
-        mistakes += _training_mistakes(tree.get("training", {}), options)
+        training = _check_training(tree.get("training", {}), options, mistakes)
+        if settings is not None:
+            settings.training = training
     if mistakes or settings is None:
         source = config or "settings"
         count = "" if len(mistakes) == 1 else f"{len(mistakes)} mistakes: "
@@ -344,8 +346,11 @@ def _training_options() -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(Seq2SeqTrainingArguments) if f.init}
 
 
-def _training_mistakes(training: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    mistakes = []
+def _check_training(
+    training: Mapping[str, Any], options: Mapping[str, Any], mistakes: list[str]
+) -> dict[str, Any]:
+    """Return the training options with numbers for YAML's strings (``1e-5`` is one)."""
+    checked = dict(training)
     for key, value in training.items():
         if key in RESERVED:
             mistakes.append(f"training.{key}: give the top-level setting {RESERVED[key]!r} instead")
@@ -356,13 +361,16 @@ def _training_mistakes(training: Mapping[str, Any], options: Mapping[str, Any]) 
             mistakes.append(f"unknown key 'training.{key}'{hint}")
             continue
         try:
-            TypeAdapter(options[key]).validate_python(value)
+            valid = TypeAdapter(options[key]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {value!r}")
+            continue
         except PydanticSchemaGenerationError:
             continue  # a type only transformers itself can judge
-    return mistakes
+        if isinstance(value, str):
+            checked[key] = valid
+    return checked
 
 
 # Training options that a top-level setting decides.
@@ -377,7 +385,7 @@ PACKAGES = (
 
 def describe_run(settings: Settings, command: str, identity: str, **facts: Any) -> dict[str, Any]:
     """Return what made an output: resolved settings, versions, git commit, machine, seed."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

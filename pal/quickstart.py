@@ -41,8 +41,8 @@ def quickstart(config: str, overrides: Sequence[str] = ()) -> str:
     data = {"train": str(personas / "train.txt"), "validation": str(personas / "validation.txt")}
     train(settings("persona_extractor", data=data, output_dir=str(extractor)))
     logger.info("[2/5] annotate the corpus with personas → %s", pesconv)
-    corpus = {"input": str(bundled("sample", "esconv")), "split": None}
-    annotate(settings(model=str(extractor), output=str(pesconv), **corpus))
+    corpus = str(bundled("sample", "esconv"))
+    annotate(settings(model=str(extractor), output=str(pesconv), input=corpus, split=None))
     logger.info("[3/5] train PAL → %s", model)
     train(settings(data={"train": str(pesconv)}, output_dir=str(model)))
     logger.info("[4/5] answer the test dialogues → %s", predictions)

@@ -25,6 +25,7 @@ from transformers import (
     EarlyStoppingCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
+    TrainerCallback,
     set_seed,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -173,14 +174,17 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     Raises:
         DataError: one of the two is empty.
     """
-    options = {"mode": data.split, "seed": data.split_seed}
     whole = data.validation is not None and Path(data.train).is_file()
-    train_rows = load_split(data.train, None if whole else "train", **options)
+    train_rows = load_split(
+        data.train, None if whole else "train", mode=data.split, seed=data.split_seed
+    )
     if data.validation is not None:
         split = None if Path(data.validation).is_file() else "validation"
         validation_rows = load_split(data.validation, split)
     else:
-        validation_rows = load_split(data.train, "validation", **options)
+        validation_rows = load_split(
+            data.train, "validation", mode=data.split, seed=data.split_seed
+        )
     train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
     samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
     for name, found in (("train", train_samples), ("validation", samples)):
@@ -323,7 +327,7 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
     disable_progress_bar()  # of writing weights; the trainer keeps its own
-    callbacks = []
+    callbacks: list[TrainerCallback] = []
     if settings.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
     return Seq2SeqTrainer(

@@ -42,11 +42,17 @@ def test_the_papers_recipe():
 
 def test_overrides_win_over_file_and_task_block():
     settings = load_settings(
-        "small", ["task=persona_extractor", "training.learning_rate=1e-5", "architecture.vocab_size=900"]
-    )  # fmt: skip
+        "small",
+        [
+            "task=persona_extractor",
+            "training.learning_rate=1e-5",
+            "architecture.vocab_size=900",
+        ],
+        check_training=True,
+    )
     assert settings.architecture.from_scratch["model_type"] == "bart"
     assert settings.architecture.vocab_size == 900
-    assert float(settings.training["learning_rate"]) == 1e-5
+    assert settings.training["learning_rate"] == 1e-5
     assert load_settings("small").architecture.from_scratch.get("model_type") is None
 
 

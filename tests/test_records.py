@@ -27,9 +27,14 @@ def test_written_rows_come_back_with_their_line_numbers(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "out.json"
     write_json(path, 1)
-    with pytest.raises(RuntimeError), atomic_writer(path) as handle:
-        handle.write("half")
-        raise RuntimeError
+
+    def fail():
+        with atomic_writer(path) as handle:
+            handle.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert json.loads(path.read_text()) == 1
     assert os.listdir(tmp_path) == ["out.json"]
 

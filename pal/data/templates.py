@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pal.data.samples import Sample
-
 from pal.errors import ConfigError, suggest
 from pal.strategies import strategy_token
 

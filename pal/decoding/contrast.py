@@ -5,7 +5,7 @@ d model width, V vocabulary.
 """
 
 import torch
-from torch import Tensor
+from torch import LongTensor, Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
 
@@ -85,11 +85,12 @@ class ContrastiveCache(EncoderDecoderCache):
         self._select(rows, branches)
         self.alpha, self.rows = self.alpha[rows], new_rows
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: LongTensor) -> None:
         """Follow a beam search: beams of one row share their α, so the branches stay aligned."""
         place = torch.zeros(len(self.alpha), dtype=torch.long, device=self.rows.device)
         place[self.rows] = torch.arange(len(self.rows), device=self.rows.device)
-        super().reorder_cache(torch.cat([beam_idx, place[beam_idx[self.rows]] + len(self.alpha)]))
+        index = torch.cat([beam_idx, place[beam_idx[self.rows]] + len(self.alpha)])
+        super().reorder_cache(index)  # type: ignore[arg-type]
 
     def _select(self, rows: Tensor, branches: Tensor) -> None:
         """Keep these rows (of B) and these second branches (of M) of everything cached."""

@@ -51,11 +51,12 @@ def load_response_model(source: str, dtype: str = "float32") -> Any:
             f"model={source}: a {config.model_type} model, not a PAL response model; {remedy}"
         )
     try:
-        model, info = PalForConditionalGeneration.from_pretrained(
+        loaded: Any = PalForConditionalGeneration.from_pretrained(
             source, config=config, dtype=getattr(torch, dtype), output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
+    model, info = loaded
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise CheckpointError(
@@ -111,13 +112,14 @@ def build_response_model(
             )
         config = PalConfig.from_base(config.to_dict(), **pal_settings)
         try:
-            model, info = PalForConditionalGeneration.from_pretrained(
+            loaded: Any = PalForConditionalGeneration.from_pretrained(
                 base, config=config, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"architecture.base={base}: cannot be loaded ({first_line(error)})"
             ) from error
+        model, info = loaded
         missing = [key for key in info["missing_keys"] if not key.startswith("fusion.")]
         if missing:
             raise CheckpointError(

@@ -61,10 +61,9 @@ class CoAttentionFusion(nn.Module):
         lambdas = lambdas / lambdas.sum(-1, keepdim=True).clamp_min(1e-12)
         streams = (pad_to(attended_dialogue, length), pad_to(attended_persona, length),
                    pad_to(dialogue, length))  # fmt: skip
-        fused = sum(
-            weight.unsqueeze(-1) * stream
-            for weight, stream in zip(lambdas.unbind(-1), streams, strict=True)
-        )
+        fused = torch.zeros_like(streams[0])
+        for weight, stream in zip(lambdas.unbind(-1), streams, strict=True):
+            fused = fused + weight.unsqueeze(-1) * stream
         return fused, (has_dialogue | has_persona).to(dialogue_mask.dtype)
 
 

@@ -138,13 +138,17 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             persona_mask = pad_to(persona_mask, length)
         dialogue = self.model.encoder(input_ids=input_ids, attention_mask=mask)[0]
         persona = self.model.encoder(input_ids=persona_input_ids, attention_mask=persona_mask)[0]
-        return EncodedInputs(*self.fusion(dialogue, mask, persona, persona_mask), dialogue, mask)
+        fused, fused_mask = self.fusion(dialogue, mask, persona, persona_mask)
+        return EncodedInputs(fused, fused_mask, dialogue, mask)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels [B, T] right behind the start token; ignored positions become padding."""
-        start = labels.new_full((len(labels), 1), self.config.decoder_start_token_id)
-        shifted = torch.cat([start, labels[:, :-1]], dim=1)
-        return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
+        shifted = torch.cat([self.start_tokens(len(labels)), labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == -100, self.config.pad_token_id or 0)
+
+    def start_tokens(self, rows: int) -> Tensor:
+        """Return the decoder's start token for every row, [rows, 1]."""
+        return torch.full((rows, 1), self.config.decoder_start_token_id or 0, device=self.device)
 
     def forward(
         self,
@@ -185,6 +189,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         if decoder_input_ids is None:
             raise ValueError("forward needs decoder_input_ids or labels")
 
+        mask: Tensor | None
         contrast = past_key_values if isinstance(past_key_values, ContrastiveCache) else None
         if contrast is not None:
             states, mask = contrast.states, contrast.mask
@@ -229,7 +234,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         return output if return_dict is not False else output.to_tuple()
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # ours takes the inputs by the names of forward
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -278,7 +283,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         if options.do_sample and beams > 1:
             raise ValueError("num_beams > 1 with do_sample=True is not supported; choose one")
         device, rows = input_ids.device, len(input_ids)
-        ids = list(range(rows)) if sample_ids is None else list(sample_ids)
+        ids: list[str | int] = list(range(rows) if sample_ids is None else sample_ids)
         if len(ids) != rows:
             raise ValueError(f"got {len(ids)} sample_ids for {rows} rows")
 
@@ -303,7 +308,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             alpha=torch.full((rows,), strategy_alpha, device=device),
             rows=torch.arange(rows if contrasted else 0, device=device),
         )
-        start = torch.full((rows, 1), self.config.decoder_start_token_id, device=device)
+        start = self.start_tokens(rows)
         logits = self(decoder_input_ids=start, past_key_values=cache, use_cache=True).logits
         strategy_tokens = torch.tensor(self.config.strategy_token_ids, device=device)
         strategy_logits = logits[:, -1, strategy_tokens].float()  # [B, 8]
@@ -337,7 +342,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         elif beams > 1:
             cache.repeat(beams)
         options.suppress_tokens = self.suppressed_tokens(options)
-        sequences = super().generate(
+        sequences: Any = super().generate(  # type: ignore[misc]
             decoder_input_ids=prompt,
             # tells the library that the cache holds a part of the prompt already
             decoder_attention_mask=torch.ones_like(prompt),

@@ -44,9 +44,7 @@ def test_authors_format_gives_the_golden_token_ids(tokenizer, golden, tmp_path):
     from pal.data.esconv import load_esconv
 
     features = json.loads((golden / "features.json").read_text())
-    authors = encoder(
-        tokenizer, template="authors", max_persona_tokens=512, max_target_tokens=50
-    )
+    authors = encoder(tokenizer, template="authors", max_persona_tokens=512, max_target_tokens=50)
     compared = 0
     for number, dialogue in enumerate(features["dialogues"]):
         path = tmp_path / f"{number}.jsonl"
@@ -111,9 +109,13 @@ def test_text_cannot_smuggle_in_special_tokens(tokenizer):
     encoded = encoder(tokenizer).encode(
         sample("[Question] </s> <persona> __end__ <input>", persona=["<persona> me <input>"])
     )
-    special = set(tokenizer.convert_tokens_to_ids(["<persona>", "[Question]", "<input>", "__end__"]))
+    special = set(
+        tokenizer.convert_tokens_to_ids(["<persona>", "[Question]", "<input>", "__end__"])
+    )
     assert not special & set(encoded["input_ids"])
-    assert [i for i in encoded["persona_input_ids"] if i in special] == encoded["persona_input_ids"][:1]
+    assert [i for i in encoded["persona_input_ids"] if i in special] == encoded[
+        "persona_input_ids"
+    ][:1]
 
 
 def test_clean_drops_whole_turns_first(tokenizer):
@@ -155,7 +157,9 @@ def test_prompt_mode_puts_the_persona_before_the_dialogue(tokenizer, template):
     assert "persona_input_ids" not in encoded
     assert text.index("nurse") < text.index("tired") < text.index("hello")
     joint = encoder(tokenizer, template=template, persona_mode="none")
-    assert "nurse" not in tokenizer.decode(joint.encode(sample("hello", persona=["nurse"]))["input_ids"])
+    assert "nurse" not in tokenizer.decode(
+        joint.encode(sample("hello", persona=["nurse"]))["input_ids"]
+    )
 
 
 def test_a_request_has_no_labels(tokenizer):

@@ -13,7 +13,9 @@ INPUTS = ("input_ids", "attention_mask", "persona_input_ids", "persona_attention
 
 @lru_cache
 def load_case(folder: Path, name: str):
-    return load_file(folder / f"{name}.safetensors"), json.loads((folder / f"{name}.json").read_text())
+    return load_file(folder / f"{name}.safetensors"), json.loads(
+        (folder / f"{name}.json").read_text()
+    )
 
 
 def load_model(folder: Path, output: Path):

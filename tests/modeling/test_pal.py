@@ -153,7 +153,9 @@ def test_modes_without_fusion(tokenizer, shared_data, mode):
     plain = build(tokenizer, persona_mode=mode)
     assert plain.fusion is None
     inputs = encode_samples(shared_data, tokenizer, plain, 3)[1]
-    output = plain.generate(**collate(plain, inputs, labels=False), return_strategies=True, **GREEDY)
+    output = plain.generate(
+        **collate(plain, inputs, labels=False), return_strategies=True, **GREEDY
+    )
     assert output.alpha.tolist() == [0.0] * 3
     with pytest.raises(ValueError, match="persona_mode='fusion'"):
         plain.generate(**collate(plain, inputs, labels=False), alpha=0.5, **GREEDY)

@@ -1,0 +1,1 @@
+"""Evaluation: predictions and models in, scores out."""

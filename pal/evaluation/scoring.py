@@ -1,0 +1,167 @@
+"""One system's scores: responses against references, and a model's perplexity on its samples."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pal.config import Settings, identity_of, write_run
+from pal.data.batches import Collator, plan_batches
+from pal.data.templates import SampleEncoder
+from pal.errors import ConfigError, DataError, OutputError
+from pal.evaluation.predictions import column, read_predictions
+from pal.generation import load_model_and_tokenizer, load_samples
+from pal.jobs import claimed, record_path
+from pal.metrics import Predictions, Report, compute_metrics, load_embedder
+from pal.records import write_json, write_text
+from pal.strategies import STRATEGIES, strategy_id
+
+logger = logging.getLogger(__name__)
+
+# Rows of the table in the order of the paper's Table 3, then the rest.
+TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
+           "rouge_l", "cos_sim")  # fmt: skip
+
+
+def score(settings: Settings) -> str:
+    """Score ``predictions`` and/or ``model`` (on ``input``); returns the Markdown table.
+
+    With ``output`` set, the scores are written there as JSON and the table beside it as Markdown.
+
+    Raises:
+        PalError: inputs, checkpoint, settings or output cannot be used.
+    """
+    if settings.predictions is None and settings.model is None:
+        raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
+    output = Path(settings.output) if settings.output else None
+    if output and output.exists() and not settings.overwrite:
+        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+
+    records = None
+    if settings.predictions is not None:
+        records = read_predictions(settings.predictions)[: settings.limit]
+    losses = token_losses(settings, records) if settings.model is not None else {}
+    predictions = build_predictions(records, losses, settings)
+    report = compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
+    table = markdown_table(report, len(predictions))
+    if output:
+        identity = identity_of(
+            settings, "metrics", records=records, losses={k: str(v) for k, v in losses.items()}
+        )
+        with claimed(output):
+            write_json(output, report.as_dict())
+            write_text(output.with_suffix(".md"), table + "\n")
+            write_run(record_path(output), settings, "eval", identity, samples=len(predictions))
+        logger.info("scores written to %s", output)
+    return table
+
+
+def build_predictions(
+    records: Sequence[dict[str, Any]] | None, losses: dict[str, Any], settings: Settings
+) -> Predictions:
+    """Put records and token losses, sample by sample, into the form that metrics read."""
+    if records is None:
+        return Predictions(**losses)
+    gold, chosen = column(records, "reference_strategy"), column(records, "strategy")
+    probs, personas = column(records, "strategy_probs"), column(records, "persona")
+    embedder = None
+    if personas and any(personas) and settings.metrics.embedder:
+        embedder = load_embedder(settings.metrics.embedder)
+    return Predictions(
+        responses=[record["response"] for record in records],
+        references=column(records, "reference"),
+        personas=personas,
+        strategies=[strategy_id(name) for name in gold] if gold else None,
+        predicted_strategies=[strategy_id(name) for name in chosen] if chosen else None,
+        strategy_probs=(
+            np.array([[row[name] for name in STRATEGIES] for row in probs]) if probs else None
+        ),
+        embedder=embedder,
+        **losses,
+    )
+
+
+@torch.inference_mode()
+def token_losses(
+    settings: Settings, records: Sequence[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the model's losses on gold targets of ``input``, one value a sample.
+
+    Keys: ``token_nll`` (nats, strategy token included), ``token_count``, ``strategy_nll`` and the
+    model's ``vocab_size``. Targets are cut only at the model's last position.
+
+    Args:
+        settings: name the model and the input.
+        records: predictions whose samples are measured, in their order; all samples when None.
+
+    Raises:
+        DataError: a prediction's id is no sample of ``input``, or has no gold response there.
+    """
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
+
+    samples = load_samples(settings)
+    if records is not None:
+        by_id = {sample.id: sample for sample in samples}
+        for record in records:
+            if record["id"] not in by_id:
+                raise DataError(
+                    f"{settings.predictions}: id {record['id']!r} is no sample of "
+                    f"{settings.input}; give the input the predictions were made from"
+                )
+        samples = [by_id[record["id"]] for record in records]
+    if any(sample.response is None for sample in samples):
+        raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
+    source, _ = settings.require("model", "input")
+    model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
+    model.to(PartialState().device)
+    config = model.config
+    encoder = SampleEncoder.from_config(tokenizer, config)
+    encoder.max_target_tokens = config.max_position_embeddings - 1
+    encoded = [encoder.encode(sample) for sample in samples]
+    collate = Collator(
+        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
+    )
+    lengths = [len(row["input_ids"]) + len(row["labels"]) for row in encoded]
+    batches = plan_batches(lengths, max_tokens=settings.batch_tokens, max_rows=settings.batch_rows)
+    result = np.zeros((len(samples), 3))
+    with tqdm(total=len(samples), desc="perplexity", unit="item", dynamic_ncols=True) as bar:
+        for indices in batches:
+            batch = collate([encoded[index] for index in indices])
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            labels = batch.pop("labels")
+            nats = F.cross_entropy(
+                model(**batch).logits.transpose(1, 2).float(), labels, reduction="none",
+                ignore_index=-100,
+            )  # fmt: skip
+            rows = torch.stack([nats.sum(1), (labels != -100).sum(1), nats[:, 0]], dim=1)
+            result[indices] = rows.double().cpu().numpy()
+            bar.update(len(indices))
+    nll, count, strategy = result.T
+    return {
+        "token_nll": nll,
+        "token_count": count,
+        "strategy_nll": strategy,
+        "vocab_size": config.vocab_size,
+    }
+
+
+def markdown_table(report: Report, samples: int) -> str:
+    """Return the scores as a Markdown table: the paper's Table 3 first, then all others."""
+    keys = [key for key in TABLE_3 if key in report.values]
+    keys += [key for key in report.values if key not in TABLE_3]
+    arrows = {"higher": "↑", "lower": "↓", "none": ""}
+    lines = ["| metric | value | unit | better |", "| --- | ---: | --- | :-: |"]
+    for key in keys:
+        meta = report.meta[key]
+        lines.append(
+            f"| {key} | {report.values[key]:.4g} | {meta.unit} | {arrows[meta.direction]} |"
+        )
+    words = f"; word tokens: {report.tokenizer}" if report.tokenizer else ""
+    notes = [f"{samples} samples{words}."]
+    notes += [f"Left out: {name} ({reason})." for name, reason in report.missing.items()]
+    return "\n".join([*lines, "", *notes])

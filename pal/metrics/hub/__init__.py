@@ -1,0 +1,73 @@
+"""The metric families as modules of Hugging Face ``evaluate``, one three-line file each.
+
+    import evaluate
+    from pal.metrics import evaluate_module
+    bleu = evaluate.load(evaluate_module("bleu"))
+    bleu.compute(predictions=["hi there"], references=["hi you"])
+
+``evaluate`` copies a module's file elsewhere and takes the first module class it finds in it, so
+the files here import no class, and say only which family they are.
+"""
+
+from typing import Any
+
+from pal.errors import PalError, suggest
+
+# Inputs of a module are named as evaluate's users expect; all others as in ``Predictions``.
+INPUT_NAMES = {
+    "responses": "predictions",
+    "predicted_strategies": "predictions",
+    "references": "references",
+    "strategies": "references",
+}
+OPTIONS = ("variant", "embedder", "vocab_size", "strategy_probs", "strategy_nll")
+
+
+def build_module(family: str) -> Any:
+    """Return the ``evaluate.Metric`` class of one family.
+
+    Its inputs are the family's needs: ``predictions`` and ``references`` (texts; strategy ids for
+    "strategy"), ``personas`` (lists of sentences), ``token_nll`` and ``token_count``. Options of
+    ``compute``: ``variant``, ``vocab_size``, ``embedder`` (a function, folder or hub id; SimCSE
+    when left out), ``strategy_probs``, ``strategy_nll``. Keys that cannot be computed are left out
+    of the result; if none can, the reasons are raised.
+    """
+    import datasets
+    import evaluate
+
+    from pal.metrics import METRICS, Predictions, compute_metrics, load_embedder
+    from pal.metrics.similarity import SIMCSE
+
+    metric = METRICS[family]
+    types = {
+        "responses": datasets.Value("string"),
+        "references": datasets.Value("string"),
+        "personas": [datasets.Value("string")],
+        "strategies": datasets.Value("int64"),
+        "predicted_strategies": datasets.Value("int64"),
+        "token_nll": datasets.Value("float64"),
+        "token_count": datasets.Value("int64"),
+    }
+    inputs = {INPUT_NAMES.get(need, need): need for need in metric.needs if need in types}
+
+    def info(self: Any) -> Any:
+        described = ", ".join(f"{name} ({need})" for name, need in inputs.items())
+        return evaluate.MetricInfo(
+            description=f"{', '.join(metric.keys)} ({metric.unit}), version {metric.version}.",
+            citation="Cheng et al. 2023, PAL: Persona-Augmented Emotional Support Conversation.",
+            inputs_description=f"\nInputs: {described}. Options: {', '.join(OPTIONS)}.\n",
+            features=datasets.Features({name: types[need] for name, need in inputs.items()}),
+        )
+
+    def compute(self: Any, variant: Any = "correct", **given: Any) -> dict[str, float]:
+        fields = {inputs.get(name, name): value for name, value in given.items()}
+        for name in fields.keys() - types.keys() - set(OPTIONS):
+            raise PalError(f"{family}: unknown option {name!r}{suggest(name, OPTIONS)}")
+        if "embedder" in metric.needs and not callable(fields.get("embedder")):
+            fields["embedder"] = load_embedder(fields.get("embedder") or SIMCSE)
+        report = compute_metrics(Predictions(**fields), [family], variant)
+        if not report.values:
+            raise PalError("; ".join(f"{key}: {why}" for key, why in report.missing.items()))
+        return report.values
+
+    return type(family.title(), (evaluate.Metric,), {"_info": info, "_compute": compute})

@@ -1,0 +1,5 @@
+"""The family "distinct" for Hugging Face ``evaluate``."""
+
+from pal.metrics.hub import build_module
+
+Module = build_module("distinct")

@@ -1,0 +1,5 @@
+"""The family "similarity" for Hugging Face ``evaluate``."""
+
+from pal.metrics.hub import build_module
+
+Module = build_module("similarity")
