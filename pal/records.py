@@ -25,7 +25,7 @@ def dumps(value: Any) -> str:
 
 def fingerprint(value: Any) -> str:
     """Return a short hash of a JSON-serialisable value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

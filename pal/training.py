@@ -47,7 +47,7 @@ from pal.errors import ConfigError, DataError, OutputError
 from pal.jobs import claimed, is_finished
 from pal.modeling.checkpoint import build_response_model
 from pal.persona.extractor import ExtractorEncoder, build_extractor
-from pal.records import fingerprint, write_json
+from pal.records import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +102,12 @@ def train(settings: Settings) -> Path:
             parts = prepare(settings)
         identity = identity_of(
             settings, "task", "seed", "architecture", "training", "early_stopping_patience",
-            train=fingerprint(parts.train["labels"]), inputs=fingerprint(parts.train["input_ids"]),
-            validation=fingerprint(parts.validation["labels"]),
+            train=[parts.train["labels"][:], parts.train["input_ids"][:]],
+            validation=[parts.validation["labels"][:], parts.validation["input_ids"][:]],
         )  # fmt: skip
         if _is_trained(output, identity, settings.overwrite, state):
             logger.info("%s is trained already; overwrite=true would train anew", output)
+            _forget_tokenizer(output, state)
             return output
         trainer = _build_trainer(settings, parts, output)
         resume = _last_checkpoint(output)
@@ -120,8 +121,15 @@ def train(settings: Settings) -> Path:
                 "kept, run the same command again to go on"
             ) from error
         _save(trainer, parts, settings, output, identity)
-        state.wait_for_everyone()
+        _forget_tokenizer(output, state)
     return output
+
+
+def _forget_tokenizer(output: Path, state: Any) -> None:
+    """Remove the tokenizer trained on the spot; it is saved with the model by now."""
+    state.wait_for_everyone()
+    if state.is_main_process:
+        shutil.rmtree(output / "tokenizer", ignore_errors=True)
 
 
 def prepare_response(settings: Settings) -> Ingredients:
@@ -397,7 +405,7 @@ def _save(
     folder.rmdir()
     history = trainer.state.log_history
     best = trainer.state.best_metric
-    floor = unigram_nll(parts.train["labels"], parts.validation["labels"])
+    floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
     write_json(output / "training_log.json", history)
     write_run(
         output / "run.json", settings, "train", identity,
@@ -408,7 +416,6 @@ def _save(
         epochs=trainer.state.epoch, device=str(trainer.args.device),
     )  # fmt: skip
     (output / "started.json").unlink(missing_ok=True)
-    shutil.rmtree(output / "tokenizer", ignore_errors=True)  # saved with the model by now
     if best is not None:
         logger.info(
             "%s: validation loss %.3f nats a token (token frequencies alone: %.3f)",

@@ -29,3 +29,23 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Numbers computed by the authors' own code."""
     return _beside("golden")
+
+
+@pytest.fixture(scope="session")
+def response_model(tmp_path_factory) -> Path:
+    """A response model trained for a moment on the bundled corpus."""
+    from tests.jobs import TRAIN_RESPONSE, command
+
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}") == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def extractor_model(tmp_path_factory) -> Path:
+    """A persona extractor trained for a moment on the bundled corpus."""
+    from tests.jobs import TRAIN_EXTRACTOR, command
+
+    folder = tmp_path_factory.mktemp("trained") / "extractor"
+    assert command("train", *TRAIN_EXTRACTOR, f"output_dir={folder}") == 0
+    return folder

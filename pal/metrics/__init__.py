@@ -26,6 +26,7 @@ from pal.metrics.text import word_tokenizer
 __all__ = [
     "METRICS",
     "Embedder",
+    "Meta",
     "Metric",
     "Pooled",
     "Predictions",
@@ -150,10 +151,9 @@ def evaluate_module(name: str) -> str:
         PalError: an unknown name.
     """
     metric = find_metric(name)
-    path = Path(__file__).parent / "hub" / f"{metric.name}.py"
     if METRICS.get(metric.name) is not metric:
         raise PalError(f"metric {name!r} is a plug-in; its own package has to offer a module")
-    return str(path)
+    return str(Path(__file__).parent / "hub" / f"{metric.name}.py")
 
 
 def _wanted(names: Iterable[str]) -> list[tuple[Metric, tuple[str, ...]]]:

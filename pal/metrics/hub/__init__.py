@@ -61,8 +61,9 @@ def build_module(family: str) -> Any:
 
     def compute(self: Any, variant: Any = "correct", **given: Any) -> dict[str, float]:
         fields = {inputs.get(name, name): value for name, value in given.items()}
-        for name in fields.keys() - types.keys() - set(OPTIONS):
-            raise PalError(f"{family}: unknown option {name!r}{suggest(name, OPTIONS)}")
+        if unknown := sorted(fields.keys() - types.keys() - set(OPTIONS)):
+            hint = suggest(unknown[0], OPTIONS)
+            raise PalError(f"{family}: unknown option {unknown[0]!r}{hint}")
         if "embedder" in metric.needs and not callable(fields.get("embedder")):
             fields["embedder"] = load_embedder(fields.get("embedder") or SIMCSE)
         report = compute_metrics(Predictions(**fields), [family], variant)

@@ -1,0 +1,72 @@
+"""Commands run as a user runs them, on models small enough for a test."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "sample"
+ESCONV = SAMPLE / "esconv"
+PERSONACHAT = SAMPLE / "personachat"
+
+
+TINY_RESPONSE = [
+    "architecture.vocab_size=800", "architecture.max_context_tokens=96",
+    "architecture.max_target_tokens=32",
+    "architecture.from_scratch={d_model: 32, encoder_layers: 1, decoder_layers: 1, "
+    "encoder_attention_heads: 2, decoder_attention_heads: 2, encoder_ffn_dim: 64, "
+    "decoder_ffn_dim: 64, max_position_embeddings: 256}",
+]  # fmt: skip
+TINY_EXTRACTOR = [
+    "architecture.vocab_size=800", "architecture.max_context_tokens=96",
+    "architecture.from_scratch={model_type: bart, d_model: 32, encoder_layers: 1, "
+    "decoder_layers: 1, encoder_attention_heads: 2, decoder_attention_heads: 2, "
+    "encoder_ffn_dim: 64, decoder_ffn_dim: 64, max_position_embeddings: 256}",
+]  # fmt: skip
+
+TRAIN_RESPONSE = [
+    "--config", "quickstart", *TINY_RESPONSE, f"data.train={ESCONV}", "data.split=published",
+    "data.max_train_samples=64", "data.max_validation_samples=16",
+    "training.num_train_epochs=2",
+]  # fmt: skip
+TRAIN_EXTRACTOR = [
+    "--config", "quickstart", "task=persona_extractor", *TINY_EXTRACTOR,
+    f"data.train={PERSONACHAT / 'train.txt'}",
+    f"data.validation={PERSONACHAT / 'validation.txt'}",
+    "training.num_train_epochs=1",
+]  # fmt: skip
+
+
+def environment(**extra):
+    """The environment of a command: offline, the checkout importable, nothing to trackers."""
+    return {
+        **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **extra,
+    }  # fmt: skip
+
+
+def start(*arguments, **extra):
+    """Start ``pal`` with these arguments in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pal.cli", *map(str, arguments)],
+        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def torchrun(processes, *arguments):
+    """Run ``pal`` on several CPU processes and return (exit code, output)."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+        str(processes), "-m", "pal.cli", *map(str, arguments),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def command(*arguments):
+    """Run ``pal`` in this process and return its exit code."""
+    from pal.cli import main
+
+    return main([str(argument) for argument in arguments])

@@ -1,0 +1,154 @@
+import json
+import math
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pal.training import corpus_metrics, summarise_rows, token_loss, unigram_nll
+from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, start, torchrun
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_trained_folder_holds_everything(response_model):
+    names = {path.name for path in response_model.iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "vocab.json",
+            "run.json", "training_log.json"} <= names  # fmt: skip
+    assert sum(name.startswith("checkpoint-") for name in names) == 2
+    assert not names & {"started.json", "tokenizer", ".saving", "training_args.bin"}
+    run = json.loads((response_model / "run.json").read_text())
+    assert run["settings"]["seed"] == run["seed"] == 42
+    assert run["versions"]["transformers"]
+    assert run["train_samples"] == 64
+    assert 0 < run["unigram_validation_nll"] < math.log(900)
+    config = json.loads((response_model / "config.json").read_text())
+    assert config["model_type"] == "pal"
+    assert len(config["strategy_token_ids"]) == 8
+
+
+def test_training_again_does_nothing_and_other_settings_are_refused(response_model, capsys):
+    before = (response_model / "model.safetensors").stat().st_mtime_ns
+    again = [*TRAIN_RESPONSE, f"output_dir={response_model}"]
+    assert command("train", *again) == 0
+    assert (response_model / "model.safetensors").stat().st_mtime_ns == before
+    assert command("train", *again, "training.learning_rate=5e-4") == 2
+    assert "overwrite=true" in capsys.readouterr().err
+
+
+def test_same_seed_gives_the_same_model_and_another_seed_another(response_model, tmp_path):
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={tmp_path / 'same'}") == 0
+    assert same(weights(response_model), weights(tmp_path / "same"))
+    assert command("train", *TRAIN_RESPONSE, "seed=7", f"output_dir={tmp_path / 'other'}") == 0
+    assert not same(weights(response_model), weights(tmp_path / "other"))
+
+
+def test_a_killed_run_goes_on_to_the_same_model(response_model, tmp_path):
+    folder = tmp_path / "model"
+    arguments = [*TRAIN_RESPONSE, f"output_dir={folder}"]
+    process = start("train", *arguments)
+    while not list(folder.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = (folder / "run.json").exists()
+    newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    if not finished:  # make it look as if the kill had hit while a checkpoint was written
+        cut = folder / f"checkpoint-{int(newest.name.split('-')[1]) + 1}"
+        cut.mkdir()
+        (cut / "model.safetensors").write_bytes(b"cut")
+    assert command("train", *arguments) == 0
+    assert same(weights(response_model), weights(folder))
+
+
+def test_extractor_trains(extractor_model):
+    run = json.loads((extractor_model / "run.json").read_text())
+    assert run["train_samples"] == 100
+    assert run["validation_samples"] == 20
+    assert json.loads((extractor_model / "config.json").read_text())["model_type"] == "bart"
+
+
+def test_two_processes_train(tmp_path):
+    folder = tmp_path / "model"
+    code, output = torchrun(
+        2, "train", *TRAIN_RESPONSE, "training.num_train_epochs=1", f"output_dir={folder}"
+    )
+    assert code == 0, output
+    run = json.loads((folder / "run.json").read_text())
+    assert run["steps"] == 2  # 64 samples over 2 processes of 16 rows
+    assert (folder / "model.safetensors").exists()
+
+
+def test_accumulated_steps_equal_one_large_step(tmp_path):
+    """1 × 16 rows and 4 × 4 rows see the same loss: it counts tokens, not batches."""
+    losses = []
+    for rows, steps in ((16, 1), (4, 4)):
+        folder = tmp_path / str(rows)
+        arguments = [
+            *TRAIN_RESPONSE, f"output_dir={folder}", "data.max_train_samples=16",
+            f"training.per_device_train_batch_size={rows}", "training.logging_steps=1",
+            f"training.gradient_accumulation_steps={steps}", "training.warmup_steps=0",
+            "training.train_sampling_strategy=sequential",
+        ]  # fmt: skip
+        assert command("train", *arguments) == 0
+        log = json.loads((folder / "training_log.json").read_text())
+        losses.append([float(entry["loss"]) for entry in log if "loss" in entry])
+    assert len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+
+
+def test_validation_metrics_count_tokens_whatever_the_batches():
+    logits = torch.randn(3, 4, 9)
+    labels = torch.tensor([[5, 1, 2, -100], [6, 3, -100, -100], [5, 1, 1, 2]])
+    reduce = summarise_rows([5, 6])
+    rows = torch.cat([reduce((logits[:1],), labels[:1]), reduce(logits[1:], labels[1:])])
+    metrics = corpus_metrics(True)(SimpleNamespace(predictions=rows.numpy()))
+    expected = token_loss({"logits": logits}, labels).item()
+    assert metrics["nll"] == pytest.approx(expected, abs=1e-5)
+    assert metrics["ppl"] == pytest.approx(math.exp(expected), rel=1e-4)
+    right = (logits[:, 0, [5, 6]].argmax(-1) + 5 == labels[:, 0]).double().mean()
+    assert metrics["strategy_accuracy"] == pytest.approx(right.item())
+
+
+def test_unigram_floor_by_hand():
+    # counts a:2 b:1, types a b c, add one: a 3/6, b 2/6, c 1/6
+    expected = -(np.log(3 / 6) + np.log(1 / 6)) / 2
+    assert unigram_nll([[1, 1, 2]], [[1, 3]]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
+        (["architecture.max_context_tokens=600"], "600 tokens do not fit the model's 256"),
+        (["architecture.from_scratch={d_modl: 3}"], "did you mean 'd_model'"),
+        (["architecture.fusion=maskd"], "did you mean 'masked'"),
+        (["architecture.from_scratch=null", "architecture.base=/nowhere"], "/nowhere"),
+        (["training.eval_strategy=never"], "training"),
+        (["data.validation=" + str(ESCONV / "nothing.jsonl")], "no such file"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, capsys, changes, message):
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={tmp_path / 'm'}", *changes) == 2
+    errors = [line for line in capsys.readouterr().err.split("\n") if "pal: error" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_extractor_of_a_wrong_file(tmp_path, capsys):
+    bad = tmp_path / "bad.txt"
+    bad.write_text("hello\n")
+    code = command("train", *TRAIN_EXTRACTOR, f"data.train={bad}", f"output_dir={tmp_path / 'm'}")
+    assert code == 2
+    assert f"{bad}" in capsys.readouterr().err
