@@ -38,12 +38,23 @@ def is_finished(output: str | Path, identity: str, *, overwrite: bool) -> bool:
     )
 
 
+def process_state() -> Any:
+    """Return accelerate's process state: which of how many processes this is, on which device.
+
+    Without an accelerator, or with ACCELERATE_USE_CPU set, processes meet over the CPU.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=on_cpu)
+
+
 @contextlib.contextmanager
 def claimed(output: str | Path) -> Iterator[Any]:
     """Hold the output for this job's processes; yields accelerate's process state."""
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = process_state()
     with contextlib.ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(output_lock(output))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,7 +43,7 @@ from pal.data.tokenizer import (
     train_tokenizer,
 )
 from pal.errors import ConfigError, DataError, OutputError
-from pal.jobs import claimed, is_finished
+from pal.jobs import claimed, is_finished, process_state
 from pal.modeling.checkpoint import build_response_model
 from pal.persona.extractor import ExtractorEncoder, build_extractor
 from pal.records import write_json
@@ -253,7 +252,7 @@ def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
     if chosen.tokenizer or chosen.from_scratch is None:
         return load_tokenizer(chosen.tokenizer or chosen.base)
     folder = Path(settings.output_dir) / "tokenizer"
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         logger.info("training a tokenizer of %d entries", chosen.vocab_size)
         return train_tokenizer(texts(), chosen.vocab_size, folder)
     return load_tokenizer(folder)
@@ -262,7 +261,7 @@ def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
 def _encode_all(encode: Callable[[Any], dict[str, Any]], items: Sequence[Any]) -> Dataset:
     from tqdm.auto import tqdm
 
-    quiet = not PartialState().is_main_process
+    quiet = not process_state().is_main_process
     rows = [encode(item) for item in tqdm(items, desc="tokenise", disable=quiet, leave=False)]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     columns["length"] = [len(row["input_ids"]) for row in rows]
@@ -328,6 +327,7 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
     options = {**DEFAULTS, **settings.training}
     if not options["load_best_model_at_end"]:
         options.pop("metric_for_best_model")
+    options.setdefault("use_cpu", process_state().device.type == "cpu")
     try:
         arguments = Seq2SeqTrainingArguments(
             output_dir=str(output), seed=settings.seed, data_seed=settings.seed, **options

@@ -40,9 +40,8 @@ TRAIN_EXTRACTOR = [
 
 def environment(**extra):
     """The environment of a command: offline, the checkout importable, nothing to trackers."""
-    return {
-        **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **extra,
-    }  # fmt: skip
+    base = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    return {**os.environ, **base, **extra}
 
 
 def start(*arguments, **extra):

@@ -7,6 +7,10 @@ import pytest
 from pal.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV, command, start, torchrun
 
+VALID = (
+    '{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}, '
+    '{"speaker": "sys", "text": "hello", "strategy": "Others"}]}'
+)
 FAST = ["decoding.max_new_tokens=12", "decoding.min_new_tokens=2", "batch_rows=8"]
 
 
@@ -153,7 +157,7 @@ def test_requests_are_answered(response_model, tmp_path):
     [
         (None, "no such file"),
         ("", "empty"),
-        ('{"dialog": []}\n' * 6 + "{oops\n", "line 7"),
+        (f"{VALID}\n" * 6 + "{oops\n", "line 7"),
         ('{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}, '
          '{"speaker": "sys", "text": "hi", "strategy": "Qestion"}]}', "did you mean 'Question'"),
         ('{"emotion_type": "x", "dialog": [{"speaker": "bob", "text": "hi"}]}', "bob"),

@@ -91,7 +91,7 @@ def test_two_processes_train(tmp_path):
 
 
 def test_accumulated_steps_equal_one_large_step(tmp_path):
-    """1 × 16 rows and 4 × 4 rows see the same loss: it counts tokens, not batches."""
+    """1x16 rows and 4x4 rows see the same loss: it counts tokens, not batches."""
     losses = []
     for rows, steps in ((16, 1), (4, 4)):
         folder = tmp_path / str(rows)

@@ -84,28 +84,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
     for text in texts:
         words.update(re.findall(r"\w+|[^\w\s]", text.lower()))
     special = ["__null__", "__start__", "__end__", "__unk__", "__newln__"]
-    characters = {char for word in words for char in word}
-    # The library's BPE marks word ends, Blenderbot-small's vocabulary marks word beginnings and
-    # middles; so every piece may need both an inner and a final entry: reserve room for letters.
+    characters = sorted({char for word in words for char in word})
+    # A word's last letter is another symbol ("a</w>") than the same letter inside. The library has
+    # an option for that, but numbers such symbols in random order; a private character for each
+    # last letter keeps the result a function of the texts.
+    last = {char: chr(0xF0000 + index) for index, char in enumerate(characters)}
     trainer = trainers.BpeTrainer(
-        vocab_size=max(vocab_size - len(special), 2 * len(characters)),
-        end_of_word_suffix="</w>",
-        show_progress=False,
+        vocab_size=max(vocab_size - len(special), 2 * len(characters)), show_progress=False
     )
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    ordered = sorted(words.items())
     learner.train_from_iterator(
-        (" ".join([word] * count) for word, count in ordered), trainer=trainer
+        (" ".join([word[:-1] + last[word[-1]]] * count) for word, count in sorted(words.items())),
+        trainer=trainer,
     )
     model = json.loads(learner.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    names = [p[: -len("</w>")] if p.endswith("</w>") else p + "@@" for p in pieces]
+    plain = str.maketrans({private: char + "</w>" for char, private in last.items()})
+    pieces = [p.translate(plain) for p in sorted(model["vocab"], key=model["vocab"].__getitem__)]
+    names = [p.removesuffix("</w>") if p.endswith("</w>") else p + "@@" for p in pieces]
     vocab = {name: index for index, name in enumerate(dict.fromkeys(special + names))}
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    merges = [" ".join(m) if isinstance(m, list) else m for m in model["merges"]]
+    merges = [" ".join(pair).translate(plain) for pair in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     return BlenderbotSmallTokenizer.from_pretrained(str(folder))

@@ -15,7 +15,7 @@ from pal.data.templates import SampleEncoder
 from pal.errors import ConfigError, DataError, OutputError
 from pal.evaluation.predictions import column, read_predictions
 from pal.generation import load_model_and_tokenizer, load_samples
-from pal.jobs import claimed, record_path
+from pal.jobs import claimed, process_state, record_path
 from pal.metrics import Predictions, Report, compute_metrics, load_embedder
 from pal.records import write_json, write_text
 from pal.strategies import STRATEGIES, strategy_id
@@ -101,7 +101,6 @@ def token_losses(
     Raises:
         DataError: a prediction's id is no sample of ``input``, or has no gold response there.
     """
-    from accelerate import PartialState
     from tqdm.auto import tqdm
 
     samples = load_samples(settings)
@@ -118,7 +117,7 @@ def token_losses(
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
     source, _ = settings.require("model", "input")
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    model.to(PartialState().device)
+    model.to(process_state().device)
     config = model.config
     encoder = SampleEncoder.from_config(tokenizer, config)
     encoder.max_target_tokens = config.max_position_embeddings - 1

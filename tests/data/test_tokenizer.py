@@ -1,0 +1,68 @@
+import pytest
+
+from pal.data.tokenizer import (
+    add_pal_tokens,
+    check_strategy_tokens,
+    load_tokenizer,
+    special_token_ids,
+    train_tokenizer,
+)
+from pal.errors import CheckpointError
+from pal.strategies import ADDED_TOKENS, STRATEGY_TOKENS
+
+TEXTS = ["I'm so anxious (really) about my job!", "so many jobs, so little time", "naïve café?"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    return train_tokenizer(TEXTS * 4, 400, tmp_path)
+
+
+def test_trained_tokenizer_loads_like_the_published_one(small, tmp_path):
+    from transformers import BlenderbotSmallTokenizer
+
+    assert isinstance(load_tokenizer(tmp_path), BlenderbotSmallTokenizer)
+    ids = small(TEXTS[0]).input_ids
+    assert small.unk_token_id in ids  # "(really" written without a space, as in the original
+    spaced = small("i ' m so anxious ( really ) about my job !").input_ids
+    assert small.unk_token_id not in spaced
+    assert small.decode(spaced) == "i ' m so anxious ( really ) about my job !"
+    assert [small.pad_token_id, small.bos_token_id, small.eos_token_id, small.unk_token_id] == [
+        0, 1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_training_is_a_function_of_the_texts(tmp_path):
+    for name in "abc":
+        train_tokenizer(iter(TEXTS * 4), 120, tmp_path / name)
+    for file in ("vocab.json", "merges.txt"):
+        assert len({(tmp_path / name / file).read_bytes() for name in "abc"}) == 1
+
+
+def test_vocabulary_keeps_to_its_size(tmp_path):
+    texts = [f"word{i} other{i * 7}" for i in range(500)]
+    assert 250 < len(train_tokenizer(texts, 300, tmp_path)) <= 300
+
+
+def test_added_tokens_come_in_the_released_order(small):
+    before = len(small)
+    add_pal_tokens(small)
+    assert small.convert_tokens_to_ids(list(ADDED_TOKENS)) == list(range(before, before + 12))
+    assert check_strategy_tokens(small) == list(range(before + 4, before + 12))
+    assert set(special_token_ids(small)) == {0, 1, 2, 3, *range(before, before + 12)}
+    add_pal_tokens(small)
+    assert len(small) == before + 12
+
+
+def test_a_tokenizer_without_strategies_is_refused(small):
+    with pytest.raises(CheckpointError, match=r"splits the strategy token \[Question\]"):
+        check_strategy_tokens(small)
+    small.add_tokens(list(STRATEGY_TOKENS[:3]), special_tokens=True)
+    with pytest.raises(CheckpointError, match=r"\[Self-disclosure\]"):
+        check_strategy_tokens(small)
+
+
+def test_no_tokenizer_there(tmp_path):
+    with pytest.raises(CheckpointError, match="no tokenizer at") as caught:
+        load_tokenizer(tmp_path / "nowhere")
+    assert "\n" not in str(caught.value)
