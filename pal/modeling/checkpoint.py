@@ -95,7 +95,8 @@ def build_response_model(
         if unknown:
             hint = suggest(unknown[0], known)
             raise ConfigError(f"architecture.from_scratch: unknown size {unknown[0]!r}{hint}")
-        sizes = {"scale_embedding": True, **from_scratch, "vocab_size": vocab_size}
+        sizes = {"scale_embedding": True, **scaled_init(from_scratch), **from_scratch}
+        sizes["vocab_size"] = vocab_size
         model = PalForConditionalGeneration(PalConfig(**sizes, **pal_settings))
     else:
         try:
@@ -129,6 +130,16 @@ def build_response_model(
             model.resize_token_embeddings(vocab_size)
     model.generation_config = paper_generation_config(model.config, GenerationConfig)
     return model
+
+
+def scaled_init(sizes: dict[str, Any]) -> dict[str, float]:
+    """Initial weights of standard deviation 1/√d for a model that starts from nothing.
+
+    With the usual 0.02, attention and layers of a narrow model start so weak that the encoder's
+    states collapse to one vector within an epoch (standard deviation over inputs 0.03 against 0.71
+    for the small extractor) and the decoder learns to ignore its input.
+    """
+    return {"init_std": float(sizes.get("d_model", 512)) ** -0.5}
 
 
 def paper_generation_config(config: PalConfig, factory: Any) -> Any:

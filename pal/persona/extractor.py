@@ -9,7 +9,7 @@ from typing import Any
 
 from pal.data.tokenizer import load_tokenizer
 from pal.errors import CheckpointError, first_line
-from pal.modeling.checkpoint import quiet_when_local
+from pal.modeling.checkpoint import quiet_when_local, scaled_init
 
 SEPARATORS = ("<sep>", "<persona>")
 
@@ -135,7 +135,7 @@ def build_extractor(
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
     if from_scratch is not None:
-        sizes = dict(from_scratch)
+        sizes = {**scaled_init(from_scratch), **from_scratch}
         config = AutoConfig.for_model(
             sizes.pop("model_type", "bart"),
             vocab_size=len(tokenizer) + len(SEPARATORS),
