@@ -216,11 +216,10 @@ def prepare_extractor_task(settings: Settings) -> Ingredients:
         settings, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
     )
     model = build_extractor(base=chosen.base, from_scratch=chosen.from_scratch, tokenizer=tokenizer)
-    encoder = ExtractorEncoder(
-        tokenizer,
-        max_source_tokens=chosen.max_context_tokens,
-        max_target_tokens=chosen.max_target_tokens,
-    )
+    # kept with the model, so that annotation cuts its inputs as training did
+    model.config.max_source_tokens = chosen.max_context_tokens
+    model.config.max_target_tokens = chosen.max_target_tokens
+    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
 
     def encode(row: dict[str, Any]) -> dict[str, list[int]]:
         return {

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from pal.config import Settings, identity_of, write_run
 from pal.data.batches import Collator, plan_batches
 from pal.data.templates import SampleEncoder
-from pal.errors import ConfigError, DataError, OutputError
+from pal.errors import ConfigError, DataError
 from pal.evaluation.predictions import column, read_predictions
 from pal.generation import load_model_and_tokenizer, load_samples
-from pal.jobs import claimed, process_state, record_path
+from pal.jobs import claimed, is_finished, process_state, record_path
 from pal.metrics import Predictions, Report, compute_metrics, load_embedder
-from pal.records import write_json, write_text
+from pal.records import file_fingerprint, write_json, write_text
 from pal.strategies import STRATEGIES, strategy_id
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,10 @@ def score(settings: Settings) -> str:
     if settings.predictions is None and settings.model is None:
         raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
     output = Path(settings.output) if settings.output else None
-    if output and output.exists() and not settings.overwrite:
-        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+    identity = _identity(settings)
+    if output and is_finished(output, identity, overwrite=settings.overwrite):
+        logger.info("%s is finished already; overwrite=true would make it anew", output)
+        return output.with_suffix(".md").read_text(encoding="utf-8").rstrip()
 
     records = None
     if settings.predictions is not None:
@@ -49,15 +51,25 @@ def score(settings: Settings) -> str:
     report = compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
     table = markdown_table(report, len(predictions))
     if output:
-        identity = identity_of(
-            settings, "metrics", records=records, losses={k: str(v) for k, v in losses.items()}
-        )
         with claimed(output):
             write_json(output, report.as_dict())
             write_text(output.with_suffix(".md"), table + "\n")
             write_run(record_path(output), settings, "eval", identity, samples=len(predictions))
         logger.info("scores written to %s", output)
     return table
+
+
+def _identity(settings: Settings) -> str:
+    """Hash what decides the scores: settings, and the content of the files they name."""
+    files = {}
+    for name in ("predictions", "model", "input"):
+        path = Path(getattr(settings, name) or "")
+        path = path / "model.safetensors" if name == "model" else path
+        files[name] = file_fingerprint(path) if path.is_file() else getattr(settings, name)
+    return identity_of(
+        settings, "metrics", "limit", "split", "data", "decoding", "dtype", "batch_tokens",
+        "batch_rows", files=files,
+    )  # fmt: skip
 
 
 def build_predictions(

@@ -34,6 +34,10 @@ from pal.decoding.noise import GumbelSampler, keyed_gumbel, sample_keys
 from pal.modeling.configuration import PalConfig
 from pal.modeling.fusion import CoAttentionFusion, build_fusion, pad_to
 
+# The library's own values of the sampling options. Drawing is done by our last processor, so the
+# library searches greedily and gets these, which its checks let pass.
+SAMPLING_DEFAULTS = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
+
 
 class EncodedInputs(NamedTuple):
     """What the decoder reads, with persona and without.
@@ -279,6 +283,9 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         """
         options = copy.deepcopy(generation_config or self.generation_config)
         kwargs = options.update(**kwargs)
+        for name in SAMPLING_DEFAULTS:  # as the library does: what is left open, the model decides
+            if getattr(options, name) is None:
+                setattr(options, name, getattr(self.generation_config, name))
         beams, copies = options.num_beams or 1, options.num_return_sequences or 1
         if options.do_sample and beams > 1:
             raise ValueError("num_beams > 1 with do_sample=True is not supported; choose one")
@@ -336,11 +343,11 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
                     x.repeat_interleave(copies, dim=0) for x in (prompt, states, mask)
                 )
             processors.extend(sampling_processors(options, keys))
-            options.update(
-                do_sample=False, temperature=None, top_k=None, top_p=None, num_return_sequences=1
-            )
+            options.num_return_sequences = 1
         elif beams > 1:
             cache.repeat(beams)
+        for name, neutral in SAMPLING_DEFAULTS.items():
+            setattr(options, name, neutral)
         options.suppress_tokens = self.suppressed_tokens(options)
         sequences: Any = super().generate(  # type: ignore[misc]
             decoder_input_ids=prompt,

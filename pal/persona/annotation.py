@@ -118,12 +118,7 @@ def annotate(settings: Settings) -> Path:
     rows = list(dialogues)
 
     model, tokenizer = load_extractor(checkpoint, settings.dtype)
-    limit = getattr(model.config, "max_position_embeddings", 1024)
-    encoder = ExtractorEncoder(
-        tokenizer,
-        max_source_tokens=min(settings.architecture.max_context_tokens, limit),
-        max_target_tokens=limit,
-    )
+    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
     start = settings.annotate.start
     prefixes = dict.fromkeys(
         prefix for row in rows for prefix in annotated_prefixes(row["dialog"], start).values()
@@ -144,7 +139,7 @@ def annotate(settings: Settings) -> Path:
             model.to(state.device),
             encoder,
             num_beams=settings.annotate.num_beams,
-            max_new=min(settings.annotate.max_new_tokens, limit - 1),
+            max_new=settings.annotate.max_new_tokens,
         )
         results = run_batches(
             plan_batches(

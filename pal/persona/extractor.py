@@ -32,6 +32,16 @@ class ExtractorEncoder:
         self.start = probe[:1] if probe[0] == tokenizer.bos_token_id else []
         self._ids: dict[str, list[int]] = {}
 
+    @classmethod
+    def from_config(cls, tokenizer: Any, config: Any) -> "ExtractorEncoder":
+        """Build the encoder a trained extractor's configuration describes."""
+        positions = getattr(config, "max_position_embeddings", 1024)
+        return cls(
+            tokenizer,
+            max_source_tokens=getattr(config, "max_source_tokens", positions),
+            max_target_tokens=getattr(config, "max_target_tokens", positions),
+        )
+
     def ids(self, text: str) -> list[int]:
         """Return the token ids of a text, without start or end token."""
         if text not in self._ids:
