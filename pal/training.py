@@ -7,6 +7,7 @@ token whatever the batches, resuming by itself, and a record of what was run bes
 import json
 import logging
 import math
+import netrc
 import os
 import shutil
 from collections import Counter
@@ -324,8 +325,8 @@ def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[in
 
 def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2SeqTrainer:
     options = {**DEFAULTS, **settings.training}
-    if not options["load_best_model_at_end"]:
-        options.pop("metric_for_best_model")
+    if "wandb" in str(options["report_to"]) and not _has_wandb_key():
+        os.environ.setdefault("WANDB_MODE", "offline")
     options.setdefault("use_cpu", process_state().device.type == "cpu")
     try:
         arguments = Seq2SeqTrainingArguments(
@@ -349,6 +350,16 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
         preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
         callbacks=callbacks,
     )
+
+
+def _has_wandb_key() -> bool:
+    """Whether this machine has an account to report to; without one a run stays on it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _is_trained(output: Path, identity: str, overwrite: bool, state: Any) -> bool:
@@ -403,20 +414,23 @@ def _save(
         os.replace(path, output / path.name)
     folder.rmdir()
     history = trainer.state.log_history
-    best = trainer.state.best_metric
+    losses = [entry["eval_nll"] for entry in history if "eval_nll" in entry]
+    lowest = min(losses, default=None)
+    saved = lowest if trainer.args.load_best_model_at_end else next(reversed(losses), None)
     floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
     write_json(output / "training_log.json", history)
     write_run(
         output / "run.json", settings, "train", identity,
         parameters=sum(p.numel() for p in parts.model.parameters()),
         train_samples=len(parts.train), validation_samples=len(parts.validation),
-        best_checkpoint=Path(trainer.state.best_model_checkpoint or "").name or None,
-        best_validation_nll=best, unigram_validation_nll=floor, steps=trainer.state.global_step,
-        epochs=trainer.state.epoch, device=str(trainer.args.device),
+        validation_nll=saved, lowest_validation_nll=lowest, unigram_validation_nll=floor,
+        lowest_loss_checkpoint=Path(trainer.state.best_model_checkpoint or "").name or None,
+        steps=trainer.state.global_step, epochs=trainer.state.epoch,
+        device=str(trainer.args.device),
     )  # fmt: skip
     (output / "started.json").unlink(missing_ok=True)
-    if best is not None:
+    if saved is not None:
         logger.info(
             "%s: validation loss %.3f nats a token (token frequencies alone: %.3f)",
-            output, best, floor,
+            output, saved, floor,
         )  # fmt: skip
