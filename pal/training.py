@@ -43,7 +43,7 @@ from pal.data.tokenizer import (
     special_token_ids,
     train_tokenizer,
 )
-from pal.errors import ConfigError, DataError, OutputError
+from pal.errors import ConfigError, DataError, OutputError, first_line
 from pal.jobs import claimed, is_finished, process_state
 from pal.modeling.checkpoint import build_response_model
 from pal.persona.extractor import ExtractorEncoder, build_extractor
@@ -115,10 +115,14 @@ def train(settings: Settings) -> Path:
             logger.info("going on from %s", resume)
         try:
             trainer.train(resume_from_checkpoint=resume)
-        except OSError as error:
+        except Exception as error:
+            full = shutil.disk_usage(output).free < 2**20  # torch and safetensors say it unclearly
+            if not full and not isinstance(error, OSError):
+                raise
+            reason = "the disk is full" if full else first_line(error)
             raise OutputError(
-                f"cannot write {output}: {error.strerror or error}; checkpoints before this are "
-                "kept, run the same command again to go on"
+                f"cannot write {output}: {reason}; complete checkpoints are kept, run the same "
+                "command again to go on"
             ) from error
         _save(trainer, parts, settings, output, identity)
         _forget_tokenizer(output, state)

@@ -89,7 +89,7 @@ class SampleEncoder:
         max_target_tokens: target tokens, strategy and end token not counted, at most.
 
     Raises:
-        ConfigError: no such template.
+        ConfigError: no such template, or no room left for the dialogue.
     """
 
     def __init__(
@@ -106,6 +106,11 @@ class SampleEncoder:
             raise ConfigError(
                 f"unknown template {template!r}{suggest(template, TEMPLATES)} "
                 f"(allowed: {', '.join(TEMPLATES)})"
+            )
+        if persona_mode == "prompt" and 2 * max_persona_tokens > max_context_tokens:
+            raise ConfigError(
+                f"persona_mode prompt: max_persona_tokens={max_persona_tokens} must be at most half "
+                f"of max_context_tokens={max_context_tokens}, which persona and dialogue share"
             )
         self.tokenizer = tokenizer
         self.template = TEMPLATES[template]()
@@ -185,9 +190,11 @@ class SampleEncoder:
         heading = self.ids(self.template.persona_heading)
         closing = self._separator + self.ids(self.template.dialogue_heading)
         pieces = [self.ids(self.template.text(sentence)) for sentence in sentences]
-        while pieces and sum(map(len, pieces)) + len(heading) > self.max_persona_tokens:
+        while True:
+            prompt = heading + self._join(pieces, self._separator) + closing
+            if not pieces or len(prompt) <= self.max_persona_tokens:
+                return prompt
             pieces.pop(0)
-        return heading + self._join(pieces, self._separator) + closing
 
     def encode_target(self, strategy: str, response: str) -> list[int]:
         """Return strategy token, response and end token, cut to the longest target allowed."""

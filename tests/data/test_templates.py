@@ -175,3 +175,16 @@ def test_decoding_rejoins_what_was_spaced(tokenizer):
 def test_unknown_template():
     with pytest.raises(ConfigError, match="did you mean 'clean'"):
         encoder(None, template="claen")
+
+
+def test_prompt_mode_leaves_room_for_the_dialogue(tokenizer):
+    with pytest.raises(ConfigError, match="at most half"):
+        encoder(tokenizer, persona_mode="prompt", max_context_tokens=64, max_persona_tokens=40)
+    tight = encoder(tokenizer, persona_mode="prompt", max_context_tokens=40, max_persona_tokens=20)
+    persona = ["i have a dog.", "i am a nurse.", "i live alone with my two cats."]
+    encoded = tight.encode(sample("hello there", persona=persona))
+    text = tokenizer.decode(encoded["input_ids"])
+    assert len(encoded["input_ids"]) <= 40
+    assert "two cats" in text
+    assert "dog" not in text
+    assert text.endswith("supporter :")
