@@ -109,7 +109,7 @@ class SampleEncoder:
             )
         if persona_mode == "prompt" and 2 * max_persona_tokens > max_context_tokens:
             raise ConfigError(
-                f"persona_mode prompt: max_persona_tokens={max_persona_tokens} must be at most half "
+                f"prompt mode: max_persona_tokens={max_persona_tokens} must be at most half "
                 f"of max_context_tokens={max_context_tokens}, which persona and dialogue share"
             )
         self.tokenizer = tokenizer

@@ -37,10 +37,13 @@ def sample_keys(
 
 
 def keyed_gumbel(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
-    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B] at one step; float64."""
+    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B] at one step; float32.
+
+    23 bits make a uniform number that float32 holds exactly and that is never 0 or 1.
+    """
     state = _mix(keys + torch.full_like(keys, step + 1) * _GOLDEN)[:, None]
-    bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 11) & ((1 << 53) - 1)
-    uniform = (bits.to(torch.float64) + 0.5) / (1 << 53)
+    bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 41) & ((1 << 23) - 1)
+    uniform = (bits.to(torch.float32) + 0.5) / (1 << 23)
     return -torch.log(-torch.log(uniform))
 
 
@@ -61,6 +64,6 @@ class GumbelSampler(LogitsProcessor):
         """Return scores [B, V] whose arg-max is the drawn token."""
         count = min(self.top_k or scores.shape[-1], scores.shape[-1])
         values, tokens = scores.topk(count, dim=-1)
-        noisy = values.double() + keyed_gumbel(self.keys, input_ids.shape[1], tokens)
+        noisy = values.float() + keyed_gumbel(self.keys, input_ids.shape[1], tokens)
         drawn = tokens.gather(1, noisy.argmax(-1, keepdim=True))
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)

@@ -150,7 +150,7 @@ def token_losses(
                 ignore_index=-100,
             )  # fmt: skip
             rows = torch.stack([nats.sum(1), (labels != -100).sum(1), nats[:, 0]], dim=1)
-            result[indices] = rows.double().cpu().numpy()
+            result[indices] = rows.cpu().double().numpy()
             bar.update(len(indices))
     nll, count, strategy = result.T
     return {

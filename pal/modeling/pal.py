@@ -325,7 +325,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             chosen = torch.as_tensor(strategy_ids, device=device)
         elif strategy_choice == "sample":
             noise = keyed_gumbel(keys, 0, strategy_tokens.expand(rows, -1))
-            chosen = (strategy_logits.log_softmax(-1).double() + noise).argmax(-1)
+            chosen = (strategy_logits.log_softmax(-1) + noise).argmax(-1)
         else:
             chosen = strategy_logits.argmax(-1)
         row_alpha = table[chosen]
