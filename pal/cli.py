@@ -20,14 +20,14 @@ key=value overrides follow, dotted for nested keys: training.learning_rate=1e-5
 """
 
 
-def _load(arguments: argparse.Namespace, **options: Any) -> Any:
+def _load(arguments: argparse.Namespace) -> Any:
     from pal.config import load_settings
 
-    return load_settings(arguments.config, arguments.overrides, **options)
+    return load_settings(arguments.config, arguments.overrides, check_training=True)
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    settings = _load(arguments, check_training=True)
+    settings = _load(arguments)
     from pal.training import train
 
     train(settings)

@@ -241,15 +241,16 @@ def load_settings(
     mistakes: list[str] = []
     tree = _read_yaml(find_config(config)) if config else {}
     given = _parse_overrides(overrides, mistakes)
-    task = str(given.get("task", tree.get("task", TASKS[0])))
+    task = str((fixed or {}).get("task") or given.get("task") or tree.get("task") or TASKS[0])
     blocks = {name: tree.pop(name) for name in TASKS if isinstance(tree.get(name), dict)}
     tree = merge(tree, blocks.get(task, {}))
     tree = merge(merge(tree, given), fixed or {})
-    options = _training_options() if check_training else {}
+    options = _training_options() if check_training and tree.get("training") else {}
     settings = None
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
+        options = options or (_training_options() if check_training else {})
         mistakes += [_explain(detail, list(options)) for detail in error.errors()]
     if check_training and isinstance(tree.get("training", {}), dict):
         training = _check_training(tree.get("training", {}), options, mistakes)
@@ -353,7 +354,7 @@ def _check_training(
     checked = dict(training)
     for key, value in training.items():
         if key in RESERVED:
-            mistakes.append(f"training.{key}: give the top-level setting {RESERVED[key]!r} instead")
+            mistakes.append(f"training.{key}: {RESERVED[key]}")
             continue
         if key not in options:
             close = difflib.get_close_matches(str(key), list(options), n=1)
@@ -373,8 +374,15 @@ def _check_training(
     return checked
 
 
-# Training options that a top-level setting decides.
-RESERVED = {"output_dir": "output_dir", "seed": "seed", "data_seed": "seed"}
+# Training options that have no effect here, and what to do instead.
+RESERVED = {
+    "output_dir": "give the top-level setting 'output_dir' instead",
+    "seed": "give the top-level setting 'seed' instead",
+    "data_seed": "give the top-level setting 'seed' instead",
+    "resume_from_checkpoint": "a run resumes by itself; leave it out",
+    "predict_with_generate": "validation computes losses only; leave it out and use `pal generate`",
+    "label_smoothing_factor": "the loss is the paper's equation 5, without smoothing; leave it out",
+}
 
 SECRET = ("token", "key", "password", "secret")
 PACKAGES = (

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import GenerationConfig
 
@@ -88,6 +89,17 @@ class Responder:
         if decoding.do_sample and decoding.num_beams > 1:
             raise ConfigError(
                 "decoding.num_beams > 1 searches and decoding.do_sample=true draws; choose one"
+            )
+        if decoding.alpha is not None and model.fusion is None and np.any(decoding.alpha):
+            raise ConfigError(
+                f"decoding.alpha contrasts with and without persona, and this model's persona_mode "
+                f"is {model.config.persona_mode!r}; give decoding.alpha=null"
+            )
+        positions = model.config.max_position_embeddings
+        if decoding.max_new_tokens + 2 > positions:
+            raise ConfigError(
+                f"decoding.max_new_tokens={decoding.max_new_tokens} and two start tokens do not "
+                f"fit the model's {positions} positions"
             )
         self.options = GenerationConfig(
             do_sample=decoding.do_sample,
@@ -182,6 +194,8 @@ def generate(settings: Settings) -> Path:
     samples = load_samples(settings)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     responder = Responder(model, tokenizer, settings.decoding, settings.seed)
+    if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
+        logger.warning("%s holds no personas: the model will see none", settings.input)
     encoded = responder.encode(samples)
     identity = identity_of(
         settings, "seed", "decoding", "dtype", "batch_tokens", "batch_rows",
@@ -203,11 +217,12 @@ def generate(settings: Settings) -> Path:
             overwrite=settings.overwrite,
         )  # fmt: skip
         if results is not None:
-            write_jsonl(output, (results[index] for index in range(len(samples))))
+            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
             write_run(
                 record_path(output), settings, "generate", identity,
                 samples=len(samples), device=str(state.device), processes=state.num_processes,
             )  # fmt: skip
+            write_jsonl(output, (results[index] for index in range(len(samples))))
             finish(output, identity)
             logger.info("%d responses written to %s", len(samples), output)
     return output

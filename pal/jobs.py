@@ -84,7 +84,7 @@ def run_batches(
         identity: hash of all that determines the results but the plan.
         state: accelerate's process state.
         description: what the progress bar says.
-        overwrite: forget earlier unfinished work.
+        overwrite: forget unfinished work of another identity.
 
     Returns:
         Results by item index on the main process, None on the others.
@@ -96,7 +96,10 @@ def run_batches(
 
     journal = Journal(output, fingerprint([identity, batches]), part=state.process_index)
     if overwrite and state.is_main_process:
-        journal.delete()
+        try:  # of an interrupted run of the very same job, so go on
+            journal.read()
+        except OutputError:
+            journal.delete()
     state.wait_for_everyone()
     done = journal.read()
     state.wait_for_everyone()  # nobody appends before all have read

@@ -30,7 +30,8 @@ def quickstart(config: str, overrides: Sequence[str] = ()) -> str:
     personas = bundled("sample", "personachat")
 
     def settings(task: str = "response", **fixed: Any) -> Any:
-        return load_settings(config, overrides, fixed={"task": task, **fixed})
+        fixed["task"] = task
+        return load_settings(config, overrides, fixed=fixed, check_training=True)
 
     from pal.evaluation.scoring import score
     from pal.generation import generate

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -180,7 +181,9 @@ class Journal:
 
     def parts(self) -> list[Path]:
         """Return the journal files that lie beside the output."""
-        return sorted(self.output.parent.glob(f"{self.output.name}.part*"))
+        pattern = re.compile(re.escape(self.output.name) + r"\.part\d+")
+        folder = self.output.parent
+        return sorted(p for p in folder.glob("*.part*") if pattern.fullmatch(p.name))
 
     def read(self) -> dict[str, Any]:
         """Return every finished unit of all parts, by key.

@@ -45,7 +45,7 @@ from pal.data.tokenizer import (
 )
 from pal.errors import ConfigError, DataError, OutputError, first_line
 from pal.jobs import claimed, is_finished, process_state
-from pal.modeling.checkpoint import build_response_model
+from pal.modeling.checkpoint import build_response_model, model_fingerprint
 from pal.persona.extractor import ExtractorEncoder, build_extractor
 from pal.records import write_json
 
@@ -57,7 +57,6 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "epoch",
     "load_best_model_at_end": True,
     "metric_for_best_model": "nll",
-    "greater_is_better": False,
     "logging_steps": 50,
     "report_to": "none",
     "train_sampling_strategy": "group_by_length",
@@ -100,14 +99,17 @@ def train(settings: Settings) -> Path:
         prepare = prepare_response if settings.task == "response" else prepare_extractor_task
         with state.main_process_first():
             parts = prepare(settings)
+        state.wait_for_everyone()
+        if state.is_main_process:  # a tokenizer trained on the spot is saved with the model
+            shutil.rmtree(output / "tokenizer", ignore_errors=True)
         identity = identity_of(
             settings, "task", "seed", "architecture", "training", "early_stopping_patience",
-            train=[parts.train["labels"][:], parts.train["input_ids"][:]],
-            validation=[parts.validation["labels"][:], parts.validation["input_ids"][:]],
+            train={name: parts.train[name][:] for name in parts.train.column_names},
+            validation={name: parts.validation[name][:] for name in parts.validation.column_names},
+            start=model_fingerprint(parts.model),
         )  # fmt: skip
         if _is_trained(output, identity, settings.overwrite, state):
             logger.info("%s is trained already; overwrite=true would train anew", output)
-            _forget_tokenizer(output, state)
             return output
         trainer = _build_trainer(settings, parts, output)
         resume = _last_checkpoint(output)
@@ -125,15 +127,8 @@ def train(settings: Settings) -> Path:
                 "command again to go on"
             ) from error
         _save(trainer, parts, settings, output, identity)
-        _forget_tokenizer(output, state)
+        state.wait_for_everyone()
     return output
-
-
-def _forget_tokenizer(output: Path, state: Any) -> None:
-    """Remove the tokenizer trained on the spot; it is saved with the model by now."""
-    state.wait_for_everyone()
-    if state.is_main_process:
-        shutil.rmtree(output / "tokenizer", ignore_errors=True)
 
 
 def prepare_response(settings: Settings) -> Ingredients:
@@ -166,6 +161,11 @@ def prepare_response(settings: Settings) -> Ingredients:
             f"architecture: {longest} tokens do not fit the model's "
             f"{model.config.max_position_embeddings} positions; lower max_*_tokens"
         )
+    if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
+        logger.warning(
+            "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
+            "and give its output as data.train", settings.data.train, chosen.persona_mode,
+        )  # fmt: skip
     encoder = SampleEncoder.from_config(tokenizer, model.config)
     return Ingredients(
         model,
@@ -221,6 +221,12 @@ def prepare_extractor_task(settings: Settings) -> Ingredients:
         settings, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
     )
     model = build_extractor(base=chosen.base, from_scratch=chosen.from_scratch, tokenizer=tokenizer)
+    positions = getattr(model.config, "max_position_embeddings", 1024)
+    if max(chosen.max_context_tokens, chosen.max_target_tokens) > positions:
+        raise ConfigError(
+            f"architecture: max_context_tokens={chosen.max_context_tokens} and max_target_tokens="
+            f"{chosen.max_target_tokens} must fit the model's {positions} positions"
+        )
     # kept with the model, so that annotation cuts its inputs as training did
     model.config.max_source_tokens = chosen.max_context_tokens
     model.config.max_target_tokens = chosen.max_target_tokens
@@ -331,29 +337,34 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
     options = {**DEFAULTS, **settings.training}
     if "wandb" in str(options["report_to"]) and not _has_wandb_key():
         os.environ.setdefault("WANDB_MODE", "offline")
+    lower_is_better = ("loss", "nll", "ppl")
+    metric = options["metric_for_best_model"].removeprefix("eval_")
+    options.setdefault("greater_is_better", metric not in lower_is_better)
+    if settings.early_stopping_patience is not None:
+        options.setdefault("restore_callback_states_from_checkpoint", True)
     options.setdefault("use_cpu", process_state().device.type == "cpu")
-    try:
-        arguments = Seq2SeqTrainingArguments(
-            output_dir=str(output), seed=settings.seed, data_seed=settings.seed, **options
-        )
-    except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
     disable_progress_bar()  # of writing weights; the trainer keeps its own
     callbacks: list[TrainerCallback] = []
     if settings.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
-    return Seq2SeqTrainer(
-        model=parts.model,
-        args=arguments,
-        train_dataset=parts.train,
-        eval_dataset=parts.validation,
-        data_collator=parts.collator,
-        processing_class=parts.tokenizer,
-        compute_loss_func=token_loss,
-        compute_metrics=corpus_metrics(parts.strategy_ids is not None),
-        preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
-        callbacks=callbacks,
-    )
+    try:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=str(output), seed=settings.seed, data_seed=settings.seed, **options
+        )
+        return Seq2SeqTrainer(
+            model=parts.model,
+            args=arguments,
+            train_dataset=parts.train,
+            eval_dataset=parts.validation,
+            data_collator=parts.collator,
+            processing_class=parts.tokenizer,
+            compute_loss_func=token_loss,
+            compute_metrics=corpus_metrics(parts.strategy_ids is not None),
+            preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
+            callbacks=callbacks,
+        )
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
 
 
 def _has_wandb_key() -> bool:
@@ -373,7 +384,8 @@ def _is_trained(output: Path, identity: str, overwrite: bool, state: Any) -> boo
         OutputError: the folder holds another run, finished or not.
     """
     started = output / "started.json"
-    if overwrite:
+    unfinished = started.exists() and json.loads(started.read_text()) == identity
+    if overwrite and not (unfinished and not (output / "run.json").exists()):
         state.wait_for_everyone()
         if state.is_main_process:
             for path in [*output.glob("checkpoint-*"), started, output / "run.json"]:
@@ -418,17 +430,18 @@ def _save(
         os.replace(path, output / path.name)
     folder.rmdir()
     history = trainer.state.log_history
-    losses = [entry["eval_nll"] for entry in history if "eval_nll" in entry]
-    lowest = min(losses, default=None)
-    saved = lowest if trainer.args.load_best_model_at_end else next(reversed(losses), None)
+    losses = {entry["step"]: entry["eval_nll"] for entry in history if "eval_nll" in entry}
+    kept = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    saved = losses.get(kept or max(losses, default=0))
     floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
     write_json(output / "training_log.json", history)
     write_run(
         output / "run.json", settings, "train", identity,
         parameters=sum(p.numel() for p in parts.model.parameters()),
         train_samples=len(parts.train), validation_samples=len(parts.validation),
-        validation_nll=saved, lowest_validation_nll=lowest, unigram_validation_nll=floor,
-        lowest_loss_checkpoint=Path(trainer.state.best_model_checkpoint or "").name or None,
+        validation_nll=saved, lowest_validation_nll=min(losses.values(), default=None),
+        unigram_validation_nll=floor,
+        best_checkpoint=Path(trainer.state.best_model_checkpoint or "").name or None,
         steps=trainer.state.global_step, epochs=trainer.state.epoch,
         device=str(trainer.args.device),
     )  # fmt: skip

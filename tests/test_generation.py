@@ -82,7 +82,7 @@ def test_killed_and_resumed_gives_the_same_bytes(response_model, predictions, tm
 
 def test_interrupt_is_told_and_loses_nothing(response_model, predictions, tmp_path):
     output = tmp_path / "out.jsonl"
-    call = arguments(response_model, output, "batch_rows=1")
+    call = arguments(response_model, output, "overwrite=true")
     process = start(*call)
     part = tmp_path / "out.jsonl.part0"
     while not part.exists() or part.read_text().count("\n") < 2:
@@ -94,6 +94,14 @@ def test_interrupt_is_told_and_loses_nothing(response_model, predictions, tmp_pa
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert part.read_text().count("\n") >= 2
+    kept = part.read_text()
+    (tmp_path / "out.jsonl.partner").write_text("not ours")
+    process = start(*call)  # overwrite=true goes on with its own unfinished work
+    process.communicate()
+    assert process.returncode == 0
+    assert kept
+    assert output.read_bytes() == predictions.read_bytes()
+    assert (tmp_path / "out.jsonl.partner").exists()
 
 
 def test_two_processes_write_the_bytes_of_one(response_model, predictions, tmp_path):

@@ -152,3 +152,57 @@ def test_extractor_of_a_wrong_file(tmp_path, capsys):
     code = command("train", *TRAIN_EXTRACTOR, f"data.train={bad}", f"output_dir={tmp_path / 'm'}")
     assert code == 2
     assert f"{bad}" in capsys.readouterr().err
+
+
+def test_other_personas_are_other_data(tmp_path, capsys):
+    """With a tokenizer of its own, only the persona inputs change; the run must not be reused."""
+    rows = [json.loads(line) for line in (ESCONV / "train.jsonl").read_text().splitlines()[:6]]
+    folder = tmp_path / "model"
+    from pal.data.tokenizer import train_tokenizer
+
+    words = [turn["text"] for row in rows for turn in row["dialog"]]
+    train_tokenizer(words, 700, tmp_path / "tokenizer").save_pretrained(tmp_path / "tokenizer")
+    for persona, expected in ((["i am a nurse."], 0), (["i am a nurse."], 0), (["i sail."], 2)):
+        for row in rows:
+            for turn in row["dialog"]:
+                turn["persona"] = persona
+        source = tmp_path / "pesconv.jsonl"
+        source.write_text("\n".join(map(json.dumps, rows)))
+        code = command(
+            "train", *TRAIN_RESPONSE, f"data.train={source}", f"data.validation={source}",
+            f"architecture.tokenizer={tmp_path / 'tokenizer'}", f"output_dir={folder}",
+            "training.num_train_epochs=1",
+        )  # fmt: skip
+        assert code == expected
+    assert "overwrite=true" in capsys.readouterr().err
+
+
+def test_overwrite_goes_on_after_an_interruption(response_model, tmp_path):
+    """Only what another run left is cleared: its own checkpoints are what it goes on from."""
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(response_model, folder)
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    shutil.rmtree(newest)
+    for name in ("run.json", "model.safetensors"):
+        (folder / name).unlink()
+    (folder / "started.json").write_text(json.dumps(identity))
+    oldest = next(folder.glob("checkpoint-*"))
+    before = (oldest / "model.safetensors").stat().st_mtime_ns
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}", "overwrite=true") == 0
+    assert (oldest / "model.safetensors").stat().st_mtime_ns == before
+    assert same(weights(response_model), weights(folder))
+
+
+def test_the_best_checkpoint_follows_its_metric(tmp_path):
+    folder = tmp_path / "model"
+    assert command(
+        "train", *TRAIN_RESPONSE, f"output_dir={folder}", "training.load_best_model_at_end=true",
+        "training.metric_for_best_model=strategy_accuracy", "early_stopping_patience=3",
+    ) == 0  # fmt: skip
+    state = json.loads((max(folder.glob("checkpoint-*")) / "trainer_state.json").read_text())
+    log = json.loads((folder / "training_log.json").read_text())
+    accuracies = [entry["eval_strategy_accuracy"] for entry in log if "eval_nll" in entry]
+    assert state["best_metric"] == max(accuracies)

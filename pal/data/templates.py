@@ -178,10 +178,10 @@ class SampleEncoder:
         size = 1
         for sentence in reversed(list(sentences)):
             ids = self.ids(self.template.text(sentence))
-            if kept and size + len(ids) + 1 > self.max_persona_tokens:
+            size += len(ids) + bool(kept)  # a separator between two
+            if kept and size > self.max_persona_tokens:
                 break
             kept.insert(0, ids)
-            size += len(ids) + 1
         return [self._input, *self._join(kept, [self._persona])][: self.max_persona_tokens]
 
     def encode_persona_prompt(self, sentences: Sequence[str]) -> list[int]:

@@ -39,7 +39,10 @@ def score(settings: Settings) -> str:
         raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
     output = Path(settings.output) if settings.output else None
     identity = _identity(settings)
-    if output and is_finished(output, identity, overwrite=settings.overwrite):
+    if output and output.suffix == ".md":
+        raise ConfigError(f"output={output}: give a .json name; the table goes beside it as .md")
+    done = output and is_finished(output, identity, overwrite=settings.overwrite)
+    if output and done and output.with_suffix(".md").exists():
         logger.info("%s is finished already; overwrite=true would make it anew", output)
         return output.with_suffix(".md").read_text(encoding="utf-8").rstrip()
 
@@ -52,9 +55,10 @@ def score(settings: Settings) -> str:
     table = markdown_table(report, len(predictions))
     if output:
         with claimed(output):
-            write_json(output, report.as_dict())
-            write_text(output.with_suffix(".md"), table + "\n")
+            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
             write_run(record_path(output), settings, "eval", identity, samples=len(predictions))
+            write_text(output.with_suffix(".md"), table + "\n")
+            write_json(output, report.as_dict())
         logger.info("scores written to %s", output)
     return table
 
@@ -63,9 +67,9 @@ def _identity(settings: Settings) -> str:
     """Hash what decides the scores: settings, and the content of the files they name."""
     files = {}
     for name in ("predictions", "model", "input"):
-        path = Path(getattr(settings, name) or "")
-        path = path / "model.safetensors" if name == "model" else path
-        files[name] = file_fingerprint(path) if path.is_file() else getattr(settings, name)
+        source = getattr(settings, name)
+        found = [] if source is None else [Path(source), *sorted(Path(source).glob("*"))]
+        files[name] = [source, *(file_fingerprint(path) for path in found if path.is_file())]
     return identity_of(
         settings, "metrics", "limit", "split", "data", "decoding", "dtype", "batch_tokens",
         "batch_rows", files=files,

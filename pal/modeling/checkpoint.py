@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pal.errors import CheckpointError, ConfigError, first_line, suggest
+from safetensors import SafetensorError
+
+from pal.errors import CheckpointError, ConfigError, OutputError, first_line, suggest
 from pal.modeling.configuration import PalConfig
 
 
@@ -54,15 +56,38 @@ def load_response_model(source: str, dtype: str = "float32") -> Any:
         loaded: Any = PalForConditionalGeneration.from_pretrained(
             source, config=config, dtype=getattr(torch, dtype), output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
     model, info = loaded
+    check_complete(source, info)
+    return model.eval()
+
+
+def check_complete(source: str, info: dict[str, Any]) -> None:
+    """Make sure that a checkpoint held every weight of its model.
+
+    Raises:
+        CheckpointError: weights are missing or have another shape.
+    """
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise CheckpointError(
-            f"model={source}: {len(wrong)} weights missing or misshapen ({wrong[0]}, …); {remedy}"
+            f"model={source}: {len(wrong)} weights missing or misshapen ({wrong[0]}, …); give the "
+            "folder that training wrote, or one of its checkpoints"
         )
-    return model.eval()
+
+
+def check_sizes(sizes: dict[str, Any], config: Any) -> None:
+    """Make sure that sizes of a model from scratch are keys of its configuration.
+
+    Raises:
+        ConfigError: an unknown key, with the closest known one.
+    """
+    known = config.to_dict()
+    for key in sizes:
+        if key not in known:
+            hint = suggest(key, known)
+            raise ConfigError(f"architecture.from_scratch: unknown size {key!r}{hint}")
 
 
 def build_response_model(
@@ -90,11 +115,7 @@ def build_response_model(
     from pal.modeling.pal import PalForConditionalGeneration
 
     if from_scratch is not None:
-        known = PalConfig().to_dict()
-        unknown = [key for key in from_scratch if key not in known]
-        if unknown:
-            hint = suggest(unknown[0], known)
-            raise ConfigError(f"architecture.from_scratch: unknown size {unknown[0]!r}{hint}")
+        check_sizes(from_scratch, PalConfig())
         sizes = {"scale_embedding": True, **scaled_init(from_scratch), **from_scratch}
         sizes["vocab_size"] = vocab_size
         model = PalForConditionalGeneration(PalConfig(**sizes, **pal_settings))
@@ -116,7 +137,7 @@ def build_response_model(
             loaded: Any = PalForConditionalGeneration.from_pretrained(
                 base, config=config, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
                 f"architecture.base={base}: cannot be loaded ({first_line(error)})"
             ) from error
@@ -171,10 +192,14 @@ def convert_authors(state_dict: str | Path, config: str | Path, output: str | Pa
 
     Raises:
         CheckpointError: files missing, or keys that do not match.
+        OutputError: the folder exists.
     """
     import torch
     from safetensors.torch import load_file
     from transformers import GenerationConfig
+
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise OutputError(f"{output} exists; choose another output")
 
     from pal.modeling.pal import PalForConditionalGeneration
 
@@ -195,12 +220,15 @@ def convert_authors(state_dict: str | Path, config: str | Path, output: str | Pa
     if _AUTHORS_WEIGHTS not in weights:
         raise CheckpointError(f"{path}: no {_AUTHORS_WEIGHTS!r} in it; not the authors' PAL model")
     weights = dict(weights)
-    alpha = weights.pop("strategy_alpha").tolist()
-    weights["fusion.weights"] = weights.pop(_AUTHORS_WEIGHTS).flatten()[_WEIGHT_ORDER]
-    for theirs, ours in _AUTHORS_NORMS.items():
-        for part in ("weight", "bias"):
-            weights[f"{ours}.{part}"] = weights.pop(f"{theirs}.{part}")
-    shared = weights["model.shared.weight"]
+    try:
+        alpha = weights.pop("strategy_alpha").tolist()
+        weights["fusion.weights"] = weights.pop(_AUTHORS_WEIGHTS).flatten()[_WEIGHT_ORDER]
+        for theirs, ours in _AUTHORS_NORMS.items():
+            for part in ("weight", "bias"):
+                weights[f"{ours}.{part}"] = weights.pop(f"{theirs}.{part}")
+        shared = weights["model.shared.weight"]
+    except KeyError as error:
+        raise CheckpointError(f"{path}: no {error} in it; not the authors' PAL model") from None
     for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
         weights[f"{name}.weight"] = shared
 
@@ -213,6 +241,7 @@ def convert_authors(state_dict: str | Path, config: str | Path, output: str | Pa
         alpha=alpha,
         max_target_tokens=50,
         max_context_tokens=base["max_position_embeddings"],
+        max_persona_tokens=base["max_position_embeddings"],
         strategy_token_ids=strategies,
         special_token_ids=sorted({0, 1, 3, *range(size - len(alpha) - 4, size)}),
     )

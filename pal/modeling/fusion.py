@@ -10,6 +10,7 @@ import importlib
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from pal.errors import ConfigError, suggest
 
@@ -36,6 +37,14 @@ class CoAttentionFusion(nn.Module):
         self.persona_norm = nn.LayerNorm(d_model)
         self.weights = nn.Parameter(torch.full((3,), 1 / 3))  # w of Ĥ_D, Ĥ_P, H_D
 
+    def reset_parameters(self) -> None:
+        """Set initial values; called where a checkpoint has none for this module.
+
+        A fusion with further parameters extends it, with functions of
+        ``transformers.initialization``, which leave loaded weights alone.
+        """
+        init.constant_(self.weights, 1 / 3)
+
     def forward(
         self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -57,8 +66,9 @@ class CoAttentionFusion(nn.Module):
         has_dialogue = pad_to(dialogue_mask, length).bool()
         has_persona = pad_to(persona_mask, length).bool()
         present = torch.stack([has_dialogue, has_persona, has_dialogue], dim=-1)  # [B, L, 3]
-        lambdas = torch.softmax(self.weights.float(), dim=0).to(dialogue.dtype) * present
+        lambdas = torch.softmax(self.weights.float(), dim=0) * present
         lambdas = lambdas / lambdas.sum(-1, keepdim=True).clamp_min(1e-12)
+        lambdas = lambdas.to(dialogue.dtype)
         streams = (pad_to(attended_dialogue, length), pad_to(attended_persona, length),
                    pad_to(dialogue, length))  # fmt: skip
         fused = torch.zeros_like(streams[0])

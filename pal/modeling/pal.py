@@ -25,7 +25,6 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
@@ -109,7 +108,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, CoAttentionFusion):
-            init.constant_(module.weights, 1 / 3)
+            module.reset_parameters()
 
     def encode(
         self,

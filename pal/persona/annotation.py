@@ -12,6 +12,7 @@ from pal.config import Settings, identity_of, write_run
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.esconv import write_pesconv, write_released
 from pal.data.splits import load_split
+from pal.errors import ConfigError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import model_fingerprint
 from pal.persona.extractor import ExtractorEncoder, load_extractor
@@ -141,6 +142,12 @@ def annotate(settings: Settings) -> Path:
             num_beams=settings.annotate.num_beams,
             max_new=settings.annotate.max_new_tokens,
         )
+        positions = getattr(model.config, "max_position_embeddings", 1024)
+        if settings.annotate.max_new_tokens >= positions:
+            raise ConfigError(
+                f"annotate.max_new_tokens={settings.annotate.max_new_tokens} does not fit the "
+                f"model's {positions} positions"
+            )
         results = run_batches(
             plan_batches(
                 [len(source) for source in sources],
@@ -152,14 +159,15 @@ def annotate(settings: Settings) -> Path:
             overwrite=settings.overwrite,
         )  # fmt: skip
         if results is not None:
+            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
             inferred = {source: results[index] for index, source in enumerate(sources)}
             by_prefix = {prefix: inferred[source] for prefix, source in encoded.items()}
-            write = write_pesconv if settings.annotate.layout == "pesconv" else write_released
-            write(output, [add_personas(row, by_prefix, start) for row in rows])
             write_run(
                 record_path(output), settings, "annotate", identity,
                 dialogues=len(rows), prefixes=len(prefixes), distinct_sources=len(sources),
             )  # fmt: skip
+            write = write_pesconv if settings.annotate.layout == "pesconv" else write_released
+            write(output, [add_personas(row, by_prefix, start) for row in rows])
             finish(output, identity)
             logger.info("personas of %d dialogues written to %s", len(rows), output)
     return output

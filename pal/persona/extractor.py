@@ -7,9 +7,16 @@ by ``<sep>``, the target joins persona sentences by ``<persona>``; both are adde
 from collections.abc import Sequence
 from typing import Any
 
+from safetensors import SafetensorError
+
 from pal.data.tokenizer import load_tokenizer
-from pal.errors import CheckpointError, first_line
-from pal.modeling.checkpoint import quiet_when_local, scaled_init
+from pal.errors import CheckpointError, ConfigError, first_line
+from pal.modeling.checkpoint import (
+    check_complete,
+    check_sizes,
+    quiet_when_local,
+    scaled_init,
+)
 
 SEPARATORS = ("<sep>", "<persona>")
 
@@ -125,9 +132,12 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
             "folder that task=persona_extractor wrote"
         )
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
+    check_complete(source, info)
     return model.eval(), tokenizer
 
 
@@ -146,8 +156,15 @@ def build_extractor(
 
     if from_scratch is not None:
         sizes = {**scaled_init(from_scratch), **from_scratch}
+        model_type = sizes.pop("model_type", "bart")
+        try:
+            check_sizes(sizes, AutoConfig.for_model(model_type))
+        except ValueError as error:
+            raise ConfigError(
+                f"architecture.from_scratch.model_type: {first_line(error)}"
+            ) from error
         config = AutoConfig.for_model(
-            sizes.pop("model_type", "bart"),
+            model_type,
             vocab_size=len(tokenizer) + len(SEPARATORS),
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,

@@ -1,6 +1,7 @@
 """A small response model with varied output, and real samples for it."""
 
 import torch
+from transformers import initialization as init
 
 from pal.data.batches import Collator
 from pal.data.samples import build_samples
@@ -12,7 +13,22 @@ from pal.data.tokenizer import (
     special_token_ids,
 )
 from pal.modeling.configuration import PalConfig
+from pal.modeling.fusion import CoAttentionFusion
 from pal.modeling.pal import PalForConditionalGeneration
+
+
+class GatedFusion(CoAttentionFusion):
+    """What a user adds: a fusion with a parameter of its own."""
+
+    def __init__(self, d_model):
+        super().__init__(d_model)
+        self.gate = torch.nn.Parameter(torch.empty(2))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        if hasattr(self, "gate"):
+            init.constant_(self.gate, 5.0)
 
 
 def build(tokenizer, **settings):

@@ -232,3 +232,34 @@ def test_config_from_base_drops_inherited_generation_options(shared_data):
     assert config.d_model == 512
     assert config.scale_embedding
     assert not {"num_beams", "min_length", "no_repeat_ngram_size"} & set(config.to_diff_dict())
+
+
+@torch.no_grad()
+def test_half_precision_pads_without_nan(model, encoded):
+    import copy
+
+    half = copy.deepcopy(model).half()
+    batch = collate(half, encoded[:6])
+    logits = half(**batch).logits
+    assert torch.isfinite(logits[batch["labels"] != -100]).all()
+
+
+def test_parameters_of_a_new_fusion_are_initialised(tokenizer, tmp_path):
+    """On a base without them, a fusion's own parameters get the values the fusion states."""
+    from transformers import BlenderbotSmallConfig, BlenderbotSmallForConditionalGeneration
+
+    from pal.modeling.checkpoint import build_response_model
+
+    base = BlenderbotSmallConfig(
+        vocab_size=100, d_model=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+    )  # fmt: skip
+    BlenderbotSmallForConditionalGeneration(base).save_pretrained(tmp_path)
+    built = build_response_model(
+        base=str(tmp_path), from_scratch=None, vocab_size=112,
+        pal_settings={"fusion": "tests.modeling.small:GatedFusion"},
+    )  # fmt: skip
+    assert built.fusion.gate.tolist() == [5.0, 5.0]
+    assert built.fusion.weights.tolist() == pytest.approx([1 / 3] * 3)
+    assert built.fusion.persona_norm.weight.tolist() == [1.0] * 16
+    assert built.model.shared.weight.shape[0] == 112
