@@ -33,7 +33,7 @@ def load_tokenizer(source: str | Path) -> Any:
 
 
 def add_pal_tokens(tokenizer: Any) -> Any:
-    """Add separators, persona marks and strategy tokens, in the released order (SPEC: 54,956).
+    """Add separators, persona marks and strategy tokens, in the released order.
 
     Raises:
         CheckpointError: the tokenizer splits a strategy token, or shares ids between two.
