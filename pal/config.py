@@ -6,7 +6,6 @@ the top-level ones when that task runs. Overrides come last. All mistakes are to
 
 import dataclasses
 import difflib
-import os
 import platform
 import subprocess
 import time
@@ -431,7 +430,7 @@ def _git_commit() -> str | None:
     """The commit of the source tree the package runs from; None for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return os.environ.get("PAL_GIT_COMMIT")
+        return None
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"],

@@ -25,9 +25,9 @@ def is_finished(output: str | Path, identity: str, *, overwrite: bool) -> bool:
         OutputError: something else is there and ``overwrite`` is not set.
     """
     output = Path(output)
+    if output.is_dir() and not (output / "run.json").exists():
+        raise OutputError(f"{output} is a folder; give the name of a file in it")
     if overwrite or not output.exists():
-        return False
-    if output.is_dir() and not any(output.iterdir()):
         return False
     record = record_path(output)
     if record.exists() and read_json(record).get("identity") == identity:

@@ -66,6 +66,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+# Where, in the output folder, a tokenizer trained on the spot lies until all processes have it.
+SPOT_TOKENIZER = ".tokenizer"
+
+
 @dataclass
 class Ingredients:
     """What a task brings to training.
@@ -100,8 +104,8 @@ def train(settings: Settings) -> Path:
         with state.main_process_first():
             parts = prepare(settings)
         state.wait_for_everyone()
-        if state.is_main_process:  # a tokenizer trained on the spot is saved with the model
-            shutil.rmtree(output / "tokenizer", ignore_errors=True)
+        if state.is_main_process:  # it is saved with the model
+            shutil.rmtree(output / SPOT_TOKENIZER, ignore_errors=True)
         identity = identity_of(
             settings, "task", "seed", "architecture", "training", "early_stopping_patience",
             train={name: parts.train[name][:] for name in parts.train.column_names},
@@ -261,7 +265,7 @@ def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
     chosen = settings.architecture
     if chosen.tokenizer or chosen.from_scratch is None:
         return load_tokenizer(chosen.tokenizer or chosen.base)
-    folder = Path(settings.output_dir) / "tokenizer"
+    folder = Path(settings.output_dir) / SPOT_TOKENIZER
     if process_state().is_main_process:
         logger.info("training a tokenizer of %d entries", chosen.vocab_size)
         return train_tokenizer(texts(), chosen.vocab_size, folder)

@@ -219,3 +219,10 @@ def test_contradicting_decoding_settings(response_model, tmp_path, capsys):
     assert "choose one" in capsys.readouterr().err
     assert command(*call, "decoding.strategy=Qestion") == 2
     assert "did you mean 'Question'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_a_folder_as_output_is_refused_before_any_work(response_model, tmp_path, capsys, overwrite):
+    call = arguments(response_model, tmp_path, f"overwrite={overwrite}")
+    assert command(*call) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err

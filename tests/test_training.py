@@ -26,7 +26,7 @@ def test_a_trained_folder_holds_everything(response_model):
     assert {"config.json", "generation_config.json", "model.safetensors", "vocab.json",
             "run.json", "training_log.json"} <= names  # fmt: skip
     assert sum(name.startswith("checkpoint-") for name in names) == 2
-    assert not names & {"started.json", "tokenizer", ".saving", "training_args.bin"}
+    assert not names & {"started.json", ".tokenizer", ".saving", "training_args.bin"}
     run = json.loads((response_model / "run.json").read_text())
     assert run["settings"]["seed"] == run["seed"] == 42
     assert run["versions"]["transformers"]
@@ -206,3 +206,15 @@ def test_the_best_checkpoint_follows_its_metric(tmp_path):
     log = json.loads((folder / "training_log.json").read_text())
     accuracies = [entry["eval_strategy_accuracy"] for entry in log if "eval_nll" in entry]
     assert state["best_metric"] == max(accuracies)
+
+
+def test_a_users_tokenizer_inside_the_output_folder_stays(tmp_path):
+    from pal.data.tokenizer import train_tokenizer
+
+    folder = tmp_path / "model"
+    train_tokenizer((ESCONV / "train.jsonl").read_text().split("\n"), 700, folder / "tokenizer")
+    assert command(
+        "train", *TRAIN_RESPONSE, f"output_dir={folder}", "training.num_train_epochs=1",
+        f"architecture.tokenizer={folder / 'tokenizer'}",
+    ) == 0  # fmt: skip
+    assert (folder / "tokenizer" / "vocab.json").exists()

@@ -1,6 +1,7 @@
 """One system's scores: responses against references, and a model's perplexity on its samples."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def score(settings: Settings) -> str:
     """
     if settings.predictions is None and settings.model is None:
         raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("eval runs in one process; start it without torchrun or accelerate")
     output = Path(settings.output) if settings.output else None
     identity = _identity(settings)
     if output and output.suffix == ".md":

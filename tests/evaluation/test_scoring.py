@@ -137,3 +137,9 @@ def test_other_mistakes(response_model, predictions, tmp_path, capsys):
     other = f"input={ESCONV / 'validation.jsonl'}"
     assert command("eval", f"predictions={predictions}", f"model={response_model}", other) == 2
     assert "is no sample of" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(predictions, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command("eval", f"predictions={predictions}") == 2
+    assert "one process" in capsys.readouterr().err
