@@ -54,6 +54,48 @@ def _eval(arguments: argparse.Namespace) -> None:
     print(score(settings))
 
 
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from pal.evaluation.reproduce import reproduce
+
+    print(reproduce(arguments.config, arguments.overrides))
+
+
+def _tune_alpha(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from pal.evaluation.alpha import tune_alpha
+
+    print(tune_alpha(settings))
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from pal.evaluation.analysis import analyze
+
+    print(analyze(settings))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from pal.evaluation.report import report
+
+    print(f"written to {report(settings)}")
+
+
+def _human_eval(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from pal.evaluation import human_eval
+
+    action = {"export": human_eval.export, "score": human_eval.score}[arguments.action]
+    print(action(settings))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from pal import bench
+
+    print({"metrics": bench.bench_metrics}[arguments.action](settings))
+
+
 def _quickstart(arguments: argparse.Namespace) -> None:
     arguments.config = arguments.config or "quickstart"
     from pal.quickstart import quickstart
@@ -87,11 +129,21 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "annotate": (_annotate, "infer personas: ESConv in, PESConv out"),
     "generate": (_generate, "answer every sample of a file: model= input= output="),
     "eval": (_eval, "score predictions and/or a model: predictions= model= input= output="),
+    "reproduce": (_reproduce, "train, run and score every system with every seed: the table"),
+    "tune-alpha": (_tune_alpha, "choose α of each strategy on validation dialogues: model= input="),
+    "analyze": (_analyze, "similarity, strategies and personas of dialogues and responses: input="),
+    "report": (_report, "one HTML page of results: report.include= output="),
+    "human-eval": (_human_eval, "blinded A/B sheets out (export), answers in (score)"),
+    "bench": (_bench, "measure this machine against what one would use instead"),
     "convert-authors": (
         _convert_authors,
         "turn a checkpoint of the authors' code into a PAL model",
     ),
 }
+
+
+# Commands that begin with what to do.
+ACTIONS = {"human-eval": ("export", "score"), "bench": ("metrics",)}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,6 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(call=call)
+        if name in ACTIONS:
+            command.add_argument("action", choices=ACTIONS[name])
         if name == "convert-authors":
             command.add_argument("state_dict", metavar="STATE_DICT")
         else:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from pal.config import DecodingSettings, Settings, identity_of, write_run
 from pal.data.batches import Collator, plan_batches
 from pal.data.samples import Sample, build_samples
 from pal.data.splits import load_split
@@ -23,6 +22,8 @@ from pal.errors import CheckpointError, ConfigError, DataError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import load_response_model, model_fingerprint
 from pal.records import fingerprint, write_jsonl
+from pal.runs import identity_of, write_run
+from pal.settings import DecodingSettings, Settings
 from pal.strategies import STRATEGIES, strategy_id
 
 logger = logging.getLogger(__name__)

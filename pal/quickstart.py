@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pal.config import bundled, load_settings
+from pal.config import load_settings
 from pal.records import read_jsonl, write_text
+from pal.settings import bundled
 
 logger = logging.getLogger(__name__)
 

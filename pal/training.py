@@ -30,7 +30,6 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from pal.config import DataSettings, Settings, identity_of, write_run
 from pal.data.batches import Collator
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
@@ -48,6 +47,8 @@ from pal.jobs import claimed, is_finished, process_state
 from pal.modeling.checkpoint import build_response_model, model_fingerprint
 from pal.persona.extractor import ExtractorEncoder, build_extractor
 from pal.records import write_json
+from pal.runs import identity_of, write_run
+from pal.settings import DataSettings, Settings
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,8 @@
 import pytest
 
-from pal.config import (
-    Settings,
-    bundled,
-    describe_run,
-    find_config,
-    identity_of,
-    load_settings,
-    merge,
-)
+from pal.config import find_config, load_settings, merge
 from pal.errors import ConfigError
+from pal.settings import Settings, bundled
 
 CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
 
@@ -113,22 +106,6 @@ def test_unknown_config_name_lists_the_bundled_ones():
 def test_missing_settings_are_all_named():
     with pytest.raises(ConfigError, match="model=… output=…"):
         Settings(input="x").require("model", "input", "output")
-
-
-def test_record_of_a_run_hides_secrets():
-    settings = Settings(training={"hub_token": "hf_secret", "learning_rate": 1})
-    record = describe_run(settings, "train", "abc", samples=3)
-    assert "hf_secret" not in str(record)
-    assert record["settings"]["training"]["learning_rate"] == 1
-    assert record["versions"]["torch"]
-    assert record["samples"] == 3
-
-
-def test_identity_depends_on_the_named_settings_alone():
-    one, two = Settings(seed=1), Settings(seed=1, output_dir="elsewhere")
-    assert identity_of(one, "seed", x=1) == identity_of(two, "seed", x=1)
-    assert identity_of(one, "seed", x=1) != identity_of(Settings(seed=2), "seed", x=1)
-    assert identity_of(one, "seed", x=1) != identity_of(one, "seed", x=2)
 
 
 def test_merge_is_deep_and_leaves_its_arguments_alone():

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["pal.errors"],
     ["pal.records", "pal.strategies"],
-    ["pal.config", "pal.jobs", "pal.decoding", "pal.data"],
-    ["pal.modeling"],
+    ["pal.settings", "pal.jobs", "pal.decoding", "pal.data"],
+    ["pal.config", "pal.runs", "pal.modeling"],
     ["pal.persona", "pal.metrics"],
     ["pal.training", "pal.generation"],
     ["pal.evaluation"],

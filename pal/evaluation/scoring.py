@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pal.config import Settings, identity_of, write_run
 from pal.data.batches import Collator, plan_batches
 from pal.data.templates import SampleEncoder
 from pal.errors import ConfigError, DataError
@@ -19,6 +18,8 @@ from pal.generation import load_model_and_tokenizer, load_samples
 from pal.jobs import claimed, is_finished, process_state, record_path
 from pal.metrics import Predictions, Report, compute_metrics, load_embedder
 from pal.records import file_fingerprint, write_json, write_text
+from pal.runs import identity_of, write_run
+from pal.settings import Settings
 from pal.strategies import STRATEGIES, strategy_id
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pal.config import Settings, identity_of, write_run
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.esconv import write_pesconv, write_released
 from pal.data.splits import load_split
@@ -16,6 +15,8 @@ from pal.errors import ConfigError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import model_fingerprint
 from pal.persona.extractor import ExtractorEncoder, load_extractor
+from pal.runs import identity_of, write_run
+from pal.settings import Settings
 
 logger = logging.getLogger(__name__)
 

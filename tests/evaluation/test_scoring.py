@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from pal.config import Settings
 from pal.evaluation.scoring import token_losses
+from pal.settings import Settings
 from tests.jobs import ESCONV, command
 
 SOURCE = ESCONV / "test.jsonl"

@@ -1,0 +1,316 @@
+"""The settings of all commands: one schema, its names, types, defaults and meanings."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pal.errors import ConfigError
+
+TASKS = ("response", "persona_extractor")
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def bundled(*parts: str) -> Path:
+    """Return a file or folder that travels with the package: ``configs`` or ``sample``."""
+    root = Path(str(resources.files("pal")))
+    if (root / "_bundled").is_dir():
+        return root.joinpath("_bundled", *parts)
+    source = {"configs": root.parent / "configs", "sample": root.parent / "data" / "sample"}
+    return source[parts[0]].joinpath(*parts[1:])
+
+
+def _resolve(source: str) -> str:
+    """Turn ``bundled:esconv`` into the path of that part of the bundled corpus."""
+    name = source.removeprefix("bundled:")
+    return source if name == source else str(bundled("sample", *name.split("/")))
+
+
+# A file, a folder or a hub id; ``bundled:PART`` is a part of the corpus that travels along.
+Source = Annotated[str, AfterValidator(_resolve)]
+
+
+class DataSettings(Section):
+    """Corpora: files, folders, hub ids, or ``bundled:esconv`` for the sample that travels along.
+
+    Attributes:
+        train: dialogues (task response) or persona conversations (task persona_extractor).
+        validation: the same, for the validation loss; None takes the published split of ``train``
+            or, for a single file, cuts it off by the split below.
+        split: ``published`` takes the splits as they are; ``seeded`` joins all and splits 7:2:1 by
+            dialogue with ``split_seed`` (the paper's way).
+        split_seed: seed of the seeded split.
+        max_train_samples: use the first so many training samples only.
+        max_validation_samples: likewise.
+    """
+
+    train: Source = "thu-coai/esconv"
+    validation: Source | None = None
+    split: Literal["published", "seeded"] = "published"
+    split_seed: int = 13
+    max_train_samples: int | None = Field(None, gt=0)
+    max_validation_samples: int | None = Field(None, gt=0)
+
+
+class ArchitectureSettings(Section):
+    """What training starts from, and how text enters.
+
+    Attributes:
+        base: hub id or folder of the pretrained model to start from.
+        tokenizer: hub id or folder; ``base`` by default; with ``from_scratch`` and no tokenizer one
+            is trained on the training texts.
+        vocab_size: entries of a tokenizer trained on the spot.
+        from_scratch: sizes of a model with random weights (keys of its configuration); the
+            pretrained weights of ``base`` when None.
+        persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt) or ``none`` (Blenderbot-Joint).
+        fusion: ``masked``, ``reference`` or ``their_package.module:Class``.
+        template: ``clean`` or ``authors``.
+        max_context_tokens: encoder tokens of the dialogue, or of the extractor's input.
+        max_persona_tokens: encoder tokens of the persona.
+        max_target_tokens: target tokens.
+    """
+
+    base: str = "facebook/blenderbot_small-90M"
+    tokenizer: str | None = None
+    vocab_size: int = Field(8000, gt=300)
+    from_scratch: dict[str, Any] | None = None
+    persona_mode: Literal["fusion", "prompt", "none"] = "fusion"
+    fusion: str = "masked"
+    template: Literal["clean", "authors"] = "clean"
+    max_context_tokens: int = Field(512, gt=8)
+    max_persona_tokens: int = Field(160, gt=1)
+    max_target_tokens: int = Field(128, gt=1)
+
+
+class AnnotateSettings(Section):
+    """Persona annotation.
+
+    Attributes:
+        start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
+            Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
+        layout: ``pesconv`` (persona known at every turn) or ``released`` (ESConv.json's form).
+        num_beams: beam width (10 in the released code).
+        max_new_tokens: longest output.
+    """
+
+    start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"
+    layout: Literal["pesconv", "released"] = "pesconv"
+    num_beams: int = Field(10, gt=0)
+    max_new_tokens: int = Field(128, gt=0)
+
+
+class DecodingSettings(Section):
+    """Response generation (PAL paper, section 3.4 and appendix D).
+
+    Attributes:
+        strategy: ``argmax``, ``sample``, ``gold`` or the name of one strategy for all.
+        alpha: contrast weight for all strategies, or eight of them; the model's when None.
+        strategy_alpha: contrast weight of the strategy step; the model's when None.
+        samples: which supporter turns are answered: ``evaluation`` (those after a seeker turn) or
+            ``training`` (all but a dialogue's first turn).
+    """
+
+    strategy: str = "argmax"
+    alpha: float | list[float] | None = None
+    strategy_alpha: float | None = None
+    samples: Literal["evaluation", "training"] = "evaluation"
+    do_sample: bool = True
+    temperature: float = Field(0.5, gt=0)
+    top_k: int = Field(10, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    repetition_penalty: float = Field(1.03, gt=0)
+    num_beams: int = Field(1, gt=0)
+    min_new_tokens: int = Field(10, ge=0)
+    max_new_tokens: int = Field(50, gt=0)
+
+
+class MetricSettings(Section):
+    """Scores.
+
+    Attributes:
+        names: metric families to compute; all that the inputs allow when None.
+        variant: ``correct``, or ``authors`` for what the released scripts compute.
+        embedder: sentence encoder of cos_sim, a hub id or folder; None leaves cos_sim out.
+    """
+
+    names: list[str] | None = None
+    variant: Literal["correct", "authors"] = "correct"
+    embedder: str | None = "princeton-nlp/sup-simcse-bert-base-uncased"
+
+
+class ReproduceSettings(Section):
+    """The benchmark: every system with every seed: trained, run and scored into one table.
+
+    Attributes:
+        systems: names in the table of systems (``pal reproduce --help`` lists them).
+        seeds: one training, generation and score of every system for each.
+        checkpoint: which epoch answers: ``lowest_loss`` (the paper), ``last``, or its number.
+        extractor: None when the dialogues hold personas; ``train`` trains the extractor of the
+            YAML's ``persona_extractor`` block and annotates them; else a trained extractor.
+        overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
+        outside: responses of systems from elsewhere, name → file (see :func:`read_outside`).
+    """
+
+    systems: list[str] = ["joint", "prompt", "pal_alpha_0", "pal"]
+    seeds: list[int] = Field([13, 42, 87], min_length=1)
+    checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
+    extractor: str | None = None
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    outside: dict[str, str] = Field(default_factory=dict)
+
+
+class StatisticsSettings(Section):
+    """Intervals and tests.
+
+    Attributes:
+        resamples: bootstrap resamples of an interval, and permutations of a test.
+        confidence: of the intervals.
+        seed: of both.
+    """
+
+    resamples: int = Field(9999, gt=99)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = 0
+
+
+class TuneAlphaSettings(Section):
+    """Choice of the contrast weight α of each strategy.
+
+    Attributes:
+        sampler: ``tpe`` (several objectives at once), ``cmaes`` or ``annealing`` (both on the mean
+            relative gain over α = 0).
+        objectives: metric keys that need no reference to α: any of the table's text metrics.
+        trials: α vectors tried.
+        highest: largest α.
+        step: α is a multiple of it; every (response, α) is generated once, whatever the trials.
+    """
+
+    sampler: Literal["tpe", "cmaes", "annealing"] = "tpe"
+    objectives: list[str] = Field(["bleu_2", "distinct_2", "cos_sim"], min_length=1)
+    trials: int = Field(200, gt=0)
+    highest: float = Field(1.5, gt=0)
+    step: float = Field(0.125, gt=0)
+
+
+class AnalyzeSettings(Section):
+    """Analysis of a corpus and of responses.
+
+    Attributes:
+        systems: responses to analyse, name → file.
+        word_vectors: text file of word vectors (fastText's .vec form) for the paper's Figure 5, in
+            place of ``metrics.embedder``.
+    """
+
+    systems: dict[str, str] = Field(default_factory=dict)
+    word_vectors: str | None = None
+
+
+class ReportSettings(Section):
+    """The HTML page.
+
+    Attributes:
+        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json.
+        cases: case studies at most, spread evenly over the test samples; 0 leaves texts out.
+    """
+
+    include: list[str] = Field(default_factory=list)
+    cases: int = Field(200, ge=0)
+
+
+class HumanEvalSettings(Section):
+    """Blinded comparison of two or more systems by people.
+
+    Attributes:
+        systems: responses to compare, name → file.
+        pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when None.
+        items: samples a pair.
+        seed: of the choice of samples, of their order and of which side a system is on.
+        answers: filled-in sheets that ``score`` reads (files or folders).
+    """
+
+    systems: dict[str, str] = Field(default_factory=dict)
+    pairs: list[tuple[str, str]] | None = None
+    items: int = Field(50, gt=0)
+    seed: int = 0
+    answers: list[str] = Field(default_factory=list)
+
+
+class TrackingSettings(Section):
+    """Experiment tracking of ``reproduce`` and ``eval``; training has ``training.report_to``.
+
+    Attributes:
+        wandb: log to Weights & Biases, offline when no key is set.
+        project: its project.
+        texts: log responses too; numbers and settings only otherwise.
+    """
+
+    wandb: bool = False
+    project: str = "pal"
+    texts: bool = False
+
+
+class Settings(Section):
+    """All settings of all commands; each command reads those it needs.
+
+    Attributes:
+        task: what ``train`` trains.
+        seed: seed of initial weights, data order and sampling.
+        output_dir: folder that ``train``, ``quickstart`` and ``reproduce`` write.
+        overwrite: replace an existing output.
+        model: folder or hub id of a trained model (annotate, generate, eval).
+        input: dialogues to annotate, to answer, to analyse or to compute perplexity on.
+        split: which split of a folder or hub id ``input`` means.
+        output: file (human-eval export: folder) that the command writes.
+        predictions: generated responses that ``eval`` scores.
+        limit: stop after so many dialogues (annotate) or samples (generate, eval).
+        batch_tokens: encoder positions a batch holds at most (annotate, generate, eval).
+        batch_rows: rows a batch holds at most.
+        dtype: number format of annotate, generate and eval.
+        early_stopping_patience: evaluations without improvement before training stops.
+        training: options of transformers' ``Seq2SeqTrainingArguments``, by their own names.
+    """
+
+    task: Literal["response", "persona_extractor"] = "response"
+    seed: int = 42
+    output_dir: str = "runs/pal"
+    overwrite: bool = False
+    model: str | None = None
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    output: str | None = None
+    predictions: str | None = None
+    limit: int | None = Field(None, gt=0)
+    batch_tokens: int = Field(16384, gt=0)
+    batch_rows: int = Field(64, gt=0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    early_stopping_patience: int | None = Field(None, gt=0)
+    data: DataSettings = DataSettings()
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    training: dict[str, Any] = Field(default_factory=dict)
+    annotate: AnnotateSettings = AnnotateSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    metrics: MetricSettings = MetricSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+    reproduce: ReproduceSettings = ReproduceSettings()
+    tune_alpha: TuneAlphaSettings = TuneAlphaSettings()
+    analyze: AnalyzeSettings = AnalyzeSettings()
+    report: ReportSettings = ReportSettings()
+    human_eval: HumanEvalSettings = HumanEvalSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    def require(self, *names: str) -> list[str]:
+        """Return these top-level settings, which must be given.
+
+        Raises:
+            ConfigError: one or more are missing; all are named.
+        """
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise ConfigError(f"missing settings: give {' '.join(f'{m}=…' for m in missing)}")
+        return [getattr(self, name) for name in names]
