@@ -130,7 +130,9 @@ def _fields(model: Any, path: Sequence[str]) -> list[str]:
 
 
 def _explain(detail: Mapping[str, Any], training: Sequence[str]) -> str:
-    location = [str(part) for part in detail["loc"] if part not in ("float", "list[float]")]
+    # pydantic puts the alternatives of a key that takes several types into its place
+    alternatives = ("float", "list[float]", "constrained-int", "literal[")
+    location = [part for part in map(str, detail["loc"]) if not part.startswith(alternatives)]
     key = ".".join(location)
     if detail["type"] != "extra_forbidden":
         return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"

@@ -4,6 +4,7 @@ A record is a function of (weights, input, settings, seed, sample id) and of the
 is made from the whole input; so a resumed or sharded run writes the same bytes as a plain one.
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
 from pal.errors import CheckpointError, ConfigError, DataError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import load_response_model, model_fingerprint
+from pal.modeling.pal import EncodedInputs
 from pal.records import fingerprint, write_jsonl
 from pal.runs import identity_of, write_run
 from pal.settings import DecodingSettings, Settings
@@ -124,25 +126,46 @@ class Responder:
             inputs.pop("labels", None)
         return encoded
 
+    def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> EncodedInputs:
+        """Run the encoder and the fusion on a batch; nothing of it depends on α or strategy."""
+        batch = self.collator(encoded)
+        return self.model.encode(**{name: x.to(self.model.device) for name, x in batch.items()})
+
     def __call__(
-        self, samples: Sequence[Sample], encoded: Sequence[dict[str, list[int]]]
+        self,
+        samples: Sequence[Sample],
+        states: EncodedInputs,
+        *,
+        strategies: Sequence[int] | None = None,
+        alpha: float | None = None,
+        words: bool = True,
     ) -> list[dict[str, Any]]:
-        """Return one record a sample: strategy, its probabilities, response, α, token count."""
-        batch = {name: x.to(self.model.device) for name, x in self.collator(encoded).items()}
-        strategies = None
-        if self.given is not None:
+        """Return one record a sample: strategy, its probabilities, response, α, token count.
+
+        Args:
+            samples: the batch.
+            states: what :meth:`encode_states` made of it.
+            strategies: strategy ids, in place of the settings' choice.
+            alpha: contrast weight for all, in place of the settings'.
+            words: False predicts the strategies alone; the responses are then one token long.
+        """
+        if strategies is None and self.given is not None:
             strategies = [self.given] * len(samples)
-        elif self.decoding.strategy == "gold":
+        elif strategies is None and self.decoding.strategy == "gold":
             strategies = [_gold(sample) for sample in samples]
+        options = self.options
+        if not words:
+            options = copy.deepcopy(options)
+            options.min_new_tokens, options.max_new_tokens = 0, 1
         output = self.model.generate(
-            **batch,
+            encoded=states,
             strategy_ids=strategies,
             strategy_choice="sample" if self.decoding.strategy == "sample" else "argmax",
-            alpha=self.decoding.alpha,
+            alpha=self.decoding.alpha if alpha is None else alpha,
             strategy_alpha=self.decoding.strategy_alpha,
             seed=self.seed,
             sample_ids=[sample.id for sample in samples],
-            generation_config=self.options,
+            generation_config=options,
             return_strategies=True,
         )
         return [
@@ -213,7 +236,9 @@ def generate(settings: Settings) -> Path:
         model.to(state.device)
         results = run_batches(
             batches,
-            lambda batch: responder([samples[i] for i in batch], [encoded[i] for i in batch]),
+            lambda batch: responder(
+                [samples[i] for i in batch], responder.encode_states([encoded[i] for i in batch])
+            ),
             output=output, identity=identity, state=state, description="generate",
             overwrite=settings.overwrite,
         )  # fmt: skip

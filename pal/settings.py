@@ -183,15 +183,15 @@ class TuneAlphaSettings(Section):
     """Choice of the contrast weight α of each strategy.
 
     Attributes:
-        sampler: ``tpe`` (several objectives at once), ``cmaes`` or ``annealing`` (both on the mean
-            relative gain over α = 0).
-        objectives: metric keys that need no reference to α: any of the table's text metrics.
+        sampler: ``tpe`` (all objectives at once) or ``cmaes`` (on their mean relative gain over
+            α = 0).
+        objectives: metric keys of responses, such as ``bleu_2``.
         trials: α vectors tried.
         highest: largest α.
-        step: α is a multiple of it; every (response, α) is generated once, whatever the trials.
+        step: α is a multiple of it; a response is generated once for each, whatever the trials.
     """
 
-    sampler: Literal["tpe", "cmaes", "annealing"] = "tpe"
+    sampler: Literal["tpe", "cmaes"] = "tpe"
     objectives: list[str] = Field(["bleu_2", "distinct_2", "cos_sim"], min_length=1)
     trials: int = Field(200, gt=0)
     highest: float = Field(1.5, gt=0)
@@ -267,8 +267,8 @@ class Settings(Section):
         input: dialogues to annotate, to answer, to analyse or to compute perplexity on.
         split: which split of a folder or hub id ``input`` means.
         output: file (human-eval export: folder) that the command writes.
-        predictions: generated responses that ``eval`` scores.
-        limit: stop after so many dialogues (annotate) or samples (generate, eval).
+        predictions: responses that ``eval`` scores, and whose pairs ``bench`` measures.
+        limit: stop after so many dialogues (annotate), samples (generate, eval) or pairs (bench).
         batch_tokens: encoder positions a batch holds at most (annotate, generate, eval).
         batch_rows: rows a batch holds at most.
         dtype: number format of annotate, generate and eval.

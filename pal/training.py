@@ -7,7 +7,6 @@ token whatever the batches, resuming by itself, and a record of what was run bes
 import json
 import logging
 import math
-import netrc
 import os
 import shutil
 from collections import Counter
@@ -49,6 +48,7 @@ from pal.persona.extractor import ExtractorEncoder, build_extractor
 from pal.records import write_json
 from pal.runs import identity_of, write_run
 from pal.settings import DataSettings, Settings
+from pal.tracking import stay_offline_without_key
 
 logger = logging.getLogger(__name__)
 
@@ -340,8 +340,8 @@ def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[in
 
 def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2SeqTrainer:
     options = {**DEFAULTS, **settings.training}
-    if "wandb" in str(options["report_to"]) and not _has_wandb_key():
-        os.environ.setdefault("WANDB_MODE", "offline")
+    if "wandb" in str(options["report_to"]):
+        stay_offline_without_key()
     lower_is_better = ("loss", "nll", "ppl")
     metric = options["metric_for_best_model"].removeprefix("eval_")
     options.setdefault("greater_is_better", metric not in lower_is_better)
@@ -370,16 +370,6 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
         )
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
-
-
-def _has_wandb_key() -> bool:
-    """Whether this machine has an account to report to; without one a run stays on it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _is_trained(output: Path, identity: str, overwrite: bool, state: Any) -> bool:

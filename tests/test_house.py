@@ -12,11 +12,11 @@ FLOORS = [
     ["pal.errors"],
     ["pal.records", "pal.strategies"],
     ["pal.settings", "pal.jobs", "pal.decoding", "pal.data"],
-    ["pal.config", "pal.runs", "pal.modeling"],
+    ["pal.config", "pal.runs", "pal.tracking", "pal.modeling"],
     ["pal.persona", "pal.metrics"],
     ["pal.training", "pal.generation"],
     ["pal.evaluation"],
-    ["pal.quickstart"],
+    ["pal.quickstart", "pal.bench"],
     ["pal.cli"],
     ["train", "generate", "eval"],
 ]

@@ -14,19 +14,16 @@ from pal.data.batches import Collator, plan_batches
 from pal.data.templates import SampleEncoder
 from pal.errors import ConfigError, DataError
 from pal.evaluation.predictions import column, read_predictions
+from pal.evaluation.systems import TABLE_3
 from pal.generation import load_model_and_tokenizer, load_samples
 from pal.jobs import claimed, is_finished, process_state, record_path
-from pal.metrics import Predictions, Report, compute_metrics, load_embedder
+from pal.metrics import Embedder, Predictions, Report, compute_metrics, load_embedder
 from pal.records import file_fingerprint, write_json, write_text
 from pal.runs import identity_of, write_run
 from pal.settings import Settings
 from pal.strategies import STRATEGIES, strategy_id
 
 logger = logging.getLogger(__name__)
-
-# Rows of the table in the order of the paper's Table 3, then the rest.
-TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
-           "rouge_l", "cos_sim")  # fmt: skip
 
 
 def score(settings: Settings) -> str:
@@ -54,7 +51,10 @@ def score(settings: Settings) -> str:
     if settings.predictions is not None:
         records = read_predictions(settings.predictions)[: settings.limit]
     losses = token_losses(settings, records) if settings.model is not None else {}
-    predictions = build_predictions(records, losses, settings)
+    embedder = None
+    if settings.metrics.embedder and any(record.get("persona") for record in records or ()):
+        embedder = load_embedder(settings.metrics.embedder)
+    predictions = build_predictions(records, losses, embedder)
     report = compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
     table = markdown_table(report, len(predictions))
     if output:
@@ -81,16 +81,15 @@ def _identity(settings: Settings) -> str:
 
 
 def build_predictions(
-    records: Sequence[dict[str, Any]] | None, losses: dict[str, Any], settings: Settings
+    records: Sequence[dict[str, Any]] | None,
+    losses: dict[str, Any],
+    embedder: Embedder | None = None,
 ) -> Predictions:
     """Put records and token losses, sample by sample, into the form that metrics read."""
     if records is None:
         return Predictions(**losses)
     gold, chosen = column(records, "reference_strategy"), column(records, "strategy")
     probs, personas = column(records, "strategy_probs"), column(records, "persona")
-    embedder = None
-    if personas and any(personas) and settings.metrics.embedder:
-        embedder = load_embedder(settings.metrics.embedder)
     return Predictions(
         responses=[record["response"] for record in records],
         references=column(records, "reference"),

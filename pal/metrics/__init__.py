@@ -19,23 +19,37 @@ import numpy as np
 
 from pal.errors import PalError, first_line, suggest
 from pal.metrics import bleu, distinct, f1, length, perplexity, rouge, similarity, strategy
-from pal.metrics.base import Direction, Embedder, Metric, Pooled, Predictions, Scores, Variant
+from pal.metrics.base import (
+    Direction,
+    Embedder,
+    Items,
+    Metric,
+    Pooled,
+    Predictions,
+    Scores,
+    Types,
+    Variant,
+    mean_of,
+)
 from pal.metrics.similarity import load_embedder
 from pal.metrics.text import word_tokenizer
 
 __all__ = [
     "METRICS",
     "Embedder",
+    "Items",
     "Meta",
     "Metric",
     "Pooled",
     "Predictions",
     "Report",
     "Scores",
+    "Types",
     "compute_metrics",
     "evaluate_module",
     "find_metric",
     "load_embedder",
+    "mean_of",
     "word_tokenizer",
 ]
 
@@ -66,6 +80,7 @@ class Report:
         missing: why the other keys have no value.
         per_sample: values of single samples.
         pooled: how a corpus value that is no mean follows from sums over samples.
+        types: how one that is neither follows from counts of different items.
         rows: the samples measured, for keys that leave some out.
         details: extras of the families, such as ``confusion``.
         variant: "correct" or "authors".
@@ -78,6 +93,7 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict)
     per_sample: dict[str, np.ndarray] = field(default_factory=dict)
     pooled: dict[str, Pooled] = field(default_factory=dict)
+    types: dict[str, Types] = field(default_factory=dict)
     rows: dict[str, np.ndarray] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
@@ -186,7 +202,7 @@ def _enter(
             report.meta[key] = Meta(
                 metric.name, metric.direction[key], metric.unit, metric.version, n
             )
-            for field_name in ("per_sample", "pooled", "rows"):
+            for field_name in ("per_sample", "pooled", "types", "rows"):
                 if key in (given := getattr(scores, field_name)):
                     getattr(report, field_name)[key] = given[key]
     report.details |= scores.details

@@ -1,17 +1,26 @@
-"""Similarity of response and persona (PAL paper, Table 3, cos-sim), and the model that measures it.
+"""Similarity of response and persona (PAL paper, Table 3, cos-sim), and what measures it.
 
-The paper uses SimCSE (Gao et al. 2021): a BERT whose sentence vector is its pooler's output.
+The paper uses SimCSE (Gao et al. 2021), a BERT whose sentence vector is its pooler's output, and in
+its Figure 5 fastText's word vectors, averaged (Joulin et al. 2017).
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pal.errors import CheckpointError, PalError, first_line
+from pal.errors import CheckpointError, DataError, PalError, first_line
 from pal.metrics.base import Embedder, Metric, Predictions, Scores, Variant
+from pal.metrics.text import tokenize
+
+logger = logging.getLogger(__name__)
 
 SIMCSE = "princeton-nlp/sup-simcse-bert-base-uncased"  # the paper's
+
+# From so many texts on, a sentence encoder shows how far it is (about a second's work on a CPU).
+SHOW_PROGRESS = 500
 
 
 def compute_similarity(predictions: Predictions, variant: Variant = "correct") -> Scores:
@@ -54,6 +63,22 @@ def embed(embedder: Embedder, texts: Iterable[str]) -> dict[str, np.ndarray]:
     return dict(zip(unique, vectors / np.maximum(norms, 1e-12), strict=True))
 
 
+def remember(embedder: Embedder) -> Embedder:
+    """Return an embedder that asks this one for every distinct text once, over all its calls.
+
+    Its vectors have unit length.
+    """
+    known: dict[str, np.ndarray] = {}
+
+    def embed_new(texts: list[str]) -> np.ndarray:
+        new = [text for text in texts if text not in known]
+        if new:
+            known.update(embed(embedder, new))
+        return np.array([known[text] for text in texts])
+
+    return embed_new
+
+
 def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int = 64) -> Embedder:
     """Load a sentence encoder as a function from texts to vectors.
 
@@ -83,7 +108,9 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
         ) from error
 
     def embedder(texts: list[str]) -> np.ndarray:
-        return model.encode(texts, batch_size=batch_size, show_progress_bar=False)
+        # It sorts the texts by length itself, so that a batch holds little padding.
+        bar = len(texts) >= SHOW_PROGRESS
+        return model.encode(texts, batch_size=batch_size, show_progress_bar=bar)
 
     return embedder
 
@@ -110,6 +137,98 @@ def _simcse_modules(name: str) -> list[Any]:
         init_bias=pooler.bias.detach(),
     )
     return [Transformer(name), Pooling(width, pooling_mode="cls"), dense]
+
+
+def load_word_vectors(path: str | Path, words: Container[str] | None = None) -> Embedder:
+    """Load word vectors as a function from texts to vectors (PAL paper, Figure 5).
+
+    A text's vector is the mean of the vectors of its lower-cased word tokens
+    (:func:`pal.metrics.text.tokenize`), punctuation included, each as often as it occurs; unknown
+    ones are passed over. A text without any known word has the zero vector, so its cosine with
+    every other is 0; a log line tells how many there are.
+
+    Args:
+        path: text file in fastText's .vec form: a first line ``count dimensions``, which may be
+            missing, then a word and its numbers a line, separated by single spaces. It is read
+            once, line by line.
+        words: the words to keep, all when None: fastText's own files hold two million.
+
+    Raises:
+        DataError: no such file, a line of another form (file and line are named), fewer or more
+            vectors than the first line says, or none of the words in it.
+    """
+    path = Path(path)
+    vectors = dict(_read_word_vectors(path, words))
+    if not vectors:
+        raise DataError(f"{path}: no vector of any word asked for; give vectors of the language")
+    width = len(next(iter(vectors.values())))
+
+    def embedder(texts: list[str]) -> np.ndarray:
+        means = np.zeros((len(texts), width))
+        unknown = 0
+        for row, text in enumerate(texts):
+            known = [vectors[token] for token in tokenize(text) if token in vectors]
+            if known:
+                means[row] = np.mean(known, axis=0)
+            else:
+                unknown += 1
+        if unknown:
+            logger.info(
+                "%d of %d texts have no word in %s; their similarity is 0",
+                unknown, len(texts), path.name,
+            )  # fmt: skip
+        return means
+
+    return embedder
+
+
+def _read_word_vectors(
+    path: Path, words: Container[str] | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    from tqdm.auto import tqdm
+
+    promised = width = None
+    found = 0
+    try:
+        with (
+            path.open("rb") as handle,
+            tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, delay=1,
+                 dynamic_ncols=True) as bar,
+        ):  # fmt: skip
+            for number, line in enumerate(handle, start=1):
+                bar.update(len(line))
+                line = line.rstrip()  # fastText ends every line with a space
+                if number == 1 and len(head := line.split()) == 2 and all(map(bytes.isdigit, head)):
+                    promised, width = map(int, head)
+                    continue
+                word, _, numbers = line.partition(b" ")
+                width = width or numbers.count(b" ") + 1
+                if not numbers or numbers.count(b" ") + 1 != width:
+                    raise DataError(
+                        f"{path}, line {number}: expected a word and {width} numbers with spaces "
+                        f"between, got {line[:40]!r}; give a complete, unpacked text file"
+                    )
+                found += 1
+                if words is None or word.decode(errors="replace") in words:
+                    yield word.decode(errors="replace"), _parse_vector(numbers, path, number)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); give a text file of word vectors"
+        ) from error
+    if promised is not None and promised != found:
+        raise DataError(
+            f"{path}: the first line says {promised} vectors, got {found}; download it again"
+        )
+
+
+def _parse_vector(numbers: bytes, path: Path, number: int) -> np.ndarray:
+    try:
+        vector = np.array([float(text) for text in numbers.split(b" ")], dtype=np.float32)
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: {first_line(error)}; mend the line") from None
+    if not np.isfinite(vector).all():
+        raise DataError(f"{path}, line {number}: not all numbers are finite; mend the line")
+    return vector
 
 
 METRIC = Metric(

@@ -45,6 +45,10 @@ class CoAttentionFusion(nn.Module):
         """
         init.constant_(self.weights, 1 / 3)
 
+    def lambdas(self) -> Tensor:
+        """Return λ, the weights of the streams, in float32; they add up to 1."""
+        return torch.softmax(self.weights.float(), dim=0)
+
     def forward(
         self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -66,7 +70,7 @@ class CoAttentionFusion(nn.Module):
         has_dialogue = pad_to(dialogue_mask, length).bool()
         has_persona = pad_to(persona_mask, length).bool()
         present = torch.stack([has_dialogue, has_persona, has_dialogue], dim=-1)  # [B, L, 3]
-        lambdas = torch.softmax(self.weights.float(), dim=0) * present
+        lambdas = self.lambdas() * present
         lambdas = lambdas / lambdas.sum(-1, keepdim=True).clamp_min(1e-12)
         lambdas = lambdas.to(dialogue.dtype)
         streams = (pad_to(attended_dialogue, length), pad_to(attended_persona, length),
@@ -93,9 +97,44 @@ class ReferenceFusion(CoAttentionFusion):
         """Fuse encoder states of equal length, [B, L, d]; see the base class."""
         attended_dialogue = self.dialogue_norm(dialogue + attend(dialogue, persona))
         attended_persona = self.persona_norm(persona + attend(persona, dialogue))
-        lambdas = torch.softmax(self.weights.float(), dim=0).to(dialogue.dtype)
+        lambdas = self.lambdas().to(dialogue.dtype)
         fused = lambdas[0] * attended_dialogue + lambdas[1] * attended_persona
         return fused + lambdas[2] * dialogue, dialogue_mask
+
+
+class UnweightedFusion(CoAttentionFusion):
+    """Ablation ``no_weights``: as ``masked``, but λ stays at one third each."""
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+        del self.weights
+
+    def reset_parameters(self) -> None:
+        """There is nothing to set."""
+
+    def lambdas(self) -> Tensor:
+        """Return three equal weights."""
+        return self.dialogue_norm.weight.new_full((3,), 1 / 3, dtype=torch.float32)
+
+
+class DialogueStreamFusion(CoAttentionFusion):
+    """Ablation ``no_persona_stream``: H_final = λ1 Ĥ_D + λ3 H_D, without Ĥ_P.
+
+    The persona enters through what the dialogue attends to, and at no position of its own.
+    """
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+        del self.persona_norm
+        self.weights = nn.Parameter(torch.full((2,), 1 / 3))  # w of Ĥ_D, H_D
+
+    def forward(
+        self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse encoder states; the result is as long as the dialogue, see the base class."""
+        attended = self.dialogue_norm(dialogue + attend(dialogue, persona, persona_mask))
+        lambdas = self.lambdas().to(dialogue.dtype)
+        return lambdas[0] * attended + lambdas[1] * dialogue, dialogue_mask
 
 
 def attend(queries: Tensor, keys: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -115,6 +154,8 @@ def pad_to(values: Tensor, length: int) -> Tensor:
 FUSIONS: dict[str, type[CoAttentionFusion]] = {
     "masked": CoAttentionFusion,
     "reference": ReferenceFusion,
+    "no_weights": UnweightedFusion,
+    "no_persona_stream": DialogueStreamFusion,
 }
 
 

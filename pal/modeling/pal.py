@@ -239,11 +239,12 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
     @torch.no_grad()
     def generate(  # type: ignore[override]  # ours takes the inputs by the names of forward
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         persona_input_ids: Tensor | None = None,
         persona_attention_mask: Tensor | None = None,
         *,
+        encoded: EncodedInputs | None = None,
         strategy_ids: Sequence[int] | Tensor | None = None,
         strategy_choice: Literal["argmax", "sample"] = "argmax",
         alpha: float | Sequence[float] | Tensor | None = None,
@@ -265,6 +266,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             attention_mask: [B, D], 1 = keep.
             persona_input_ids: persona tokens, right-padded, [B, P].
             persona_attention_mask: [B, P], 1 = keep.
+            encoded: what :meth:`encode` returned, instead of these four.
             strategy_ids: given strategies 0 to 7, [B]; predicted when left out.
             strategy_choice: how to predict: the most probable one, or a draw.
             alpha: contrast weight for all rows, or eight of them, one a strategy; the
@@ -288,12 +290,17 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         beams, copies = options.num_beams or 1, options.num_return_sequences or 1
         if options.do_sample and beams > 1:
             raise ValueError("num_beams > 1 with do_sample=True is not supported; choose one")
-        device, rows = input_ids.device, len(input_ids)
+        if encoded is None:
+            if input_ids is None:
+                raise ValueError("generate needs input_ids or encoded")
+            encoded = self.encode(
+                input_ids, attention_mask, persona_input_ids, persona_attention_mask
+            )
+        device, rows = encoded.states.device, len(encoded.states)
         ids: list[str | int] = list(range(rows) if sample_ids is None else sample_ids)
         if len(ids) != rows:
             raise ValueError(f"got {len(ids)} sample_ids for {rows} rows")
 
-        encoded = self.encode(input_ids, attention_mask, persona_input_ids, persona_attention_mask)
         if alpha is not None and not encoded.is_fused and torch.as_tensor(alpha).any():
             raise ValueError(
                 "alpha contrasts fused with unfused states: it needs persona_mode='fusion' and "

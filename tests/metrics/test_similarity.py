@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pal.errors import CheckpointError, PalError
+from pal.errors import CheckpointError, DataError, PalError
 from pal.metrics import Predictions, compute_metrics, load_embedder
+from pal.metrics.similarity import load_word_vectors, remember
 from tests.metrics.conftest import make_predictions
 
 
@@ -99,3 +100,70 @@ def test_a_plain_model_without_pooler_is_refused(tmp_path):
 def test_an_encoder_that_is_not_there(tmp_path):
     with pytest.raises(CheckpointError, match=r"cannot load a sentence encoder.*give a model"):
         load_embedder(str(tmp_path / "nothing"))
+
+
+def test_an_embedder_that_remembers():
+    asked = []
+
+    def embedder(texts):
+        asked.append(texts)
+        return np.array([[3.0, 4.0 * len(text)] for text in texts])
+
+    remembering = remember(embedder)
+    assert remembering(["a", "b", "a"]) == pytest.approx(np.array([[0.6, 0.8]] * 3))
+    assert remembering(["cc", "a"])[1] == pytest.approx([0.6, 0.8])
+    remembering(["b", "cc"])
+    assert asked == [["a", "b"], ["cc"]]
+
+
+VECTORS = "3 2\nsad 1 0 \nhappy 0 2 \n. 0 0.5 \n"
+
+
+def write_vectors(folder, text):
+    path = folder / "words.vec"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("text", [VECTORS, VECTORS.removeprefix("3 2\n").replace(" \n", "\n")])
+def test_a_text_is_the_mean_of_its_known_words(tmp_path, text, caplog):
+    """With and without fastText's first line and the space at its lines' ends."""
+    embedder = load_word_vectors(write_vectors(tmp_path, text))
+    with caplog.at_level("INFO"):
+        found = embedder(["Sad, sad. Happy", "unheard of!", ""])
+    # sad, sad, full stop, happy; the comma is not known
+    assert found == pytest.approx(np.array([[2 / 4, 2.5 / 4], [0, 0], [0, 0]]))
+    assert "2 of 3 texts have no word in words.vec; their similarity is 0" in caplog.text
+    predictions = Predictions(["sad", "zzz"], personas=[["sad"], ["sad"]], embedder=embedder)
+    assert compute_metrics(predictions).per_sample["cos_sim"].tolist() == [1, 0]
+
+
+def test_only_words_asked_for_are_kept(tmp_path):
+    # The numbers of other words are not even read, and some bytes of real files are no UTF-8.
+    path = write_vectors(tmp_path, VECTORS.replace("3 2", "4 2").encode() + b"\xff\xfe x y\n")
+    embedder = load_word_vectors(path, {"happy", "glad"})
+    assert embedder(["sad", "happy"]) == pytest.approx(np.array([[0, 0], [0, 2]]))
+    with pytest.raises(DataError, match=r"words\.vec: no vector of any word asked for"):
+        load_word_vectors(path, {"froh"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2\nsad 1\n", r"words\.vec, line 2: expected a word and 2 numbers .* got b'sad 1'"),
+        ("sad 1 2\nhappy 1 2 3\n", "line 2: expected a word and 2 numbers"),
+        ("PK\x03\x04", "line 1: expected a word and .* give a complete, unpacked text file"),
+        ("sad 1 x\n", "line 1: could not convert string to float.*mend the line"),
+        ("sad 1 nan\n", "line 1: not all numbers are finite"),
+        ("2 2\nsad 1 2\n", "the first line says 2 vectors, got 1; download it again"),
+        ("", "no vector of any word"),
+    ],
+)
+def test_word_vectors_of_another_form(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        load_word_vectors(write_vectors(tmp_path, text))
+
+
+def test_word_vectors_that_are_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"missing\.vec: cannot be read \(No such file"):
+        load_word_vectors(tmp_path / "missing.vec")

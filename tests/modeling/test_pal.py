@@ -3,6 +3,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pal import PalConfig, PalForConditionalGeneration
+from pal.modeling.fusion import FUSIONS, attend
 from tests.modeling.small import build, collate, encode_samples, load_pal_tokenizer
 
 GREEDY = {"do_sample": False, "min_new_tokens": 3, "max_new_tokens": 12}
@@ -263,3 +264,36 @@ def test_parameters_of_a_new_fusion_are_initialised(tokenizer, tmp_path):
     assert built.fusion.weights.tolist() == pytest.approx([1 / 3] * 3)
     assert built.fusion.persona_norm.weight.tolist() == [1.0] * 16
     assert built.model.shared.weight.shape[0] == 112
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_fusion_trains_all_it_has_and_survives_saving(name, tokenizer, encoded, tmp_path):
+    """A parameter without a gradient would stop training on several devices."""
+    model = build(tokenizer, fusion=name)
+    batch = collate(model, encoded[:4])
+    model(**batch).loss.backward()
+    assert [n for n, p in model.fusion.named_parameters() if p.grad is None] == []
+    model.save_pretrained(tmp_path)
+    loaded = PalForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(model(**batch).logits, loaded(**batch).logits)
+
+
+@torch.no_grad()
+def test_ablations_leave_out_what_they_say(tokenizer):
+    torch.manual_seed(0)
+    dialogue, persona = torch.randn(2, 5, 48), torch.randn(2, 7, 48)
+    masks = torch.ones(2, 5), torch.ones(2, 7)
+    full, equal, narrow = (
+        build(tokenizer, fusion=name).fusion
+        for name in ("masked", "no_weights", "no_persona_stream")
+    )
+    states, _ = full(dialogue, masks[0], persona, masks[1])
+    assert torch.equal(states, equal(dialogue, masks[0], persona, masks[1])[0])  # before training
+    full.weights += torch.tensor([2.0, 0.0, -1.0])
+    assert not torch.allclose(states, full(dialogue, masks[0], persona, masks[1])[0])
+    assert not [name for name, _ in equal.named_parameters() if "norm" not in name]
+
+    short, short_mask = narrow(dialogue, masks[0], persona, masks[1])
+    assert (states.shape[1], short.shape[1], short_mask.shape[1]) == (7, 5, 5)
+    attended = narrow.dialogue_norm(dialogue + attend(dialogue, persona))
+    assert torch.allclose(short, (attended + dialogue) / 2, atol=1e-6)

@@ -1,0 +1,68 @@
+"""Sentence vectors kept on disk, so that no text is embedded twice, in this run or the next."""
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from pal.errors import OutputError
+from pal.metrics.base import Embedder
+from pal.metrics.similarity import load_embedder
+from pal.records import file_fingerprint, fingerprint
+
+
+class StoredEmbedder:
+    """An embedder in front of another, which it loads only when a text is new.
+
+    The file holds hashes of texts, no texts. Vectors of another model are kept apart by the hash of
+    its name and, for a folder, of its files.
+
+    Args:
+        name: a folder or a hub id, see :func:`pal.metrics.load_embedder`.
+        path: the SQLite file; made when missing.
+    """
+
+    def __init__(self, name: str, path: str | Path):
+        self.name, self.path = name, Path(path)
+        files = sorted(file for file in Path(name).rglob("*") if file.is_file())
+        self.model = fingerprint([name if not files else [file_fingerprint(f) for f in files]])
+        self._embedder: Embedder | None = None
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Return the vectors of texts, [n, d].
+
+        Raises:
+            OutputError: the file cannot be read or written.
+        """
+        keys = [self._key(text) for text in texts]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as store:
+                store.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, v BLOB)")
+                known = dict.fromkeys(keys, b"")
+                for start in range(0, len(keys), 500):
+                    some = keys[start : start + 500]
+                    marks = ",".join("?" * len(some))
+                    known.update(
+                        store.execute(f"SELECT key, v FROM vectors WHERE key IN ({marks})", some)
+                    )
+                new = {key: text for key, text in zip(keys, texts, strict=True) if not known[key]}
+                if new:
+                    if self._embedder is None:
+                        self._embedder = load_embedder(self.name)
+                    vectors = np.asarray(self._embedder(list(new.values())), dtype=np.float32)
+                    rows = list(zip(new, (v.tobytes() for v in vectors), strict=True))
+                    with store:
+                        store.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+                    known.update(rows)
+        except (sqlite3.Error, OSError) as error:
+            raise OutputError(
+                f"{self.path}: cannot keep sentence vectors ({error}); free space or delete the "
+                "file, it is made anew"
+            ) from error
+        return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.blake2b(f"{self.model}\n{text}".encode(), digest_size=16).digest()
