@@ -10,7 +10,7 @@ CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
 def test_every_bundled_config_is_listed_here():
     assert CONFIGS == [
         "joint", "pal", "pal_authors", "persona_extractor", "prompt", "quickstart", "reproduce",
-        "reproduce_sample", "small",
+        "reproduce_sample", "reproduce_small", "small",
     ]  # fmt: skip
 
 

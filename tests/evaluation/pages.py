@@ -7,6 +7,7 @@ import json
 import math
 import random
 
+from pal.evaluation.systems import TABLE_3, printed_row
 from pal.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV
 
@@ -22,13 +23,6 @@ NOTES = {
     "pal_alpha_0": "Co-attention over the persona, plain decoding.",
     "pal": "The same models, with strategy-conditioned contrastive decoding.",
 }
-PRINTED = {
-    "joint": (27.72, 18.11, 5.57, 1.93, 3.74, 20.66, 4.23, 20.28, 16.93, 0.184),
-    "pal_alpha_0": (34.51, 15.92, 8.75, 2.66, 5.00, 30.27, 6.73, 41.82, 18.06, 0.244),
-    "pal": (34.51, 15.92, 6.64, 2.02, 6.30, 36.03, 7.55, 44.85, 16.35, 0.271),
-}
-TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
-           "rouge_l", "cos_sim")  # fmt: skip
 OTHERS = ("top_1", "top_3", "macro_f1", "ppl_without_strategy", "bleu_1", "distinct_3", "f1",
           "length")  # fmt: skip
 MEANS = dict(
@@ -74,10 +68,9 @@ def results(seeds=(13, 42, 87)):
                 "mean": mean, "sd": width / 3 if len(seeds) > 1 else None,
                 "low": mean - width, "high": mean + width,
             }  # fmt: skip
-        printed = dict(zip(TABLE_3, PRINTED[name], strict=True)) if name in PRINTED else None
         shared = "pal" if name.startswith("pal") else name
         systems[name] = {
-            "label": label, "note": NOTES[name], "printed": printed, "summary": summary,
+            "label": label, "note": NOTES[name], "printed": printed_row(name), "summary": summary,
             "authors": {k: summary[k]["mean"] * 1.04 for k in ("ppl", "distinct_1", "ead_1")},
             "missing": missing,
             "runs": [

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -341,6 +342,8 @@ def test_sheets_as_spreadsheets_save_them(systems, tmp_path, encoding, form, sam
     assert any("😊" in row["response A"] for row in rows)
     for row in rows:  # as Excel shows and saves line ends inside a cell
         row["response A"] = row["response A"].replace("\n", "\r\n")
+        if encoding.startswith("utf"):  # as some systems spell accents
+            row["response B"] = unicodedata.normalize("NFD", row["response B"])
     path = write_sheet(tmp_path / "anna.csv", rows, encoding, **form)
     votes = read_answers([path], read_key(folder))
     assert votes.problems == []
@@ -441,6 +444,8 @@ def test_the_form_in_a_browser(exported, tmp_path):
 
     text = unescape(re.search(r'<textarea id="csv"[^>]*>(.*?)</textarea>', done.stdout, re.S)[1])
     key = read_key(exported)
+    cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in set("=+-@")]
     path = tmp_path / "answers.csv"
     path.write_text(text, encoding="utf-8", newline="")
     votes = read_answers([path], key)

@@ -106,6 +106,8 @@ def test_missing_extra_and_foreign_records(tmp_path, samples):
     found = message([{**row, "reference": "Something else entirely."} for row in rows])
     assert f"id {samples[0].id!r}: its reference 'Something else" in found
     assert "input" in found
+    few = samples[0].response[:3]  # letters that are all there, but too few of them
+    assert "its reference" in message([{**rows[0], "reference": few}, *rows[1:]])
 
 
 @pytest.mark.parametrize("name", ["gen.json", "gen.txt"])
