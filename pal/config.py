@@ -179,11 +179,12 @@ def _check_training(
             hint = f"; did you mean 'training.{close[0]}'?" if close else ""
             mistakes.append(f"unknown key 'training.{key}'{hint}")
             continue
-        try:
+        given, value = value, "no" if value is False and "strategy" in key else value
+        try:  # YAML reads a bare ``no`` as false
             valid = TypeAdapter(options[key]).validate_python(value)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {value!r}")
+            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {given!r}")
             continue
         except PydanticSchemaGenerationError:
             continue  # a type only transformers itself can judge

@@ -13,7 +13,7 @@ from pal.settings import Settings
 SECRET = ("token", "key", "password", "secret")
 PACKAGES = (
     "pal-esc", "torch", "transformers", "tokenizers", "datasets", "accelerate",
-    "sentence-transformers", "evaluate", "nltk", "numpy", "rapidfuzz",
+    "sentence-transformers", "evaluate", "nltk", "numpy", "scipy", "optuna", "rapidfuzz",
 )  # fmt: skip
 
 

@@ -204,7 +204,7 @@ class AnalyzeSettings(Section):
     Attributes:
         systems: responses to analyse, name → file.
         word_vectors: text file of word vectors (fastText's .vec form) for the paper's Figure 5, in
-            place of ``metrics.embedder``.
+            place of ``metrics.embedder`` (in cos_sim by strategy too).
     """
 
     systems: dict[str, str] = Field(default_factory=dict)
@@ -230,7 +230,8 @@ class HumanEvalSettings(Section):
         systems: responses to compare, name → file.
         pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when None.
         items: samples a pair.
-        seed: of the choice of samples, of their order and of which side a system is on.
+        seed: of the choice of samples, of their order and of which side a system is on; keep it
+            from raters.
         answers: filled-in sheets that ``score`` reads (files or folders).
     """
 
@@ -264,7 +265,8 @@ class Settings(Section):
         output_dir: folder that ``train``, ``quickstart`` and ``reproduce`` write.
         overwrite: replace an existing output.
         model: folder or hub id of a trained model (annotate, generate, eval).
-        input: dialogues to annotate, to answer, to analyse or to compute perplexity on.
+        input: dialogues to annotate, to answer, to analyse or to compute perplexity on
+            (human-eval score: the folder that export wrote).
         split: which split of a folder or hub id ``input`` means.
         output: file (human-eval export: folder) that the command writes.
         predictions: responses that ``eval`` scores, and whose pairs ``bench`` measures.

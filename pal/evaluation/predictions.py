@@ -38,6 +38,12 @@ def column(records: Sequence[dict[str, Any]], key: str) -> list[Any] | None:
     return None if any(value is None for value in values) else values
 
 
+def has_ids(path: str | Path) -> bool:
+    """Whether a file's first record has an id, as those that ``generate`` writes."""
+    first = _entries(Path(path))[0][1]
+    return isinstance(first, dict) and "generation" not in first
+
+
 def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Read the responses of a system from elsewhere, one for every sample.
 

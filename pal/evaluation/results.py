@@ -12,7 +12,7 @@ from pal import __version__
 from pal.data.samples import Sample
 from pal.data.splits import load_split
 from pal.errors import DataError
-from pal.evaluation.analysis import analyze_personas, analyze_strategies
+from pal.evaluation.analysis import analyze_personas, analyze_similarity, analyze_strategies
 from pal.evaluation.predictions import read_outside, read_predictions
 from pal.evaluation.report import write_page
 from pal.evaluation.reproduce import Run
@@ -20,7 +20,7 @@ from pal.evaluation.scoring import build_predictions
 from pal.evaluation.statistics import compare, group_samples, spreads, statistics_of
 from pal.evaluation.systems import TABLE_3, System, printed_row
 from pal.generation import load_samples
-from pal.metrics import METRICS, Report, compute_metrics, find_metric
+from pal.metrics import METRICS, Embedder, Report, compute_metrics, find_metric
 from pal.metrics.vectors import StoredEmbedder
 from pal.records import (
     file_fingerprint,
@@ -82,7 +82,7 @@ def write_results(
     with output_lock(results):
         samples = load_samples(settings)
         records = {str(run.predictions): _records(run, samples) for run in everything}
-        reports = score_runs(settings, everything, records, root / "vectors.sqlite")
+        reports = score_runs(settings, everything, records, _embedder(settings, root))
         groups = group_samples([sample.id for sample in samples])
         logger.info("intervals and tests over %d dialogues", groups.max() + 1)
         by_system: dict[str, list[tuple[Run, Report]]] = {}
@@ -129,14 +129,13 @@ def write_results(
         }
         dialogues = _dialogues(settings)
         parts = [document]
+        embedder = _embedder(settings, root)
         analysis = {
             "kind": "analysis",
             "format": 1,
             "title": "Test dialogues and responses of the first seed",
-            "similarity": None,
-            "strategies": analyze_strategies(
-                {labels[name]: found for name, found in first_records.items()}
-            ),
+            "similarity": embedder and analyze_similarity(dialogues, embedder, embedder.name),
+            "strategies": analyze_strategies(first_records, labels=labels, embedder=embedder),
             "personas": analyze_personas(dialogues),
             "run": document["run"],
         }
@@ -162,7 +161,7 @@ def score_runs(
     settings: Settings,
     runs: Sequence[Run],
     records: Mapping[str, list[dict[str, Any]]],
-    vectors: Path,
+    embedder: Embedder | None,
 ) -> list[Report]:
     """Return the scores of every run; each distinct text is embedded once.
 
@@ -170,12 +169,10 @@ def score_runs(
         settings: their ``metrics`` block decides.
         runs: the runs.
         records: predictions by file name.
-        vectors: file that keeps sentence vectors.
+        embedder: sentence encoder of cos_sim.
     """
     from tqdm.auto import tqdm
 
-    name = settings.metrics.embedder
-    embedder = StoredEmbedder(name, vectors) if name else None
     reports = []
     for run in tqdm(runs, desc="score", unit="run", dynamic_ncols=True):
         losses = read_json(run.losses) if run.losses else {}
@@ -270,7 +267,7 @@ def _difference(test: Mapping[str, Any] | None) -> str:
     if test is None:
         return "–"
     star = "*" if test["p_holm"] < 0.05 else ""
-    return f"{test['difference']:+.3g} ({test['p_holm']:.2g}){star}"
+    return f"{round(test['difference'], 9) + 0.0:+.3g} ({test['p_holm']:.2g}){star}"
 
 
 def _order(keys: set[str]) -> list[str]:
@@ -326,6 +323,11 @@ def _describe(run: Run, report: Report) -> dict[str, Any]:
         "predictions": str(run.predictions),
         "curve": curve,
     }
+
+
+def _embedder(settings: Settings, root: Path) -> StoredEmbedder | None:
+    name = settings.metrics.embedder
+    return StoredEmbedder(name, root / "vectors.sqlite") if name else None
 
 
 def _dialogues(settings: Settings) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pal.data.batches import Collator, plan_batches
 from pal.data.templates import SampleEncoder
 from pal.errors import ConfigError, DataError
-from pal.evaluation.predictions import column, read_predictions
+from pal.evaluation.predictions import column, has_ids, read_outside, read_predictions
 from pal.evaluation.systems import TABLE_3
 from pal.generation import load_model_and_tokenizer, load_samples
 from pal.jobs import claimed, is_finished, process_state, record_path
@@ -49,7 +49,7 @@ def score(settings: Settings) -> str:
 
     records = None
     if settings.predictions is not None:
-        records = read_predictions(settings.predictions)[: settings.limit]
+        records = _read(settings)
     losses = token_losses(settings, records) if settings.model is not None else {}
     embedder = None
     if settings.metrics.embedder and any(record.get("persona") for record in records or ()):
@@ -65,6 +65,18 @@ def score(settings: Settings) -> str:
             write_json(output, report.as_dict())
         logger.info("scores written to %s", output)
     return table
+
+
+def _read(settings: Settings) -> list[dict[str, Any]]:
+    """Read ``predictions``; those without ids belong to the samples of ``input``."""
+    (path,) = settings.require("predictions")
+    if has_ids(path):
+        return read_predictions(path)[: settings.limit]
+    if settings.input is None:
+        raise ConfigError(
+            f"{path}: its records have no ids; give the dialogues they answer as input=…"
+        )
+    return read_outside(path, load_samples(settings))
 
 
 def _identity(settings: Settings) -> str:

@@ -20,7 +20,21 @@ def test_samples_of_a_dialogue_are_one_group():
 
 
 def test_grouped_values_are_the_corpus_values():
-    words = "i am so sorry to hear that it must be hard for you".split()
+    words = [
+        "i",
+        "am",
+        "so",
+        "sorry",
+        "to",
+        "hear",
+        "that",
+        "it",
+        "must",
+        "be",
+        "hard",
+        "for",
+        "you",
+    ]
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(30)]
     references = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(30)]
