@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pal.config import find_config, load_settings, merge
@@ -97,6 +99,18 @@ def test_bad_files(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_settings(str(path))
+
+
+def test_a_bare_no_is_a_strategy_of_training():
+    """YAML reads it as false; transformers knows the word only."""
+    settings = load_settings("small", ["training.eval_strategy=no"], check_training=True)
+    assert settings.training["eval_strategy"] == "no"
+
+
+def test_bundled_corpus_by_name():
+    settings = Settings(data={"train": "bundled:esconv"}, input="bundled:personachat/train.txt")
+    assert Path(settings.data.train).is_dir()
+    assert Path(settings.input).is_file()
 
 
 def test_unknown_config_name_lists_the_bundled_ones():

@@ -267,7 +267,10 @@ def search(
             bar.set_postfix(generated=len(parts), refresh=False)
             bar.update()
     front = pareto_front([trial["values"] for trial in trials], directions)
-    trials = [{**one, "front": on_front} for one, on_front in zip(trials, front, strict=True)]
+    seen: set[tuple[float, ...]] = set()
+    for one, on_front in zip(trials, front, strict=True):  # a point tried again stands there once
+        one["front"] = on_front and tuple(one["alpha"]) not in seen
+        seen.add(tuple(one["alpha"]))
     chosen = most_balanced([one for one in trials if one["front"]], directions)
     return {
         "baselines": baselines,

@@ -38,10 +38,14 @@ def column(records: Sequence[dict[str, Any]], key: str) -> list[Any] | None:
     return None if any(value is None for value in values) else values
 
 
-def has_ids(path: str | Path) -> bool:
-    """Whether a file's first record has an id, as those that ``generate`` writes."""
-    first = _entries(Path(path))[0][1]
-    return isinstance(first, dict) and "generation" not in first
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file has none of the ids that :func:`read_predictions` needs, or no lines."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        first = next(read_jsonl(path))[1]
+        return isinstance(first, dict) and "generation" in first
+    first = _entries(path)[0][1]
+    return not isinstance(first, dict) or "generation" in first
 
 
 def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pal.data.batches import Collator, plan_batches
 from pal.data.templates import SampleEncoder
 from pal.errors import ConfigError, DataError
-from pal.evaluation.predictions import column, has_ids, read_outside, read_predictions
+from pal.evaluation.predictions import column, is_foreign, read_outside, read_predictions
 from pal.evaluation.systems import TABLE_3
 from pal.generation import load_model_and_tokenizer, load_samples
 from pal.jobs import claimed, is_finished, process_state, record_path
@@ -52,7 +52,7 @@ def score(settings: Settings) -> str:
         records = _read(settings)
     losses = token_losses(settings, records) if settings.model is not None else {}
     embedder = None
-    if settings.metrics.embedder and any(record.get("persona") for record in records or ()):
+    if settings.metrics.embedder and any(column(records or [{}], "persona") or ()):
         embedder = load_embedder(settings.metrics.embedder)
     predictions = build_predictions(records, losses, embedder)
     report = compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
@@ -68,14 +68,12 @@ def score(settings: Settings) -> str:
 
 
 def _read(settings: Settings) -> list[dict[str, Any]]:
-    """Read ``predictions``; those without ids belong to the samples of ``input``."""
+    """Read ``predictions``; where they have no ids, they answer the samples of ``input``."""
     (path,) = settings.require("predictions")
-    if has_ids(path):
+    if not is_foreign(path):
         return read_predictions(path)[: settings.limit]
     if settings.input is None:
-        raise ConfigError(
-            f"{path}: its records have no ids; give the dialogues they answer as input=…"
-        )
+        raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
     return read_outside(path, load_samples(settings))
 
 

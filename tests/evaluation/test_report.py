@@ -578,3 +578,19 @@ def test_a_phone_never_scrolls_sideways(page, tmp_path, request):
         ' style="border:0"></iframe>'
     )
     assert dump(outer.as_uri(), tmp_path) == [375, 0, []]
+
+
+def test_an_interval_beyond_the_axis_is_cut_off():
+    from pal.evaluation.report.charts import Plot
+
+    def heights(low, high):
+        plot = Plot("p", "t", (0, 1), (0, 1), x_label="x", y_label="y")
+        plot.interval(0.5, low, high, "level")
+        path = re.findall(r'class="line level" d="([^"]+)"', str(plot.svg()))[0]
+        return path.count("h8"), [float(n) for n in re.findall(r"(?:V|M[-\d.]+ )([-\d.]+)", path)]
+
+    caps, inside = heights(0.2, 0.8)
+    assert caps == 2
+    caps, cut = heights(-50, 50)
+    assert caps == 0
+    assert 0 < min(cut) < min(inside) < max(inside) < max(cut) < 400

@@ -143,3 +143,17 @@ def test_several_processes_are_refused(predictions, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command("eval", f"predictions={predictions}") == 2
     assert "one process" in capsys.readouterr().err
+
+
+def test_files_without_ids_answer_the_samples_of_input(tmp_path, capsys):
+    path, scores = tmp_path / "hyp_strategy.json", tmp_path / "scores.json"
+    path.write_text(json.dumps(["[Question] how are you ?"] * 20))
+    assert command("eval", f"predictions={path}") == 2
+    assert "it has no ids; give the dialogues it answers as input=…" in capsys.readouterr().err
+    given = ["eval", f"predictions={path}", f"input={SOURCE}", f"output={scores}"]
+    assert command(*given, "limit=20") == 0
+    found = json.loads(scores.read_text())["metrics"]
+    assert found["length"]["value"] == 4
+    assert found["accuracy"]["value"] >= 0
+    assert command(*given, "limit=19", "overwrite=true") == 2
+    assert "20 records for 19 samples" in capsys.readouterr().err

@@ -142,12 +142,12 @@ class Plot:
         )  # fmt: skip
 
     def interval(self, x: float, low: float, high: float, kind: str) -> None:
-        """Draw a vertical interval with caps."""
-        (across, bottom), (_, top) = self.place(x, low), self.place(x, high)
-        path = (
-            f"M{_short(across - 4)} {_short(bottom)}h8m-4 0V{_short(top)}"
-            f"M{_short(across - 4)} {_short(top)}h8"
-        )
+        """Draw a vertical interval with caps; an end beyond the axis is cut off, without a cap."""
+        inside = [min(max(end, self.y[0]), self.y[1]) for end in (low, high)]
+        (across, bottom), (_, top) = (self.place(x, end) for end in inside)
+        path = f"M{_short(across)} {_short(bottom)}V{_short(top)}"
+        for end, shown, down in zip((low, high), inside, (bottom, top), strict=True):
+            path += f"M{_short(across - 4)} {_short(down)}h8" if end == shown else ""
         self.add('<path class="line {kind}" d="{path}"/>', kind=kind, path=path)
 
     def bar(self, x: float, value: float, width: float, title: str) -> None:
