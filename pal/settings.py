@@ -69,7 +69,8 @@ class ArchitectureSettings(Section):
         from_scratch: sizes of a model with random weights (keys of its configuration); the
             pretrained weights of ``base`` when None.
         persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt) or ``none`` (Blenderbot-Joint).
-        fusion: ``masked``, ``reference`` or ``their_package.module:Class``.
+        fusion: ``masked``, ``reference``, an ablation (``no_weights``, ``no_persona_stream``) or
+            ``their_package.module:Class``.
         template: ``clean`` or ``authors``.
         max_context_tokens: encoder tokens of the dialogue, or of the extractor's input.
         max_persona_tokens: encoder tokens of the persona.
