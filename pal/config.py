@@ -36,8 +36,17 @@ def find_config(name: str) -> Path:
     )
 
 
+def read_config(config: str | None) -> dict[str, Any]:
+    """Read the tree of a YAML file or bundled name; an empty one for None.
+
+    Raises:
+        ConfigError: no such file, or no valid YAML.
+    """
+    return _read_yaml(find_config(config)) if config else {}
+
+
 def load_settings(
-    config: str | None = None,
+    config: str | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     *,
     fixed: Mapping[str, Any] | None = None,
@@ -46,7 +55,8 @@ def load_settings(
     """Read settings from a file, overrides and values a command fixes, in that order.
 
     Args:
-        config: a YAML file or a bundled name; defaults alone when None.
+        config: a YAML file, a bundled name, or what :func:`read_config` read; defaults alone when
+            None.
         overrides: ``dotted.key=value`` items; values are read as YAML.
         fixed: nested values that win over both.
         check_training: check names and types of the ``training`` options (imports transformers).
@@ -55,11 +65,12 @@ def load_settings(
         ConfigError: every mistake of file and overrides, in one line.
     """
     mistakes: list[str] = []
-    tree = _read_yaml(find_config(config)) if config else {}
+    tree = dict(config) if isinstance(config, Mapping) else read_config(config)
     given = _parse_overrides(overrides, mistakes)
     task = str((fixed or {}).get("task") or given.get("task") or tree.get("task") or TASKS[0])
-    blocks = {name: tree.pop(name) for name in TASKS if isinstance(tree.get(name), dict)}
-    tree = merge(tree, blocks.get(task, {}))
+    for layer in (tree, given):
+        blocks = {name: layer.pop(name) for name in TASKS if isinstance(layer.get(name), dict)}
+        layer.update(merge(layer, blocks.get(task, {})))
     tree = merge(merge(tree, given), fixed or {})
     options = _training_options() if check_training and tree.get("training") else {}
     settings = None
@@ -73,7 +84,7 @@ def load_settings(
         if settings is not None:
             settings.training = training
     if mistakes or settings is None:
-        source = config or "settings"
+        source = config if isinstance(config, str) else "settings"
         count = "" if len(mistakes) == 1 else f"{len(mistakes)} mistakes: "
         raise ConfigError(f"{source}: {count}{'; '.join(mistakes)}")
     return settings

@@ -25,10 +25,7 @@ def describe_run(settings: Settings, command: str, identity: str, **facts: Any) 
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    resolved = settings.model_dump()
-    resolved["training"] = {
-        key: None if key.endswith(SECRET) else value for key, value in settings.training.items()
-    }
+    resolved = redact(settings.model_dump())
     return {
         "identity": identity,
         "command": command,
@@ -41,6 +38,16 @@ def describe_run(settings: Settings, command: str, identity: str, **facts: Any) 
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **facts,
     }
+
+
+def redact(tree: Any) -> Any:
+    """Return nested settings with None for whatever a key calls a token, key or password."""
+    if isinstance(tree, dict):
+        return {
+            key: None if str(key).endswith(SECRET) and isinstance(value, str) else redact(value)
+            for key, value in tree.items()
+        }
+    return [redact(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def write_run(path: str | Path, settings: Settings, command: str, identity: str, **facts: Any):

@@ -32,6 +32,15 @@ def _resolve(source: str) -> str:
     return source if name == source else str(bundled("sample", *name.split("/")))
 
 
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("should hold each value once")
+    return values
+
+
+# Of a system; it becomes part of file names.
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+
 # A file, a folder or a hub id; ``bundled:PART`` is a part of the corpus that travels along.
 Source = Annotated[str, AfterValidator(_resolve)]
 
@@ -149,7 +158,7 @@ class ReproduceSettings(Section):
     """The benchmark: every system with every seed: trained, run and scored into one table.
 
     Attributes:
-        systems: names in the table of systems (``pal reproduce --help`` lists them).
+        systems: names in the table of systems (pal.evaluation.systems).
         seeds: one training, generation and score of every system for each.
         checkpoint: which epoch answers: ``lowest_loss`` (the paper), ``last``, or its number.
         extractor: None when the dialogues hold personas; ``train`` trains the extractor of the
@@ -158,12 +167,12 @@ class ReproduceSettings(Section):
         outside: responses of systems from elsewhere, name → file (see :func:`read_outside`).
     """
 
-    systems: list[str] = ["joint", "prompt", "pal_alpha_0", "pal"]
-    seeds: list[int] = Field([13, 42, 87], min_length=1)
+    systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
+    seeds: Annotated[list[int], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
     checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
     extractor: str | None = None
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    outside: dict[str, str] = Field(default_factory=dict)
+    outside: dict[Name, str] = Field(default_factory=dict)
 
 
 class StatisticsSettings(Section):

@@ -3,13 +3,17 @@
 Without an account's key on this machine nothing leaves it: runs are written offline.
 """
 
+import logging
 import netrc
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pal.errors import ConfigError, first_line
+from pal.errors import first_line
+from pal.runs import redact
 from pal.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Texts a logged table may hold of each record.
 TEXTS = ("id", "strategy", "response", "reference_strategy", "reference", "persona")
@@ -29,14 +33,13 @@ def track(
 ) -> None:
     """Log one system's scores as one run; nothing unless ``tracking.wandb`` is set.
 
+    A tracker that fails is warned about and loses nothing: results lie on this machine.
+
     Args:
         settings: their ``tracking`` block decides; they are logged with the run, paths included.
         name: the run's name.
         values: metric key → value.
         records: predictions, logged as a table only with ``tracking.texts``.
-
-    Raises:
-        ConfigError: wandb refuses the run.
     """
     if not settings.tracking.wandb:
         return
@@ -46,15 +49,15 @@ def track(
     try:
         with wandb.init(
             project=settings.tracking.project, name=name, job_type="score",
-            config=settings.model_dump(exclude={"training": {"hub_token"}}),
+            config=redact(settings.model_dump()),
             settings=wandb.Settings(console="off", silent=True),
         ) as run:  # fmt: skip
             run.summary.update(dict(values))
             if settings.tracking.texts and records is not None:
                 rows = [[_text(record.get(key)) for key in TEXTS] for record in records]
                 run.log({"responses": wandb.Table(columns=list(TEXTS), data=rows)})
-    except wandb.Error as error:
-        raise ConfigError(f"tracking.wandb: {first_line(error)}") from error
+    except (wandb.Error, OSError, RuntimeError) as error:
+        logger.warning("%s was not tracked: wandb says %s", name, first_line(error))
 
 
 def _text(value: Any) -> str | None:

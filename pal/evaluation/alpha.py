@@ -7,6 +7,7 @@ on α and are computed once.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 import yaml
 
 from pal.data.batches import plan_batches
-from pal.errors import ConfigError
+from pal.errors import ConfigError, OutputError
 from pal.evaluation.scoring import build_predictions
 from pal.evaluation.statistics import Statistic, statistics_of
 from pal.generation import Responder, load_model_and_tokenizer, load_samples
@@ -133,6 +134,11 @@ def tune_alpha(settings: Settings) -> str:
     output, options = Path(target), settings.tune_alpha
     if output.suffix != ".json":
         raise ConfigError(f"output={output}: give a .json name; the YAML goes beside it")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("tune-alpha runs in one process; start it without torchrun or accelerate")
+    made = output.with_suffix(".yaml")
+    if made.exists() and not record_path(output).exists() and not settings.overwrite:
+        raise OutputError(f"{made} exists and is not ours; choose another output")
     samples = load_samples(settings)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     if model.fusion is None:
@@ -154,7 +160,18 @@ def tune_alpha(settings: Settings) -> str:
     vectors = output.with_name(output.name + ".vectors.sqlite")
     with claimed(output) as state, torch.inference_mode():
         model.to(state.device)
-        journal = Journal(output, fingerprint([identity, "grid"]))
+        # Responses do not depend on how α is searched, so another search goes on with them.
+        responses = identity_of(
+            settings, "seed", "decoding", "dtype", "batch_tokens", "batch_rows",
+            samples=[(s.id, s.response, s.strategy, s.persona) for s in samples],
+            inputs=fingerprint(responder.encode(samples)), weights=model_fingerprint(model),
+        )  # fmt: skip
+        journal = Journal(output, responses)
+        if settings.overwrite:
+            try:
+                journal.read()
+            except OutputError:
+                journal.delete()
         grid = Grid(settings, responder, samples, journal)
         grid.predict_strategies()
         found = search(grid, options, directions, settings, vectors)
@@ -225,7 +242,8 @@ def search(
         for strategy in grid.batches:
             at = (strategy, alpha[strategy])
             if at not in parts:
-                predictions = build_predictions(grid.records(*at), {}, embedder)
+                size = {"vocab_size": grid.responder.model.config.vocab_size}
+                predictions = build_predictions(grid.records(*at), size, embedder)
                 report = compute_metrics(predictions, list(directions), settings.metrics.variant)
                 parts[at] = statistics_of(report, np.zeros(len(predictions), dtype=int))
             several.append(parts[at])
@@ -256,8 +274,9 @@ def search(
     with tqdm(total=options.trials, desc="trials", unit="trial", dynamic_ncols=True) as bar:
         while len(trials) < options.trials:
             trial = study.ask()
-            alpha = list(zero)
-            for strategy in grid.batches:  # the others occur nowhere, so nothing depends on theirs
+            # Nothing here depends on the α of strategies that occur nowhere: the model's own stay.
+            alpha = [float(a) for a in grid.responder.model.config.alpha]
+            for strategy in grid.batches:
                 top = steps * options.step
                 value = trial.suggest_float(f"alpha_{strategy}", 0.0, top, step=options.step)
                 alpha[strategy] = round(value, 6)
@@ -273,6 +292,7 @@ def search(
         seen.add(tuple(one["alpha"]))
     chosen = most_balanced([one for one in trials if one["front"]], directions)
     return {
+        "tried": [STRATEGIES[strategy] for strategy in grid.batches],
         "baselines": baselines,
         "trials": trials,
         "chosen": {"alpha": chosen["alpha"], "values": chosen["values"], "rule": RULE},
@@ -313,7 +333,8 @@ def markdown_alpha(document: Mapping[str, Any]) -> str:
     for strategy, paper, chosen in zip(
         document["strategies"], PAPER_ALPHA, document["chosen"]["alpha"], strict=True
     ):
-        lines.append(f"| {strategy} | {paper:g} | {chosen:g} |")
+        note = "" if strategy in document["tried"] else " (not tried: no sample has it)"
+        lines.append(f"| {strategy} | {paper:g} | {chosen:g}{note} |")
     front = sum(trial["front"] for trial in document["trials"])
     lines += ["", f"{document['samples']} samples, {len(document['trials'])} trials, "
               f"{front} on the Pareto front. Chosen: {document['chosen']['rule']}."]  # fmt: skip

@@ -14,15 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pal.config import load_settings, merge
+from pal.config import load_settings, merge, read_config
 from pal.errors import ConfigError
 from pal.evaluation.systems import System, choose_systems
+from pal.metrics import find_metric
 from pal.records import file_fingerprint, fingerprint, read_json, write_json
-from pal.settings import Settings
+from pal.settings import DecodingSettings, Settings
+from pal.strategies import STRATEGIES, canonical_strategy
 
 logger = logging.getLogger(__name__)
 
-DATA_SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".parquet")
+# Of data and of models; other files of a folder decide nothing.
+SUFFIXES = (".json", ".jsonl", ".txt", ".csv", ".parquet", ".safetensors", ".bin", ".model")
 
 
 @dataclass
@@ -62,27 +65,67 @@ class Benchmark:
     """
 
     def __init__(self, config: str | None, overrides: Sequence[str] = ()):
-        self.config, self.overrides = config, overrides
-        self.base = load_settings(config, overrides, check_training=True)
+        load_settings(config, overrides, check_training=True)  # its messages name the file
+        self.tree, self.overrides = read_config(config), overrides  # read once for all stages
+        self.base = self.settings(task=None)
         self.root = Path(self.base.output_dir)
         self.systems = choose_systems(self.base.reproduce)
-        if self.base.training.get("save_total_limit") is not None:
-            raise ConfigError(
-                "training.save_total_limit: the benchmark chooses among all epochs; leave it out"
-            )
-        for system in self.systems.values():
-            self.settings(system.settings)
+        self.check()
+        source_fingerprint.cache_clear()
         seeds = self.base.reproduce.seeds
         # extractor and annotation; for each run training, responses and losses; the table
         self.total = 2 * bool(self.base.reproduce.extractor) + 3 * len(seeds) * len(self.systems)
         self.stage = 0
 
-    def settings(self, *fixed: Mapping[str, Any], task: str = "response") -> Settings:
+    def check(self) -> None:
+        """Find the mistakes that would show only after hours.
+
+        Raises:
+            ConfigError: of them all, the first.
+        """
+        base = self.base
+        for name in base.metrics.names or ():
+            find_metric(name)
+        named = {**base.reproduce.outside, **{path: path for path in base.report.include}}
+        for path in named.values():
+            if not Path(path).is_file():
+                raise ConfigError(f"{path}: no such file (reproduce.outside, report.include)")
+        whole = Path(base.data.train).is_file() or base.data.split == "seeded"
+        if base.data.validation and base.input is None and whole:
+            raise ConfigError(
+                "data.validation with a data.train of one file leaves no test dialogues; give "
+                "them as input=… too, or leave data.validation out"
+            )
+        if base.reproduce.extractor and (base.data.validation or base.input):
+            raise ConfigError(
+                "reproduce.extractor gives personas to data.train and its splits only; annotate "
+                "data.validation and input first (pal annotate), or leave them out"
+            )
+        for label, system in self.systems.items():
+            settings = self.settings(system.settings)
+            check_decoding(settings.decoding)
+            if settings.training.get("save_total_limit") is not None:
+                raise ConfigError(
+                    "training.save_total_limit: the benchmark chooses among all epochs; leave it "
+                    "out"
+                )
+            epochs, chosen = settings.training.get("num_train_epochs", 3), base.reproduce.checkpoint
+            if isinstance(chosen, int) and chosen > epochs:
+                raise ConfigError(f"reproduce.checkpoint={chosen}: {label} trains {epochs} epochs")
+        if base.reproduce.extractor == "train":
+            theirs = self.settings(task="persona_extractor").data.train
+            if theirs == base.data.train:
+                raise ConfigError(
+                    "reproduce.extractor=train: give the persona conversations as "
+                    "persona_extractor.data.train=…"
+                )
+
+    def settings(self, *fixed: Mapping[str, Any], task: str | None = "response") -> Settings:
         """Return the benchmark's settings with these laid over them, in turn."""
-        tree: dict[str, Any] = {"task": task}
+        tree: dict[str, Any] = {"task": task} if task else {}
         for one in fixed:
             tree = merge(tree, one)
-        return load_settings(self.config, self.overrides, fixed=tree, check_training=True)
+        return load_settings(self.tree, self.overrides, fixed=tree, check_training=True)
 
     def announce(self, what: str, done: bool) -> None:
         """Tell which stage begins."""
@@ -98,8 +141,7 @@ class Benchmark:
             return source
         if wanted == "train":
             settings = self.settings(task="persona_extractor")
-            made_of = [training_identity(settings), source_fingerprint(settings.data.train)]
-            folder = self.root / "models" / f"extractor-{fingerprint(made_of)[:12]}"
+            folder = self.root / "models" / f"extractor-{training_identity(settings)[:12]}"
             self.announce("train the persona extractor", (folder / "run.json").exists())
             if not (folder / "run.json").exists():
                 from pal.training import train
@@ -113,8 +155,12 @@ class Benchmark:
         else:
             self.announce(f"persona extractor {wanted}", True)
         base = self.base
-        facts = [source_fingerprint(wanted), source_fingerprint(source), base.annotate.model_dump()]
-        pesconv = self.root / f"pesconv-{fingerprint([*facts, base.dtype])[:12]}"
+        facts = [
+            source_fingerprint(wanted), source_fingerprint(source),
+            base.model_dump(include={"annotate", "dtype", "batch_tokens", "batch_rows"}),
+            base.data.split,
+        ]  # fmt: skip
+        pesconv = self.root / f"pesconv-{fingerprint(facts)[:12]}"
         whole = base.data.split == "seeded" or Path(source).is_file()
         splits = [None] if whole else ["train", "validation", "test"]
         targets = [pesconv / f"{split or 'all'}.jsonl" for split in splits]
@@ -176,8 +222,10 @@ class Benchmark:
 
     def test_input(self, dialogues: str) -> dict[str, Any]:
         """Return which dialogues are answered: ``input``, or the test split of the corpus."""
-        if self.base.input is not None:
-            return {"input": self.base.input, "split": self.base.split}
+        source = self.base.input
+        if source is not None:
+            split = self.base.split or (None if Path(source).is_file() else "test")
+            return {"input": source, "split": split}
         return {"input": dialogues, "split": "test"}
 
 
@@ -208,6 +256,21 @@ def reproduce(config: str | None, overrides: Sequence[str] = ()) -> str:
     return write_results(settings, benchmark.systems, runs, benchmark.root)
 
 
+def check_decoding(decoding: DecodingSettings) -> None:
+    """Find what generation would refuse.
+
+    Raises:
+        PalError: an unknown strategy, or as many α as there are not.
+    """
+    if decoding.strategy not in ("argmax", "sample", "gold"):
+        canonical_strategy(decoding.strategy)
+    if isinstance(decoding.alpha, list) and len(decoding.alpha) != len(STRATEGIES):
+        raise ConfigError(
+            f"decoding.alpha: expected a number or {len(STRATEGIES)} of them, got "
+            f"{len(decoding.alpha)}"
+        )
+
+
 def training_identity(settings: Settings) -> str:
     """Hash all that decides a training run: settings, corpora, and a local base model's files."""
     chosen = settings.architecture
@@ -215,7 +278,9 @@ def training_identity(settings: Settings) -> str:
         [
             settings.model_dump(include={"task", "seed", "architecture", "training",
                                          "early_stopping_patience"}),
-            settings.data.model_dump(exclude={"train", "validation"}),
+            settings.data.model_dump(exclude={"train", "validation"})
+            if settings.task == "response"
+            else settings.data.model_dump(include={"max_train_samples", "max_validation_samples"}),
             [source and source_fingerprint(source)
              for source in (settings.data.train, settings.data.validation, chosen.tokenizer)],
             source_fingerprint(chosen.base) if chosen.from_scratch is None else None,
@@ -235,7 +300,7 @@ def source_fingerprint(source: str) -> str:
         return str(read_json(path / "run.json").get("identity"))
     files = [
         file for file in sorted(path.iterdir())
-        if file.suffix in (*DATA_SUFFIXES, ".safetensors") and not file.name.endswith(".run.json")
+        if file.suffix in SUFFIXES and not file.name.endswith(".run.json")
     ]  # fmt: skip
     return fingerprint([[file.name, file_fingerprint(file)] for file in files])
 
@@ -260,12 +325,11 @@ def choose_checkpoint(model: Path, rule: str | int) -> tuple[Path, float, float]
     elif rule == "last":
         chosen = found[-1]
     else:
-        of_epoch = [entry for entry in found if round(entry["epoch"]) == rule]
-        if not of_epoch:
+        chosen = min(found, key=lambda entry: abs(entry["epoch"] - float(rule)))
+        if abs(chosen["epoch"] - float(rule)) > 0.5:
             raise ConfigError(
                 f"reproduce.checkpoint={rule}: {model} has epochs 1 to {round(found[-1]['epoch'])}"
             )
-        chosen = of_epoch[-1]
     folder = model / f"checkpoint-{chosen['step']}"
     if not (folder / "model.safetensors").exists():
         raise ConfigError(

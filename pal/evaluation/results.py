@@ -15,12 +15,13 @@ from pal.errors import DataError
 from pal.evaluation.analysis import analyze_personas, analyze_similarity, analyze_strategies
 from pal.evaluation.predictions import read_outside, read_predictions
 from pal.evaluation.report import write_page
-from pal.evaluation.reproduce import Run
+from pal.evaluation.reproduce import Run, source_fingerprint
 from pal.evaluation.scoring import build_predictions
-from pal.evaluation.statistics import compare, group_samples, spreads, statistics_of
+from pal.evaluation.statistics import Spread, compare, group_samples, spreads, statistics_of
 from pal.evaluation.systems import TABLE_3, System, printed_row
 from pal.generation import load_samples
 from pal.metrics import METRICS, Embedder, Report, compute_metrics, find_metric
+from pal.metrics.base import VOCAB_SIZE
 from pal.metrics.vectors import StoredEmbedder
 from pal.records import (
     file_fingerprint,
@@ -41,7 +42,7 @@ NOTES = (
     "dialogues (for Distinct and EAD halves of them, without replacement), the trained models "
     "taken as they are.",
     "Tests: paired permutation by dialogue, two-sided; p adjusted by Holm's method over all "
-    "comparisons of this page.",
+    "comparisons in the metrics of Table 3, and apart from them over all others.",
 )
 
 
@@ -63,26 +64,37 @@ def write_results(
     everything = [Run(name, None, Path(path)) for name, path in outside.items()]
     everything = [*runs, *everything]
     files = [path for run in everything for path in (run.predictions, run.losses) if path]
+    metrics = [find_metric(name) for name in settings.metrics.names or METRICS]
+    embedder = None
+    if settings.metrics.embedder and any(metric.name == "similarity" for metric in metrics):
+        embedder = StoredEmbedder(settings.metrics.embedder, root / "vectors.sqlite")
     identity = fingerprint(
         [
-            settings.model_dump(include={"metrics", "statistics", "report"}),
+            settings.model_dump(include={"metrics", "statistics", "report", "tracking", "split",
+                                         "limit"}),
+            settings.data.model_dump(include={"split", "split_seed"}),
+            source_fingerprint(settings.require("input")[0]), settings.decoding.samples,
+            settings.reproduce.checkpoint, embedder and embedder.model,
             [file_fingerprint(path) for path in files],
             [[run.system, run.seed] for run in everything],
             [asdict(system) for system in systems.values()],
             [file_fingerprint(Path(path)) for path in settings.report.include],
-            [[metric.name, metric.version] for metric in METRICS.values()], __version__,
+            [[metric.name, metric.version] for metric in metrics], __version__,
         ]
     )  # fmt: skip
     results, table, page = root / "results.json", root / "table.md", root / "report.html"
-    finished = all(path.exists() for path in (results, table, page))
+    finished = all(path.exists() for path in (results, table, page, root / "analysis.json"))
     if finished and read_json(results)["run"]["identity"] == identity:
         logger.info("%s is up to date", results)
         return table.read_text(encoding="utf-8").rstrip()
 
     with output_lock(results):
+        results.unlink(missing_ok=True)  # written last: what lies there is whole or not there
         samples = load_samples(settings)
         records = {str(run.predictions): _records(run, samples) for run in everything}
-        reports = score_runs(settings, everything, records, _embedder(settings, root))
+        sizes = [read_json(run.losses)["vocab_size"] for run in everything if run.losses]
+        vocab_size = sizes[0] if sizes else VOCAB_SIZE  # of EAD, the same in the whole table
+        reports = score_runs(settings, everything, records, embedder, vocab_size)
         groups = group_samples([sample.id for sample in samples])
         logger.info("intervals and tests over %d dialogues", groups.max() + 1)
         by_system: dict[str, list[tuple[Run, Report]]] = {}
@@ -94,14 +106,19 @@ def write_results(
         }
         options = settings.statistics.model_dump()
         spread, draws = spreads(statistics, **options)
-        tests = compare(statistics, draws, **options)
+        tests = compare(statistics, draws, primary=TABLE_3, **options)
+        for name, several in by_system.items():  # plug-ins that give the corpus value alone
+            for key in several[0][1].values.keys() - spread[name].keys():
+                values = [report.values[key] for _, report in several if key in report.values]
+                sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                spread[name][key] = Spread(float(np.mean(values)), sd, None, None)
         keys = _order({key for table in spread.values() for key in table})
         first = {key: report.meta[key] for report in reversed(reports) for key in report.meta}
         labels = {name: systems[name].label if name in systems else name for name in by_system}
         document: dict[str, Any] = {
             "kind": "results",
             "format": 1,
-            "title": f"{len(labels)} systems, {len(settings.reproduce.seeds)} seeds",
+            "title": _title(labels, settings.reproduce.seeds if systems else ()),
             "samples": len(samples),
             "dialogues": int(groups.max()) + 1,
             "confidence": settings.statistics.confidence,
@@ -112,16 +129,21 @@ def write_results(
             "run": describe_run(settings, "reproduce", identity),
         }
         for name, several in by_system.items():
-            authors = [_authors_values(settings, run, records, report) for run, report in several]
+            authors = [
+                _authors_values(settings, records[str(run.predictions)], report, vocab_size)
+                for run, report in several
+            ]
             document["systems"][name] = {
                 "label": labels[name],
                 "note": systems[name].note if name in systems else f"responses from {name}",
                 "printed": printed_row(name),
                 "summary": {key: asdict(spread[name][key]) for key in keys if key in spread[name]},
                 "authors": {
-                    key: float(np.mean([values[key] for values in authors])) for key in authors[0]
+                    key: float(np.mean([values[key] for values in authors]))
+                    for key in authors[0]
+                    if all(key in values for values in authors)
                 },
-                "missing": several[0][1].missing,
+                "missing": {k: v for _, report in several for k, v in report.missing.items()},
                 "runs": [_describe(run, report) for run, report in several],
             }
         first_records = {
@@ -129,12 +151,13 @@ def write_results(
         }
         dialogues = _dialogues(settings)
         parts = [document]
-        embedder = _embedder(settings, root)
+        confidence = settings.statistics.confidence
         analysis = {
             "kind": "analysis",
             "format": 1,
             "title": "Test dialogues and responses of the first seed",
-            "similarity": embedder and analyze_similarity(dialogues, embedder, embedder.name),
+            "similarity": embedder
+            and analyze_similarity(dialogues, embedder, embedder.name, confidence=confidence),
             "strategies": analyze_strategies(first_records, labels=labels, embedder=embedder),
             "personas": analyze_personas(dialogues),
             "run": document["run"],
@@ -145,14 +168,16 @@ def write_results(
             cases = build_cases(samples, first_records, labels, settings.report.cases)
             write_json(root / "cases.json", cases)
             parts.append(cases)
+        else:
+            (root / "cases.json").unlink(missing_ok=True)
         parts += [read_json(path) for path in settings.report.include]
-        for run, report in zip(everything, reports, strict=True):
-            seed = "" if run.seed is None else f"-seed{run.seed}"
-            track(settings, run.system + seed, report.values, records[str(run.predictions)])
         text = markdown_results(document)
         write_page(page, parts, title=document["title"])
         write_text(table, text + "\n")
         write_json(results, document)
+    for run, report in zip(everything, reports, strict=True):
+        seed = "" if run.seed is None else f"-seed{run.seed}"
+        track(settings, run.system + seed, report.values, records[str(run.predictions)])
     logger.info("written: %s, %s, %s", results, table, page)
     return text
 
@@ -162,6 +187,7 @@ def score_runs(
     runs: Sequence[Run],
     records: Mapping[str, list[dict[str, Any]]],
     embedder: Embedder | None,
+    vocab_size: int,
 ) -> list[Report]:
     """Return the scores of every run; each distinct text is embedded once.
 
@@ -170,12 +196,13 @@ def score_runs(
         runs: the runs.
         records: predictions by file name.
         embedder: sentence encoder of cos_sim.
+        vocab_size: V of EAD for runs without a model.
     """
     from tqdm.auto import tqdm
 
     reports = []
     for run in tqdm(runs, desc="score", unit="run", dynamic_ncols=True):
-        losses = read_json(run.losses) if run.losses else {}
+        losses = read_json(run.losses) if run.losses else {"vocab_size": vocab_size}
         predictions = build_predictions(records[str(run.predictions)], losses, embedder)
         reports.append(
             compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
@@ -249,10 +276,17 @@ def markdown_results(document: Mapping[str, Any]) -> str:
         for a, b in pairs:
             cells = [_difference(by.get((a, b, key))) for key in keys]
             lines.append(f"| {labels[a]} − {labels[b]} | {' | '.join(cells)} |")
-    missing = {k: r for s in document["systems"].values() for k, r in s["missing"].items()}
+    missing = [
+        f"Left out: {key} of {system['label']} ({why})."
+        for system in document["systems"].values() for key, why in system["missing"].items()
+        if key in document["metrics"]
+    ]  # fmt: skip
+    nowhere = {k: r for s in document["systems"].values() for k, r in s["missing"].items()
+               if k not in document["metrics"]}  # fmt: skip
+    missing += [f"Left out: {key} ({why})." for key, why in nowhere.items()]
     notes = [f"{document['samples']} samples of {document['dialogues']} dialogues."]
     notes += document["notes"]
-    notes += [f"Left out: {key} ({why})." for key, why in missing.items()]
+    notes += missing
     return "\n".join([*lines, "", *notes])
 
 
@@ -290,8 +324,17 @@ def _records(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     return found
 
 
+def _title(labels: Mapping[str, str], seeds: Sequence[int]) -> str:
+    def count(number: int, what: str) -> str:
+        return f"{number} {what}{'' if number == 1 else 's'}"
+
+    return ", ".join(
+        [count(len(labels), "system"), *([count(len(seeds), "seed")] if seeds else [])]
+    )
+
+
 def _authors_values(
-    settings: Settings, run: Run, records: Mapping[str, list[dict[str, Any]]], report: Report
+    settings: Settings, records: list[dict[str, Any]], report: Report, vocab_size: int
 ) -> dict[str, float]:
     """What the authors' scripts compute, for the keys where that can differ."""
     if settings.metrics.variant == "authors":
@@ -301,7 +344,7 @@ def _authors_values(
     keys = [key for key in keys if key in report.values]
     if not keys:
         return {}
-    predictions = build_predictions(records[str(run.predictions)], {})
+    predictions = build_predictions(records, {"vocab_size": vocab_size})
     return compute_metrics(predictions, keys, "authors").values
 
 
@@ -323,11 +366,6 @@ def _describe(run: Run, report: Report) -> dict[str, Any]:
         "predictions": str(run.predictions),
         "curve": curve,
     }
-
-
-def _embedder(settings: Settings, root: Path) -> StoredEmbedder | None:
-    name = settings.metrics.embedder
-    return StoredEmbedder(name, root / "vectors.sqlite") if name else None
 
 
 def _dialogues(settings: Settings) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from pal.records import file_fingerprint, write_json, write_text
 from pal.runs import identity_of, write_run
 from pal.settings import Settings
 from pal.strategies import STRATEGIES, strategy_id
+from pal.tracking import track
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def score(settings: Settings) -> str:
             write_text(output.with_suffix(".md"), table + "\n")
             write_json(output, report.as_dict())
         logger.info("scores written to %s", output)
+    track(settings, Path(settings.predictions or settings.model or "").stem, report.values, records)
     return table
 
 

@@ -6,7 +6,9 @@ dialogues; the trained models are taken as they are, and the spread over trainin
 apart, by the standard deviation over a system's runs.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from pal.metrics import Pooled, Report, Types, mean_of
+
+logger = logging.getLogger(__name__)
 
 Statistic = Pooled | Types
 BATCH = 1000  # resamples evaluated at once
@@ -48,15 +52,15 @@ class Comparison:
         low: lower end of the paired interval of the difference.
         high: its upper end.
         p: two-sided, of the paired permutation test.
-        p_holm: adjusted for all comparisons made together (Holm 1979).
+        p_holm: adjusted for all comparisons of its family (Holm 1979).
     """
 
     metric: str
     a: str
     b: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     p_holm: float
 
@@ -100,7 +104,7 @@ def spreads(
     when a group is drawn twice: on ESConv's responses the bootstrap makes the standard error of
     Distinct-2 twice and of Distinct-3 four times too large. So :class:`Types` are drawn without
     replacement, half of the groups each time, about the value of all; that has the right standard
-    error (for a mean exactly the bootstrap's).
+    error (for a mean the bootstrap's, but for n / (n − 1)).
 
     Args:
         runs: for each system, the statistics of each of its runs.
@@ -134,9 +138,10 @@ def spreads(
             values = [float(run[key].value()) for run in several]
             mean, low, high = float(np.mean(values)), None, None
             if halves is not None and key not in draws[name]:
-                half = _mean_over(several, key, halves)
+                with np.errstate(invalid="ignore", divide="ignore"):  # a half without any item
+                    half = _mean_over(several, key, halves)
                 scale = np.sqrt((size // 2) / (size - size // 2))  # 1 for even sizes
-                draws[name][key] = mean + scale * (half - half.mean())
+                draws[name][key] = mean + scale * (half - np.nanmean(half))
             if key in draws[name]:
                 low, high = _ends(draws[name][key], confidence)
             sd = float(np.std(values, ddof=1)) if len(several) > 1 else None
@@ -151,12 +156,14 @@ def compare(
     confidence: float,
     resamples: int,
     seed: int,
+    primary: Collection[str] = (),
 ) -> list[Comparison]:
     """Compare every two systems in every metric they share.
 
     The test swaps the two systems' responses to randomly chosen dialogues, in all runs at once
     (``scipy.stats.permutation_test``): if they were equally good, swapping would change nothing.
-    A system of one run meets each run of the other. Holm's adjustment is over everything returned.
+    A system of one run meets each run of the other. Holm's adjustment is over the comparisons of
+    ``primary`` keys, and apart from them over all others.
 
     Args:
         runs: as for :func:`spreads`.
@@ -164,14 +171,15 @@ def compare(
         confidence: of the intervals of the differences.
         resamples: permutations at most; all of them where there are fewer.
         seed: of the permutations.
+        primary: keys of the first family; all when empty.
     """
     from scipy import stats
     from tqdm.auto import tqdm
 
-    found: list[tuple[str, str, str, float, float, float, float]] = []
+    found: list[tuple[str, str, str, float, float | None, float | None, float]] = []
     pairs = list(combinations(runs, 2))
     for a, b in tqdm(pairs, desc="compare systems", unit="pair", disable=None, leave=False):
-        several = max(len(runs[a]), len(runs[b]))
+        several = math.lcm(len(runs[a]), len(runs[b]))
         size = _size(runs[a][0])
         keys = [key for key in draws[a] if key in draws[b]]
         if not keys:
@@ -198,8 +206,17 @@ def compare(
             found.append(
                 (key, a, b, float(test.statistic[row]), low, high, float(test.pvalue[row]))
             )
-    adjusted = holm([entry[-1] for entry in found])
-    return [Comparison(*entry, p_holm=p) for entry, p in zip(found, adjusted, strict=True)]
+    adjusted: dict[int, float] = {}
+    for family in (True, False):
+        members = [i for i, entry in enumerate(found) if (entry[0] in primary) == family]
+        adjusted |= dict(zip(members, holm([found[i][-1] for i in members]), strict=True))
+        if 2 * len(members) >= 0.05 * (resamples + 1):
+            logger.warning(
+                "%d comparisons with %d permutations: no adjusted p can fall below 0.05; give "
+                "statistics.resamples=%d",
+                len(members), resamples, 80 * len(members),
+            )  # fmt: skip
+    return [Comparison(*entry, p_holm=adjusted[i]) for i, entry in enumerate(found)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -265,6 +282,8 @@ def _joined(
     return found
 
 
-def _ends(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+def _ends(drawn: np.ndarray, confidence: float) -> tuple[float | None, float | None]:
+    if np.isnan(drawn).all():
+        return None, None
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

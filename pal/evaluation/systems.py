@@ -25,6 +25,10 @@ PRINTED: dict[str, tuple[float, ...]] = {
 }
 
 
+# Sections that may differ between systems; data, metrics and seeds are the benchmark's.
+OWN = ("architecture", "training", "decoding", "early_stopping_patience")
+
+
 @dataclass(frozen=True)
 class System:
     """One row of the table.
@@ -97,8 +101,10 @@ def choose_systems(chosen: ReproduceSettings) -> dict[str, System]:
     """
     from pal.config import merge
 
-    mistakes = []
+    mistakes: list[str] = []
     found: dict[str, System] = {}
+    if not chosen.systems and not chosen.outside:
+        mistakes.append("reproduce.systems is empty, and reproduce.outside too")
     unused = set(chosen.overrides) - set(chosen.systems)
     if unused:
         mistakes.append(f"reproduce.overrides: {sorted(unused)[0]!r} is not in reproduce.systems")
@@ -106,6 +112,12 @@ def choose_systems(chosen: ReproduceSettings) -> dict[str, System]:
         changes = dict(chosen.overrides.get(name, {}))
         base = str(changes.pop("base", name))
         label = changes.pop("label", None)
+        mistakes += [
+            f"reproduce.overrides.{name}: {key!r} is the same for all systems{suggest(key, OWN)} "
+            f"(allowed: base, label, {', '.join(OWN)})"
+            for key in changes
+            if key not in OWN
+        ]
         if base not in SYSTEMS:
             mistakes.append(
                 f"reproduce.systems: unknown system {base!r}{suggest(base, SYSTEMS)} "

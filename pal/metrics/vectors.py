@@ -36,6 +36,8 @@ class StoredEmbedder:
         Raises:
             OutputError: the file cannot be read or written.
         """
+        if not texts:
+            return np.zeros((0, 0), dtype=np.float32)
         keys = [self._key(text) for text in texts]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
