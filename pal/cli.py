@@ -211,11 +211,10 @@ def _set_up() -> None:
     # job on two processes equals the same job on one.
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     logger = logging.getLogger("pal")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
+        logger.removeHandler(handler)  # it holds the stream of an earlier call
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 

@@ -52,6 +52,13 @@ def test_overrides_win_over_file_and_task_block():
     assert load_settings("small").architecture.from_scratch.get("model_type") is None
 
 
+def test_a_block_of_overrides_is_for_its_task_alone():
+    given = ["persona_extractor.data.train=x.csv", "data.train=y"]
+    assert load_settings("small", given).data.train == "y"
+    settings = load_settings("small", [*given, "task=persona_extractor"])
+    assert settings.data.train == "x.csv"
+
+
 def test_a_block_can_be_put_to_null():
     settings = load_settings("small", ["architecture.from_scratch=null"])
     assert settings.architecture.from_scratch is None

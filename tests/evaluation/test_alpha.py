@@ -7,6 +7,7 @@ import pytest
 from pal.errors import ConfigError
 from pal.evaluation.alpha import most_balanced, objective_directions, pareto_front
 from pal.generation import Responder
+from pal.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV, command, start
 
 UP = {"a": "higher", "b": "higher"}
@@ -30,12 +31,14 @@ def tuned(response_model, tmp_path_factory):
 def test_trials_front_and_choice(tuned):
     document = json.loads(tuned.read_text())
     assert len(document["trials"]) == 12
-    assert document["trials"][0]["alpha"] == [0.0] * 8  # begins with α = 0
-    assert document["trials"][0]["values"] == document["baselines"][0]["values"]
+    assert document["trials"][0]["values"] == document["baselines"][0]["values"]  # begins with 0
+    for trial in document["trials"]:  # of strategies that no sample has the model's own α stays
+        for name, alpha, own in zip(STRATEGIES, trial["alpha"], PAPER_ALPHA, strict=True):
+            assert name in document["tried"] or alpha == own
     front = [trial for trial in document["trials"] if trial["front"]]
     assert document["chosen"]["alpha"] in [trial["alpha"] for trial in front]
-    assert {alpha for trial in document["trials"][1:] for alpha in trial["alpha"]} <= {
-        0.0, 0.5, 1.0, 1.5}  # fmt: skip
+    found = {a for t in document["trials"] for a in zip(STRATEGIES, t["alpha"], strict=True)}
+    assert {a for name, a in found if name in document["tried"]} <= {0.0, 0.5, 1.0, 1.5}
     names = {path.name for path in tuned.parent.iterdir()}
     assert names == {"alpha.json", "alpha.yaml", "alpha.json.run.json"}
 
@@ -55,8 +58,6 @@ def test_generate_takes_the_yaml_and_gives_the_values_found(
     for key, value in chosen["values"].items():
         assert found[key]["value"] == pytest.approx(value, abs=1e-9)
     by_strategy = {row["strategy"]: row["alpha"] for row in map(json.loads, responses.open())}
-    from pal.strategies import STRATEGIES
-
     for strategy, alpha in by_strategy.items():
         assert chosen["alpha"][STRATEGIES.index(strategy)] == alpha
 
@@ -95,6 +96,33 @@ def test_killed_and_run_again_gives_the_same(response_model, tuned, tmp_path):
     assert command(*tune(response_model, output)) == 0
     ours, theirs = (json.loads(path.read_text()) for path in (output, tuned))
     assert ours["trials"] == theirs["trials"]
+
+
+def test_another_search_goes_on_with_the_responses_of_an_interrupted_one(
+    response_model, tmp_path, monkeypatch
+):
+    output, asked = tmp_path / "a.json", []
+    original = Responder.__call__
+
+    def stop(self, samples, states, **options):
+        asked.extend((sample.id, options.get("alpha")) for sample in samples)
+        if len(asked) > 60:
+            raise KeyboardInterrupt
+        return original(self, samples, states, **options)
+
+    monkeypatch.setattr(Responder, "__call__", stop)
+    assert command(*tune(response_model, output)) == 130
+    monkeypatch.setattr(Responder, "__call__", original)
+    other = ["tune_alpha.trials=5", "tune_alpha.sampler=cmaes"]
+    assert command(*tune(response_model, output, *other)) == 0
+
+
+def test_a_users_yaml_is_not_overwritten(response_model, tmp_path, capsys):
+    mine = tmp_path / "a.yaml"
+    mine.write_text("seed: 3\n")
+    assert command(*tune(response_model, tmp_path / "a.json")) == 2
+    assert "is not ours" in capsys.readouterr().err
+    assert mine.read_text() == "seed: 3\n"
 
 
 def test_mistakes(response_model, tmp_path, capsys):

@@ -4,9 +4,11 @@ import time
 
 import pytest
 
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
 from pal.errors import ConfigError
 from pal.evaluation.reproduce import choose_checkpoint
-from tests.jobs import TINY_RESPONSE, command, start
+from tests.jobs import ESCONV, TINY_RESPONSE, command, start
 
 TINY = [
     "--config", "reproduce_sample", *TINY_RESPONSE, "data.max_train_samples=48",
@@ -134,12 +136,81 @@ def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
         (["training.save_total_limit=1"], "the benchmark chooses among all epochs"),
         (["reproduce.checkpoint=best"], "reproduce.checkpoint: "),
         (["reproduce.overrides={pal: {architectur: {}}}"], "did you mean 'architecture'"),
+        (["reproduce.seeds=[1, 1]"], "should hold each value once"),
+        (["reproduce.systems=[../pal]"], "reproduce.systems.0"),
+        (["reproduce.checkpoint=9"], "joint trains 2 epochs"),
+        (["metrics.names=[bleuu]"], "did you mean 'bleu'"),
+        (["decoding.strategy=golden"], "unknown strategy 'golden'"),
+        (["report.include=[none.json]"], "none.json: no such file"),
+        (["reproduce.outside={misc: none.json}"], "none.json: no such file"),
+        (["data.validation=bundled:esconv"], "annotate data.validation and input first"),
+        (
+            [
+                "reproduce.extractor=null",
+                "data.validation=bundled:esconv/validation.jsonl",
+                "data.train=bundled:esconv/train.jsonl",
+            ],
+            "leaves no test dialogues",
+        ),
+        (["persona_extractor.data.train=bundled:esconv"], "give the persona conversations"),
     ],
 )
 def test_mistakes_are_told_before_any_work(more, message, tmp_path, capsys):
     assert command(*benchmark(tmp_path / "run", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_equal_responses_get_equal_values_wherever_they_come_from(done, tmp_path):
+    results = json.loads((done / "results.json").read_text())
+    path = results["systems"]["joint"]["runs"][0]["predictions"]
+    only = ["reproduce.systems=[joint]", "reproduce.seeds=[13]"]
+    assert command(*benchmark(done, *only, f"reproduce.outside={{same: {path}}}")) == 0
+    results = json.loads((done / "results.json").read_text())
+    ours, theirs = (results["systems"][name] for name in ("joint", "same"))
+    for key in ("ead_1", "ead_2", "distinct_2", "bleu_2"):
+        assert ours["summary"][key] == theirs["summary"][key]
+    assert ours["authors"] == theirs["authors"]
+    assert {test["difference"] for test in results["tests"]} == {0.0}
+    assert command(*benchmark(done)) == 0
+
+
+def test_other_dialogues_make_other_results(done, tmp_path):
+    """Also when all that is scored comes from elsewhere."""
+    dialogues = tmp_path / "test.jsonl"
+    dialogues.write_text((ESCONV / "test.jsonl").read_text())
+    count = len(build_samples(load_split(str(dialogues), None), "evaluation"))
+    lines = tmp_path / "responses.txt"
+    lines.write_text("i hear you .\n" * count)
+    outside = ["--config", "reproduce_sample", "reproduce.systems=[]", "reproduce.extractor=null",
+               f"reproduce.outside={{theirs: {lines}}}", f"input={dialogues}", "report.cases=0",
+               "statistics.resamples=200", f"output_dir={tmp_path / 'run'}"]  # fmt: skip
+
+    def f1():
+        assert command("reproduce", *outside) == 0
+        results = json.loads((tmp_path / "run/results.json").read_text())
+        return results["systems"]["theirs"]["summary"]["f1"]["mean"]
+
+    before = f1()
+    dialogues.write_text(dialogues.read_text().replace("you", "thou"))
+    assert f1() < before
+    assert not (tmp_path / "run/cases.json").exists()
+
+
+def test_a_table_cut_short_is_not_taken_for_another(done, monkeypatch):
+    """Interrupted between page and results: what lies there is made anew."""
+    import pal.evaluation.results as results
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    before = (done / "table.md").read_text()
+    monkeypatch.setattr(results, "markdown_results", stop)
+    assert command(*benchmark(done, "metrics.names=[bleu]")) == 130
+    monkeypatch.undo()
+    assert not (done / "results.json").exists()
+    assert command(*benchmark(done)) == 0
+    assert (done / "table.md").read_text() == before
 
 
 def test_choice_of_the_checkpoint(tmp_path):
@@ -176,6 +247,6 @@ def test_tracking_writes_numbers_and_texts_only_when_asked(done, tmp_path, monke
     assert command(*benchmark(done, *track)) == 0
     assert b"bleu_2" in logged()
     assert text.encode() not in logged()
-    assert command(*benchmark(done, *track, "tracking.texts=true", "statistics.resamples=201")) == 0
+    assert command(*benchmark(done, *track, "tracking.texts=true")) == 0
     assert text.encode() in logged()
     assert command(*benchmark(done)) == 0

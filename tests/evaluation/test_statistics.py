@@ -146,6 +146,33 @@ def test_holm():
     assert holm([]) == []
 
 
+def test_a_half_without_any_item_spoils_no_interval():
+    """One dialogue of three holds all n-grams, so some halves hold none."""
+    texts = ["ok ok ok", "", ""]
+    report = compute_metrics(Predictions(responses=texts), ["distinct"])
+    runs = {name: [statistics_of(report, np.arange(3))] for name in "ab"}
+    table, draws = spreads(runs, **OPTIONS)
+    assert math.isfinite(table["a"]["distinct_2"].low)
+    for found in compare(runs, draws, **OPTIONS):
+        assert (found.difference, found.p) == (0, 1)
+
+
+def test_runs_of_different_number_meet_each_other_as_often():
+    runs = {"a": means(*(np.full(4, v) for v in (0.0, 0.0, 3.0))),
+            "b": means(*(np.full(4, v) for v in (0.0, 5.0)))}  # fmt: skip
+    (found,) = compare(runs, spreads(runs, **OPTIONS)[1], **OPTIONS)
+    assert found.difference == pytest.approx(1 - 2.5)
+
+
+def test_families_of_comparisons_are_adjusted_apart():
+    rng = np.random.default_rng(0)
+    runs = {name: [{key: mean_of(rng.normal(0, 1, 30)) for key in "xyz"}] for name in "ab"}
+    found = compare(runs, spreads(runs, **OPTIONS)[1], primary=["x"], **OPTIONS)
+    by = {comparison.metric: comparison for comparison in found}
+    assert by["x"].p_holm == by["x"].p
+    assert [by[k].p_holm for k in "yz"] == holm([by[k].p for k in "yz"])
+
+
 def test_holm_reaches_over_all_metrics_and_pairs():
     rng = np.random.default_rng(0)
     runs = {name: means(rng.normal(0, 1, 30)) for name in "abc"}

@@ -54,6 +54,8 @@ def test_systems_of_ones_own():
         ({"systems": ["pal", "pal"]}, "'pal' is named twice"),
         ({"systems": ["pal"], "outside": {"pal": "x"}}, "'pal' is named twice"),
         ({"systems": ["pal"], "overrides": {"joint": {}}}, "'joint' is not in reproduce.systems"),
+        ({"systems": ["pal"], "overrides": {"pal": {"seed": 1}}}, "'seed' is the same for all"),
+        ({"systems": []}, "reproduce.systems is empty"),
     ],
 )
 def test_mistakes(chosen, message):
