@@ -6,7 +6,7 @@ is made from the whole input; so a resumed or sharded run writes the same bytes 
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from pal.data.samples import Sample, build_samples
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
+from pal.decoding.noise import sample_keys
 from pal.errors import CheckpointError, ConfigError, DataError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import load_response_model, model_fingerprint
+from pal.modeling.engine import Engine, Request
 from pal.modeling.pal import EncodedInputs
 from pal.records import fingerprint, write_jsonl
 from pal.runs import identity_of, write_run
@@ -29,6 +31,8 @@ from pal.settings import DecodingSettings, Settings
 from pal.strategies import STRATEGIES, strategy_id
 
 logger = logging.getLogger(__name__)
+
+REFILLS = 4  # how often a batch fills the rows decoded at once
 
 
 def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, Any]:
@@ -131,6 +135,28 @@ class Responder:
         batch = self.collator(encoded)
         return self.model.encode(**{name: x.to(self.model.device) for name, x in batch.items()})
 
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        encoded: Sequence[dict[str, list[int]]],
+        *,
+        rows: int,
+        tokens: int,
+    ) -> list[dict[str, Any]]:
+        """Return one record a sample, encoding as rows get free; for :meth:`__call__`'s records.
+
+        Args:
+            samples: any number of them.
+            encoded: their encoder inputs, from :meth:`encode`.
+            rows: samples decoded at once, at most.
+            tokens: encoder positions held at once, at most.
+        """
+        lengths = [input_length(inputs) for inputs in encoded]
+        return self._run(
+            samples, lengths, lambda chosen: self.encode_states([encoded[i] for i in chosen]),
+            rows=max(1, min(rows, tokens // max(lengths))),
+        )  # fmt: skip
+
     def __call__(
         self,
         samples: Sequence[Sample],
@@ -149,6 +175,23 @@ class Responder:
             alpha: contrast weight for all, in place of the settings'.
             words: False predicts the strategies alone; the responses are then one token long.
         """
+        length = max(states.states.shape[1], states.dialogue_states.shape[1])
+        return self._run(
+            samples, [length] * len(samples), states.rows, rows=len(samples),
+            strategies=strategies, alpha=alpha, words=words,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        samples: Sequence[Sample],
+        lengths: Sequence[int],
+        encode: Callable[[Sequence[int]], EncodedInputs],
+        *,
+        rows: int,
+        strategies: Sequence[int] | None = None,
+        alpha: float | None = None,
+        words: bool = True,
+    ) -> list[dict[str, Any]]:
         if strategies is None and self.given is not None:
             strategies = [self.given] * len(samples)
         elif strategies is None and self.decoding.strategy == "gold":
@@ -157,11 +200,39 @@ class Responder:
         if not words:
             options = copy.deepcopy(options)
             options.min_new_tokens, options.max_new_tokens = 0, 1
+        given_alpha = self.decoding.alpha if alpha is None else alpha
+        choice: Any = "sample" if self.decoding.strategy == "sample" else "argmax"
+        if self.options.num_beams == 1:
+            config = self.model.config
+            table = config.alpha if given_alpha is None else given_alpha
+            strategy_alpha = self.decoding.strategy_alpha
+            if strategy_alpha is None:
+                strategy_alpha = config.strategy_alpha
+            fused = self.model.fusion is not None
+            engine = Engine(
+                self.model,
+                options,
+                alpha=[float(a) * fused for a in np.broadcast_to(table, len(STRATEGIES))],
+                strategy_alpha=strategy_alpha * fused,
+                strategy_choice=choice,
+                rows=rows,
+            )
+            keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
+            requests = [
+                Request(key, None if strategies is None else strategies[index])
+                for index, key in enumerate(keys)
+            ]
+            return [
+                self._record(
+                    sample, answer.tokens, answer.strategy, answer.strategy_probs, answer.alpha
+                )
+                for sample, answer in zip(samples, engine(requests, lengths, encode), strict=True)
+            ]
         output = self.model.generate(
-            encoded=states,
+            encoded=encode(range(len(samples))),
             strategy_ids=strategies,
-            strategy_choice="sample" if self.decoding.strategy == "sample" else "argmax",
-            alpha=self.decoding.alpha if alpha is None else alpha,
+            strategy_choice=choice,
+            alpha=given_alpha,
             strategy_alpha=self.decoding.strategy_alpha,
             seed=self.seed,
             sample_ids=[sample.id for sample in samples],
@@ -200,6 +271,11 @@ class Responder:
         }
 
 
+def input_length(inputs: Mapping[str, Sequence[int]]) -> int:
+    """Return the encoder positions that decoding holds for a sample: its longer input's."""
+    return max(len(inputs["input_ids"]), len(inputs.get("persona_input_ids", ())))
+
+
 def _gold(sample: Sample) -> int:
     if sample.strategy is None:
         raise DataError(f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there")
@@ -230,14 +306,23 @@ def generate(settings: Settings) -> Path:
     if is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
         return output
-    lengths = [len(e["input_ids"]) + len(e.get("persona_input_ids", ())) for e in encoded]
-    batches = plan_batches(lengths, max_tokens=settings.batch_tokens, max_rows=settings.batch_rows)
+    # Long ones together. A batch is several times what is decoded at once: within it a sample that
+    # ends makes room for the next.
+    lengths = [input_length(inputs) for inputs in encoded]
+    beams = settings.decoding.num_beams
+    refills = REFILLS if beams == 1 else 1
+    batches = plan_batches(
+        lengths,
+        max_tokens=settings.batch_tokens * refills,
+        max_rows=settings.batch_rows * refills,
+    )
     with claimed(output) as state, torch.inference_mode():
         model.to(state.device)
         results = run_batches(
             batches,
-            lambda batch: responder(
-                [samples[i] for i in batch], responder.encode_states([encoded[i] for i in batch])
+            lambda batch: responder.answer(
+                [samples[i] for i in batch], [encoded[i] for i in batch],
+                rows=settings.batch_rows, tokens=settings.batch_tokens,
             ),
             output=output, identity=identity, state=state, description="generate",
             overwrite=settings.overwrite,

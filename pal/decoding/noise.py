@@ -36,12 +36,14 @@ def sample_keys(
     return torch.tensor(keys, dtype=torch.int64, device=device)
 
 
-def keyed_gumbel(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
-    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B] at one step; float32.
+def keyed_gumbel(keys: Tensor, step: int | Tensor, tokens: Tensor) -> Tensor:
+    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B]; float32.
+
+    ``step`` is one for all rows, or [B].
 
     23 bits make a uniform number that float32 holds exactly and that is never 0 or 1.
     """
-    state = _mix(keys + torch.full_like(keys, step + 1) * _GOLDEN)[:, None]
+    state = _mix(keys + (torch.zeros_like(keys) + step + 1) * _GOLDEN)[:, None]
     bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 41) & ((1 << 23) - 1)
     uniform = (bits.to(torch.float32) + 0.5) / (1 << 23)
     return -torch.log(-torch.log(uniform))

@@ -58,6 +58,13 @@ class EncodedInputs(NamedTuple):
         """Whether a persona went into ``states``."""
         return self.states is not self.dialogue_states
 
+    def rows(self, index: Sequence[int]) -> "EncodedInputs":
+        """Return some of the rows."""
+        states, mask = self.states[index], self.mask[index]
+        if not self.is_fused:
+            return EncodedInputs(states, mask, states, mask)
+        return EncodedInputs(states, mask, self.dialogue_states[index], self.dialogue_mask[index])
+
 
 @dataclass
 class PalGenerateOutput(ModelOutput):

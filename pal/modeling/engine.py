@@ -1,0 +1,387 @@
+"""Decoding of many rows at once: a row that ends leaves, and a waiting one takes its place.
+
+It gives what ``PalForConditionalGeneration.generate`` gives (to rounding), faster:
+
+- a row has a second branch only where its α is not zero; both run in one pass of the decoder;
+- keys and values of the encoder states are computed once, the decoder's own written in place;
+- the output projection is linear, so the contrast (PAL paper, equation 6) is made of the two hidden
+  states before it: one projection a row, not two;
+- temperature, top-p and the draw see the top-k tokens alone, not the vocabulary;
+- the host learns the drawn tokens once a step and nothing else.
+
+Shapes: n active branches, B active rows, d model width, H heads, T decoder positions, L encoder
+positions, V vocabulary, k tokens that can be drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import GenerationConfig
+
+from pal.decoding.noise import keyed_gumbel
+from pal.modeling.pal import EncodedInputs
+
+MAIN, PLAIN = 0, 1
+
+# Encoder positions of one call: on a CPU enough for full speed, on a GPU as many as pay.
+ENCODE_TOKENS = (4096, 65536)
+
+
+@dataclass
+class Request:
+    """A row to answer.
+
+    Attributes:
+        key: of its noise, from :func:`pal.decoding.noise.sample_keys`.
+        strategy: given strategy, 0 to 7; predicted when None.
+    """
+
+    key: int
+    strategy: int | None = None
+
+
+@dataclass
+class Answer:
+    """What a row became.
+
+    Attributes:
+        strategy: 0 to 7.
+        strategy_probs: the model's distribution, 8 of them.
+        alpha: contrast weight it was decoded with.
+        tokens: of the response, its end token included where it came.
+    """
+
+    strategy: int
+    strategy_probs: list[float]
+    alpha: float
+    tokens: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Branch:
+    """One active branch: which request's, main or plain, and how many encoder positions it has."""
+
+    request: int
+    kind: int
+    length: int
+
+
+class Engine:
+    """Answers requests with a model.
+
+    Args:
+        model: the response model, in evaluation mode.
+        options: ``do_sample``, ``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``,
+            ``min_new_tokens``, ``max_new_tokens``; no beams.
+        alpha: contrast weight of each strategy, [8].
+        strategy_alpha: contrast weight of the strategy step.
+        strategy_choice: how a strategy is predicted.
+        rows: rows decoded at once, at most.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        options: GenerationConfig,
+        *,
+        alpha: Sequence[float],
+        strategy_alpha: float,
+        strategy_choice: Literal["argmax", "sample"] = "argmax",
+        rows: int = 64,
+    ):
+        self.model, self.options = model, options
+        self.alpha, self.strategy_alpha = list(alpha), strategy_alpha
+        self.strategy_choice, self.rows = strategy_choice, rows
+        decoder = model.model.decoder
+        self.embed, self.embed_norm = decoder.embed_tokens, decoder.layernorm_embedding
+        self.positions = decoder.embed_positions.weight
+        self.layers = [_Layer(layer) for layer in decoder.layers]
+        self.heads = model.config.decoder_attention_heads
+        self.size = model.config.d_model // self.heads
+        self.projection = model.lm_head.weight
+        self.bias = model.final_logits_bias[0].clone()
+        self.bias[model.suppressed_tokens(options)] = -torch.inf
+        self.strategy_tokens = torch.tensor(
+            model.config.strategy_token_ids, device=self.projection.device
+        )
+        self.end = model.config.eos_token_id
+        self.encode_tokens = ENCODE_TOKENS[self.projection.device.type != "cpu"]
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        requests: Sequence[Request],
+        lengths: Sequence[int],
+        encode: Callable[[Sequence[int]], EncodedInputs],
+    ) -> list[Answer]:
+        """Return one answer a request.
+
+        Args:
+            requests: what to answer.
+            lengths: encoder positions of each request, the longer of dialogue and persona.
+            encode: returns the encoder states of some requests, given by their indices.
+        """
+        order = sorted(range(len(requests)), key=lambda index: (lengths[index], -index))
+        run = _Run(self, requests, order, encode, lengths)
+        while run.waiting or run.branches:
+            run.admit()
+            run.step()
+        return [run.answers[index] for index in range(len(requests))]
+
+
+class _Layer:
+    """A decoder layer's modules, with weights joined where one product does for several."""
+
+    def __init__(self, layer: Any):
+        own, cross = layer.self_attn, layer.encoder_attn
+        self.qkv = _joined(own.q_proj, own.k_proj, own.v_proj)
+        self.kv = _joined(cross.k_proj, cross.v_proj)
+        self.own_out, self.own_norm = own.out_proj, layer.self_attn_layer_norm
+        self.cross_q, self.cross_out = cross.q_proj, cross.out_proj
+        self.cross_norm = layer.encoder_attn_layer_norm
+        self.fc1, self.activation, self.fc2 = layer.fc1, layer.activation_fn, layer.fc2
+        self.norm = layer.final_layer_norm
+
+
+def _joined(*parts: Any) -> tuple[Tensor, Tensor]:
+    return torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+
+
+class _Run:
+    """The state of one call: memory of the active branches, which lie first in every tensor."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        order: list[int],
+        encode: Callable[[Sequence[int]], EncodedInputs],
+        lengths: Sequence[int],
+    ):
+        self.engine, self.requests, self.encode = engine, requests, encode
+        self.lengths, longest = lengths, max(lengths)
+        self.waiting = order  # the longest last, where they are taken from
+        self.answers: dict[int, Answer] = {}
+        self.branches: list[Branch] = []
+        self.sides = 2 if engine.model.fusion is not None else 1
+        size = self.sides * min(engine.rows, len(requests))
+        steps = engine.options.max_new_tokens + 2
+        like = engine.projection
+        layers, heads, width = len(engine.layers), engine.heads, engine.size
+        self.own = like.new_zeros(layers, 2, size, heads, steps, width)  # keys and values
+        self.cross = like.new_zeros(layers, 2, size, heads, longest, width)
+        self.cross_mask = like.new_full((size, 1, 1, longest), -torch.inf)  # added to scores
+        whole = {"dtype": torch.long, "device": like.device}
+        self.token = torch.zeros(size, **whole)
+        self.position = torch.zeros(size, **whole)
+        self.history = torch.zeros(size, steps, **whole)
+        self.keys = torch.zeros(size, **whole)
+        self.size, self.changed = size, True
+
+    def admit(self) -> None:
+        """Encode waiting requests, as many as there is room for, once there is room for some."""
+        engine = self.engine
+        room = (self.size - len(self.branches)) // self.sides
+        if not self.waiting or room < min(len(self.waiting), max(1, self.size // 8)):
+            return
+        group = [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
+        while group:  # of similar length each, so that little padding is computed
+            longest = self.lengths[group[0]]
+            size = max(1, engine.encode_tokens // longest)
+            self._place(group[:size])
+            group = group[size:]
+        self.changed = True
+
+    def _place(self, group: list[int]) -> None:
+        """Encode some requests and give them branches."""
+        engine = self.engine
+        encoded = self.encode(group)
+        sides = [(MAIN, encoded.states, encoded.mask)]
+        if encoded.is_fused and (engine.strategy_alpha or any(engine.alpha)):
+            sides.append((PLAIN, encoded.dialogue_states, encoded.dialogue_mask))
+        keys = torch.tensor([self.requests[i].key for i in group], device=self.keys.device)
+        for kind, states, mask in sides:
+            first, rows = len(self.branches), len(group)
+            length = mask.shape[1]
+            place = slice(first, first + rows)
+            for layer, cross in zip(engine.layers, self.cross, strict=True):
+                both = F.linear(states, *layer.kv).view(rows, length, 2, engine.heads, engine.size)
+                cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
+            self.cross_mask[place] = -torch.inf
+            self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
+            self.token[place] = engine.model.start_tokens(rows)[:, 0]
+            self.history[place] = self.token[place, None]
+            self.position[place] = 0
+            self.keys[place] = keys
+            self.branches += [Branch(index, kind, length) for index in group]
+
+    def step(self) -> None:
+        """Run the decoder once for all active branches, and take in what the rows chose."""
+        if self.changed:
+            self._lay_out()
+        hidden = self._decode()[self.mains]
+        if len(self.plains):
+            weight = self.weights[:, None].to(hidden.dtype)
+            contrasted = (1 + weight) * hidden[self.paired] - weight * self.hidden[self.plains]
+            hidden = hidden.index_copy(0, self.paired, contrasted)
+        new = torch.empty(len(self.mains), dtype=torch.long, device=hidden.device)
+        probs = None
+        if len(self.fresh):
+            new[self.fresh], probs = self._choose_strategies(hidden[self.fresh])
+        if len(self.running):
+            new[self.running] = self._choose_tokens(hidden[self.running])
+        slots = self.mains
+        self.position[: len(self.branches)] += 1
+        self.history[slots, self.position[slots]] = new
+        self.token[slots] = new
+        self.token[self.plains] = new[self.paired]
+        self._take_in(new.tolist(), None if probs is None else probs.tolist())
+
+    def _lay_out(self) -> None:
+        """Make the indices that hold until a branch comes or goes."""
+        device = self.token.device
+        mains = [slot for slot, branch in enumerate(self.branches) if branch.kind == MAIN]
+        plain = {b.request: slot for slot, b in enumerate(self.branches) if b.kind == PLAIN}
+        fresh = [r for r, s in enumerate(mains) if self.branches[s].request not in self.answers]
+        running = sorted(set(range(len(mains))) - set(fresh))
+        paired = [r for r, s in enumerate(mains) if self.branches[s].request in plain]
+        weights = []
+        for row in paired:
+            answer = self.answers.get(self.branches[mains[row]].request)
+            weights.append(self.engine.strategy_alpha if answer is None else answer.alpha)
+        indices = (mains, fresh, running, paired,
+                   [plain[self.branches[mains[row]].request] for row in paired])  # fmt: skip
+        self.mains, self.fresh, self.running, self.paired, self.plains = (
+            torch.tensor(index, dtype=torch.long, device=device) for index in indices
+        )
+        self.weights = torch.tensor(weights, device=device)
+        self.slots = mains
+        active = len(self.branches)
+        self.all = torch.arange(active, device=device)
+        self.length = max(branch.length for branch in self.branches)
+        self.steps = [
+            0 if (a := self.answers.get(b.request)) is None else 1 + len(a.tokens)
+            for b in self.branches
+        ]
+        self.changed = False
+
+    def _decode(self) -> Tensor:
+        """Return the decoder's last states, [n, d]."""
+        engine, active = self.engine, len(self.branches)
+        heads, width = engine.heads, engine.size
+        position = self.position[:active]
+        top = max(self.steps) + 1
+        self.steps = [step + 1 for step in self.steps]
+        seen = torch.arange(top, device=position.device)[None] <= position[:, None]
+        own_mask = torch.zeros_like(seen, dtype=self.own.dtype).masked_fill_(~seen, -torch.inf)
+        own_mask = own_mask[:, None, None]
+        cross_mask = self.cross_mask[:active, :, :, : self.length]
+        x = engine.embed_norm(engine.embed(self.token[:active]) * engine.model.embed_scale)
+        x = x + engine.positions[position]
+        for layer, own, cross in zip(engine.layers, self.own, self.cross, strict=True):
+            qkv = F.linear(x, *layer.qkv).view(active, 3, heads, width)
+            own[0][self.all, :, position] = qkv[:, 1]
+            own[1][self.all, :, position] = qkv[:, 2]
+            attended = F.scaled_dot_product_attention(
+                qkv[:, 0, :, None], own[0, :active, :, :top], own[1, :active, :, :top],
+                attn_mask=own_mask,
+            )  # fmt: skip
+            x = layer.own_norm(x + layer.own_out(attended.reshape(active, -1)))
+            attended = F.scaled_dot_product_attention(
+                layer.cross_q(x).view(active, heads, 1, width),
+                cross[0, :active, :, : self.length], cross[1, :active, :, : self.length],
+                attn_mask=cross_mask,
+            )  # fmt: skip
+            x = layer.cross_norm(x + layer.cross_out(attended.reshape(active, -1)))
+            x = layer.norm(x + layer.fc2(layer.activation(layer.fc1(x))))
+        self.hidden = x
+        return x
+
+    def _choose_strategies(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the strategy tokens of rows at their first step, and the distributions [B, 8]."""
+        engine = self.engine
+        tokens = engine.strategy_tokens
+        bias = engine.model.final_logits_bias[0, tokens]
+        logits = F.linear(hidden, engine.projection[tokens], bias).float()
+        scores = logits
+        if engine.strategy_choice == "sample":
+            keys = self.keys[self.mains[self.fresh]]
+            scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
+        chosen = scores.argmax(-1)
+        rows = [self.branches[slot] for slot in self.slots]
+        given = [
+            self.requests[branch.request].strategy
+            for branch in rows if branch.request not in self.answers
+        ]  # fmt: skip
+        if any(strategy is not None for strategy in given):
+            wanted = torch.tensor([-1 if s is None else s for s in given], device=chosen.device)
+            chosen = torch.where(wanted >= 0, wanted, chosen)
+        return tokens[chosen], logits.softmax(-1)
+
+    def _choose_tokens(self, hidden: Tensor) -> Tensor:
+        """Return the next token of rows, [B]; the order of operations is the library's."""
+        options = self.engine.options
+        slots = self.mains[self.running]
+        length = self.position[slots] + 1  # tokens so far, start and strategy included
+        scores = F.linear(hidden, self.engine.projection, self.engine.bias).float()
+        if (options.repetition_penalty or 1.0) != 1.0:
+            seen = self.history[slots]  # beyond its length the start token, which is there anyway
+            found = scores.gather(1, seen)
+            penalty = options.repetition_penalty
+            scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
+        if options.min_new_tokens:
+            early = length - 2 < options.min_new_tokens
+            scores[:, self.engine.end].masked_fill_(early, -torch.inf)
+        if not options.do_sample:
+            return scores.argmax(-1)
+        count = min(options.top_k or scores.shape[-1], scores.shape[-1])
+        values, tokens = scores.topk(count, dim=-1)
+        values = values / (options.temperature or 1.0)
+        if options.top_p is not None and options.top_p < 1.0:
+            below = values.flip(-1).softmax(-1).cumsum(-1) <= 1 - options.top_p
+            below[:, -1] = False
+            values = values.masked_fill(below.flip(-1), -torch.inf)
+        noisy = values + keyed_gumbel(self.keys[slots], length, tokens)
+        return tokens.gather(1, noisy.argmax(-1, keepdim=True)).squeeze(1)
+
+    def _take_in(self, new: list[int], probs: list[list[float]] | None) -> None:
+        """Note what every row chose; rows that end, and branches no longer needed, leave."""
+        engine = self.engine
+        strategies = {t: s for s, t in enumerate(engine.strategy_tokens.tolist())} if probs else {}
+        leaving: set[tuple[int, int]] = set()
+        fresh = iter(probs or ())
+        for row, slot in enumerate(self.slots):
+            request = self.branches[slot].request
+            answer = self.answers.get(request)
+            if answer is None:
+                strategy = strategies[new[row]]
+                self.answers[request] = Answer(strategy, next(fresh), engine.alpha[strategy])
+                if not engine.alpha[strategy]:
+                    leaving.add((request, PLAIN))
+                self.changed = True
+                continue
+            answer.tokens.append(new[row])
+            if new[row] == engine.end or len(answer.tokens) == engine.options.max_new_tokens:
+                leaving |= {(request, MAIN), (request, PLAIN)}
+        for slot in range(len(self.branches) - 1, -1, -1):
+            if (self.branches[slot].request, self.branches[slot].kind) in leaving:
+                self._remove(slot)
+
+    def _remove(self, slot: int) -> None:
+        """Put the last active branch into this one's place."""
+        last = len(self.branches) - 1
+        if slot != last:
+            length = self.branches[last].length
+            steps = self.steps[last]
+            self.own[:, :, slot, :, :steps] = self.own[:, :, last, :, :steps]
+            self.cross[:, :, slot, :, :length] = self.cross[:, :, last, :, :length]
+            for part in (self.cross_mask, self.token, self.position, self.history, self.keys):
+                part[slot] = part[last]
+            self.branches[slot], self.steps[slot] = self.branches[last], self.steps[last]
+        self.branches.pop()
+        self.steps.pop()
+        self.changed = True
