@@ -91,9 +91,12 @@ def _human_eval(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     settings = _load(arguments)
-    from pal import bench
+    if arguments.action == "metrics":
+        from pal.bench.metrics import bench_metrics as measure
+    else:
+        from pal.bench.generate import bench_generate as measure
 
-    print({"metrics": bench.bench_metrics}[arguments.action](settings))
+    print(measure(settings))
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
@@ -143,7 +146,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
 
 
 # Commands that begin with what to do.
-ACTIONS = {"human-eval": ("export", "score"), "bench": ("metrics",)}
+ACTIONS = {"human-eval": ("export", "score"), "bench": ("generate", "metrics")}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pal import bench
+from pal.bench import metrics as bench
 from pal.errors import DataError, OutputError, PalError
 from pal.metrics import Predictions
 from pal.settings import Settings
