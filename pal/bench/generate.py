@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from pal.bench.metrics import clock, machine
+from pal.bench.machine import clock, machine
 from pal.data.batches import Collator
 from pal.decoding.contrast import combine
 from pal.decoding.noise import sample_keys

@@ -6,11 +6,8 @@ same values, so that is checked first, and said.
 """
 
 import math
-import os
-import platform
 import random
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pal.bench.machine import clock, machine
 from pal.errors import DataError, OutputError, PalError
 from pal.evaluation.predictions import read_predictions
 from pal.metrics import Predictions, compute_metrics
@@ -145,26 +143,9 @@ def render(rows: Sequence[Row], items: int, unit: str, notes: Sequence[str]) -> 
     return "\n".join([*lines, "", *notes])
 
 
-def clock(work: Callable[[], object]) -> float:
-    """Return the seconds one call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def add(*sides: Sequence[float]) -> list[float]:
     """Add seconds round by round."""
     return [sum(parts) for parts in zip(*sides, strict=True)]
-
-
-def machine() -> dict[str, Any]:
-    """Return the processor's name and the number of its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:  # not Linux
-        names = []
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count()}
 
 
 def load_pairs(settings: Settings) -> tuple[list[str], list[str], str]:

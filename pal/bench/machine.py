@@ -1,0 +1,133 @@
+"""What this machine is and can do, and what a call takes of it: seconds, memory, share of both."""
+
+import gc
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROBE = 1024  # rows and columns of the matrices of the rate's measurement, on a CPU
+ROUNDS = 5
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor's name and the number of its cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:  # not Linux
+        names = []
+    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count()}
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Return the seconds a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a machine reaches at best, measured.
+
+    Attributes:
+        flops: floating-point operations a second of a large matrix product.
+        bandwidth: bytes a second of reading memory.
+    """
+
+    flops: float
+    bandwidth: float
+
+
+def measure_ceiling(device: Any, dtype: Any) -> Ceiling:
+    """Measure the rates of a large matrix product in ``dtype`` and of a read of much memory.
+
+    The best of five each, as a ceiling must be.
+    """
+    import torch
+
+    small = torch.device(device).type == "cpu"
+    size = PROBE * (2 if small else 8)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    long = torch.ones(2**27 if small else 2**30, device=device)  # 0.5 or 4 GiB
+    product, read = (
+        min(_timed(call, device)[1] for _ in range(ROUNDS))
+        for call in (lambda: left @ right, long.sum)
+    )
+    return Ceiling(2 * size**3 / product, long.numel() * 4 / read)
+
+
+def synchronize(device: Any) -> None:
+    """Wait until the device has done all it was given."""
+    import torch
+
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a call took.
+
+    Attributes:
+        seconds: wall time.
+        memory: bytes held at the peak beyond those held before, on the model's device.
+    """
+
+    seconds: float
+    memory: int
+
+
+def measure(call: Callable[[], Any], device: Any) -> tuple[Any, Taken]:
+    """Run a call and return its result and what it took.
+
+    On a CPU the peak is that of the process's resident memory, looked at every 5 ms.
+    """
+    import torch
+
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        result, seconds = _timed(call, device)
+        return result, Taken(seconds, torch.cuda.max_memory_allocated() - before)
+    with _ResidentPeak() as resident:
+        result, seconds = _timed(call, device)
+    return result, Taken(seconds, resident.peak)
+
+
+def _timed(call: Callable[[], Any], device: Any) -> tuple[Any, float]:
+    synchronize(device)
+    started = time.perf_counter()
+    result = call()
+    synchronize(device)
+    return result, time.perf_counter() - started
+
+
+class _ResidentPeak:
+    """Watches the process's resident memory from a thread."""
+
+    def __enter__(self) -> "_ResidentPeak":
+        import psutil
+
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.peak = max(self.peak, self._process.memory_info().rss - self._before)
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
