@@ -6,7 +6,7 @@ is made from the whole input; so a resumed or sharded run writes the same bytes 
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from pal.data.batches import Collator, plan_batches
+from pal.data.batches import plan_batches
 from pal.data.samples import Sample, build_samples
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
@@ -23,7 +23,8 @@ from pal.decoding.noise import sample_keys
 from pal.errors import CheckpointError, ConfigError, DataError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import load_response_model, model_fingerprint
-from pal.modeling.engine import Engine, Request
+from pal.modeling.encoding import collate, encode_sorted, input_length
+from pal.modeling.engine import Encode, Engine, Request
 from pal.modeling.pal import EncodedInputs
 from pal.records import fingerprint, write_jsonl
 from pal.runs import identity_of, write_run
@@ -71,6 +72,24 @@ def load_samples(settings: Settings) -> list[Sample]:
     return samples
 
 
+def generation_options(model: Any, decoding: DecodingSettings) -> GenerationConfig:
+    """Return the settings' options as the library's, none left open."""
+    return GenerationConfig(
+        do_sample=decoding.do_sample,
+        temperature=decoding.temperature,
+        top_k=decoding.top_k,
+        top_p=decoding.top_p,
+        repetition_penalty=decoding.repetition_penalty,
+        num_beams=decoding.num_beams,
+        min_new_tokens=decoding.min_new_tokens,
+        max_new_tokens=decoding.max_new_tokens,
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+    )
+
+
 class Responder:
     """Answers batches of samples with a model.
 
@@ -81,10 +100,6 @@ class Responder:
     def __init__(self, model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int):
         self.model, self.decoding, self.seed = model, decoding, seed
         self.encoder = SampleEncoder.from_config(tokenizer, model.config)
-        self.collator = Collator(
-            pad_token_id=model.config.pad_token_id,
-            decoder_start_token_id=model.config.decoder_start_token_id,
-        )
         self.given: int | None = None
         if decoding.strategy not in ("argmax", "sample", "gold"):
             self.given = strategy_id(decoding.strategy)
@@ -108,20 +123,7 @@ class Responder:
                 f"decoding.max_new_tokens={decoding.max_new_tokens} and two start tokens do not "
                 f"fit the model's {positions} positions"
             )
-        self.options = GenerationConfig(
-            do_sample=decoding.do_sample,
-            temperature=decoding.temperature,
-            top_k=decoding.top_k,
-            top_p=decoding.top_p,
-            repetition_penalty=decoding.repetition_penalty,
-            num_beams=decoding.num_beams,
-            min_new_tokens=decoding.min_new_tokens,
-            max_new_tokens=decoding.max_new_tokens,
-            bos_token_id=model.config.bos_token_id,
-            eos_token_id=model.config.eos_token_id,
-            pad_token_id=model.config.pad_token_id,
-            decoder_start_token_id=model.config.decoder_start_token_id,
-        )
+        self.options = generation_options(model, decoding)
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the encoder inputs of samples, without targets."""
@@ -132,8 +134,7 @@ class Responder:
 
     def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> EncodedInputs:
         """Run the encoder and the fusion on a batch; nothing of it depends on α or strategy."""
-        batch = self.collator(encoded)
-        return self.model.encode(**{name: x.to(self.model.device) for name, x in batch.items()})
+        return self.model.encode(**collate(self.model, encoded))
 
     def answer(
         self,
@@ -152,8 +153,11 @@ class Responder:
             tokens: encoder positions held at once, at most.
         """
         lengths = [input_length(inputs) for inputs in encoded]
+        if self.options.num_beams > 1:
+            return self(samples, self.encode_states(encoded))
         return self._run(
-            samples, lengths, lambda chosen: self.encode_states([encoded[i] for i in chosen]),
+            samples, lengths,
+            lambda chosen: encode_sorted(self.model, [encoded[i] for i in chosen]),
             rows=max(1, min(rows, tokens // max(lengths))),
         )  # fmt: skip
 
@@ -177,15 +181,16 @@ class Responder:
         """
         length = max(states.states.shape[1], states.dialogue_states.shape[1])
         return self._run(
-            samples, [length] * len(samples), states.rows, rows=len(samples),
-            strategies=strategies, alpha=alpha, words=words,
+            samples, [length] * len(samples),
+            lambda chosen: [(range(len(chosen)), states.rows(chosen))],
+            rows=len(samples), strategies=strategies, alpha=alpha, words=words,
         )  # fmt: skip
 
     def _run(
         self,
         samples: Sequence[Sample],
         lengths: Sequence[int],
-        encode: Callable[[Sequence[int]], EncodedInputs],
+        encode: Encode,
         *,
         rows: int,
         strategies: Sequence[int] | None = None,
@@ -228,8 +233,9 @@ class Responder:
                 )
                 for sample, answer in zip(samples, engine(requests, lengths, encode), strict=True)
             ]
+        [(_, states)] = encode(range(len(samples)))
         output = self.model.generate(
-            encoded=encode(range(len(samples))),
+            encoded=states,
             strategy_ids=strategies,
             strategy_choice=choice,
             alpha=given_alpha,
@@ -269,11 +275,6 @@ class Responder:
             "alpha": round(alpha, 6),
             "tokens": length,
         }
-
-
-def input_length(inputs: Mapping[str, Sequence[int]]) -> int:
-    """Return the encoder positions that decoding holds for a sample: its longer input's."""
-    return max(len(inputs["input_ids"]), len(inputs.get("persona_input_ids", ())))
 
 
 def _gold(sample: Sample) -> int:

@@ -189,6 +189,21 @@ class StatisticsSettings(Section):
     seed: int = 0
 
 
+class BenchSettings(Section):
+    """Speed measurements.
+
+    Attributes:
+        sides: what ``bench generate`` measures.
+        endings: ``fixed``: every response has ``decoding.max_new_tokens`` tokens; ``natural``: they
+            are about as long as ESConv's (the end token's bias is set so).
+        rounds: how often each side runs; medians are compared.
+    """
+
+    sides: list[Literal["ours", "doubled", "two_passes"]] = ["ours", "doubled", "two_passes"]
+    endings: Literal["fixed", "natural"] = "fixed"
+    rounds: int = Field(3, gt=0)
+
+
 class TuneAlphaSettings(Section):
     """Choice of the contrast weight α of each strategy.
 
@@ -311,6 +326,7 @@ class Settings(Section):
     statistics: StatisticsSettings = StatisticsSettings()
     reproduce: ReproduceSettings = ReproduceSettings()
     tune_alpha: TuneAlphaSettings = TuneAlphaSettings()
+    bench: BenchSettings = BenchSettings()
     analyze: AnalyzeSettings = AnalyzeSettings()
     report: ReportSettings = ReportSettings()
     human_eval: HumanEvalSettings = HumanEvalSettings()

@@ -5,266 +5,241 @@ Same weights, same inputs, same strategies, the paper's sampling settings, in on
 - ours: :class:`pal.modeling.engine.Engine`, inputs sorted by length;
 - doubled: transformers' own ``generate`` on a batch that holds every row twice, with a logits
   processor that contrasts the halves;
-- two passes: every step runs the decoder twice, persona and dialogue padded to one length and both
-  branches for every row, as the specification describes the authors' code.
+- two_passes: what the specification says of the authors' code.
+
+Shares of the machine's ceilings count needed work alone, the same for all sides: no padding, no
+second branch where α is zero (see :func:`needed`).
 """
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import (
-    DynamicCache,
-    EncoderDecoderCache,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    MinNewTokensLengthLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from torch.profiler import ProfilerActivity, profile
 
-from pal.bench.machine import clock, machine
-from pal.data.batches import Collator
-from pal.decoding.contrast import combine
-from pal.decoding.noise import sample_keys
+from pal.bench.machine import Ceiling, Taken, machine, measure, measure_ceiling
+from pal.bench.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
+from pal.bench.work import Work, load_work
 from pal.errors import OutputError
-from pal.generation import Responder, input_length, load_model_and_tokenizer, load_samples
-from pal.jobs import process_state
-from pal.modeling.engine import Engine, Request
-from pal.modeling.pal import PalForConditionalGeneration, sampling_processors
+from pal.modeling.encoding import input_length
 from pal.records import fingerprint, write_json
 from pal.runs import describe_run
 from pal.settings import Settings
-from pal.strategies import STRATEGIES, strategy_id
 
-CONTEXTS = 64
-DOUBLED_ROWS, TWO_PASS_ROWS = 32, 8  # of a batch; what is fastest for each on two CPU cores
+PROFILED = 64  # contexts of the run that tells the phases apart
+PHASES = ("encode", "decode", "choose")
+
+NAMES = {
+    "ours": "ours",
+    "doubled": f"doubled batch of {DOUBLED_ROWS}",
+    "two_passes": f"two passes, batch of {TWO_PASS_ROWS}",
+}
 
 
 @dataclass
-class Work:
-    """What every side answers.
+class Side:
+    """One side's figures.
 
     Attributes:
-        model: with the weights all sides share.
-        inputs: encoder inputs of each row.
-        strategies: given strategies, so that all sides contrast the same rows.
-        keys: of the noise.
-        options: sampling settings; every row gets exactly ``max_new_tokens``.
+        taken: of each round.
+        tokens: drawn by it in a round, end tokens included.
+        padding: share of the encoder's positions that are padding.
     """
 
-    model: Any
-    inputs: list[dict[str, list[int]]]
-    strategies: list[int]
-    keys: Tensor
-    options: GenerationConfig
+    taken: list[Taken]
+    tokens: int
+    padding: float
 
-    def batches(self, rows: int) -> list[list[int]]:
-        """Return the rows in their own order, so many a batch."""
-        indices = list(range(len(self.inputs)))
-        return [indices[start : start + rows] for start in range(0, len(indices), rows)]
-
-    def collate(self, chosen: Sequence[int]) -> dict[str, Tensor]:
-        """Return the padded inputs of some rows."""
-        config = self.model.config
-        collator = Collator(
-            pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
-        )
-        batch = collator([self.inputs[index] for index in chosen])
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-
-    def prompt(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return start and strategy tokens of some rows, [B, 2], and their α, [B]."""
-        config, device = self.model.config, self.model.device
-        strategies = torch.tensor([self.strategies[index] for index in chosen], device=device)
-        tokens = torch.tensor(config.strategy_token_ids, device=device)[strategies]
-        start = self.model.start_tokens(len(chosen))
-        alpha = torch.tensor(config.alpha, device=device)[strategies]
-        return torch.cat([start, tokens[:, None]], dim=1), alpha
-
-    def processors(self, keys: Tensor) -> LogitsProcessorList:
-        """Return what turns logits into a drawn token, for rows of these keys."""
-        options, device = self.options, str(self.model.device)
-        found = LogitsProcessorList()
-        found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
-        found.append(
-            MinNewTokensLengthLogitsProcessor(
-                2, options.min_new_tokens, options.eos_token_id, device=device
-            )
-        )
-        suppressed = self.model.suppressed_tokens(options)
-        found.append(SuppressTokensLogitsProcessor(suppressed, device=device))
-        found.extend(sampling_processors(options, keys))
-        return found
+    @property
+    def seconds(self) -> float:
+        """Median of the rounds."""
+        return statistics.median(taken.seconds for taken in self.taken)
 
 
 def bench_generate(settings: Settings) -> str:
-    """Measure generation with ``model`` on samples of ``input``; returns the Markdown table.
+    """Measure generation; returns the Markdown tables.
 
-    ``limit`` contexts (64 by default), drawn with ``seed``; ours holds ``batch_rows`` rows at once.
+    ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or synthetic ones; weights
+    of ``model``, or random ones; ours holds ``batch_rows`` rows and ``batch_tokens`` encoder
+    positions at once, as ``pal generate`` does.
 
     Raises:
         PalError: model, input or output cannot be used.
     """
-    settings.require("model", "input")
     output = Path(settings.output) if settings.output else None
     if output and output.exists() and not settings.overwrite:
         raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
-    work = load_work(settings)
-    sides: dict[str, Callable[[], object]] = {
-        "ours": lambda: run_ours(work, settings.batch_rows),
-        f"doubled batch of {DOUBLED_ROWS}": lambda: run_doubled(work),
-        f"two passes, batch of {TWO_PASS_ROWS}": lambda: run_two_passes(work),
-    }
-    from tqdm.auto import tqdm
-
     with torch.inference_mode():
-        seconds = {
-            name: clock(call) for name, call in tqdm(sides.items(), desc="bench generate")
-        }  # fmt: skip
-    tokens = len(work.inputs) * work.options.max_new_tokens
-    ours = seconds["ours"]
-    lines = ["| | seconds | tokens/s | times ours |", "| --- | ---: | ---: | ---: |"]
-    for name, value in seconds.items():
-        lines.append(f"| {name} | {value:.1f} | {tokens / value:.1f} | {value / ours:.2f} |")
-    mean = sum(len(row["input_ids"]) for row in work.inputs) / len(work.inputs)
-    parameters = sum(p.numel() for p in work.model.parameters()) / 1e6
-    facts = machine()
-    lines += [
-        "",
-        f"{len(work.inputs)} contexts of {mean:.0f} tokens on average, "
-        f"{work.options.max_new_tokens} new tokens each, {parameters:.1f} million parameters, "
-        f"{settings.dtype}, {work.model.device}, {facts['cpu']}, {facts['cores']} cores, "
-        f"{torch.get_num_threads()} threads.",
-    ]
+        work = load_work(settings)
+        longest = max(map(input_length, work.inputs))
+        rows = max(1, min(settings.batch_rows, settings.batch_tokens // longest))
+        ceiling = measure_ceiling(work.model.device, work.model.dtype)
+        calls: dict[str, Callable[[], Any]] = {
+            "ours": lambda: [answer.tokens for answer in work.answer(rows)],
+            "doubled": lambda: run_doubled(work),
+            "two_passes": lambda: run_two_passes(work),
+        }
+        sides, answers = measure_sides(work, {side: calls[side] for side in settings.bench.sides},
+                                       settings.bench.rounds)  # fmt: skip
+        phases = profile_phases(work, rows)
+    lengths = [len(row) for row in next(iter(answers.values()))]
+    flops = sum(needed(work, lengths).values())
+    lines = table(sides, flops, ceiling)
+    lines += ["", *phase_table(phases, ceiling), ""]
+    lines.append(describe(work, lengths, settings, ceiling))
     if output:
-        run = describe_run(settings, "bench generate", fingerprint(work.inputs), **facts)
-        document = {"kind": "bench", "format": 1, "title": "generate", "seconds": seconds,
-                    "tokens": tokens, "contexts": len(work.inputs), "run": run}  # fmt: skip
-        write_json(output, document)
+        run = describe_run(settings, "bench generate", fingerprint(work.inputs), **machine())
+        write_json(output, {
+            "kind": "bench", "format": 1, "title": "generate", "contexts": len(work.inputs),
+            "sides": {name: asdict(side) for name, side in sides.items()}, "phases": phases,
+            "needed_flops": flops, "ceiling": asdict(ceiling), "run": run,
+        })  # fmt: skip
     return "\n".join(lines)
 
 
-def load_work(settings: Settings) -> Work:
-    """Read model and samples, and settle what every side answers."""
-    chosen = settings.model_copy(update={"limit": None})
-    samples = load_samples(chosen)
-    random.Random(settings.seed).shuffle(samples)
-    samples = samples[: settings.limit or CONTEXTS]
-    model, tokenizer = load_model_and_tokenizer(str(settings.model), settings.dtype)
-    model.to(process_state().device)
-    responder = Responder(model, tokenizer, settings.decoding, settings.seed)
-    options = responder.options
-    options.min_new_tokens = options.max_new_tokens
-    drawn = random.Random(settings.seed)
-    strategies = [
-        drawn.randrange(len(STRATEGIES))
-        if sample.strategy is None
-        else strategy_id(sample.strategy)
-        for sample in samples
-    ]
-    keys = sample_keys(settings.seed, [sample.id for sample in samples], model.device)
-    return Work(model, responder.encode(samples), strategies, keys, options)
+def measure_sides(
+    work: Work, calls: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, Side], dict[str, list[list[int]]]]:
+    """Run the sides in turn, so many rounds; returns their figures and responses."""
+    from tqdm.auto import tqdm
+
+    sides = {name: Side([], 0, 0.0) for name in calls}
+    answers = {}
+    with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
+        for _ in range(rounds):
+            for name, call in calls.items():
+                with watch_padding(work.model) as seen:
+                    answers[name], taken = measure(call, work.model.device)
+                side = sides[name]
+                side.taken.append(taken)
+                side.tokens = sum(map(len, answers[name]))
+                side.padding = 1 - int(seen["real"]) / seen["all"]
+                bar.update()
+    return sides, answers
 
 
-def run_ours(work: Work, rows: int) -> list[list[int]]:
-    """Answer with the engine."""
-    config = work.model.config
-    engine = Engine(
-        work.model, work.options, alpha=list(config.alpha), strategy_alpha=config.strategy_alpha,
-        rows=rows,
-    )  # fmt: skip
-    requests = [
-        Request(key, strategy)
-        for key, strategy in zip(work.keys.tolist(), work.strategies, strict=True)
-    ]
-    lengths = [input_length(inputs) for inputs in work.inputs]
-    answers = engine(requests, lengths, lambda chosen: work.model.encode(**work.collate(chosen)))
-    return [answer.tokens for answer in answers]
+@contextmanager
+def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
+    """Count the positions the encoder computes, and those that are not padding."""
+    seen: dict[str, Any] = {"all": 0, "real": 0}
+
+    def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        seen["all"] += kwargs["input_ids"].numel()
+        seen["real"] = seen["real"] + kwargs["attention_mask"].sum()
+
+    handle = model.model.encoder.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
-class ContrastHalves(LogitsProcessor):
-    """Gives both halves of a batch the contrast of the first with the second."""
+def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
+    """Return seconds and needed floating-point operations of the engine's phases, on a part."""
+    on_gpu = work.model.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as found:
+        answers = work.answer(rows, PROFILED)
+    events = {event.key: event for event in found.key_averages() if event.key in PHASES}
+    flops = needed(work, [len(answer.tokens) for answer in answers])
+    return {
+        name: {
+            "seconds": (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6,
+            "calls": event.count,
+            "flops": flops[name],
+        }
+        for name, event in ((name, events[name]) for name in PHASES)
+    }
 
-    def __init__(self, alpha: Tensor):
-        self.alpha = alpha
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return contrasted scores [2B, V]."""
-        first, second = scores.chunk(2)
-        return combine(first[:, None], second[:, None], self.alpha)[:, 0].repeat(2, 1)
+def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
+    """Return the floating-point operations the first responses need at least, by phase.
+
+    Encoding real tokens, each distinct persona once; keys and values of both branches; a decoder
+    pass a token and branch, where α is not zero two branches; one output projection a token.
+
+    Args:
+        work: with the inputs.
+        lengths: tokens of each response.
+    """
+    config, model = work.model.config, work.model
+    width, layers = config.d_model, config.decoder_layers
+    encoder = linear_weights(model.model.encoder)
+    decoder = linear_weights(model.model.decoder)
+    keys_values = 2 * width * width * layers  # of the encoder states, made once
+    branch = decoder - keys_values  # weights a token passes
+    found = dict.fromkeys(PHASES, 0.0)
+    inputs = work.inputs[: len(lengths)]
+    personas = {tuple(row.get("persona_input_ids", ())) for row in inputs}
+    for length in [len(row["input_ids"]) for row in inputs] + [len(ids) for ids in personas]:
+        found["encode"] += 2 * encoder * length + 4 * config.encoder_layers * width * length**2
+    for row, tokens, strategy in zip(inputs, lengths, work.strategies, strict=False):
+        longer, dialogue = input_length(row), len(row["input_ids"])
+        contrasted = model.fusion is not None and config.alpha[strategy] != 0
+        sides = [longer, *([dialogue] if contrasted else [])]
+        if model.fusion is not None:  # both co-attentions, scores and sums
+            found["encode"] += 8 * width * dialogue * len(row["persona_input_ids"])
+        for length in sides:
+            found["encode"] += 2 * keys_values * length
+            steps = tokens + 1  # the strategy's
+            found["decode"] += steps * (2 * branch + 4 * layers * width * (length + steps / 2))
+        found["choose"] += 2 * tokens * width * config.vocab_size
+    return found
 
 
-def run_doubled(work: Work) -> list[list[int]]:
-    """Answer with transformers' ``generate`` on doubled batches."""
-    model, answers = work.model, []
-    # What is left open the model's own options would decide, so everything is said.
-    greedy = GenerationConfig(
-        do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0,
-        min_length=0, min_new_tokens=0, max_new_tokens=work.options.max_new_tokens, num_beams=1,
-        eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id,
-    )  # fmt: skip
-    for chosen in work.batches(DOUBLED_ROWS):
-        encoded = model.encode(**work.collate(chosen))
-        prompt, alpha = work.prompt(chosen)
-        length = max(encoded.mask.shape[1], encoded.dialogue_mask.shape[1])
-        states, mask = [], []
-        for side, kept in (
-            (encoded.states, encoded.mask), (encoded.dialogue_states, encoded.dialogue_mask)
-        ):  # fmt: skip
-            states.append(F.pad(side, (0, 0, 0, length - side.shape[1])))
-            mask.append(F.pad(kept, (0, length - kept.shape[1])))
-        # All of them ours and the contrast first: −inf of both halves would give NaN after it.
-        processors = work.processors(work.keys[chosen].repeat(2))
-        processors.insert(0, ContrastHalves(alpha))
-        rows = super(PalForConditionalGeneration, model).generate(
-            decoder_input_ids=prompt.repeat(2, 1),
-            encoder_outputs=BaseModelOutput(last_hidden_state=torch.cat(states)),
-            attention_mask=torch.cat(mask),
-            generation_config=greedy,
-            logits_processor=processors,
+def linear_weights(module: Any) -> int:
+    """Return how many weights the module's matrix products have, embeddings apart."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Linear))
+
+
+def table(sides: dict[str, Side], flops: float, ceiling: Ceiling) -> list[str]:
+    """Return the table of the sides."""
+    first = next(iter(sides.values()))
+    head = ["", "seconds (range)", "tokens/s", f"{NAMES[next(iter(sides))]} is so many times as fast", "peak memory, GiB",
+            "encoder padding", "of matrix-product rate"]  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
+    for name, side in sides.items():
+        times = [taken.seconds for taken in side.taken]
+        rate = side.tokens / side.seconds
+        ratio = (first.tokens / first.seconds) / rate
+        memory = max(taken.memory for taken in side.taken) / 2**30
+        lines.append(
+            f"| {NAMES[name]} | {side.seconds:.1f} ({min(times):.1f}-{max(times):.1f}) | "
+            f"{rate:.1f} | {ratio:.2f} | {memory:.2f} | {side.padding:.1%} | "
+            f"{flops / side.seconds / ceiling.flops:.0%} |"
         )
-        answers += rows[: len(chosen), 2:].tolist()
-    return answers
+    return lines
 
 
-def run_two_passes(work: Work) -> list[list[int]]:
-    """Answer with two decoder passes a step, persona and dialogue padded to one length."""
-    model, options, answers = work.model, work.options, []
-    config = model.config
-    for chosen in work.batches(TWO_PASS_ROWS):
-        batch = work.collate(chosen)
-        length = max(batch["input_ids"].shape[1], batch["persona_input_ids"].shape[1])
-        for name, tensor in batch.items():
-            value = config.pad_token_id if name.endswith("input_ids") else 0
-            batch[name] = F.pad(tensor, (0, length - tensor.shape[1]), value=value)
-        encoded = model.encode(**batch)
-        ids, alpha = work.prompt(chosen)
-        sides = [
-            (states, mask, EncoderDecoderCache(DynamicCache(config=config),
-                                               DynamicCache(config=config)))
-            for states, mask in ((encoded.states, encoded.mask),
-                                 (encoded.dialogue_states, encoded.dialogue_mask))
-        ]  # fmt: skip
-        processors = work.processors(work.keys[chosen])
-        new = ids
-        for _ in range(options.max_new_tokens):
-            logits = [
-                model(
-                    decoder_input_ids=new, attention_mask=mask, past_key_values=cache,
-                    encoder_outputs=(states,), use_cache=True,
-                ).logits[:, -1:]
-                for states, mask, cache in sides
-            ]  # fmt: skip
-            scores = combine(logits[0], logits[1], alpha)[:, 0].float()
-            new = processors(cast(Any, ids), cast(Any, scores)).argmax(-1, keepdim=True)
-            ids = torch.cat([ids, new], dim=1)
-        answers += ids[:, 2:].tolist()
-    return answers
+def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[str]:
+    """Return the table of our phases, of the profiled part."""
+    total = sum(phase["seconds"] for phase in phases.values())
+    lines = ["| phase (ours) | share of time | ms a call | of matrix-product rate |",
+             "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    for name, phase in phases.items():
+        lines.append(
+            f"| {name} | {phase['seconds'] / total:.0%} | "
+            f"{1000 * phase['seconds'] / phase['calls']:.1f} | "
+            f"{phase['flops'] / phase['seconds'] / ceiling.flops:.0%} |"
+        )
+    return lines
+
+
+def describe(work: Work, lengths: Sequence[int], settings: Settings, ceiling: Ceiling) -> str:
+    """Say what was measured on what."""
+    contexts = [len(row["input_ids"]) for row in work.inputs]
+    personas = [len(row.get("persona_input_ids", ())) for row in work.inputs]
+    parameters = sum(p.numel() for p in work.model.parameters()) / 1e6
+    facts = machine()
+    return (
+        f"{len(contexts)} {work.source} of {statistics.mean(contexts):.0f} tokens on average "
+        f"(personas {statistics.mean(personas):.0f}), responses of {statistics.mean(lengths):.1f}; "
+        f"{parameters:.1f} million parameters, {settings.dtype}, {work.model.device}, "
+        f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads; "
+        f"matrix products {ceiling.flops / 1e9:.0f} GFLOP/s, memory {ceiling.bandwidth / 1e9:.0f} "
+        "GB/s, measured in the same run."
+    )

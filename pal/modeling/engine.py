@@ -13,13 +13,14 @@ Shapes: n active branches, B active rows, d model width, H heads, T decoder posi
 positions, V vocabulary, k tokens that can be drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import record_function
 from transformers import GenerationConfig
 
 from pal.decoding.noise import keyed_gumbel
@@ -27,8 +28,11 @@ from pal.modeling.pal import EncodedInputs
 
 MAIN, PLAIN = 0, 1
 
-# Encoder positions of one call: on a CPU enough for full speed, on a GPU as many as pay.
-ENCODE_TOKENS = (4096, 65536)
+# Gives the encoder states of some requests, in groups: positions in the list given, and states.
+Encode = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], EncodedInputs]]]
+
+# Entries of the vocabulary projected at once on a CPU: the product of a block stays in its cache.
+BLOCK = 2048
 
 
 @dataclass
@@ -108,29 +112,30 @@ class Engine:
         self.strategy_tokens = torch.tensor(
             model.config.strategy_token_ids, device=self.projection.device
         )
+        self.strategy_of = {t: s for s, t in enumerate(model.config.strategy_token_ids)}
         self.end = model.config.eos_token_id
-        self.encode_tokens = ENCODE_TOKENS[self.projection.device.type != "cpu"]
 
     @torch.inference_mode()
     def __call__(
         self,
         requests: Sequence[Request],
         lengths: Sequence[int],
-        encode: Callable[[Sequence[int]], EncodedInputs],
+        encode: Encode,
     ) -> list[Answer]:
         """Return one answer a request.
 
         Args:
             requests: what to answer.
             lengths: encoder positions of each request, the longer of dialogue and persona.
-            encode: returns the encoder states of some requests, given by their indices.
+            encode: gives the encoder states of some requests, named by their indices; see
+                :func:`pal.modeling.encoding.encode_sorted`.
         """
         order = sorted(range(len(requests)), key=lambda index: (lengths[index], -index))
         run = _Run(self, requests, order, encode, lengths)
         while run.waiting or run.branches:
             run.admit()
             run.step()
-        return [run.answers[index] for index in range(len(requests))]
+        return run.finish()
 
 
 class _Layer:
@@ -151,6 +156,16 @@ def _joined(*parts: Any) -> tuple[Tensor, Tensor]:
     return torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
 
 
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, H, w].
+
+    Two products and a softmax take half the time of ``scaled_dot_product_attention`` on a CPU: its
+    kernel is made for many queries.
+    """
+    scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
+    return (scores.softmax(-1) @ values).squeeze(2)
+
+
 class _Run:
     """The state of one call: memory of the active branches, which lie first in every tensor."""
 
@@ -159,7 +174,7 @@ class _Run:
         engine: Engine,
         requests: Sequence[Request],
         order: list[int],
-        encode: Callable[[Sequence[int]], EncodedInputs],
+        encode: Encode,
         lengths: Sequence[int],
     ):
         self.engine, self.requests, self.encode = engine, requests, encode
@@ -173,33 +188,35 @@ class _Run:
         like = engine.projection
         layers, heads, width = len(engine.layers), engine.heads, engine.size
         self.own = like.new_zeros(layers, 2, size, heads, steps, width)  # keys and values
-        self.cross = like.new_zeros(layers, 2, size, heads, longest, width)
+        self.cross = like.new_empty(layers, 2, size, heads, longest, width)
         self.cross_mask = like.new_full((size, 1, 1, longest), -torch.inf)  # added to scores
         whole = {"dtype": torch.long, "device": like.device}
         self.token = torch.zeros(size, **whole)
         self.position = torch.zeros(size, **whole)
         self.history = torch.zeros(size, steps, **whole)
         self.keys = torch.zeros(size, **whole)
+        if like.device.type == "cpu":
+            self.scores = torch.empty(size, len(like))
+        self.probs: list[tuple[list[int], Tensor]] = []  # read at the end: no further wait for them
         self.size, self.changed = size, True
 
     def admit(self) -> None:
         """Encode waiting requests, as many as there is room for, once there is room for some."""
-        engine = self.engine
         room = (self.size - len(self.branches)) // self.sides
         if not self.waiting or room < min(len(self.waiting), max(1, self.size // 8)):
             return
         group = [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
-        while group:  # of similar length each, so that little padding is computed
-            longest = self.lengths[group[0]]
-            size = max(1, engine.encode_tokens // longest)
-            self._place(group[:size])
-            group = group[size:]
+        # No later length exceeds this: the longest come first.
+        lengths = [self.lengths[index] for index in group]
+        self.bound = max(lengths + [branch.length for branch in self.branches])
+        with record_function("encode"):
+            for chosen, encoded in self.encode(group):
+                self._place([group[index] for index in chosen], encoded)
         self.changed = True
 
-    def _place(self, group: list[int]) -> None:
-        """Encode some requests and give them branches."""
+    def _place(self, group: list[int], encoded: EncodedInputs) -> None:
+        """Give some requests branches."""
         engine = self.engine
-        encoded = self.encode(group)
         sides = [(MAIN, encoded.states, encoded.mask)]
         if encoded.is_fused and (engine.strategy_alpha or any(engine.alpha)):
             sides.append((PLAIN, encoded.dialogue_states, encoded.dialogue_mask))
@@ -211,35 +228,46 @@ class _Run:
             for layer, cross in zip(engine.layers, self.cross, strict=True):
                 both = F.linear(states, *layer.kv).view(rows, length, 2, engine.heads, engine.size)
                 cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
+                cross[:, place, :, length : self.bound] = 0
             self.cross_mask[place] = -torch.inf
             self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
             self.token[place] = engine.model.start_tokens(rows)[:, 0]
             self.history[place] = self.token[place, None]
             self.position[place] = 0
             self.keys[place] = keys
-            self.branches += [Branch(index, kind, length) for index in group]
+            self.branches += [
+                Branch(index, kind, min(length, self.lengths[index])) for index in group
+            ]
+
+    def finish(self) -> list[Answer]:
+        """Return the answers in the order of their requests."""
+        for requests, probs in self.probs:
+            for request, row in zip(requests, probs.tolist(), strict=True):
+                self.answers[request].strategy_probs = row
+        return [self.answers[index] for index in range(len(self.requests))]
 
     def step(self) -> None:
         """Run the decoder once for all active branches, and take in what the rows chose."""
         if self.changed:
             self._lay_out()
-        hidden = self._decode()[self.mains]
+        with record_function("decode"):
+            hidden = self._decode()[self.mains]
         if len(self.plains):
             weight = self.weights[:, None].to(hidden.dtype)
             contrasted = (1 + weight) * hidden[self.paired] - weight * self.hidden[self.plains]
             hidden = hidden.index_copy(0, self.paired, contrasted)
         new = torch.empty(len(self.mains), dtype=torch.long, device=hidden.device)
-        probs = None
-        if len(self.fresh):
-            new[self.fresh], probs = self._choose_strategies(hidden[self.fresh])
-        if len(self.running):
-            new[self.running] = self._choose_tokens(hidden[self.running])
+        with record_function("choose"):
+            if len(self.fresh):
+                new[self.fresh] = self._choose_strategies(hidden[self.fresh])
+            if len(self.running):
+                new[self.running] = self._choose_tokens(hidden[self.running])
         slots = self.mains
         self.position[: len(self.branches)] += 1
         self.history[slots, self.position[slots]] = new
         self.token[slots] = new
         self.token[self.plains] = new[self.paired]
-        self._take_in(new.tolist(), None if probs is None else probs.tolist())
+        self._take_in(new.tolist())
 
     def _lay_out(self) -> None:
         """Make the indices that hold until a branch comes or goes."""
@@ -255,8 +283,9 @@ class _Run:
             weights.append(self.engine.strategy_alpha if answer is None else answer.alpha)
         indices = (mains, fresh, running, paired,
                    [plain[self.branches[mains[row]].request] for row in paired])  # fmt: skip
-        self.mains, self.fresh, self.running, self.paired, self.plains = (
-            torch.tensor(index, dtype=torch.long, device=device) for index in indices
+        whole = torch.tensor([i for index in indices for i in index], dtype=torch.long).to(device)
+        self.mains, self.fresh, self.running, self.paired, self.plains = whole.split(
+            [len(index) for index in indices]
         )
         self.weights = torch.tensor(weights, device=device)
         self.slots = mains
@@ -286,23 +315,22 @@ class _Run:
             qkv = F.linear(x, *layer.qkv).view(active, 3, heads, width)
             own[0][self.all, :, position] = qkv[:, 1]
             own[1][self.all, :, position] = qkv[:, 2]
-            attended = F.scaled_dot_product_attention(
-                qkv[:, 0, :, None], own[0, :active, :, :top], own[1, :active, :, :top],
-                attn_mask=own_mask,
-            )  # fmt: skip
+            attended = _attend(
+                qkv[:, 0], own[0, :active, :, :top], own[1, :active, :, :top], own_mask
+            )
             x = layer.own_norm(x + layer.own_out(attended.reshape(active, -1)))
-            attended = F.scaled_dot_product_attention(
-                layer.cross_q(x).view(active, heads, 1, width),
-                cross[0, :active, :, : self.length], cross[1, :active, :, : self.length],
-                attn_mask=cross_mask,
+            queries = layer.cross_q(x).view(active, heads, width)
+            attended = _attend(
+                queries, cross[0, :active, :, : self.length], cross[1, :active, :, : self.length],
+                cross_mask,
             )  # fmt: skip
             x = layer.cross_norm(x + layer.cross_out(attended.reshape(active, -1)))
             x = layer.norm(x + layer.fc2(layer.activation(layer.fc1(x))))
         self.hidden = x
         return x
 
-    def _choose_strategies(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the strategy tokens of rows at their first step, and the distributions [B, 8]."""
+    def _choose_strategies(self, hidden: Tensor) -> Tensor:
+        """Return the strategy tokens of rows at their first step, and note the distributions."""
         engine = self.engine
         tokens = engine.strategy_tokens
         bias = engine.model.final_logits_bias[0, tokens]
@@ -312,22 +340,21 @@ class _Run:
             keys = self.keys[self.mains[self.fresh]]
             scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
         chosen = scores.argmax(-1)
-        rows = [self.branches[slot] for slot in self.slots]
-        given = [
-            self.requests[branch.request].strategy
-            for branch in rows if branch.request not in self.answers
-        ]  # fmt: skip
+        fresh = [self.branches[slot].request for slot in self.slots]
+        fresh = [request for request in fresh if request not in self.answers]
+        given = [self.requests[request].strategy for request in fresh]
         if any(strategy is not None for strategy in given):
             wanted = torch.tensor([-1 if s is None else s for s in given], device=chosen.device)
             chosen = torch.where(wanted >= 0, wanted, chosen)
-        return tokens[chosen], logits.softmax(-1)
+        self.probs.append((fresh, logits.softmax(-1)))
+        return tokens[chosen]
 
     def _choose_tokens(self, hidden: Tensor) -> Tensor:
         """Return the next token of rows, [B]; the order of operations is the library's."""
         options = self.engine.options
         slots = self.mains[self.running]
         length = self.position[slots] + 1  # tokens so far, start and strategy included
-        scores = F.linear(hidden, self.engine.projection, self.engine.bias).float()
+        scores = self._project(hidden)
         if (options.repetition_penalty or 1.0) != 1.0:
             seen = self.history[slots]  # beyond its length the start token, which is there anyway
             found = scores.gather(1, seen)
@@ -348,18 +375,27 @@ class _Run:
         noisy = values + keyed_gumbel(self.keys[slots], length, tokens)
         return tokens.gather(1, noisy.argmax(-1, keepdim=True)).squeeze(1)
 
-    def _take_in(self, new: list[int], probs: list[list[float]] | None) -> None:
+    def _project(self, hidden: Tensor) -> Tensor:
+        """Return the logits of states [B, d], float32 [B, V]."""
+        weight, bias = self.engine.projection, self.engine.bias
+        if hidden.device.type != "cpu":
+            return F.linear(hidden, weight, bias).float()
+        scores = self.scores[: len(hidden)]
+        for start in range(0, len(weight), BLOCK):
+            block = slice(start, start + BLOCK)
+            scores[:, block] = torch.addmm(bias[block, None], weight[block], hidden.t()).t()
+        return scores
+
+    def _take_in(self, new: list[int]) -> None:
         """Note what every row chose; rows that end, and branches no longer needed, leave."""
         engine = self.engine
-        strategies = {t: s for s, t in enumerate(engine.strategy_tokens.tolist())} if probs else {}
         leaving: set[tuple[int, int]] = set()
-        fresh = iter(probs or ())
         for row, slot in enumerate(self.slots):
             request = self.branches[slot].request
             answer = self.answers.get(request)
             if answer is None:
-                strategy = strategies[new[row]]
-                self.answers[request] = Answer(strategy, next(fresh), engine.alpha[strategy])
+                strategy = engine.strategy_of[new[row]]
+                self.answers[request] = Answer(strategy, [], engine.alpha[strategy])
                 if not engine.alpha[strategy]:
                     leaving.add((request, PLAIN))
                 self.changed = True

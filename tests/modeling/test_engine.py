@@ -5,6 +5,7 @@ import torch
 from transformers import GenerationConfig
 
 from pal.decoding.noise import sample_keys
+from pal.modeling.encoding import encode_sorted
 from pal.modeling.engine import Engine, Request
 from pal.modeling.pal import EncodedInputs
 from tests.modeling.small import build, collate, encode_samples, load_pal_tokenizer
@@ -53,7 +54,7 @@ def both(model, encoded, options, *, rows, strategies=None, alpha=None, choice="
 
     def encode(chosen):
         calls.append(len(chosen))
-        return model.encode(**collate(model, [encoded[i] for i in chosen], labels=False))
+        return encode_sorted(model, [encoded[i] for i in chosen])
 
     answers = engine(requests, lengths, encode)
     end = model.config.eos_token_id

@@ -1,0 +1,210 @@
+"""What the sides of the generation benchmark answer: model, inputs, strategies and options."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
+from pal.decoding.noise import sample_keys
+from pal.generation import Responder, generation_options, load_model_and_tokenizer, load_samples
+from pal.jobs import process_state
+from pal.modeling.checkpoint import build_response_model
+from pal.modeling.encoding import collate, encode_sorted, input_length
+from pal.modeling.engine import Answer, Engine, Request
+from pal.modeling.pal import sampling_processors
+from pal.settings import Settings
+from pal.strategies import STRATEGIES, strategy_id, strategy_token
+
+CONTEXTS = 64
+ENDING_ROWS, ENDING_TRIALS = 16, 8  # of the search for the bias of the end token
+
+# Tokens of the 14,642 evaluation samples of ESConv (all splits, the 90M tokenizer, at most 512 and
+# 160), personas from a small extractor: shares of samples and the length up to which they reach.
+SHARES = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+DIALOGUE_LENGTHS = (7, 7, 25, 45, 107, 175, 252, 328, 406, 472, 494, 504, 508, 512, 512)
+PERSONA_LENGTHS = (1, 1, 1, 31, 69, 107, 143, 152, 154, 156, 157, 159, 160, 160, 160)
+RESPONSE_LENGTH = 20.0  # mean of the supporter's turns, about
+SYNTHETIC_VOCABULARY = 54_960  # of the 90M tokenizer with PAL's tokens
+
+
+@dataclass
+class Work:
+    """What every side answers.
+
+    Attributes:
+        model: with the weights all sides share.
+        inputs: encoder inputs of each row.
+        strategies: given strategies, so that all sides contrast the same rows.
+        keys: of the noise.
+        options: sampling settings.
+        source: where the inputs are from, in words.
+    """
+
+    model: Any
+    inputs: list[dict[str, list[int]]]
+    strategies: list[int]
+    keys: Tensor
+    options: GenerationConfig
+    source: str
+
+    def batches(self, rows: int) -> list[list[int]]:
+        """Return the rows in their own order, so many a batch."""
+        indices = list(range(len(self.inputs)))
+        return [indices[start : start + rows] for start in range(0, len(indices), rows)]
+
+    def collate(self, chosen: Sequence[int]) -> dict[str, Tensor]:
+        """Return the padded inputs of some rows."""
+        return collate(self.model, [self.inputs[index] for index in chosen])
+
+    def prompt(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return start and strategy tokens of some rows, [B, 2], and their α, [B]."""
+        config, device = self.model.config, self.model.device
+        strategies = torch.tensor([self.strategies[index] for index in chosen], device=device)
+        tokens = torch.tensor(config.strategy_token_ids, device=device)[strategies]
+        start = self.model.start_tokens(len(chosen))
+        alpha = torch.tensor(config.alpha, device=device)[strategies]
+        return torch.cat([start, tokens[:, None]], dim=1), alpha
+
+    def processors(self, keys: Tensor) -> LogitsProcessorList:
+        """Return what turns logits into a drawn token, for rows of these keys."""
+        options, device = self.options, str(self.model.device)
+        found = LogitsProcessorList()
+        found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        if options.min_new_tokens:
+            found.append(
+                MinNewTokensLengthLogitsProcessor(
+                    2, options.min_new_tokens, options.eos_token_id, device=device
+                )
+            )
+        suppressed = self.model.suppressed_tokens(options)
+        found.append(SuppressTokensLogitsProcessor(suppressed, device=device))
+        found.extend(sampling_processors(options, keys))
+        return found
+
+    def answer(self, rows: int, count: int | None = None) -> list[Answer]:
+        """Answer the first ``count`` rows with the engine, so many at once."""
+        config, inputs = self.model.config, self.inputs[:count]
+        engine = Engine(
+            self.model, self.options, alpha=list(config.alpha),
+            strategy_alpha=config.strategy_alpha, rows=rows,
+        )  # fmt: skip
+        requests = [
+            Request(key, strategy)
+            for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
+        ]
+        return engine(
+            requests[: len(inputs)], [input_length(row) for row in inputs],
+            lambda chosen: encode_sorted(self.model, [inputs[i] for i in chosen]),
+        )  # fmt: skip
+
+
+def load_work(settings: Settings) -> Work:
+    """Return the work of the settings: given or random weights, given or synthetic inputs.
+
+    Without ``model`` the weights are random, of the size that ``architecture`` says (the published
+    one by default); without ``input`` contexts are random tokens of ESConv's lengths.
+
+    Raises:
+        PalError: model, tokenizer or input cannot be used.
+    """
+    count = settings.limit or CONTEXTS
+    samples = None
+    if settings.input:
+        samples = load_samples(settings.model_copy(update={"limit": None}))
+        random.Random(settings.seed).shuffle(samples)
+        samples = samples[:count]
+    if settings.model:
+        model, tokenizer = load_model_and_tokenizer(settings.model, settings.dtype)
+    else:
+        model, tokenizer = build_random(settings, with_tokenizer=samples is not None)
+    model.to(process_state().device)
+    options, draw = generation_options(model, settings.decoding), random.Random(settings.seed)
+    if samples is None:
+        inputs = synthetic_inputs(model, count, settings.seed)
+        strategies = [draw.randrange(len(STRATEGIES)) for _ in inputs]
+        ids: list[str] = [str(index) for index in range(count)]
+        source = "synthetic contexts of ESConv's lengths"
+    else:
+        inputs = Responder(model, tokenizer, settings.decoding, settings.seed).encode(samples)
+        ids = [sample.id for sample in samples]
+        strategies = [
+            draw.randrange(len(STRATEGIES)) if s.strategy is None else strategy_id(s.strategy)
+            for s in samples
+        ]
+        source = "real contexts"
+    keys = sample_keys(settings.seed, ids, model.device)
+    work = Work(model, inputs, strategies, keys, options, source)
+    if settings.bench.endings == "natural":
+        let_end(work)
+    else:
+        options.min_new_tokens = options.max_new_tokens
+    return work
+
+
+def build_random(settings: Settings, *, with_tokenizer: bool) -> tuple[Any, Any]:
+    """Return a response model with random weights, in evaluation mode, and its tokenizer if any."""
+    chosen, tokenizer = settings.architecture, None
+    if with_tokenizer:
+        tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer or chosen.base))
+        vocabulary = len(tokenizer)
+        strategies = tokenizer.convert_tokens_to_ids([strategy_token(name) for name in STRATEGIES])
+        special = special_token_ids(tokenizer)
+    else:
+        vocabulary = SYNTHETIC_VOCABULARY
+        strategies = list(range(vocabulary - len(STRATEGIES), vocabulary))
+        special = [0, 1, 2, *strategies]
+    torch.manual_seed(settings.seed)
+    model = build_response_model(
+        base=chosen.base, from_scratch=chosen.from_scratch or {}, vocab_size=vocabulary,
+        pal_settings={
+            "persona_mode": chosen.persona_mode, "fusion": chosen.fusion,
+            "template": chosen.template, "max_context_tokens": chosen.max_context_tokens,
+            "max_persona_tokens": chosen.max_persona_tokens,
+            "max_target_tokens": chosen.max_target_tokens,
+            "strategy_token_ids": strategies, "special_token_ids": special,
+        },
+    )  # fmt: skip
+    return model.to(getattr(torch, settings.dtype)).eval(), tokenizer
+
+
+def synthetic_inputs(model: Any, count: int, seed: int) -> list[dict[str, list[int]]]:
+    """Return encoder inputs of random tokens, as long as ESConv's."""
+    draw, config = np.random.default_rng(seed), model.config
+    rows = []
+    for share in draw.permutation(np.linspace(0, 1, count)):  # a dialogue's persona grows with it
+        row = {}
+        for name, lengths, most in (
+            ("input_ids", DIALOGUE_LENGTHS, config.max_context_tokens),
+            ("persona_input_ids", PERSONA_LENGTHS, config.max_persona_tokens),
+        ):
+            length = min(int(np.interp(share, SHARES, lengths)), most)
+            row[name] = draw.integers(3, config.vocab_size, length).tolist()
+        if model.fusion is None:
+            del row["persona_input_ids"]
+        rows.append(row)
+    return rows
+
+
+def let_end(work: Work) -> None:
+    """Set the end token's bias so that responses are about as long as ESConv's, on some rows."""
+    end, options = work.model.config.eos_token_id, work.options
+    options.min_new_tokens = 0
+    low, high = 0.0, 64.0
+    for _ in range(ENDING_TRIALS):
+        middle = (low + high) / 2
+        work.model.final_logits_bias[0, end] = middle
+        answers = work.answer(ENDING_ROWS, ENDING_ROWS)
+        mean = float(np.mean([len(answer.tokens) for answer in answers]))
+        low, high = (low, middle) if mean < RESPONSE_LENGTH else (middle, high)
