@@ -199,7 +199,8 @@ def linear_weights(module: Any) -> int:
 def table(sides: dict[str, Side], flops: float, ceiling: Ceiling) -> list[str]:
     """Return the table of the sides."""
     first = next(iter(sides.values()))
-    head = ["", "seconds (range)", "tokens/s", f"{NAMES[next(iter(sides))]} is so many times as fast", "peak memory, GiB",
+    head = ["", "seconds (range)", "tokens/s", f"times {NAMES[next(iter(sides))]}",
+            "peak memory, GiB",
             "encoder padding", "of matrix-product rate"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
     for name, side in sides.items():

@@ -90,7 +90,8 @@ class Work:
             )
         suppressed = self.model.suppressed_tokens(options)
         found.append(SuppressTokensLogitsProcessor(suppressed, device=device))
-        found.extend(sampling_processors(options, keys))
+        if options.do_sample:
+            found.extend(sampling_processors(options, keys))
         return found
 
     def answer(self, rows: int, count: int | None = None) -> list[Answer]:

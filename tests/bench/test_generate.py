@@ -37,7 +37,7 @@ def test_all_sides_give_the_same_responses(response_model):
 def test_synthetic_contexts_random_weights_and_natural_endings():
     work = load_work(
         Settings(
-            architecture={"from_scratch": SMALL, "base": "unreachable/name"}, limit=40,
+            architecture={"from_scratch": SMALL, "base": "unreachable/name"}, limit=24,
             bench={"endings": "natural"},
         )
     )  # fmt: skip
