@@ -188,7 +188,7 @@ def test_overwrite_goes_on_after_an_interruption(response_model, tmp_path):
     shutil.rmtree(newest)
     for name in ("run.json", "model.safetensors"):
         (folder / name).unlink()
-    (folder / "started.json").write_text(json.dumps(identity))
+    (folder / "started.json").write_text(json.dumps({"identity": identity, "bf16": False}))
     oldest = next(folder.glob("checkpoint-*"))
     before = (oldest / "model.safetensors").stat().st_mtime_ns
     assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}", "overwrite=true") == 0
