@@ -180,7 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given.sort(key=lambda item: "=" in item and not item.startswith("-"))  # overrides come last
-    parsed = build_parser().parse_args(given)
+    parser = build_parser()
+    # After an action and an option argparse leaves overrides over, though they have a place.
+    parsed, left = parser.parse_known_args(given)
+    wrong = [item for item in left if "=" not in item or item.startswith("-")]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    parsed.overrides = [*parsed.overrides, *left]
     _set_up()
     try:
         parsed.call(parsed)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pal.bench.machine import machine, measure, measure_ceiling
+from pal.bench.machine import Ceiling, machine, measure, measure_ceiling
 from pal.bench.sides import Side, check_output, decoder_flops, document, encoder_flops, render
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.splits import load_split
@@ -54,7 +54,9 @@ def bench_annotate(settings: Settings) -> str:
     )  # fmt: skip
     lengths = [len(encoder.encode_source(prefix)) for prefix in prefixes]
     in_order = [list(range(len(prefixes)))[at : at + ROWS] for at in range(0, len(prefixes), ROWS)]
-    ceilings = {settings.dtype: measure_ceiling(state.device, getattr(torch, settings.dtype))}
+    ceilings: dict[str, Ceiling] = {
+        settings.dtype: measure_ceiling(state.device, getattr(torch, settings.dtype))
+    }
 
     def fresh() -> ExtractorEncoder:  # it remembers what it has tokenised
         return ExtractorEncoder.from_config(encoder.tokenizer, model.config)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def bench_train(settings: Settings) -> str:
     for run in runs:
         # A copy for each: what a trainer has prepared for bf16 stays so.
         own = copy.deepcopy(model).to(state.device).train()
-        steps, taken = measure(lambda own=own, run=run: run.call(own), state.device)
+        steps, taken = measure(partial(run.call, own), state.device)
         counted = [[encoded[index] for index in batch] for batch in run.batches[1:]]
         seconds = sum(step for step, _ in steps[1:])
         sides.append(
@@ -249,8 +250,8 @@ def pick(encoded: Sequence[Any], batches: list[list[int]]) -> Dataset:
 class StepClock(TrainerCallback):
     """Takes the seconds of every step: all of it, and the wait for its batch."""
 
-    def __init__(self, device: Any):
-        self.device, self.steps = device, list[tuple[float, float]]()
+    def __init__(self, device: Any, bar: Any):
+        self.device, self.bar, self.steps = device, bar, list[tuple[float, float]]()
         self.ended = self.begun = 0.0
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
@@ -266,6 +267,7 @@ class StepClock(TrainerCallback):
         synchronize(self.device)
         now = time.perf_counter()
         self.steps.append((now - self.ended, self.begun - self.ended))
+        self.bar.update()
         self.ended = now
 
 
@@ -324,9 +326,14 @@ def run_plain(model: Any, samples: Dataset, rows: int) -> list[tuple[float, floa
 
 def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
     """Train, and return seconds and waiting of each step."""
-    clock = StepClock(trainer.args.device)
-    trainer.add_callback(clock)
-    trainer.train()
+    from tqdm.auto import tqdm
+    from transformers.trainer_callback import ProgressCallback
+
+    trainer.remove_callback(ProgressCallback)  # it prints, too
+    with tqdm(total=len(trainer.get_train_dataloader()), desc="bench train") as bar:
+        clock = StepClock(trainer.args.device, bar)
+        trainer.add_callback(clock)
+        trainer.train()
     return clock.steps
 
 
