@@ -91,12 +91,10 @@ def _human_eval(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     settings = _load(arguments)
-    if arguments.action == "metrics":
-        from pal.bench.metrics import bench_metrics as measure
-    else:
-        from pal.bench.generate import bench_generate as measure
+    from importlib import import_module
 
-    print(measure(settings))
+    module = import_module(f"pal.bench.{arguments.action}")
+    print(getattr(module, f"bench_{arguments.action}")(settings))
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
@@ -146,7 +144,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
 
 
 # Commands that begin with what to do.
-ACTIONS = {"human-eval": ("export", "score"), "bench": ("generate", "metrics")}
+ACTIONS = {"human-eval": ("export", "score"), "bench": ("generate", "train", "annotate", "metrics")}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -182,7 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     given.sort(key=lambda item: "=" in item and not item.startswith("-"))  # overrides come last
-    parsed = build_parser().parse_args(given)
+    parser = build_parser()
+    # After an action and an option argparse leaves overrides over, though they have a place.
+    parsed, left = parser.parse_known_args(given)
+    wrong = [item for item in left if "=" not in item or item.startswith("-")]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    parsed.overrides = [*parsed.overrides, *left]
     _set_up()
     try:
         parsed.call(parsed)

@@ -1,7 +1,8 @@
 """Training, for both tasks: PAL's response model and the persona extractor.
 
 The loop is transformers' ``Seq2SeqTrainer`` with its own options. Added here: losses counted by
-token whatever the batches, resuming by itself, and a record of what was run beside the result.
+token whatever the batches and without projecting padding to the vocabulary, bf16 where it is
+faster, resuming by itself, and a record of what was run beside the result.
 """
 
 import json
@@ -11,13 +12,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -29,25 +28,19 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from pal.data.batches import Collator
-from pal.data.personachat import load_personachat
-from pal.data.samples import Sample, build_samples
-from pal.data.splits import load_split
-from pal.data.templates import SampleEncoder
-from pal.data.tokenizer import (
-    add_pal_tokens,
-    check_strategy_tokens,
-    load_tokenizer,
-    special_token_ids,
-    train_tokenizer,
-)
-from pal.errors import ConfigError, DataError, OutputError, first_line
+from pal.errors import ConfigError, OutputError, first_line
 from pal.jobs import claimed, is_finished, process_state
-from pal.modeling.checkpoint import build_response_model, model_fingerprint
-from pal.persona.extractor import ExtractorEncoder, build_extractor
-from pal.records import write_json
+from pal.modeling.checkpoint import model_fingerprint
+from pal.preparation import (
+    SPOT_TOKENIZER,
+    TOKENS,
+    Ingredients,
+    prepare_extractor,
+    prepare_response,
+)
+from pal.records import read_json, write_json
 from pal.runs import identity_of, write_run
-from pal.settings import DataSettings, Settings
+from pal.settings import Settings
 from pal.tracking import stay_offline_without_key
 
 logger = logging.getLogger(__name__)
@@ -66,30 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
 
-
-# Where, in the output folder, a tokenizer trained on the spot lies until all processes have it.
-SPOT_TOKENIZER = ".tokenizer"
-
-
-@dataclass
-class Ingredients:
-    """What a task brings to training.
-
-    Attributes:
-        model: the model to train.
-        tokenizer: saved with every checkpoint.
-        train: encoded training samples with ``labels`` and ``length``.
-        validation: encoded validation samples.
-        collator: makes batches of them.
-        strategy_ids: the eight strategy tokens, for the accuracy of the first target token.
-    """
-
-    model: Any
-    tokenizer: Any
-    train: Dataset
-    validation: Dataset
-    collator: Collator
-    strategy_ids: list[int] | None = None
+BF16_WIDTH = 512  # measured, see prefers_bf16
 
 
 def train(settings: Settings) -> Path:
@@ -101,22 +71,24 @@ def train(settings: Settings) -> Path:
     output = Path(settings.output_dir)
     set_seed(settings.seed)
     with claimed(output / "run.json") as state:
-        prepare = prepare_response if settings.task == "response" else prepare_extractor_task
+        prepare = prepare_response if settings.task == "response" else prepare_extractor
         with state.main_process_first():
             parts = prepare(settings)
         state.wait_for_everyone()
-        if state.is_main_process:  # it is saved with the model
-            shutil.rmtree(output / SPOT_TOKENIZER, ignore_errors=True)
+        _remove(output / SPOT_TOKENIZER, state)  # it is saved with the model
         identity = identity_of(
             settings, "task", "seed", "architecture", "training", "early_stopping_patience",
             train={name: parts.train[name][:] for name in parts.train.column_names},
             validation={name: parts.validation[name][:] for name in parts.validation.column_names},
             start=model_fingerprint(parts.model),
         )  # fmt: skip
-        if _is_trained(output, identity, settings.overwrite, state):
+        fast = prefers_bf16(state.device, parts.model.config.d_model)
+        if _is_trained(output, {"identity": identity, "bf16": fast}, settings.overwrite, state):
             logger.info("%s is trained already; overwrite=true would train anew", output)
+            _remove(output / TOKENS, state)
             return output
-        trainer = _build_trainer(settings, parts, output)
+        begun = read_json(output / "started.json")  # perhaps on a machine that differs in bf16
+        trainer = build_trainer(settings, parts, output, bf16=begun["bf16"])
         resume = _last_checkpoint(output)
         if resume:
             logger.info("going on from %s", resume)
@@ -133,154 +105,41 @@ def train(settings: Settings) -> Path:
             ) from error
         _save(trainer, parts, settings, output, identity)
         state.wait_for_everyone()
+        _remove(output / TOKENS, state)
     return output
 
 
-def prepare_response(settings: Settings) -> Ingredients:
-    """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
-    train_samples, validation_samples = response_samples(settings.data)
-    chosen = settings.architecture
-    tokenizer = add_pal_tokens(
-        _tokenizer(settings, lambda: (t for s in train_samples for t in _texts(s)))
-    )
-    model = build_response_model(
-        base=chosen.base,
-        from_scratch=chosen.from_scratch,
-        vocab_size=len(tokenizer),
-        pal_settings={
-            "persona_mode": chosen.persona_mode,
-            "fusion": chosen.fusion,
-            "template": chosen.template,
-            "max_context_tokens": chosen.max_context_tokens,
-            "max_persona_tokens": chosen.max_persona_tokens,
-            "max_target_tokens": chosen.max_target_tokens,
-            "strategy_token_ids": check_strategy_tokens(tokenizer),
-            "special_token_ids": special_token_ids(tokenizer),
-        },
-    )
-    longest = max(
-        chosen.max_context_tokens, chosen.max_persona_tokens, chosen.max_target_tokens + 1
-    )
-    if longest > model.config.max_position_embeddings:
-        raise ConfigError(
-            f"architecture: {longest} tokens do not fit the model's "
-            f"{model.config.max_position_embeddings} positions; lower max_*_tokens"
-        )
-    if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
-        logger.warning(
-            "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
-            "and give its output as data.train", settings.data.train, chosen.persona_mode,
-        )  # fmt: skip
-    encoder = SampleEncoder.from_config(tokenizer, model.config)
-    return Ingredients(
-        model,
-        tokenizer,
-        _encode_all(encoder.encode, train_samples),
-        _encode_all(encoder.encode, validation_samples),
-        Collator(
-            pad_token_id=model.config.pad_token_id,
-            decoder_start_token_id=model.config.decoder_start_token_id,
-        ),
-        model.config.strategy_token_ids,
-    )
+def _remove(folder: Path, state: Any) -> None:
+    if state.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
-    """Return training samples (every supporter turn but the first) and validation samples.
+def prefers_bf16(device: torch.device, width: int) -> bool:
+    """Whether training on a CPU is faster in bf16 (weights and their sums stay float32).
 
-    Raises:
-        DataError: one of the two is empty.
+    So where the CPU multiplies bf16 itself, unless the model is so narrow that casting costs more
+    than it saves. A rule, not a measurement of the moment, so that a run can be repeated.
+
+    Args:
+        device: where training runs; on a GPU the user says (``training.bf16``).
+        width: of the model, d.
     """
-    whole = data.validation is not None and Path(data.train).is_file()
-    train_rows = load_split(
-        data.train, None if whole else "train", mode=data.split, seed=data.split_seed
-    )
-    if data.validation is not None:
-        split = None if Path(data.validation).is_file() else "validation"
-        validation_rows = load_split(data.validation, split)
-    else:
-        validation_rows = load_split(
-            data.train, "validation", mode=data.split, seed=data.split_seed
-        )
-    train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
-    samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
-    for name, found in (("train", train_samples), ("validation", samples)):
-        if not found:
-            raise DataError(f"data.{name}={getattr(data, name) or data.train}: no samples in it")
-    return train_samples, samples
-
-
-def prepare_extractor_task(settings: Settings) -> Ingredients:
-    """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
-    data, chosen = settings.data, settings.architecture
-    rows = list(load_personachat(data.train))
-    if data.validation is not None:
-        validation = list(load_personachat(data.validation))
-    else:
-        order = np.random.default_rng(data.split_seed).permutation(len(rows))
-        held_out = {int(index) for index in order[: max(1, len(rows) // 10)]}
-        validation = [row for index, row in enumerate(rows) if index in held_out]
-        rows = [row for index, row in enumerate(rows) if index not in held_out]
-    rows, validation = rows[: data.max_train_samples], validation[: data.max_validation_samples]
-    tokenizer = _tokenizer(
-        settings, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
-    )
-    model = build_extractor(base=chosen.base, from_scratch=chosen.from_scratch, tokenizer=tokenizer)
-    positions = getattr(model.config, "max_position_embeddings", 1024)
-    if max(chosen.max_context_tokens, chosen.max_target_tokens) > positions:
-        raise ConfigError(
-            f"architecture: max_context_tokens={chosen.max_context_tokens} and max_target_tokens="
-            f"{chosen.max_target_tokens} must fit the model's {positions} positions"
-        )
-    # kept with the model, so that annotation cuts its inputs as training did
-    model.config.max_source_tokens = chosen.max_context_tokens
-    model.config.max_target_tokens = chosen.max_target_tokens
-    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
-
-    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
-        return {
-            "input_ids": encoder.encode_source(row["utterances"]),
-            "labels": encoder.encode_target(row["persona"]),
-        }
-
-    return Ingredients(
-        model,
-        tokenizer,
-        _encode_all(encode, rows),
-        _encode_all(encode, validation),
-        Collator(
-            pad_token_id=model.config.pad_token_id,
-            decoder_start_token_id=model.config.decoder_start_token_id,
-        ),
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return (
+        device.type == "cpu"
+        and width >= BF16_WIDTH
+        and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     )
 
 
-def _texts(sample: Sample) -> list[str]:
-    """Texts of the target and the turn before it: over a corpus, every utterance about once."""
-    last = [turn["text"] for turn in sample.context[-1:]]
-    return [*last, sample.response or "", *sample.persona]
+class LossTrainer(Seq2SeqTrainer):
+    """Asks a model that computes the loss itself for nothing else, where only that is wanted."""
 
-
-def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
-    """Load the tokenizer, or train one on the spot for a model from scratch."""
-    chosen = settings.architecture
-    if chosen.tokenizer or chosen.from_scratch is None:
-        return load_tokenizer(chosen.tokenizer or chosen.base)
-    folder = Path(settings.output_dir) / SPOT_TOKENIZER
-    if process_state().is_main_process:
-        logger.info("training a tokenizer of %d entries", chosen.vocab_size)
-        return train_tokenizer(texts(), chosen.vocab_size, folder)
-    return load_tokenizer(folder)
-
-
-def _encode_all(encode: Callable[[Any], dict[str, Any]], items: Sequence[Any]) -> Dataset:
-    from tqdm.auto import tqdm
-
-    quiet = not process_state().is_main_process
-    rows = [encode(item) for item in tqdm(items, desc="tokenise", disable=quiet, leave=False)]
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    columns["length"] = [len(row["input_ids"]) for row in rows]
-    return Dataset.from_dict(columns)
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any):  # type: ignore[override]
+        """Return the loss, with outputs if asked; see the base class."""
+        if self.compute_loss_func is None and not return_outputs:
+            inputs = {**inputs, "skip_logits": True}
+        return super().compute_loss(model, inputs, return_outputs, **kwargs)
 
 
 def token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
@@ -338,8 +197,17 @@ def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[in
     return -sum(math.log((counts[token] + 1) / total) for token in targets) / len(targets)
 
 
-def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2SeqTrainer:
+def build_trainer(
+    settings: Settings, parts: Ingredients, output: Path, *, bf16: bool
+) -> Seq2SeqTrainer:
+    """Build the trainer of a run; ``bf16`` counts where the settings name no number format.
+
+    Raises:
+        ConfigError: an option of ``training`` has a value that cannot be.
+    """
     options = {**DEFAULTS, **settings.training}
+    if "fp16" not in options:
+        options.setdefault("bf16", bf16)
     if "wandb" in str(options["report_to"]):
         stay_offline_without_key()
     lower_is_better = ("loss", "nll", "ppl")
@@ -356,14 +224,15 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
         arguments = Seq2SeqTrainingArguments(
             output_dir=str(output), seed=settings.seed, data_seed=settings.seed, **options
         )
-        return Seq2SeqTrainer(
+        return LossTrainer(
             model=parts.model,
             args=arguments,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
             data_collator=parts.collator,
             processing_class=parts.tokenizer,
-            compute_loss_func=token_loss,
+            # the response model computes it itself
+            compute_loss_func=token_loss if settings.task == "persona_extractor" else None,
             compute_metrics=corpus_metrics(parts.strategy_ids is not None),
             preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
             callbacks=callbacks,
@@ -372,30 +241,39 @@ def _build_trainer(settings: Settings, parts: Ingredients, output: Path) -> Seq2
         raise ConfigError(f"training: {' '.join(str(error).split())}") from error
 
 
-def _is_trained(output: Path, identity: str, overwrite: bool, state: Any) -> bool:
+def _is_trained(output: Path, begin: dict[str, Any], overwrite: bool, state: Any) -> bool:
     """Whether the folder holds this very result; clears it for ``overwrite``.
+
+    Args:
+        output: the folder.
+        begin: ``identity`` of the run, and whatever else an interrupted one goes on with.
+        overwrite: whether another result may be replaced.
+        state: accelerate's process state.
 
     Raises:
         OutputError: the folder holds another run, finished or not.
     """
-    started = output / "started.json"
-    unfinished = started.exists() and json.loads(started.read_text()) == identity
+    started, identity = output / "started.json", begin["identity"]
+    found = read_json(started) if started.exists() else None
+    unfinished = isinstance(found, dict) and found["identity"] == identity
     if overwrite and not (unfinished and not (output / "run.json").exists()):
         state.wait_for_everyone()
         if state.is_main_process:
             for path in [*output.glob("checkpoint-*"), started, output / "run.json"]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         state.wait_for_everyone()
+        found = None
     if (output / "run.json").exists():
         return is_finished(output, identity, overwrite=False)
-    if started.exists() and json.loads(started.read_text()) != identity:
+    if found is not None and not unfinished:
         raise OutputError(
             f"{output}: an unfinished run with other settings or data lies there; give those "
             "again to go on, overwrite=true to start anew, or another output_dir"
         )
     state.wait_for_everyone()
-    if state.is_main_process:
-        write_json(started, identity)
+    if state.is_main_process and found is None:
+        write_json(started, begin)
+    state.wait_for_everyone()
     return False
 
 
@@ -438,7 +316,7 @@ def _save(
         unigram_validation_nll=floor,
         best_checkpoint=Path(trainer.state.best_model_checkpoint or "").name or None,
         steps=trainer.state.global_step, epochs=trainer.state.epoch,
-        device=str(trainer.args.device),
+        device=str(trainer.args.device), bf16=trainer.args.bf16,
     )  # fmt: skip
     (output / "started.json").unlink(missing_ok=True)
     if saved is not None:

@@ -82,3 +82,12 @@ def test_convert_authors_refuses_what_is_no_checkpoint(golden, tmp_path, capfd):
     assert command("convert-authors", tmp_path / "other.bin", config) == 2
     assert "output=DIR" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_action_takes_a_config_and_overrides(capsys):
+    call = ["bench", "annotate", "--config", "pal", "limit=no"]
+    assert main(call) == 2
+    assert "limit" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", "annotate", "--config", "pal", "--limit=3"])
+    assert "unrecognized arguments: --limit=3" in capsys.readouterr().err

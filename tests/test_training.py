@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pal.training import corpus_metrics, summarise_rows, token_loss, unigram_nll
+from pal.training import corpus_metrics, prefers_bf16, summarise_rows, token_loss, unigram_nll
 from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, start, torchrun
 
 
@@ -188,7 +188,7 @@ def test_overwrite_goes_on_after_an_interruption(response_model, tmp_path):
     shutil.rmtree(newest)
     for name in ("run.json", "model.safetensors"):
         (folder / name).unlink()
-    (folder / "started.json").write_text(json.dumps(identity))
+    (folder / "started.json").write_text(json.dumps({"identity": identity, "bf16": False}))
     oldest = next(folder.glob("checkpoint-*"))
     before = (oldest / "model.safetensors").stat().st_mtime_ns
     assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}", "overwrite=true") == 0
@@ -218,3 +218,43 @@ def test_a_users_tokenizer_inside_the_output_folder_stays(tmp_path):
         f"architecture.tokenizer={folder / 'tokenizer'}",
     ) == 0  # fmt: skip
     assert (folder / "tokenizer" / "vocab.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "able", "expected"),
+    [
+        ("cpu", 512, {"avx512_bf16": True}, True),
+        ("cpu", 512, {"amx_bf16": True}, True),
+        ("cpu", 192, {"avx512_bf16": True}, False),
+        ("cpu", 512, {"avx2": True}, False),
+        ("cuda", 512, {"avx512_bf16": True}, False),
+    ],
+)
+def test_where_bf16_is_the_default(monkeypatch, device, width, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert prefers_bf16(torch.device(device), width) is expected
+
+
+def test_the_settings_win_and_an_interrupted_run_keeps_its_format(
+    response_model, tmp_path, monkeypatch
+):
+    """The machine's choice is made once a run and is no part of what the run is."""
+    assert json.loads((response_model / "run.json").read_text())["bf16"] is False
+    monkeypatch.setattr("pal.training.prefers_bf16", lambda *_: True)
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={response_model}") == 0
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    identity = json.loads((response_model / "run.json").read_text())["identity"]
+    begun = {"identity": identity, "bf16": False}
+    (folder / "started.json").write_text(json.dumps(begun))
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}") == 0
+    assert same(weights(response_model), weights(folder))
+    assert not (folder / ".tokens").exists()
+
+    chosen = [f"output_dir={tmp_path / 'plain'}", "training.bf16=false"]
+    assert command("train", *TRAIN_RESPONSE, *chosen) == 0
+    assert same(weights(response_model), weights(tmp_path / "plain"))
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={tmp_path / 'half'}") == 0
+    assert json.loads((tmp_path / "half" / "run.json").read_text())["bf16"] is True
+    assert not same(weights(response_model), weights(tmp_path / "half"))

@@ -128,7 +128,7 @@ def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
     seen: dict[str, Any] = {"all": 0, "real": 0}
 
     def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
-        seen["all"] += kwargs["input_ids"].numel()
+        seen["all"] += kwargs["attention_mask"].numel()
         seen["real"] = seen["real"] + kwargs["attention_mask"].sum()
 
     handle = model.model.encoder.register_forward_pre_hook(count, with_kwargs=True)

@@ -2,12 +2,14 @@
 
 import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pal.errors import CheckpointError, first_line
+from pal.records import file_fingerprint, fingerprint
 from pal.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 
@@ -65,6 +67,13 @@ def check_strategy_tokens(tokenizer: Any) -> list[int]:
 def special_token_ids(tokenizer: Any) -> list[int]:
     """Ids of tokens that no response may contain: start, padding, unknown and all added ones."""
     return sorted({*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(ADDED_TOKENS)})
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of all that a tokenizer would save: vocabulary, merges, added tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return fingerprint({path.name: file_fingerprint(path) for path in Path(folder).iterdir()})
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Any:

@@ -132,24 +132,50 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             persona_input_ids: persona tokens, right-padded, [B, P].
             persona_attention_mask: [B, P]; all ones by default.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        if self.fusion is None or persona_input_ids is None:
-            states = self.model.encoder(input_ids=input_ids, attention_mask=mask)[0]
-            return EncodedInputs(states, mask, states, mask)
+        ids, masks = self._encoder_inputs(
+            input_ids, attention_mask, persona_input_ids, persona_attention_mask
+        )
+        return self._encode_embedded(self.embed(*ids), masks)
 
-        if persona_attention_mask is None:
-            persona_mask = torch.ones_like(persona_input_ids)
-        else:
-            persona_mask = persona_attention_mask.long()
-        if self.fusion.common_length:
-            length = max(input_ids.shape[1], persona_input_ids.shape[1])
-            input_ids, mask = pad_to(input_ids, length), pad_to(mask, length)
-            persona_input_ids = pad_to(persona_input_ids, length)
-            persona_mask = pad_to(persona_mask, length)
-        dialogue = self.model.encoder(input_ids=input_ids, attention_mask=mask)[0]
-        persona = self.model.encoder(input_ids=persona_input_ids, attention_mask=persona_mask)[0]
-        fused, fused_mask = self.fusion(dialogue, mask, persona, persona_mask)
-        return EncodedInputs(fused, fused_mask, dialogue, mask)
+    def embed(self, *ids: Tensor) -> list[Tensor]:
+        """Return the scaled embeddings of several inputs, [B, L] each, as [B, L, d] each.
+
+        By one look-up: its backward then fills one gradient of the size of the whole table, where
+        a look-up for each input would fill one for each.
+        """
+        flat = self.get_input_embeddings()(torch.cat([part.flatten() for part in ids]))
+        parts = (flat * self.embed_scale).split([part.numel() for part in ids])
+        return [part.view(*of.shape, -1) for part, of in zip(parts, ids, strict=True)]
+
+    def _encoder_inputs(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        persona_input_ids: Tensor | None,
+        persona_attention_mask: Tensor | None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return ids and masks of what the encoder reads: the dialogue, and a persona to fuse."""
+        ids, masks = [input_ids], [attention_mask]
+        if self.fusion is not None and persona_input_ids is not None:
+            ids, masks = [input_ids, persona_input_ids], [attention_mask, persona_attention_mask]
+        kept = [
+            torch.ones_like(of) if mask is None else mask.long()
+            for of, mask in zip(ids, masks, strict=True)
+        ]
+        if self.fusion is not None and self.fusion.common_length:
+            length = max(of.shape[1] for of in ids)
+            ids, kept = ([pad_to(part, length) for part in parts] for parts in (ids, kept))
+        return ids, kept
+
+    def _encode_embedded(self, embedded: list[Tensor], masks: list[Tensor]) -> EncodedInputs:
+        encoded = [
+            self.model.encoder(inputs_embeds=part, attention_mask=mask)[0]
+            for part, mask in zip(embedded, masks, strict=True)
+        ]
+        if self.fusion is None or len(encoded) == 1:
+            return EncodedInputs(encoded[0], masks[0], encoded[0], masks[0])
+        fused, fused_mask = self.fusion(encoded[0], masks[0], encoded[1], masks[1])
+        return EncodedInputs(fused, fused_mask, encoded[0], masks[0])
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels [B, T] right behind the start token; ignored positions become padding."""
@@ -174,6 +200,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         use_cache: bool | None = None,
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool = False,
     ) -> Seq2SeqLMOutput | tuple:
         """Compute logits conditioned on dialogue and persona, and the loss (paper, equation 5).
 
@@ -193,6 +220,8 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             use_cache: whether to fill and return a cache.
             return_dict: False gives a tuple.
             num_items_in_batch: divisor of the summed loss; by default the number of target tokens.
+            skip_logits: return the loss of ``labels`` without logits; ignored positions are then
+                never projected to the vocabulary.
         """
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -200,6 +229,7 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             raise ValueError("forward needs decoder_input_ids or labels")
 
         mask: Tensor | None
+        embedded = None
         contrast = past_key_values if isinstance(past_key_values, ContrastiveCache) else None
         if contrast is not None:
             states, mask = contrast.states, contrast.mask
@@ -209,35 +239,42 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         elif encoder_outputs is not None:
             states, mask = encoder_outputs[0], attention_mask
         elif input_ids is not None:
-            states, mask, *_ = self.encode(
+            ids, masks = self._encoder_inputs(
                 input_ids, attention_mask, persona_input_ids, persona_attention_mask
             )
+            *read, embedded = self.embed(*ids, decoder_input_ids)
+            states, mask, *_ = self._encode_embedded(read, masks)
         else:
             raise ValueError("forward needs input_ids or encoder_outputs")
 
+        if embedded is None:
+            (embedded,) = self.embed(decoder_input_ids)
         decoded = self.model.decoder(
-            inputs_embeds=self.model.decoder.embed_tokens(decoder_input_ids) * self.embed_scale,
+            inputs_embeds=embedded,
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
         )
-        logits = self.lm_head(decoded.last_hidden_state) + self.final_logits_bias
+        hidden, targets = decoded.last_hidden_state, labels
+        if labels is not None and skip_logits:
+            hidden, targets = hidden[labels != -100], labels[labels != -100]
+        logits = self.lm_head(hidden) + self.final_logits_bias
         if contrast is not None:
             logits = contrast.contrast(logits)
 
         loss = None
-        if labels is not None:
+        if labels is not None and targets is not None:
             loss = F.cross_entropy(
-                logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=-100
+                logits.flatten(0, -2).float(), targets.flatten(), reduction="sum", ignore_index=-100
             )
             loss = loss / (
                 (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             )
         output = Seq2SeqLMOutput(
             loss=loss,
-            logits=logits,
+            logits=None if skip_logits else logits,
             past_key_values=decoded.past_key_values,
             encoder_last_hidden_state=states if contrast is None else None,
         )

@@ -68,6 +68,26 @@ def add_personas(
     return {**dialogue, "dialog": dialog, "persona": known}
 
 
+def beam_cache(config: Any) -> Any:
+    """Return a cache for beam search that leaves the encoder's keys and values where they are.
+
+    Beams change places within their own row only, and those of a row read the same encoder states,
+    so the library's copy of these, which are most of the cache, changes nothing at each step.
+    """
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    class BeamCache(EncoderDecoderCache):
+        def reorder_cache(self, beam_idx: Any) -> None:
+            self.self_attention_cache.reorder_cache(beam_idx)
+
+    return BeamCache(DynamicCache(config=config), DynamicCache(config=config))
+
+
+def batch_budget(settings: Settings) -> int:
+    """Return the encoder positions of a batch: each is held once for every beam."""
+    return max(settings.batch_tokens // settings.annotate.num_beams, 1)
+
+
 class BeamExtractor:
     """Runs the extractor on batches of token ids."""
 
@@ -97,6 +117,7 @@ class BeamExtractor:
                 input_ids=pad(sources, self.model.config.pad_token_id).to(device),
                 attention_mask=lengths_mask(sources).to(device),
                 generation_config=self.options,
+                past_key_values=beam_cache(self.model.config),
             )
         return [self.encoder.decode(row) for row in generated[:, 1:].tolist()]
 
@@ -152,7 +173,7 @@ def annotate(settings: Settings) -> Path:
         results = run_batches(
             plan_batches(
                 [len(source) for source in sources],
-                max_tokens=max(settings.batch_tokens // settings.annotate.num_beams, 1),
+                max_tokens=batch_budget(settings),
                 max_rows=settings.batch_rows,
             ),
             lambda batch: extractor([list(sources[index]) for index in batch]),

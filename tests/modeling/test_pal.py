@@ -297,3 +297,39 @@ def test_ablations_leave_out_what_they_say(tokenizer):
     assert (states.shape[1], short.shape[1], short_mask.shape[1]) == (7, 5, 5)
     attended = narrow.dialogue_norm(dialogue + attend(dialogue, persona))
     assert torch.allclose(short, (attended + dialogue) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", ["masked", "reference"])
+def test_a_step_is_that_of_the_plain_way(tokenizer, encoded, fusion):
+    """Neither the joint look-up nor leaving out padded targets changes loss or gradients."""
+    model = build(tokenizer, fusion=fusion).train()
+    batch = collate(model, encoded[:6])
+    assert (batch["labels"] == -100).any()
+
+    fast = model(**batch, skip_logits=True)
+    assert fast.logits is None
+    fast.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+
+    ids, masks = model._encoder_inputs(
+        *(batch[n] for n in ("input_ids", "attention_mask")),
+        *(batch[n] for n in ("persona_input_ids", "persona_attention_mask")),
+    )
+    states = [
+        model.model.encoder(input_ids=part, attention_mask=mask)[0]
+        for part, mask in zip(ids, masks, strict=True)
+    ]
+    fused, mask = model.fusion(states[0], masks[0], states[1], masks[1])
+    embed = model.model.decoder.embed_tokens
+    decoded = model.model.decoder(
+        inputs_embeds=embed(batch["decoder_input_ids"]) * model.embed_scale,
+        encoder_hidden_states=fused, encoder_attention_mask=mask,
+    )  # fmt: skip
+    logits = model.lm_head(decoded.last_hidden_state) + model.final_logits_bias
+    plain = torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch["labels"])
+    plain.backward()
+    assert fast.loss.item() == pytest.approx(plain.item(), abs=1e-5)
+    assert model(**batch).loss.item() == pytest.approx(plain.item(), abs=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)

@@ -91,7 +91,7 @@ def test_greedy_responses_stay(work, straightforward, feature, monkeypatch):
 def test_distinct_personas_are_encoded_once(work):
     seen = []
     handle = work.model.model.encoder.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda module, args, kwargs: seen.append(len(kwargs["attention_mask"])), with_kwargs=True
     )
     with torch.inference_mode():
         groups = list(encode_sorted(work.model, work.inputs, 700))

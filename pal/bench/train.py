@@ -1,0 +1,384 @@
+"""Speed of training, beside what one would use instead: ``pal bench train``.
+
+Same weights, same samples, same number of rows a step (theirs: 4), in one run:
+
+- ours: the trainer of ``pal train``, in float32 and, where the machine multiplies it, in bf16;
+- plain: transformers' ``Seq2SeqTrainer`` as it comes, random batches padded to their longest row;
+- theirs: as the specification describes the authors' code: random batches of 4, persona padded to
+  the dialogue's length, float32, AdamW one tensor after the other.
+
+The samples are those of batches drawn from the plan ours makes of the whole corpus, so that ours
+has the padding of the whole, and the others shuffle the same samples.
+"""
+
+import copy
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from pal.bench.machine import machine, measure, measure_ceiling, synchronize
+from pal.bench.sides import Side, check_output, decoder_flops, document, encoder_flops, render
+from pal.data.batches import Collator
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
+from pal.data.templates import SampleEncoder
+from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
+from pal.errors import ConfigError, DataError
+from pal.generation import load_model_and_tokenizer
+from pal.jobs import process_state
+from pal.modeling.checkpoint import build_response_model
+from pal.modeling.fusion import build_fusion
+from pal.preparation import Ingredients
+from pal.records import fingerprint, write_json
+from pal.runs import describe_run
+from pal.settings import Settings
+from pal.training import build_trainer, prefers_bf16
+
+STEPS = 16  # of each side, beside a first one that is not counted
+THEIR_ROWS = 4
+VOCABULARY = 54_956  # Blenderbot-small's with PAL's tokens
+
+# Tokens of ESConv's 12,271 training samples (template clean, Blenderbot-small's tokenizer, personas
+# of a small extractor): the share of samples up to a length, and that length.
+SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+DIALOGUE = (7, 50, 147, 331, 486, 504, 508, 512, 512)
+PERSONA = (1, 31, 88, 152, 157, 159, 160, 160, 160)
+TARGET = (3, 9, 13, 20, 31, 43, 55, 85, 129)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one side does.
+
+    Attributes:
+        name: of the side.
+        batches: indices of the samples of each step.
+        call: trains a model, and returns seconds and waiting of each step.
+        dtype: of the matrix products.
+        common_length: whether the persona is padded to the dialogue's length.
+    """
+
+    name: str
+    batches: list[list[int]]
+    call: Callable[[Any], list[tuple[float, float]]]
+    dtype: str = "float32"
+    common_length: bool = False
+
+
+def bench_train(settings: Settings) -> str:
+    """Measure training steps of the response model; returns the Markdown table.
+
+    ``model`` and ``input`` are what is measured; without the first, random weights of
+    ``architecture.from_scratch`` (by default of 90 million parameters), without the second, random
+    tokens of ESConv's lengths. ``limit`` samples a side.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    output = check_output(settings)
+    model, encoded, source = load_work(settings)
+    state = process_state()
+    batches = draw_batches(settings, model, encoded)
+    able = prefers_bf16(state.device, 2**20) or (
+        state.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    dtypes = ["float32", "bfloat16"] if able else ["float32"]
+    shuffled = [index for batch in batches for index in batch]
+    random.Random(settings.seed).shuffle(shuffled)
+    rows = len(batches[0])
+    plain = [shuffled[at : at + rows] for at in range(0, len(shuffled), rows)]
+    theirs = [shuffled[at : at + THEIR_ROWS] for at in range(0, len(shuffled), THEIR_ROWS)]
+
+    def ours(dtype: str) -> Run:
+        ordered = pick(encoded, batches)
+        return Run(
+            f"ours, {dtype}", batches,
+            lambda model: run_ours(settings, model, ordered, rows, dtype), dtype,
+        )  # fmt: skip
+
+    runs = [
+        *map(ours, dtypes),
+        Run(
+            f"Seq2SeqTrainer, batch of {rows}", plain,
+            lambda model: run_plain(model, pick(encoded, plain), rows),
+        ),
+        Run(
+            f"the authors' padding, batch of {THEIR_ROWS}", theirs,
+            lambda model: run_theirs(model, [[encoded[i] for i in batch] for batch in theirs]),
+            common_length=True,
+        ),
+    ]  # fmt: skip
+    ceilings = {dtype: measure_ceiling(state.device, getattr(torch, dtype)) for dtype in dtypes}
+    sides = []
+    for run in runs:
+        # A copy for each: what a trainer has prepared for bf16 stays so.
+        own = copy.deepcopy(model).to(state.device).train()
+        steps, taken = measure(partial(run.call, own), state.device)
+        counted = [[encoded[index] for index in batch] for batch in run.batches[1:]]
+        seconds = sum(step for step, _ in steps[1:])
+        sides.append(
+            Side(
+                run.name, seconds, sum(map(len, counted)), real_tokens(counted),
+                positions(counted, common_length=run.common_length),
+                sum(training_flops(model.config, row) for batch in counted for row in batch),
+                # weights forward and back, gradient written and read, AdamW: 4 read, 3 written
+                11 * 4 * sum(p.numel() for p in model.parameters()) * len(counted),
+                taken.memory, run.dtype, sum(wait for _, wait in steps[1:]) / seconds, steps[0][0],
+            )
+        )  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        render(sides, "samples", ceilings),
+        f"{len(shuffled)} samples, {source}; {parameters / 1e6:.1f} million parameters, "
+        f"{state.device}, {machine()['cpu']}, {machine()['cores']} cores, "
+        f"{torch.get_num_threads()} threads. Tokens are those of dialogue, persona and target; the "
+        "first step of each side is not counted.",
+    ]
+    if output:
+        facts = describe_run(settings, "bench train", fingerprint(shuffled), **machine())
+        write_json(output, document("train", sides, ceilings, facts))
+    return "\n".join(lines)
+
+
+def load_work(settings: Settings) -> tuple[Any, list[dict[str, list[int]]], str]:
+    """Return the model, samples as token ids, and where these are from in words.
+
+    Raises:
+        PalError: model or input cannot be used, or there is no tokenizer for ``input``.
+    """
+    chosen, tokenizer = settings.architecture, None
+    if settings.model:
+        model, tokenizer = load_model_and_tokenizer(settings.model)
+    else:
+        if settings.input and chosen.tokenizer is None:
+            raise ConfigError(
+                "bench train: input= needs a tokenizer; give model= or architecture.tokenizer="
+            )
+        size = chosen.vocab_size if chosen.from_scratch is not None else VOCABULARY
+        if chosen.tokenizer:
+            tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer))
+            size = len(tokenizer)
+        torch.manual_seed(settings.seed)
+        model = build_response_model(
+            base="", from_scratch=chosen.from_scratch or {}, vocab_size=size,
+            pal_settings={
+                **chosen.model_dump(
+                    include={"persona_mode", "fusion", "template", "max_context_tokens",
+                             "max_persona_tokens", "max_target_tokens"}
+                ),
+                "strategy_token_ids": list(range(size - 8, size)),
+                "special_token_ids": special_token_ids(tokenizer) if tokenizer else [0, 1, 2, 3],
+            },
+        )  # fmt: skip
+    if not settings.input:
+        return model, synthetic_samples(model.config, 12_271, settings.seed), "of ESConv's lengths"
+    samples = build_samples(load_split(settings.input, settings.split), "training")
+    if not samples:
+        raise DataError(f"input={settings.input}: no samples in it")
+    encoder = SampleEncoder.from_config(tokenizer, model.config)
+    from tqdm.auto import tqdm
+
+    encoded = [encoder.encode(sample) for sample in tqdm(samples, desc="tokenise", leave=False)]
+    return model, encoded, f"of {len(samples):,} in {Path(settings.input).name}"
+
+
+def synthetic_samples(config: Any, count: int, seed: int) -> list[dict[str, list[int]]]:
+    """Draw random tokens with ESConv's lengths, cut to what the model's configuration allows.
+
+    Dialogue and persona grow together, so one draw decides both lengths.
+    """
+    chance = np.random.default_rng(seed)
+    together, apart = chance.random(count), chance.random(count)
+    lengths = {
+        "input_ids": np.interp(together, SHARES, DIALOGUE).clip(max=config.max_context_tokens),
+        "persona_input_ids": np.interp(together, SHARES, PERSONA).clip(
+            max=config.max_persona_tokens
+        ),
+        "labels": np.interp(apart, SHARES, TARGET).clip(max=config.max_target_tokens + 1),
+    }
+    if config.persona_mode != "fusion":
+        del lengths["persona_input_ids"]
+    return [
+        {
+            name: chance.integers(4, config.vocab_size, int(values[row])).tolist()
+            for name, values in lengths.items()
+        }
+        for row in range(count)
+    ]
+
+
+def draw_batches(settings: Settings, model: Any, encoded: list[Any]) -> list[list[int]]:
+    """Draw full batches from the plan ours makes of all samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of_ours(settings, model, dataset(encoded), folder, "float32")
+        plan: Any = trainer.get_train_dataloader().batch_sampler
+        rows = trainer.args.train_batch_size
+        batches = [batch for batch in plan if len(batch) == rows]
+    wanted = STEPS + 1 if settings.limit is None else max(2, settings.limit // rows)
+    if len(batches) < 2:
+        raise DataError(f"bench train: {len(encoded)} samples do not fill two batches of {rows}")
+    random.Random(settings.seed).shuffle(batches)
+    return batches[:wanted]
+
+
+def dataset(encoded: Sequence[Any]) -> Dataset:
+    """Return samples as training has them."""
+    columns = {name: [row[name] for row in encoded] for name in encoded[0]}
+    return Dataset.from_dict({**columns, "length": [len(row["input_ids"]) for row in encoded]})
+
+
+def pick(encoded: Sequence[Any], batches: list[list[int]]) -> Dataset:
+    """Return the samples of some batches, in their order."""
+    return dataset([encoded[index] for batch in batches for index in batch])
+
+
+class StepClock(TrainerCallback):
+    """Takes the seconds of every step: all of it, and the wait for its batch."""
+
+    def __init__(self, device: Any, bar: Any):
+        self.device, self.bar, self.steps = device, bar, list[tuple[float, float]]()
+        self.ended = self.begun = 0.0
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.ended = time.perf_counter()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Note when the batch was there."""
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note a step."""
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.steps.append((now - self.ended, self.begun - self.ended))
+        self.bar.update()
+        self.ended = now
+
+
+def collator_of(model: Any) -> Collator:
+    """Return the collator of both trainers."""
+    config = model.config
+    return Collator(
+        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
+    )
+
+
+def trainer_of_ours(
+    settings: Settings, model: Any, samples: Dataset, folder: str, dtype: str, **options: Any
+) -> Seq2SeqTrainer:
+    """Return the trainer of ``pal train`` for one epoch that neither evaluates nor saves."""
+    training = {
+        **settings.training, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no",
+        "load_best_model_at_end": False, "num_train_epochs": 1, "bf16": dtype == "bfloat16",
+        "max_steps": -1, **options,
+    }  # fmt: skip
+    chosen = settings.model_copy(
+        update={"task": "response", "training": training, "early_stopping_patience": None}
+    )
+    parts = Ingredients(model, None, samples, samples, collator_of(model))
+    return build_trainer(chosen, parts, Path(folder), bf16=False)
+
+
+def run_ours(
+    settings: Settings, model: Any, samples: Dataset, rows: int, dtype: str
+) -> list[tuple[float, float]]:
+    """Train on batches planned before; returns seconds and waiting of each step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of_ours(
+            settings, model, samples, folder, dtype, train_sampling_strategy="sequential",
+            per_device_train_batch_size=rows,
+        )  # fmt: skip
+        return timed_steps(trainer)
+
+
+def run_plain(model: Any, samples: Dataset, rows: int) -> list[tuple[float, float]]:
+    """Train with transformers' trainer as it comes; the samples are shuffled already."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder, per_device_train_batch_size=rows, num_train_epochs=1,
+            remove_unused_columns=False, report_to="none", save_strategy="no",
+            logging_strategy="no", train_sampling_strategy="sequential",
+            use_cpu=process_state().device.type == "cpu",
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+        return timed_steps(
+            Seq2SeqTrainer(
+                model=model, args=arguments, train_dataset=samples, data_collator=collator_of(model)
+            )
+        )
+
+
+def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
+    """Train, and return seconds and waiting of each step."""
+    from tqdm.auto import tqdm
+    from transformers.trainer_callback import ProgressCallback
+
+    trainer.remove_callback(ProgressCallback)  # it prints, too
+    with tqdm(total=len(trainer.get_train_dataloader()), desc="bench train") as bar:
+        clock = StepClock(trainer.args.device, bar)
+        trainer.add_callback(clock)
+        trainer.train()
+    return clock.steps
+
+
+def run_theirs(model: Any, batches: list[list[Any]]) -> list[tuple[float, float]]:
+    """Train as the authors' code does: both inputs padded to one length, every logit made."""
+    from tqdm.auto import tqdm
+
+    if model.fusion is not None:
+        model.fusion = build_fusion("reference", model.config.d_model).to(model.device)
+    collate = collator_of(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-5, foreach=False, fused=False)
+    steps = []
+    for batch in tqdm(batches, desc="the authors' padding"):
+        started = time.perf_counter()
+        inputs: dict[str, Tensor] = {k: v.to(model.device) for k, v in collate(batch).items()}
+        begun = time.perf_counter()
+        model(**inputs).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        synchronize(model.device)
+        steps.append((time.perf_counter() - started, begun - started))
+    return steps
+
+
+def real_tokens(batches: list[list[dict[str, list[int]]]]) -> int:
+    """Count the tokens of dialogue, persona and target."""
+    return sum(len(ids) for batch in batches for row in batch for ids in row.values())
+
+
+def positions(batches: list[list[dict[str, list[int]]]], *, common_length: bool) -> int:
+    """Count tokens and padding, persona padded with the dialogue where ``common_length``."""
+    total = 0
+    for batch in batches:
+        longest = {name: max(len(row[name]) for row in batch) for name in batch[0]}
+        if common_length and "persona_input_ids" in longest:
+            common = max(longest["input_ids"], longest["persona_input_ids"])
+            longest |= {"input_ids": common, "persona_input_ids": common}
+        total += len(batch) * sum(longest.values())
+    return total
+
+
+def training_flops(config: Any, row: dict[str, list[int]]) -> float:
+    """Operations of matrix products of one sample, forward and (twice that) backward."""
+    dialogue, persona = len(row["input_ids"]), len(row.get("persona_input_ids", ()))
+    forward = encoder_flops(config, dialogue) + encoder_flops(config, persona)
+    forward += 8 * dialogue * persona * config.d_model  # co-attention, both ways
+    return 3 * (forward + decoder_flops(config, max(dialogue, persona), len(row["labels"])))
