@@ -383,7 +383,7 @@ class _Run:
         scores = self.scores[: len(hidden)]
         for start in range(0, len(weight), BLOCK):
             block = slice(start, start + BLOCK)
-            scores[:, block] = torch.addmm(bias[block, None], weight[block], hidden.t()).t()
+            torch.add((weight[block] @ hidden.t()).t(), bias[block], out=scores[:, block])
         return scores
 
     def _take_in(self, new: list[int]) -> None:
