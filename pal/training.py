@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
 
-BF16_WIDTH = 512  # measured, see prefers_bf16
+BF16_WIDTH = 384  # measured, see prefers_bf16
 
 
 def train(settings: Settings) -> Path:

@@ -224,7 +224,7 @@ def test_a_users_tokenizer_inside_the_output_folder_stays(tmp_path):
     ("device", "width", "able", "expected"),
     [
         ("cpu", 512, {"avx512_bf16": True}, True),
-        ("cpu", 512, {"amx_bf16": True}, True),
+        ("cpu", 384, {"amx_bf16": True}, True),
         ("cpu", 192, {"avx512_bf16": True}, False),
         ("cpu", 512, {"avx2": True}, False),
         ("cuda", 512, {"avx512_bf16": True}, False),

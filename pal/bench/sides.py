@@ -56,7 +56,7 @@ def check_output(settings: Settings) -> Path | None:
 def render(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
     """Return the table; the first side is ours."""
     lines = [
-        f"| | seconds | tokens/s | {unit}/s | times ours | padding | peak memory, GB | "
+        f"| | seconds | tokens/s | {unit}/s | ours is faster by | padding | peak memory, GB | "
         "FLOP/s, of ceiling | bandwidth, of ceiling | waiting for data | first step, s |",
         "| --- |" + " ---: |" * 10,
     ]
@@ -66,7 +66,7 @@ def render(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> st
             f"{side.seconds:.1f}",
             f"{side.tokens / side.seconds:.1f}",
             f"{side.samples / side.seconds:.2f}",
-            f"{side.seconds / sides[0].seconds:.2f}",
+            f"{sides[0].tokens / sides[0].seconds / (side.tokens / side.seconds):.2f}",
             f"{1 - side.tokens / side.positions:.1%}",
             f"{side.memory / 1e9:.2f}",
             f"{side.flops / side.seconds / ceiling.flops:.0%}",

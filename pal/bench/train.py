@@ -327,9 +327,11 @@ def run_plain(model: Any, samples: Dataset, rows: int) -> list[tuple[float, floa
 def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
     """Train, and return seconds and waiting of each step."""
     from tqdm.auto import tqdm
+    from transformers import PrinterCallback
     from transformers.trainer_callback import ProgressCallback
 
-    trainer.remove_callback(ProgressCallback)  # it prints, too
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
     with tqdm(total=len(trainer.get_train_dataloader()), desc="bench train") as bar:
         clock = StepClock(trainer.args.device, bar)
         trainer.add_callback(clock)

@@ -29,6 +29,9 @@ def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
         assert side["tokens"] <= side["positions"]
     ours, theirs = found["sides"][0], found["sides"][-1]
     assert (ours["samples"], theirs["samples"]) == (6, 4)  # all but the first step
+    assert "train_runtime" not in table
+    faster = ours["tokens"] / ours["seconds"] / (theirs["tokens"] / theirs["seconds"])
+    assert f"| {faster:.2f} |" in table
     assert command(*call) == 2
     assert "overwrite=true" in capsys.readouterr().err
 
