@@ -38,6 +38,12 @@ def _distinct(values: list[int]) -> list[int]:
     return values
 
 
+def _range(values: tuple[int, int]) -> tuple[int, int]:
+    if not 2 <= values[0] <= values[1]:
+        raise ValueError("should be two numbers from 2 on, the smaller first")
+    return values
+
+
 # Of a system; it becomes part of file names.
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 
@@ -316,7 +322,7 @@ class TraitsSettings(Section):
     )
     without_persona: bool = False
     days: int = Field(3, gt=0)
-    turns: tuple[int, int] = (6, 60)
+    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
     temperature: float = Field(0.7, ge=0)
     cards: str | None = None
     measurements: str | None = None
