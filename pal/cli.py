@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pal import __version__
-from pal.errors import PalError
+from pal.errors import PalError, PlannedStop
 
 EPILOG = """\
 settings: --config takes a YAML file or the name of a bundled one (small, pal, joint, ...);
@@ -222,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.call(parsed)
     except PalError as error:
         return _fail(str(error))
+    except PlannedStop as stop:
+        print(stop)
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, run the same command again to go on")
         return 130
