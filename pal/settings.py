@@ -308,6 +308,8 @@ class TraitsSettings(Section):
         measurements: measurements that go with them.
         before: measurements that ``compare`` sets beside those of ``input``.
         without: measurements of dialogues without persona, for ``compare``'s concentration.
+        dialogues: dialogues or predictions that ``strategies`` and ``stats`` read instead of
+            ``input``, condition → file.
         corpora: name → corpus of ``run``.
         personas: one-line personas of ``run``, text or JSONL.
     """
@@ -328,6 +330,7 @@ class TraitsSettings(Section):
     measurements: str | None = None
     before: str | None = None
     without: str | None = None
+    dialogues: dict[Name, str] = Field(default_factory=dict)
     corpora: dict[Name, CorpusSettings] = Field(default_factory=dict)
     personas: str | None = None
 
