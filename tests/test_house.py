@@ -17,6 +17,7 @@ FLOORS = [
     ["pal.preparation", "pal.generation"],
     ["pal.training"],
     ["pal.evaluation"],
+    ["pal.traits"],
     ["pal.quickstart", "pal.bench"],
     ["pal.cli"],
     ["train", "generate", "eval"],

@@ -88,7 +88,7 @@ def export(settings: Settings) -> str:
     chosen = settings.human_eval
     pairs = _pairs(chosen)
     if settings.input is None:
-        questions = DIALOGUE_QUESTIONS
+        questions: Sequence[Question] = DIALOGUE_QUESTIONS
         responses = {name: _dialogues(path) for name, path in chosen.systems.items()}
         samples = [Sample(id, id, 0, (), (), None, None) for id in responses[pairs[0][0]]]
     else:

@@ -389,12 +389,12 @@ def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]] = KINDS) 
     Raises:
         DataError: another kind or format, or a field of the wrong type; one line names the first.
     """
-    kind = value.get("kind") if isinstance(value, Mapping) else None
+    kind = str(value.get("kind")) if isinstance(value, Mapping) else ""
     if not isinstance(value, Mapping) or kind not in kinds:
         got = f"kind {kind!r}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
         raise DataError(
             f"{where}: expected an object of kind {', '.join(kinds)}, got {got}"
-            f"{suggest(str(kind), kinds)}; give what a command of this report wrote"
+            f"{suggest(kind, kinds)}; give what a command of this report wrote"
         )
     if value.get("format") != FORMAT:
         raise DataError(
