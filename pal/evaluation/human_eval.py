@@ -89,13 +89,12 @@ def export(settings: Settings) -> str:
     pairs = _pairs(chosen)
     if settings.input is None:
         questions: Sequence[Question] = DIALOGUE_QUESTIONS
-        responses = {name: _dialogues(path) for name, path in chosen.systems.items()}
+        responses = _dialogues(chosen.systems)
         samples = [Sample(id, id, 0, (), (), None, None) for id in responses[pairs[0][0]]]
     else:
         questions = PAL_QUESTIONS
         samples = _load_samples(settings)
         responses = _responses(chosen.systems, samples, settings.input)
-    _check_same(chosen.systems, responses)
     identity = identity_of(
         settings,
         chosen=chosen.model_dump(exclude={"answers"}),
@@ -164,7 +163,7 @@ def _responses(
     """Return {system: {sample id: response}}.
 
     Raises:
-        DataError: a system answered samples that ``input`` does not have.
+        DataError: systems answered different samples, or samples that ``input`` does not have.
     """
     known = {sample.id for sample in samples}
     responses: dict[str, dict[str, str]] = {}
@@ -177,39 +176,6 @@ def _responses(
                 f"{unknown[0]!r}; give the input the responses were made from"
             )
         responses[name] = found
-    return responses
-
-
-def _dialogues(path: str) -> dict[str, str]:
-    """Return {card or id: transcript} of a file of dialogues.
-
-    Raises:
-        DataError: a line is no dialogue with an id, or a card is met twice.
-    """
-    found: dict[str, str] = {}
-    for number, record in read_jsonl(path):
-        try:
-            name = str(record.get("card") or record["id"])
-            turns = [f"{turn['speaker'].capitalize()}: {turn['text']}" for turn in record["dialog"]]
-        except (AttributeError, KeyError, TypeError):
-            raise DataError(
-                f"{path}, line {number}: expected a dialogue with id (or card) and dialog; to "
-                "compare responses give input=, the dialogues they answer"
-            ) from None
-        if name in found:
-            raise DataError(
-                f"{path}, line {number}: {name!r} comes twice; give one file a condition"
-            )
-        found[name] = "\n".join(turns)
-    return found
-
-
-def _check_same(systems: Mapping[str, str], responses: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse systems that answered different samples.
-
-    Raises:
-        DataError: a sample is answered by one system only.
-    """
     for one, other in combinations(systems, 2):
         apart = sorted(responses[one].keys() ^ responses[other].keys())
         if apart:
@@ -217,6 +183,66 @@ def _check_same(systems: Mapping[str, str], responses: Mapping[str, Mapping[str,
                 f"{systems[one]} and {systems[other]}: {len(apart)} samples are answered in one "
                 f"only, the first {apart[0]!r}; give responses to the same samples"
             )
+    return responses
+
+
+def _dialogues(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return {system: {card: transcript}} of the cards that every system has a dialogue of.
+
+    Raises:
+        DataError: there is no such card (see :func:`_transcripts` for others).
+    """
+    found = {name: _transcripts(name, path) for name, path in systems.items()}
+    shared = set.intersection(*map(set, found.values()))
+    left = {card for texts in found.values() for card in texts} - shared
+    if not shared:
+        raise DataError(
+            f"{', '.join(systems.values())}: no card has a dialogue in each; give files made from "
+            "the same cards"
+        )
+    if left:
+        logger.info("%d cards lack a dialogue of one system or more and are left out", len(left))
+    return {
+        name: {card: text for card, text in texts.items() if card in shared}
+        for name, texts in found.items()
+    }
+
+
+def _transcripts(name: str, path: str) -> dict[str, str]:
+    """Return {card or id: transcript} of a file of dialogues.
+
+    Where the file holds several conditions, the system's name tells which.
+
+    Raises:
+        DataError: a line is no dialogue with an id, no dialogue is of that condition, or a card is
+            met twice.
+    """
+    rows = list(read_jsonl(path))
+    conditions = {row.get("condition") for _, row in rows if isinstance(row, dict)}
+    if len(conditions) > 1 and name not in conditions:
+        known = ", ".join(sorted(map(str, conditions)))
+        raise DataError(
+            f"{path}: no dialogue of condition {name!r} (it has {known}); "
+            "name the system after its condition"
+        )
+    found: dict[str, str] = {}
+    for number, record in rows:
+        try:
+            if len(conditions) > 1 and record.get("condition") != name:
+                continue
+            card = str(record.get("card") or record["id"])
+            turns = [f"{turn['speaker'].capitalize()}: {turn['text']}" for turn in record["dialog"]]
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number}: expected a dialogue with id (or card) and dialog; to "
+                "compare responses give input=, the dialogues they answer"
+            ) from None
+        if card in found:
+            raise DataError(
+                f"{path}, line {number}: {card!r} comes twice; give one dialogue a card"
+            )
+        found[card] = "\n".join(turns)
+    return found
 
 
 def _choose(

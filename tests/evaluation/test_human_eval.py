@@ -205,6 +205,14 @@ def test_whole_dialogues_of_two_conditions(tmp_path, capsys):
     for path in (folder / "for_raters").iterdir():
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in (*files, "card-", "nurse", '"Question"'))
+    both = tmp_path / "continued.jsonl"  # several conditions in one file: told by the names
+    both.write_text(files["traits_both"].read_text() + files["traits_none"].read_text())
+    one = arguments({"both": both, "none": both}, tmp_path / "one")
+    assert command(*[item for item in one if not item.startswith("input=")]) == 0
+    assert len(read_key(tmp_path / "one")["items"]) == 6
+    wrong = arguments({"both": both, "nobody": both}, tmp_path / "wrong")
+    assert command(*[item for item in wrong if not item.startswith("input=")]) == 2
+    assert "no dialogue of condition 'nobody' (it has both, none)" in capsys.readouterr().err
     files["traits_none"].write_text("".join(json.dumps(row) + "\n" for row in [{"id": 1}]))
     capsys.readouterr()
     assert command(*given) == 2

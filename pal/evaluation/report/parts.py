@@ -391,7 +391,11 @@ def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]] = KINDS) 
     """
     kind = str(value.get("kind")) if isinstance(value, Mapping) else ""
     if not isinstance(value, Mapping) or kind not in kinds:
-        got = f"kind {kind!r}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+        got = (
+            f"kind {value.get('kind')!r}"
+            if isinstance(value, Mapping)
+            else f"a {type(value).__name__}"
+        )
         raise DataError(
             f"{where}: expected an object of kind {', '.join(kinds)}, got {got}"
             f"{suggest(kind, kinds)}; give what a command of this report wrote"

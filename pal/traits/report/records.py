@@ -50,7 +50,9 @@ def read_records(paths: Iterable[str]) -> Records:
                     f"{path}, line {number}: expected a record with an id; give cards, "
                     "measurements or dialogues that pal traits wrote"
                 )
-        sample = next((row for _, row in rows if "failed" not in row), {"description": ""})
+        sample = next((row for _, row in rows if "failed" not in row), None)
+        if sample is None:  # a list of failures: dialogues have a condition
+            sample = {"dialog" if "condition" in rows[0][1] else "description": None}
         kinds = {"dialog": found.dialogues, "answers": found.measurements,
                  "description": found.cards}  # fmt: skip
         kind = next((key for key in kinds if key in sample), None)
