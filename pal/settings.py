@@ -55,6 +55,8 @@ class DataSettings(Section):
         split: ``published`` takes the splits as they are; ``seeded`` joins all and splits 7:2:1 by
             dialogue with ``split_seed`` (the paper's way).
         split_seed: seed of the seeded split.
+        cards: persona cards whose description takes the place of the seeker's persona in training
+            and generation, matched by dialogue id.
         max_train_samples: use the first so many training samples only.
         max_validation_samples: likewise.
     """
@@ -63,6 +65,7 @@ class DataSettings(Section):
     validation: Source | None = None
     split: Literal["published", "seeded"] = "published"
     split_seed: int = 13
+    cards: str | None = None
     max_train_samples: int | None = Field(None, gt=0)
     max_validation_samples: int | None = Field(None, gt=0)
 
@@ -102,6 +105,7 @@ class AnnotateSettings(Section):
     """Persona annotation.
 
     Attributes:
+        extractor: ``bart`` (the trained one, ``model``) or ``llm`` (the one that ``llm`` names).
         start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
             Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
         layout: ``pesconv`` (persona known at every turn) or ``released`` (ESConv.json's form).
@@ -109,6 +113,7 @@ class AnnotateSettings(Section):
         max_new_tokens: longest output.
     """
 
+    extractor: Literal["bart", "llm"] = "bart"
     start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"
     layout: Literal["pesconv", "released"] = "pesconv"
     num_beams: int = Field(10, gt=0)
@@ -267,6 +272,60 @@ class HumanEvalSettings(Section):
     answers: list[str] = Field(default_factory=list)
 
 
+class CorpusSettings(Section):
+    """One corpus of ``pal traits run``.
+
+    Attributes:
+        input: dialogues (file, folder, hub id, ``bundled:esconv``) or a file of posts.
+        text_column: column of a post's text; None: the input holds dialogues.
+    """
+
+    input: Source
+    text_column: str | None = None
+
+
+class TraitsSettings(Section):
+    """Personality and communication style of personas, as a language model sees them.
+
+    Attributes:
+        inventories: which to fill in, bundled names or paths of YAML files.
+        form: ``full``, or ``short`` for the items marked so.
+        dataset: label of the records; the name of the input when None.
+        text_column: column (CSV) or key (JSONL) of a post's text; None: the input holds dialogues.
+        use_traits: show ``measure`` a card's trait sentences beside its description, if it has any.
+        conditions: which traits of the seeker ``continue`` tells the model.
+        without_persona: ``synthesize`` as many dialogues as there are cards, but from no persona.
+        days: between the dialogue and its continuation.
+        turns: (fewest, most) turns of a written dialogue.
+        temperature: of written descriptions and dialogues; judgements are made at 0.
+        cards: cards that go with the dialogues to continue, matched by id.
+        measurements: measurements that go with them.
+        before: measurements that ``compare`` sets beside those of ``input``.
+        without: measurements of dialogues without persona, for ``compare``'s concentration.
+        corpora: name → corpus of ``run``.
+        personas: one-line personas of ``run``, text or JSONL.
+    """
+
+    inventories: list[str] = Field(["hexaco", "csi"], min_length=1)
+    form: Literal["full", "short"] = "full"
+    dataset: Name | None = None
+    text_column: str | None = None
+    use_traits: bool = True
+    conditions: list[Literal["none", "hexaco", "csi", "both"]] = Field(
+        ["none", "hexaco", "csi", "both"], min_length=1
+    )
+    without_persona: bool = False
+    days: int = Field(3, gt=0)
+    turns: tuple[int, int] = (6, 60)
+    temperature: float = Field(0.7, ge=0)
+    cards: str | None = None
+    measurements: str | None = None
+    before: str | None = None
+    without: str | None = None
+    corpora: dict[Name, CorpusSettings] = Field(default_factory=dict)
+    personas: str | None = None
+
+
 class TrackingSettings(Section):
     """Experiment tracking of ``reproduce`` and ``eval``; training has ``training.report_to``.
 
@@ -331,6 +390,7 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     human_eval: HumanEvalSettings = HumanEvalSettings()
     tracking: TrackingSettings = TrackingSettings()
+    traits: TraitsSettings = TraitsSettings()
 
     def require(self, *names: str) -> list[str]:
         """Return these top-level settings, which must be given.
