@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from pal.errors import DataError
 from pal.jobs import record_path
 from pal.records import read_json, read_jsonl
+from pal.traits.report.parts import Card, Dialogue, Measurement, Record
 
 CASES = 3  # case studies a page shows at most
-
-Record = Mapping[str, Any]
 
 
 @dataclass
@@ -21,22 +22,23 @@ class Records:
     """Records of all files, by what they are.
 
     Attributes:
-        cards: of seekers, also those that failed.
-        measurements: answers of one card to one inventory.
-        dialogues: synthesised or continued ones, also those that failed.
+        cards: of seekers.
+        measurements: of cards.
+        dialogues: written from cards.
         runs: (file, record of the run that made it) where one lies beside it.
     """
 
-    cards: list[Record] = field(default_factory=list)
-    measurements: list[Record] = field(default_factory=list)
-    dialogues: list[Record] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    dialogues: list[Dialogue] = field(default_factory=list)
     runs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def read_records(paths: Iterable[str]) -> Records:
     """Read JSONL files of cards, measurements and dialogues, in any order.
 
-    A file's kind is told by its first record that did not fail; its failed ones count there.
+    A file's kind is told by its first record that did not fail; in a file of failures alone, by
+    whether they have a condition, as dialogues do.
 
     Raises:
         DataError: a file is missing, no JSONL, or of none of the three kinds; the line is named.
@@ -44,28 +46,40 @@ def read_records(paths: Iterable[str]) -> Records:
     found = Records()
     for path in paths:
         rows = list(read_jsonl(path))
-        for number, row in rows:
-            if not isinstance(row, Mapping) or not {"id", "dialog"} & row.keys():
-                raise DataError(
-                    f"{path}, line {number}: expected a record with an id; give cards, "
-                    "measurements or dialogues that pal traits wrote"
-                )
-        sample = next((row for _, row in rows if "failed" not in row), None)
-        if sample is None:  # a list of failures: dialogues have a condition
-            sample = {"dialog" if "condition" in rows[0][1] else "description": None}
-        kinds = {"dialog": found.dialogues, "answers": found.measurements,
-                 "description": found.cards}  # fmt: skip
-        kind = next((key for key in kinds if key in sample), None)
-        if kind is None:
+        dicts = [row for _, row in rows if isinstance(row, Mapping)]
+        first = next((row for row in dicts if "failed" not in row), None)
+        if first is None:
+            first = {"dialog" if dicts and "condition" in dicts[0] else "description": None}
+        into: list[Any]
+        kind: type[Record]
+        if "dialog" in first:
+            into, kind = found.dialogues, Dialogue
+        elif "answers" in first:
+            into, kind = found.measurements, Measurement
+        elif "description" in first:
+            into, kind = found.cards, Card
+        else:
             raise DataError(
                 f"{path}: its records have none of dialog, answers, description; give cards, "
                 "measurements or dialogues that pal traits wrote"
             )
-        kinds[kind] += [row for _, row in rows]
+        for number, row in rows:
+            into.append(_checked(kind, row, f"{path}, line {number}"))
         beside = record_path(Path(path))
         if beside.exists():
             found.runs.append((Path(path).name, read_json(beside)))
     return found
+
+
+def _checked(kind: type[Record], row: Any, where: str) -> Record:
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the record"
+        raise DataError(
+            f"{where}: {place}: {first['msg']}; give {kind.__name__.lower()}s that pal traits wrote"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -81,20 +95,21 @@ class Unanswered:
 def unanswered(records: Records) -> list[Unanswered]:
     """Return what has no answer, counted by reason: cards, dialogues, items of inventories."""
     lines = []
-    for what, rows in (("cards", records.cards), ("dialogues", records.dialogues),
-                       ("measurements", records.measurements)):  # fmt: skip
-        counts = Counter(str(row["failed"]) for row in rows if "failed" in row)
-        lines += [Unanswered(what, n, len(rows), why) for why, n in counts.most_common()]
-    inventories: dict[tuple[str, str], list[Record]] = {}
+    kinds: dict[str, list] = {
+        "cards": records.cards, "dialogues": records.dialogues,
+        "measurements": records.measurements,
+    }  # fmt: skip
+    for what, rows in kinds.items():
+        failed = Counter(row.failed for row in rows if row.failed)
+        lines += [Unanswered(what, n, len(rows), why) for why, n in failed.most_common()]
+    inventories: dict[str, list[Measurement]] = {}
     for row in records.measurements:
-        if "failed" not in row:
-            key = str(row.get("inventory")), str(row.get("model"))
-            inventories.setdefault(key, []).append(row)
-    for (inventory, model), rows in inventories.items():
-        reasons = Counter(str(why) for row in rows for why in row.get("unanswered", {}).values())
-        asked = sum(len(row["answers"]) for row in rows) + sum(reasons.values())
-        what = f"items of {inventory}, {model}"
-        lines += [Unanswered(what, n, asked, why) for why, n in reasons.most_common()]
+        if not row.failed:
+            inventories.setdefault(f"{row.inventory}, {row.model}", []).append(row)
+    for name, found in inventories.items():
+        reasons = Counter(why for row in found for why in row.unanswered.values())
+        asked = sum(len(row.answers) for row in found) + reasons.total()
+        lines += [Unanswered(f"items of {name}", n, asked, why) for why, n in reasons.most_common()]
     return lines
 
 
@@ -102,35 +117,28 @@ def unanswered(records: Records) -> list[Unanswered]:
 class Case:
     """A card with what was measured on it and the dialogues written from it."""
 
-    card: Record
-    traits: list[tuple[str, Mapping[str, str]]]
-    scores: list[tuple[str, Mapping[str, float | None]]]
-    dialogues: list[Record]
+    card: Card
+    measurements: list[Measurement]
+    dialogues: list[Dialogue]
 
 
 def cases(records: Records, most: int) -> list[Case]:
     """Return cards with dialogues, those with most to show first, in the order of the file."""
-    scores = _by_card(records.measurements, "id")
-    dialogues = _by_card(records.dialogues, "card")
-    found = []
-    for card in records.cards:
-        key = card.get("dataset"), card["id"]
-        if "failed" in card or key not in dialogues:
-            continue
-        traits = card.get("traits") or {}
-        measured = [(f"{r['inventory']}, {r['model']}", r["scores"]) for r in scores.get(key, [])]
-        found.append(Case(card, list(traits.items()), measured, dialogues[key]))
-    found.sort(key=lambda case: -(bool(case.traits) + bool(case.scores)))
+    measured: dict[tuple[str | None, str | None], list[Measurement]] = {}
+    talks: dict[tuple[str | None, str | None], list[Dialogue]] = {}
+    for row in records.measurements:
+        if row.scores:
+            measured.setdefault((row.dataset, row.id), []).append(row)
+    for talk in records.dialogues:
+        if talk.dialog:
+            talks.setdefault((talk.dataset, talk.card), []).append(talk)
+    found = [
+        Case(card, measured.get(key, []), talks[key])
+        for card in records.cards
+        if (key := (card.dataset, card.id)) in talks
+    ]
+    found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
     return found[: min(most, CASES)]
-
-
-def _by_card(rows: Iterable[Record], name: str) -> dict[tuple[Any, Any], list[Record]]:
-    """Group records that did not fail by data set and card, whose id is in the field ``name``."""
-    found: dict[tuple[Any, Any], list[Record]] = {}
-    for row in rows:
-        if "failed" not in row:
-            found.setdefault((row.get("dataset"), row.get(name)), []).append(row)
-    return found
 
 
 @dataclass(frozen=True)
@@ -141,24 +149,20 @@ class Making:
     command: str
     model: str
     host: str
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
 
 
-def makings(runs: Iterable[tuple[str, Record]]) -> list[Making]:
+TOLD = ("prompts", "records", "failed", "rung", "llm")  # facts of a run that are shown
+
+
+def makings(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Making]:
     """Return how each file was made, as far as its run's record tells."""
     found = []
     for name, run in runs:
         llm = (run.get("settings") or {}).get("llm") or {}
-        url = llm.get("base_url")
-        host = urlsplit(str(url)).hostname or "" if url else ""
-        facts = {
-            key: run[key]
-            for key in run.keys()
-            - {"settings", "versions", "identity", "command", "python", "platform", "seed",
-               "git_commit", "finished"}
-        }  # fmt: skip
+        host = urlsplit(str(llm.get("base_url") or "")).hostname or ""
+        facts = {key: run[key] for key in TOLD if run.get(key) is not None}
         found.append(
-            Making(name, str(run.get("command", "")), str(llm.get("model") or ""), host,
-                   dict(sorted(facts.items())))
-        )  # fmt: skip
+            Making(name, str(run.get("command", "")), str(llm.get("model") or ""), host, facts)
+        )
     return found
