@@ -106,7 +106,7 @@ class Correlation(Part):
 
     def dimension(self, which: int, key: str) -> str:
         """Return the name of a dimension of the first (0) or second (1) inventory."""
-        return list(self.inventories.values())[which].dimensions.get(key, key)
+        return list(self.inventories.values())[which].dimensions.get(key, key).replace("_", " ")
 
 
 class Record(Checked):

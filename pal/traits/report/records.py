@@ -50,7 +50,7 @@ def read_records(paths: Iterable[str]) -> Records:
         first = next((row for row in dicts if "failed" not in row), None)
         if first is None:
             first = {"dialog" if dicts and "condition" in dicts[0] else "description": None}
-        into: list[Any]
+        into: Any
         kind: type[Record]
         if "dialog" in first:
             into, kind = found.dialogues, Dialogue

@@ -95,22 +95,23 @@ def _maps(
             line.append(heat(cell.r.value, said, marked=(row, column) in pairs, note=adjusted))
         rows.append((part.dimension(0, row), line))
     maps = [("measured", columns, rows)]
-    maps += [_printed(part, printed, pairs) for printed in group.paper]
+    maps += [_printed(part, group, printed, pairs) for printed in group.paper]
     return maps, undefined
 
 
 def _printed(
-    part: Correlation, printed: Printed, pairs: set[tuple[str, str]]
+    part: Correlation, group: CorrelationGroup, printed: Printed, pairs: set[tuple[str, str]]
 ) -> tuple[str, list[str], list[tuple[str, list[Heat]]]]:
     rows = [
         (
             part.dimension(0, row),
             [
                 heat(value, f"{row}–{column}: printed {show(value)}", marked=(row, column) in pairs)
-                for column, value in zip(printed.columns, values, strict=True)
+                for column, value in zip(printed.columns, printed.rows[row], strict=True)
             ],
         )
-        for row, values in printed.rows.items()
+        for row in group.rows
+        if row in printed.rows
     ]
     columns = [part.dimension(1, key) for key in printed.columns]
     return f"the paper’s Table {printed.table}, {printed.model}", columns, rows
