@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pal.errors import ConfigError
 
@@ -35,6 +35,12 @@ def _resolve(source: str) -> str:
 def _distinct(values: list[int]) -> list[int]:
     if len(set(values)) < len(values):
         raise ValueError("should hold each value once")
+    return values
+
+
+def _range(values: tuple[int, int]) -> tuple[int, int]:
+    if not 2 <= values[0] <= values[1]:
+        raise ValueError("should be two numbers from 2 on, the smaller first")
     return values
 
 
@@ -302,6 +308,8 @@ class TraitsSettings(Section):
         measurements: measurements that go with them.
         before: measurements that ``compare`` sets beside those of ``input``.
         without: measurements of dialogues without persona, for ``compare``'s concentration.
+        dialogues: dialogues or predictions that ``strategies`` and ``stats`` read instead of
+            ``input``, condition → file.
         corpora: name → corpus of ``run``.
         personas: one-line personas of ``run``, text or JSONL.
     """
@@ -316,12 +324,13 @@ class TraitsSettings(Section):
     )
     without_persona: bool = False
     days: int = Field(3, gt=0)
-    turns: tuple[int, int] = (6, 60)
+    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
     temperature: float = Field(0.7, ge=0)
     cards: str | None = None
     measurements: str | None = None
     before: str | None = None
     without: str | None = None
+    dialogues: dict[Name, str] = Field(default_factory=dict)
     corpora: dict[Name, CorpusSettings] = Field(default_factory=dict)
     personas: str | None = None
 
@@ -338,6 +347,57 @@ class TrackingSettings(Section):
     wandb: bool = False
     project: str = "pal"
     texts: bool = False
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class LlmSettings(Section):
+    """A language model: an OpenAI-compatible endpoint, or a local one.
+
+    Attributes:
+        backend: ``openai`` (any endpoint of its form: vLLM, llama.cpp, Ollama …) or
+            ``transformers``.
+        base_url: the endpoint, such as ``http://localhost:8000/v1``; texts go nowhere else.
+        model: the endpoint's name of it; a hub id or folder for ``transformers``.
+        api_key_env: environment variable that holds the key; this machine's servers need none.
+        connections: requests under way at once.
+        requests_per_minute: rate limit; none when None.
+        timeout: seconds an answer may take.
+        tries: of a request whose failure may pass.
+        backoff: seconds the first wait between two tries lasts at most; it doubles each time.
+        structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
+        cache: SQLite file of all answers.
+        seed: sent with requests that are sampled.
+        batch_export: write the requests the cache does not hold to this file, and stop.
+        batch_import: read answers from these files of results first.
+        estimate_only: tell what the requests would take, and stop.
+        price_in: of a million prompt tokens, for the estimate.
+        price_out: of a million answer tokens.
+        batch_rows: rows a batch of a ``transformers`` model holds at most.
+    """
+
+    backend: Literal["openai", "transformers"] = "openai"
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    connections: int = Field(32, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0)
+    timeout: float = Field(120, gt=0)
+    tries: int = Field(6, gt=0)
+    backoff: float = Field(1, gt=0)
+    structured: Literal[
+        "auto", "json_schema", "json_object", "structured_outputs", "guided_json", "text"
+    ] = "auto"
+    cache: str = "runs/llm_cache.sqlite"
+    seed: int | None = None
+    batch_export: str | None = None
+    batch_import: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    estimate_only: bool = False
+    price_in: float | None = Field(None, ge=0)
+    price_out: float | None = Field(None, ge=0)
+    batch_rows: int = Field(16, gt=0)
 
 
 class Settings(Section):
@@ -391,6 +451,7 @@ class Settings(Section):
     human_eval: HumanEvalSettings = HumanEvalSettings()
     tracking: TrackingSettings = TrackingSettings()
     traits: TraitsSettings = TraitsSettings()
+    llm: LlmSettings = LlmSettings()
 
     def require(self, *names: str) -> list[str]:
         """Return these top-level settings, which must be given.

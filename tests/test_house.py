@@ -12,7 +12,7 @@ FLOORS = [
     ["pal.errors"],
     ["pal.records", "pal.strategies"],
     ["pal.settings", "pal.jobs", "pal.decoding", "pal.data"],
-    ["pal.config", "pal.runs", "pal.modeling"],
+    ["pal.config", "pal.runs", "pal.modeling", "pal.llm"],
     ["pal.persona", "pal.metrics", "pal.tracking"],
     ["pal.preparation", "pal.generation"],
     ["pal.training"],
