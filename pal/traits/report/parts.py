@@ -3,7 +3,7 @@
 An estimate has a value or, where there is none, the reason: the page shows either.
 """
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pal.evaluation.report.parts import Number, Part, Turn
 
@@ -109,6 +109,66 @@ class Correlation(Part):
         return list(self.inventories.values())[which].dimensions.get(key, key).replace("_", " ")
 
 
+class Shift(Checked):
+    """One dimension before and after, over the personas that have both scores."""
+
+    inventory: str
+    dimension: str
+    name: str
+    before: list[float]
+    after: list[float]
+    mean_before: Estimate
+    mean_after: Estimate
+    delta: Estimate
+    dz: Estimate
+    p: Number = None
+    p_holm: Number = None
+    ks: Number = None
+    ks_p_holm: Number = None
+    shift: str = ""
+
+
+class ConsistencyGroup(Checked):
+    """Personas of one data set and model, before and after."""
+
+    dataset: str
+    model: str
+    dimensions: list[Shift]
+
+
+class Spread(Checked):
+    """One figure of spread, with persona and without."""
+
+    name: str
+    with_: Estimate = Field(alias="with")
+    without: Estimate
+    ratio: Estimate
+    p: Number = None
+    p_holm: Number = None
+
+
+class ConcentrationGroup(Checked):
+    """Seekers of dialogues with and without persona; points are two principal components."""
+
+    dataset: str
+    model: str
+    inventory: str
+    n_with: int
+    n_without: int
+    points: dict[str, list[tuple[float, float]]] | None = None
+    explained: tuple[float, float] | None = None
+    statistics: list[Spread] = []
+    reason: str | None = None
+
+
+class Consistency(Part):
+    """Traits before and after a dialogue, and without persona (``pal traits compare``)."""
+
+    groups: list[ConsistencyGroup]
+    concentration: list[ConcentrationGroup]
+    paper: dict[str, int]
+
+
 class Record(Checked):
     """What all records have; ``failed`` says why there is nothing else."""
 
@@ -146,4 +206,7 @@ class Dialogue(Record):
     dialog: list[Turn] = []
 
 
-KINDS: dict[str, type[Part]] = {"traits_correlation": Correlation}
+KINDS: dict[str, type[Part]] = {
+    "traits_correlation": Correlation,
+    "traits_consistency": Consistency,
+}

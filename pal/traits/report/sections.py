@@ -6,8 +6,15 @@ from typing import Any
 from pal.evaluation.report.page import Section
 from pal.evaluation.report.parts import Part
 from pal.evaluation.report.tables import show, show_p
-from pal.traits.report.figures import Heat, heat
-from pal.traits.report.parts import Correlation, CorrelationGroup, Estimate, Printed
+from pal.traits.report.figures import Heat, distributions, heat, scatter
+from pal.traits.report.parts import (
+    Consistency,
+    Correlation,
+    CorrelationGroup,
+    Estimate,
+    Printed,
+    Shift,
+)
 from pal.traits.report.records import Records, cases, makings, unanswered
 
 Make = Callable[[Any, str], dict[str, Any] | None]
@@ -57,6 +64,8 @@ def _of_documents(parts: Sequence[Part]) -> Iterator[Section]:
         ("correlations", "Correlations", Correlation, _correlations),
         ("pairs", "Pairs of the theory", Correlation, _pairs),
         ("reliability", "Reliability", Correlation, _reliability),
+        ("consistency", "Before and after the dialogue", Consistency, _consistency),
+        ("concentration", "With and without persona", Consistency, _concentration),
     )
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
@@ -123,3 +132,46 @@ def _pairs(part: Correlation, ident: str) -> dict[str, Any] | None:
 
 def _reliability(part: Correlation, ident: str) -> dict[str, Any] | None:
     return {} if any(group.reliability for group in part.groups) else None
+
+
+def _consistency(part: Consistency, ident: str) -> dict[str, Any] | None:
+    if not part.groups:
+        return None
+    told = {1: "rises", -1: "falls"}
+    groups = []
+    for number, group in enumerate(part.groups):
+        panels = [
+            (f"{one.inventory}: {one.name.replace('_', ' ')}",
+             {"before": one.before, "after": one.after}, _shift_text(one))
+            for one in group.dimensions
+        ]  # fmt: skip
+        rows = [
+            (one, told.get(part.paper.get(one.dimension, 0), "stays")
+             if one.inventory == "hexaco" else "")
+            for one in group.dimensions
+        ]  # fmt: skip
+        groups.append((group, distributions(panels, f"{ident}-{number}"), rows))
+    return {"groups": groups}
+
+
+def _shift_text(one: Shift) -> str:
+    if one.delta.value is None:
+        return f"undefined, n = {one.delta.n}: {one.delta.reason}"
+    interval = f"{show(one.delta.low)} to {show(one.delta.high)}"
+    return f"Δ {show(one.delta.value)} ({interval}), n = {one.delta.n:,}"
+
+
+def _concentration(part: Consistency, ident: str) -> dict[str, Any] | None:
+    if not part.concentration:
+        return None
+    groups = []
+    for number, group in enumerate(part.concentration):
+        figure = None
+        if group.points and group.explained:
+            axes = [f"component {n} ({100 * share:.0f} % of variance)"
+                    for n, share in enumerate(group.explained, 1)]  # fmt: skip
+            named = {"with persona": group.points.get("with", []),
+                     "without persona": group.points.get("without", [])}  # fmt: skip
+            figure = scatter(named, (axes[0], axes[1]), f"{ident}-{number}")
+        groups.append((group, figure))
+    return {"groups": groups}
