@@ -53,7 +53,7 @@ class Pair(Checked):
 
 
 class Printed(Checked):
-    """Correlations that the paper prints."""
+    """A table of numbers that the paper prints."""
 
     table: int
     model: str
@@ -169,6 +169,108 @@ class Consistency(Part):
     paper: dict[str, int]
 
 
+class ConditionShares(Checked):
+    """Shares of the strategies, 0 to 1, of one condition."""
+
+    dialogues: int
+    turns: int
+    shares: dict[str, Estimate]
+
+
+class Difference(Checked):
+    """A strategy's share in one condition less that in another; ``paper`` is its sign there."""
+
+    difference: Estimate
+    p: Number = None
+    p_holm: Number = None
+    paper: int | None = None
+
+
+class StrategyComparison(Checked):
+    """Two conditions."""
+
+    a: str
+    b: str
+    paired: bool
+    chi2: Number = None
+    dof: int | None = None
+    cramers_v: Estimate
+    p: Number = None
+    p_holm: Number = None
+    strategies: dict[str, Difference] = {}
+
+
+class StrategyGroup(Checked):
+    """Conditions of one data set and model."""
+
+    dataset: str
+    model: str
+    conditions: dict[str, ConditionShares]
+    comparisons: list[StrategyComparison]
+
+
+class PaperStrategies(Checked):
+    """All that the paper prints of strategies, in percent."""
+
+    strategies: list[Printed] = []
+
+
+class Strategies(Part):
+    """Strategies by condition (``pal traits strategies``)."""
+
+    groups: list[StrategyGroup]
+    paper: PaperStrategies
+
+
+class Said(Checked):
+    """Words and turns of one speaker."""
+
+    words: int
+    turns: int
+    words_a_turn: Estimate
+    turns_a_dialogue: Estimate
+
+
+class ConditionSize(Checked):
+    """Words and turns of one condition."""
+
+    n: int
+    all: Said
+    seeker: Said
+    supporter: Said
+
+
+class DialogueSizes(Checked):
+    """Conditions of one data set and model."""
+
+    dataset: str
+    model: str
+    conditions: dict[str, ConditionSize]
+
+
+class CardSizes(Checked):
+    """What the cards of one data set hold; known: shares, 0 to 1."""
+
+    dataset: str
+    n: int
+    dropped: int
+    failed: int
+    reasons: dict[str, int] = {}
+    description_words: Estimate
+    problem_words: Estimate
+    age_known: Estimate
+    gender_known: Estimate
+    occupation_known: Estimate
+
+
+class Statistics(Part):
+    """Sizes of dialogues or cards (``pal traits stats``), and what the paper prints."""
+
+    dialogues: list[DialogueSizes]
+    cards: list[CardSizes]
+    paper: dict[str, dict[str, dict[str, float]]]
+
+
 class Record(Checked):
     """What all records have; ``failed`` says why there is nothing else."""
 
@@ -209,4 +311,6 @@ class Dialogue(Record):
 KINDS: dict[str, type[Part]] = {
     "traits_correlation": Correlation,
     "traits_consistency": Consistency,
+    "traits_strategies": Strategies,
+    "traits_statistics": Statistics,
 }

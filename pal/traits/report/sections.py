@@ -6,7 +6,8 @@ from typing import Any
 from pal.evaluation.report.page import Section
 from pal.evaluation.report.parts import Part
 from pal.evaluation.report.tables import show, show_p
-from pal.traits.report.figures import Heat, distributions, heat, scatter
+from pal.strategies import STRATEGIES
+from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
     Consistency,
     Correlation,
@@ -14,6 +15,8 @@ from pal.traits.report.parts import (
     Estimate,
     Printed,
     Shift,
+    Statistics,
+    Strategies,
 )
 from pal.traits.report.records import Records, cases, makings, unanswered
 
@@ -66,6 +69,9 @@ def _of_documents(parts: Sequence[Part]) -> Iterator[Section]:
         ("reliability", "Reliability", Correlation, _reliability),
         ("consistency", "Before and after the dialogue", Consistency, _consistency),
         ("concentration", "With and without persona", Consistency, _concentration),
+        ("strategies", "Strategies", Strategies, _strategies),
+        ("dialogues", "Words and turns", Statistics, _dialogues),
+        ("cards", "Cards", Statistics, _cards),
     )
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
@@ -175,3 +181,31 @@ def _concentration(part: Consistency, ident: str) -> dict[str, Any] | None:
             figure = scatter(named, (axes[0], axes[1]), f"{ident}-{number}")
         groups.append((group, figure))
     return {"groups": groups}
+
+
+def _strategies(part: Strategies, ident: str) -> dict[str, Any] | None:
+    if not part.groups:
+        return None
+    groups = []
+    for number, group in enumerate(part.groups):
+        found = {
+            name: {
+                strategy: (
+                    100 * (one.value or 0.0),
+                    None if one.low is None else 100 * one.low,
+                    None if one.high is None else 100 * one.high,
+                )
+                for strategy, one in condition.shares.items()
+            }
+            for name, condition in group.conditions.items()
+        }
+        groups.append((group, shares(found, STRATEGIES, f"{ident}-{number}")))
+    return {"groups": groups, "names": STRATEGIES}
+
+
+def _dialogues(part: Statistics, ident: str) -> dict[str, Any] | None:
+    return {"paper": part.paper.get("dialogues", {})} if part.dialogues else None
+
+
+def _cards(part: Statistics, ident: str) -> dict[str, Any] | None:
+    return {"paper": part.paper.get("cards", {})} if part.cards else None
