@@ -56,6 +56,10 @@ class LanguageModel(Protocol):
 
     name: str
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a record of a run says of the model."""
+        ...
+
     def ask(
         self, requests: Sequence[Request], *, description: str, check: Check | None = None
     ) -> list[Outcome]:

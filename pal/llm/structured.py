@@ -120,6 +120,8 @@ def _single_number(schema: dict[str, Any]) -> str | None:
 
 
 def _lone_number(text: str) -> int | None:
+    if text.startswith(("{", "[")):  # JSON that was cut off
+        return None
     found = [word for word in re.split(r"[\s:=]+", text) if re.search(r"\d", word)]
     bare = found[0].strip(".,;!?()[]\"'*`") if len(found) == 1 else ""
     return int(bare) if re.fullmatch(r"[0-9]{1,9}", bare) else None

@@ -220,7 +220,7 @@ def _annotate_by_llm(
     prompt, llm = load_prompt(Path(__file__).parent / "prompts", "persona"), settings.llm
     identity = identity_of(
         settings, "annotate", dialogues=rows, prompt=[prompt.version, prompt.system, prompt.user],
-        model=[llm.backend, llm.base_url, llm.model, llm.seed],
+        model=[llm.backend, llm.base_url, llm.model],
     )  # fmt: skip
     if is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
@@ -233,7 +233,8 @@ def _annotate_by_llm(
             )
             for index, prefix in enumerate(prefixes)
         ]  # fmt: skip
-        outcomes = connect(settings).ask(requests, description="annotate")
+        model = connect(settings)
+        outcomes = model.ask(requests, description="annotate")
         answers = dict(zip(prefixes, outcomes, strict=True))
         unanswered = [
             {"dialogue": row["id"], "turn": turn, "reason": answers[prefix].reason}
@@ -253,6 +254,7 @@ def _annotate_by_llm(
         _write(
             settings, output, identity, rows, inferred,
             prefixes=len(prefixes), prompts={prompt.name: prompt.version}, unanswered=unanswered,
+            llm=model.describe(),
         )  # fmt: skip
 
 

@@ -69,20 +69,21 @@ def run_step(
         command=command,
         inputs=inputs,
         prompts=[[p.name, p.version, p.system, p.user] for p in prompts],
-        model=[llm.backend, llm.base_url, llm.model, llm.seed],
+        model=[llm.backend, llm.base_url, llm.model],
         choices={name: traits[name] for name in choices},
     )
     if is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
         return _summary(command, output, apart)
     with output_lock(output):
-        records = make(connect(settings))
+        model = connect(settings)
+        records = make(model)
         output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
         failed = [record for record in records if "failed" in record]
         write_run(
             record_path(output), settings, f"traits {command}", identity,
             prompts={p.name: p.version for p in prompts}, records=len(records),
-            failed=len(failed),
+            failed=len(failed), llm=model.describe(),
         )  # fmt: skip
         if apart:
             failures_path(output).unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import re
 
 import numpy as np
 
-
 from pal.llm.base import Outcome
 from pal.traits.inventories import load_inventory
 
@@ -20,6 +19,7 @@ ITEMS = {
     for which, inventory in enumerate(INVENTORIES)
     for item in inventory.items
 }
+
 
 def planted(people, seed=0, pairs=((2, 6, 0.8), (4, 7, 0.7), (3, 8, -0.8))):
     """Twelve standard normal traits for each person, correlated in pairs (row, column, r)."""

@@ -109,7 +109,9 @@ def test_personas_grow_from_text_or_jsonl(model, tmp_path):
 
 
 def test_filter_marks_and_keeps_everything(model, tmp_path):
-    given = [card(n, extra=n) for n in range(6)] + [{"id": "x", "dataset": "d", "failed": "refused"}]
+    given = [card(n, extra=n) for n in range(6)] + [
+        {"id": "x", "dataset": "d", "failed": "refused"}
+    ]
     write_jsonl(tmp_path / "cards.jsonl", given)
     text = filter_cards(settings_for(tmp_path, tmp_path / "cards.jsonl"))
     found = rows(tmp_path / "out.jsonl")
@@ -159,7 +161,5 @@ def test_a_bad_card_is_named(model, tmp_path, line, message):
 def test_the_command_tells_a_mistake_in_one_line(tmp_path, capsys, caplog):
     caplog.set_level(logging.ERROR)
     assert command("traits", "filter", "input=nowhere.jsonl", f"output={tmp_path / 'o'}") == 2
-    assert capsys.readouterr().err == (
-        "pal: error: nowhere.jsonl: no such file; check the path\n"
-    )
+    assert capsys.readouterr().err == ("pal: error: nowhere.jsonl: no such file; check the path\n")
     assert json.dumps(list(tmp_path.iterdir())) == "[]"

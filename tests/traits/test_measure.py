@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 
 from pal.config import load_settings
@@ -26,10 +24,11 @@ def run(tmp_path, cards, *more):
 
 
 def test_one_statement_a_request_description_first(model, tmp_path):
-    found = run(tmp_path, [card(3, traits={"hexaco": {"H": "The person is honest."}})])
+    found = run(tmp_path, [card(3, traits={"hexaco": {"H": "The person is honest in all."}})])
     assert len(model.asked) == 96
     users = [dict(request.messages)["user"] for request in model.asked]
-    shared = "<description>\nCase 3. The person is a clerk.\nThe person is honest.\n</description>"
+    told = "Case 3. The person is a clerk.\nThe person is honest in all."
+    shared = f"<description>\n{told}\n</description>"
     assert all(user.startswith(shared) for user in users)
     assert all(user.count("<statement>") == 1 for user in users)
     assert len(set(users)) == 96
@@ -50,11 +49,9 @@ def test_scores_are_means_after_keying(model, tmp_path):
 
 
 def test_without_trait_sentences_on_request(model, tmp_path):
-    run(tmp_path, [card(3, traits={"hexaco": {"H": "The person is honest."}})],
+    run(tmp_path, [card(3, traits={"hexaco": {"H": "The person is honest in all."}})],
         "traits.use_traits=false")  # fmt: skip
-    assert not any("honest." in dict(r.messages)["user"] for r in model.asked
-                   if "statement" not in r.id and "<description>\nCase 3. The person is a clerk.\n"
-                   "</description>" not in dict(r.messages)["user"])  # fmt: skip
+    assert not any("honest in all" in dict(request.messages)["user"] for request in model.asked)
 
 
 def test_unanswered_statements_are_listed_and_nothing_is_imputed(model, tmp_path):
@@ -67,12 +64,9 @@ def test_unanswered_statements_are_listed_and_nothing_is_imputed(model, tmp_path
     assert csi["unanswered"] == {}
 
 
-def test_failed_cards_are_carried_and_dropped_ones_left_out(model, tmp_path, caplog):
+def test_failed_cards_are_carried_and_dropped_ones_left_out(model, tmp_path):
     given = [card(0, keep=True), card(1, keep=False), {"id": "x", "dataset": "d", "failed": "no"}]
-    logging.getLogger("pal").propagate = True
-    with caplog.at_level(logging.INFO, "pal"):
-        found = run(tmp_path, given)
+    found = run(tmp_path, given)
     assert [row["id"] for row in found] == ["p0", "p0", "x"]
     assert found[2] == given[2]
-    assert "1 cards" not in caplog.text
-    assert "96 questions" in caplog.text
+    assert len(model.asked) == 96

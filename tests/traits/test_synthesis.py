@@ -43,7 +43,7 @@ def test_dialogues_are_a_corpus_that_pal_reads_and_trains_on(model, tmp_path, gi
     }  # fmt: skip
     assert found[0]["condition"] == "persona"
     sample = build_samples(rows, "evaluation")[0]
-    assert sample.persona == ("The person is shy.",)  # "Case 0." is too short for a sentence
+    assert sample.persona == ("Case 0.", "The person is shy.")
     settings = load_settings(None, [f"data.train={tmp_path / 'out.jsonl'}"])
     train, validation = response_samples(settings.data)
     assert len(train) + len(validation) == 3 * (14 + 4)
@@ -79,7 +79,10 @@ def change(index, **values):
         (talk(0, False), None),
         (change(1, strategy="question"), None),
         (change(1, strategy=None), "turn 1: a supporter turn without one of the eight strategies"),
-        (change(1, strategy="Joke"), "turn 1: a supporter turn without one of the eight strategies"),
+        (
+            change(1, strategy="Joke"),
+            "turn 1: a supporter turn without one of the eight strategies",
+        ),
         (change(2, speaker="supporter"), "turn 2: the supporter speaks, expected the seeker"),
         (change(3, text="  "), "turn 3: no text"),
         (talk(0, False)[:4], "4 turns, expected 6 to 60"),
@@ -91,14 +94,10 @@ def test_what_is_no_dialogue(turns, problem):
 
 def test_failures_are_listed_apart(model, tmp_path, given):
     write_jsonl(given, [card(0), {"id": "x", "dataset": "d", "failed": "refused"}, card(1)])
-    model.world = lambda *_: {"dialog": talk(0, False)[:4]}
-    model.reasons = lambda request: None if request.id.endswith("p0") else "refused"
-    model.reasons, reasons = (lambda request: None), None
     world = World(planted(4))
     model.world = lambda name, system, user: (
         {"dialog": talk(1, False)[:2]} if "Case 1." in user else world(name, system, user)
     )
-    assert reasons is None
     found, text = run(synthesize, tmp_path, given)
     assert [row["id"] for row in found] == ["p0"]
     failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
