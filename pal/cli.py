@@ -144,7 +144,10 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
 
 
 # Commands that begin with what to do.
-ACTIONS = {"human-eval": ("export", "score"), "bench": ("generate", "train", "annotate", "metrics")}
+ACTIONS = {
+    "human-eval": ("export", "score"),
+    "bench": ("generate", "train", "annotate", "metrics", "llm"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
