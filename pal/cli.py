@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pal import __version__
-from pal.errors import PalError
+from pal.errors import PalError, PlannedStop
 
 EPILOG = """\
 settings: --config takes a YAML file or the name of a bundled one (small, pal, joint, ...);
@@ -89,6 +89,14 @@ def _human_eval(arguments: argparse.Namespace) -> None:
     print(action(settings))
 
 
+def _traits(arguments: argparse.Namespace) -> None:
+    settings = _load(arguments)
+    from importlib import import_module
+
+    module, name = TRAITS[arguments.action]
+    print(getattr(import_module(f"pal.traits.{module}"), name)(settings))
+
+
 def _bench(arguments: argparse.Namespace) -> None:
     settings = _load(arguments)
     from importlib import import_module
@@ -135,6 +143,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
     "analyze": (_analyze, "similarity, strategies and personas of dialogues and responses: input="),
     "report": (_report, "one HTML page of results: report.include= output="),
     "human-eval": (_human_eval, "blinded A/B sheets out (export), answers in (score)"),
+    "traits": (_traits, "personality and style that a language model sees in personas and talks"),
     "bench": (_bench, "measure this machine against what one would use instead"),
     "convert-authors": (
         _convert_authors,
@@ -143,8 +152,29 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str]] = {
 }
 
 
+# What ``pal traits`` does: action → module of pal.traits and function in it.
+TRAITS = {
+    "cards": ("cards", "cards"),
+    "filter": ("cards", "filter_cards"),
+    "describe": ("cards", "describe"),
+    "measure": ("measure", "measure"),
+    "correlate": ("correlations", "correlate"),
+    "expand": ("cards", "expand"),
+    "synthesize": ("synthesis", "synthesize"),
+    "continue": ("synthesis", "continue_dialogues"),
+    "compare": ("consistency", "compare"),
+    "strategies": ("strategies", "strategies"),
+    "stats": ("dialogue_statistics", "stats"),
+    "report": ("report", "report"),
+    "run": ("run", "run"),
+}
+
 # Commands that begin with what to do.
-ACTIONS = {"human-eval": ("export", "score"), "bench": ("generate", "train", "annotate", "metrics")}
+ACTIONS = {
+    "human-eval": ("export", "score"),
+    "traits": tuple(TRAITS),
+    "bench": ("generate", "train", "annotate", "metrics", "llm"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -192,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.call(parsed)
     except PalError as error:
         return _fail(str(error))
+    except PlannedStop as stop:
+        print(stop)
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, run the same command again to go on")
         return 130

@@ -11,6 +11,10 @@ class PalError(Exception):
     """A mistake in what the user gave, told in one line."""
 
 
+class PlannedStop(Exception):
+    """A command did what it was asked and goes no further (an estimate, a file of requests)."""
+
+
 class ConfigError(PalError):
     """Settings that cannot be used; one message lists every mistake found."""
 

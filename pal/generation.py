@@ -15,6 +15,7 @@ import torch
 from transformers import GenerationConfig
 
 from pal.data.batches import plan_batches
+from pal.data.cards import give_cards
 from pal.data.samples import Sample, build_samples
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
@@ -63,6 +64,7 @@ def load_samples(settings: Settings) -> list[Sample]:
         source, settings.split, mode=settings.data.split, seed=settings.data.split_seed,
         requests=True,
     )  # fmt: skip
+    dialogues = give_cards(dialogues, settings.data.cards)
     samples = build_samples(dialogues, settings.decoding.samples)[: settings.limit]
     if not samples:
         raise DataError(

@@ -12,6 +12,7 @@ from pyarrow import ArrowInvalid
 
 from pal import __version__
 from pal.data.batches import Collator
+from pal.data.cards import give_cards
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
 from pal.data.splits import load_split
@@ -126,7 +127,10 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
         validation_rows = load_split(
             data.train, "validation", mode=data.split, seed=data.split_seed
         )
-    train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
+    train_samples = build_samples(give_cards(train_rows, data.cards), "training")[
+        : data.max_train_samples
+    ]
+    validation_rows = give_cards(validation_rows, data.cards)
     samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
     for name, found in (("train", train_samples), ("validation", samples)):
         if not found:

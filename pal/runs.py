@@ -14,6 +14,7 @@ SECRET = ("token", "key", "password", "secret")
 PACKAGES = (
     "pal-esc", "torch", "transformers", "tokenizers", "datasets", "accelerate",
     "sentence-transformers", "evaluate", "nltk", "numpy", "scipy", "optuna", "rapidfuzz",
+    "openai",
 )  # fmt: skip
 
 

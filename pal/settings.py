@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pal.errors import ConfigError
 
@@ -38,6 +38,12 @@ def _distinct(values: list[int]) -> list[int]:
     return values
 
 
+def _range(values: tuple[int, int]) -> tuple[int, int]:
+    if not 2 <= values[0] <= values[1]:
+        raise ValueError("should be two numbers from 2 on, the smaller first")
+    return values
+
+
 # Of a system; it becomes part of file names.
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 
@@ -55,6 +61,8 @@ class DataSettings(Section):
         split: ``published`` takes the splits as they are; ``seeded`` joins all and splits 7:2:1 by
             dialogue with ``split_seed`` (the paper's way).
         split_seed: seed of the seeded split.
+        cards: persona cards whose description takes the place of the seeker's persona in training
+            and generation, matched by dialogue id.
         max_train_samples: use the first so many training samples only.
         max_validation_samples: likewise.
     """
@@ -63,6 +71,7 @@ class DataSettings(Section):
     validation: Source | None = None
     split: Literal["published", "seeded"] = "published"
     split_seed: int = 13
+    cards: str | None = None
     max_train_samples: int | None = Field(None, gt=0)
     max_validation_samples: int | None = Field(None, gt=0)
 
@@ -102,6 +111,7 @@ class AnnotateSettings(Section):
     """Persona annotation.
 
     Attributes:
+        extractor: ``bart`` (the trained one, ``model``) or ``llm`` (the one that ``llm`` names).
         start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
             Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
         layout: ``pesconv`` (persona known at every turn) or ``released`` (ESConv.json's form).
@@ -109,6 +119,7 @@ class AnnotateSettings(Section):
         max_new_tokens: longest output.
     """
 
+    extractor: Literal["bart", "llm"] = "bart"
     start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"
     layout: Literal["pesconv", "released"] = "pesconv"
     num_beams: int = Field(10, gt=0)
@@ -267,6 +278,63 @@ class HumanEvalSettings(Section):
     answers: list[str] = Field(default_factory=list)
 
 
+class CorpusSettings(Section):
+    """One corpus of ``pal traits run``.
+
+    Attributes:
+        input: dialogues (file, folder, hub id, ``bundled:esconv``) or a file of posts.
+        text_column: column of a post's text; None: the input holds dialogues.
+    """
+
+    input: Source
+    text_column: str | None = None
+
+
+class TraitsSettings(Section):
+    """Personality and communication style of personas, as a language model sees them.
+
+    Attributes:
+        inventories: which to fill in, bundled names or paths of YAML files.
+        form: ``full``, or ``short`` for the items marked so.
+        dataset: label of the records; the name of the input when None.
+        text_column: column (CSV) or key (JSONL) of a post's text; None: the input holds dialogues.
+        use_traits: show ``measure`` a card's trait sentences beside its description, if it has any.
+        conditions: which traits of the seeker ``continue`` tells the model.
+        without_persona: ``synthesize`` as many dialogues as there are cards, but from no persona.
+        days: between the dialogue and its continuation.
+        turns: (fewest, most) turns of a written dialogue.
+        temperature: of written descriptions and dialogues; judgements are made at 0.
+        cards: cards that go with the dialogues to continue, matched by id.
+        measurements: measurements that go with them.
+        before: measurements that ``compare`` sets beside those of ``input``.
+        without: measurements of dialogues without persona, for ``compare``'s concentration.
+        dialogues: dialogues or predictions that ``strategies`` and ``stats`` read instead of
+            ``input``, condition → file.
+        corpora: name → corpus of ``run``.
+        personas: one-line personas of ``run``, text or JSONL.
+    """
+
+    inventories: list[str] = Field(["hexaco", "csi"], min_length=1)
+    form: Literal["full", "short"] = "full"
+    dataset: Name | None = None
+    text_column: str | None = None
+    use_traits: bool = True
+    conditions: list[Literal["none", "hexaco", "csi", "both"]] = Field(
+        ["none", "hexaco", "csi", "both"], min_length=1
+    )
+    without_persona: bool = False
+    days: int = Field(3, gt=0)
+    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
+    temperature: float = Field(0.7, ge=0)
+    cards: str | None = None
+    measurements: str | None = None
+    before: str | None = None
+    without: str | None = None
+    dialogues: dict[Name, str] = Field(default_factory=dict)
+    corpora: dict[Name, CorpusSettings] = Field(default_factory=dict)
+    personas: str | None = None
+
+
 class TrackingSettings(Section):
     """Experiment tracking of ``reproduce`` and ``eval``; training has ``training.report_to``.
 
@@ -279,6 +347,55 @@ class TrackingSettings(Section):
     wandb: bool = False
     project: str = "pal"
     texts: bool = False
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class LlmSettings(Section):
+    """A language model: an OpenAI-compatible endpoint, or a local one.
+
+    Attributes:
+        backend: ``openai`` (any endpoint of its form: vLLM, llama.cpp, Ollama …) or
+            ``transformers``.
+        base_url: the endpoint, such as ``http://localhost:8000/v1``; texts go nowhere else.
+        model: the endpoint's name of it; a hub id or folder for ``transformers``.
+        api_key_env: environment variable that holds the key; this machine's servers need none.
+        connections: requests under way at once.
+        requests_per_minute: rate limit; none when None.
+        timeout: seconds an answer may take.
+        tries: of a request whose failure may pass.
+        backoff: seconds the first wait between two tries lasts at most; it doubles each time.
+        structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
+        cache: SQLite file of all answers.
+        batch_export: write the requests the cache does not hold to this file, and stop.
+        batch_import: read answers from these files of results first.
+        estimate_only: tell what the requests would take, and stop.
+        price_in: of a million prompt tokens, for the estimate.
+        price_out: of a million answer tokens.
+        batch_rows: rows a batch of a ``transformers`` model holds at most.
+    """
+
+    backend: Literal["openai", "transformers"] = "openai"
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    connections: int = Field(32, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0)
+    timeout: float = Field(120, gt=0)
+    tries: int = Field(6, gt=0)
+    backoff: float = Field(1, gt=0)
+    structured: Literal[
+        "auto", "json_schema", "json_object", "structured_outputs", "guided_json", "text"
+    ] = "auto"
+    cache: str = "runs/llm_cache.sqlite"
+    batch_export: str | None = None
+    batch_import: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    estimate_only: bool = False
+    price_in: float | None = Field(None, ge=0)
+    price_out: float | None = Field(None, ge=0)
+    batch_rows: int = Field(16, gt=0)
 
 
 class Settings(Section):
@@ -331,6 +448,8 @@ class Settings(Section):
     report: ReportSettings = ReportSettings()
     human_eval: HumanEvalSettings = HumanEvalSettings()
     tracking: TrackingSettings = TrackingSettings()
+    traits: TraitsSettings = TraitsSettings()
+    llm: LlmSettings = LlmSettings()
 
     def require(self, *names: str) -> list[str]:
         """Return these top-level settings, which must be given.

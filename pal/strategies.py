@@ -16,6 +16,24 @@ STRATEGIES: tuple[str, ...] = (
     "Others",
 )
 
+# What each strategy is, after the ESConv paper and "From Personas to Talks", appendix G.
+DEFINITIONS: dict[str, str] = {
+    "Question": "ask, openly or for details, about the problem, so that the seeker can put it into "
+    "words and see it more clearly.",
+    "Restatement or Paraphrasing": "say again, shortly, in other words, what the seeker said, so "
+    "that they see their situation better.",
+    "Reflection of feelings": "name and put into words what the seeker feels, to show that it is "
+    "understood.",
+    "Self-disclosure": "tell of a similar experience or feeling of one's own, for empathy and "
+    "closeness.",
+    "Affirmation and Reassurance": "affirm the seeker's strengths, motives and abilities; reassure "
+    "and encourage.",
+    "Providing Suggestions": "offer ways forward without taking the decision out of the seeker's "
+    "hands.",
+    "Information": "give facts, knowledge or resources that are useful to the seeker.",
+    "Others": "exchange pleasantries, or give support that fits none of the other seven.",
+}
+
 # Contrast weight of each strategy, PAL paper, Table 2 (low 0, medium 0.375, high 0.75).
 PAPER_ALPHA: tuple[float, ...] = (0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375)
 

@@ -1,9 +1,10 @@
 """Human evaluation: blinded A/B sheets of responses out, wins, ties and losses back in.
 
-``pal human-eval export`` reads ``human_eval.systems`` and the dialogues of ``input``, and writes
-the folder ``output``: ``for_raters/`` is handed out, ``key.json`` beside it is not. ``pal
-human-eval score`` reads that folder as ``input`` and the filled-in sheets of
-``human_eval.answers``, and writes ``output`` (human.json) with Markdown tables beside it.
+``pal human-eval export`` reads ``human_eval.systems`` and the dialogues of ``input`` (none: the
+systems' files hold whole dialogues, compared card by card), and writes the folder ``output``:
+``for_raters/`` is handed out, ``key.json`` beside it is not. ``pal human-eval score`` reads that
+folder as ``input`` and the filled-in sheets of ``human_eval.answers``, and writes ``output``
+(human.json) with Markdown tables beside it.
 
 Departure from the PAL paper (section 4.5, appendix F): its workers talked with both systems about a
 situation; here raters compare two responses to one real context, which can be repeated exactly.
@@ -33,7 +34,7 @@ from pal.evaluation.sheets import (
     write_sheets,
 )
 from pal.jobs import is_finished, record_path
-from pal.records import file_fingerprint, output_lock, write_json, write_text
+from pal.records import file_fingerprint, output_lock, read_jsonl, write_json, write_text
 from pal.runs import describe_run, identity_of, write_run
 from pal.settings import HumanEvalSettings, Settings
 
@@ -56,6 +57,23 @@ PAL_QUESTIONS = (
     Question("Overall", "All in all, whose emotional support do you prefer?"),
 )
 
+# The trait paper, section 6.2 and Table 9, worded for two whole conversations.
+DIALOGUE_QUESTIONS = (
+    Question("Suggestion", "Which supporter gives more helpful advice?"),
+    Question(
+        "Consistency",
+        "In which conversation do both keep to their roles more consistently and behave more "
+        "coherently?",
+    ),
+    Question("Comforting", "Which supporter gives more emotional support?"),
+    Question(
+        "Identification",
+        "Which supporter goes deeper into the seeker's situation and finds out better what the "
+        "problem is?",
+    ),
+    Question("Overall", "All in all, which conversation is the better emotional support?"),
+)
+
 
 def export(settings: Settings) -> str:
     """Write blinded sheets of ``human_eval.systems`` into the folder ``output``.
@@ -66,15 +84,21 @@ def export(settings: Settings) -> str:
     Raises:
         PalError: settings, responses, dialogues or output cannot be used.
     """
-    source, target = settings.require("input", "output")
+    (target,) = settings.require("output")
     chosen = settings.human_eval
     pairs = _pairs(chosen)
-    samples = _load_samples(settings)
-    responses = _responses(chosen.systems, samples, source)
+    if settings.input is None:
+        questions: Sequence[Question] = DIALOGUE_QUESTIONS
+        responses = _dialogues(chosen.systems)
+        samples = [Sample(id, id, 0, (), (), None, None) for id in responses[pairs[0][0]]]
+    else:
+        questions = PAL_QUESTIONS
+        samples = _load_samples(settings)
+        responses = _responses(chosen.systems, samples, settings.input)
     identity = identity_of(
         settings,
         chosen=chosen.model_dump(exclude={"answers"}),
-        questions=[(question.name, question.text) for question in PAL_QUESTIONS],
+        questions=[(question.name, question.text) for question in questions],
         files={name: file_fingerprint(Path(path)) for name, path in chosen.systems.items()},
         samples=[(sample.id, [turn["text"] for turn in sample.context]) for sample in samples],
     )
@@ -90,9 +114,7 @@ def export(settings: Settings) -> str:
     with output_lock(folder / KEY):
         (folder / KEY).unlink(missing_ok=True)  # written last: without it an export is unfinished
         write_run(record, settings, "human-eval export", identity)
-        key = write_sheets(
-            folder, comparisons, PAL_QUESTIONS, seed=chosen.seed, facts={"pairs": facts}
-        )
+        key = write_sheets(folder, comparisons, questions, seed=chosen.seed, facts={"pairs": facts})
     return _describe_export(folder, key, chosen.items)
 
 
@@ -162,6 +184,65 @@ def _responses(
                 f"only, the first {apart[0]!r}; give responses to the same samples"
             )
     return responses
+
+
+def _dialogues(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return {system: {card: transcript}} of the cards that every system has a dialogue of.
+
+    Raises:
+        DataError: there is no such card (see :func:`_transcripts` for others).
+    """
+    found = {name: _transcripts(name, path) for name, path in systems.items()}
+    shared = set.intersection(*map(set, found.values()))
+    left = {card for texts in found.values() for card in texts} - shared
+    if not shared:
+        raise DataError(
+            f"{', '.join(systems.values())}: no card has a dialogue in each; give files made from "
+            "the same cards"
+        )
+    if left:
+        logger.info("%d cards lack a dialogue of one system or more and are left out", len(left))
+    return {
+        name: {card: text for card, text in texts.items() if card in shared}
+        for name, texts in found.items()
+    }
+
+
+def _transcripts(name: str, path: str) -> dict[str, str]:
+    """Return {card or id: transcript} of a file of dialogues.
+
+    Where the file holds several conditions, the system's name tells which.
+
+    Raises:
+        DataError: a line is no dialogue with an id, no dialogue is of that condition, or a card is
+            met twice.
+    """
+    rows = list(read_jsonl(path))
+    conditions = {row.get("condition") for _, row in rows if isinstance(row, dict)}
+    if len(conditions) > 1 and name not in conditions:
+        known = ", ".join(sorted(map(str, conditions)))
+        raise DataError(
+            f"{path}: no dialogue of condition {name!r} (it has {known}); "
+            "name the system after its condition"
+        )
+    found: dict[str, str] = {}
+    for number, record in rows:
+        try:
+            if len(conditions) > 1 and record.get("condition") != name:
+                continue
+            card = str(record.get("card") or record["id"])
+            turns = [f"{turn['speaker'].capitalize()}: {turn['text']}" for turn in record["dialog"]]
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number}: expected a dialogue with id (or card) and dialog; to "
+                "compare responses give input=, the dialogues they answer"
+            ) from None
+        if card in found:
+            raise DataError(
+                f"{path}, line {number}: {card!r} comes twice; give one dialogue a card"
+            )
+        found[card] = "\n".join(turns)
+    return found
 
 
 def _choose(

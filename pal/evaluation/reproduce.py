@@ -282,7 +282,8 @@ def training_identity(settings: Settings) -> str:
             if settings.task == "response"
             else settings.data.model_dump(include={"max_train_samples", "max_validation_samples"}),
             [source and source_fingerprint(source)
-             for source in (settings.data.train, settings.data.validation, chosen.tokenizer)],
+             for source in (settings.data.train, settings.data.validation, settings.data.cards,
+                            chosen.tokenizer)],
             source_fingerprint(chosen.base) if chosen.from_scratch is None else None,
         ]
     )  # fmt: skip

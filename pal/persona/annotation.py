@@ -15,6 +15,7 @@ from pal.errors import ConfigError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import model_fingerprint
 from pal.persona.extractor import ExtractorEncoder, load_extractor
+from pal.records import output_lock
 from pal.runs import identity_of, write_run
 from pal.settings import Settings
 
@@ -22,6 +23,14 @@ logger = logging.getLogger(__name__)
 
 # What a model trained on PersonaChat says of anyone (filtered by the authors too).
 LEAKAGE = ("my favorite color is", "my favorite band")
+
+# The form of a language model's answer.
+SENTENCES = {
+    "type": "object",
+    "properties": {"sentences": {"type": "array", "items": {"type": "string"}}},
+    "required": ["sentences"],
+    "additionalProperties": False,
+}
 
 
 def clean_sentences(sentences: Iterable[str]) -> list[str]:
@@ -125,13 +134,14 @@ class BeamExtractor:
 def annotate(settings: Settings) -> Path:
     """Infer personas for every dialogue of ``input`` and write PESConv to ``output``.
 
-    Prefixes that occur in several dialogues are computed once; batches are planned from all
-    prefixes, sorted by length. Interrupted, the same command goes on.
+    Prefixes that occur in several dialogues are computed once. The trained extractor computes them
+    in batches planned from all prefixes, sorted by length; a language model
+    (``annotate.extractor=llm``) is asked for each. Interrupted, the same command goes on.
 
     Raises:
-        PalError: inputs, checkpoint or output cannot be used.
+        PalError: inputs, checkpoint, endpoint or output cannot be used.
     """
-    checkpoint, source, target = settings.require("model", "input", "output")
+    source, target = settings.require("input", "output")
     dialogues = load_split(
         source, settings.split, mode=settings.data.split, seed=settings.data.split_seed,
         requests=True,
@@ -139,13 +149,23 @@ def annotate(settings: Settings) -> Path:
     if settings.limit is not None:
         dialogues = dialogues.select(range(min(settings.limit, len(dialogues))))
     rows = list(dialogues)
-
-    model, tokenizer = load_extractor(checkpoint, settings.dtype)
-    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
     start = settings.annotate.start
     prefixes = dict.fromkeys(
         prefix for row in rows for prefix in annotated_prefixes(row["dialog"], start).values()
     )
+    if settings.annotate.extractor == "llm":
+        _annotate_by_llm(settings, Path(target), rows, list(prefixes))
+    else:
+        _annotate_by_bart(settings, Path(target), rows, list(prefixes))
+    return Path(target)
+
+
+def _annotate_by_bart(
+    settings: Settings, output: Path, rows: list[dict[str, Any]], prefixes: list[tuple[str, ...]]
+) -> None:
+    (checkpoint,) = settings.require("model")
+    model, tokenizer = load_extractor(checkpoint, settings.dtype)
+    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
     encoded = {prefix: tuple(encoder.encode_source(prefix)) for prefix in prefixes}
     sources = list(dict.fromkeys(encoded.values()))
 
@@ -153,10 +173,9 @@ def annotate(settings: Settings) -> Path:
         settings, "annotate", "dtype", "batch_tokens", "batch_rows",
         dialogues=rows, sources=sources, weights=model_fingerprint(model),
     )  # fmt: skip
-    output = Path(target)
     if is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
-        return output
+        return
     with claimed(output) as state:
         extractor = BeamExtractor(
             model.to(state.device),
@@ -181,15 +200,76 @@ def annotate(settings: Settings) -> Path:
             overwrite=settings.overwrite,
         )  # fmt: skip
         if results is not None:
-            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
             inferred = {source: results[index] for index, source in enumerate(sources)}
             by_prefix = {prefix: inferred[source] for prefix, source in encoded.items()}
-            write_run(
-                record_path(output), settings, "annotate", identity,
-                dialogues=len(rows), prefixes=len(prefixes), distinct_sources=len(sources),
+            _write(
+                settings, output, identity, rows, by_prefix,
+                prefixes=len(prefixes), distinct_sources=len(sources),
             )  # fmt: skip
-            write = write_pesconv if settings.annotate.layout == "pesconv" else write_released
-            write(output, [add_personas(row, by_prefix, start) for row in rows])
             finish(output, identity)
-            logger.info("personas of %d dialogues written to %s", len(rows), output)
-    return output
+
+
+def _annotate_by_llm(
+    settings: Settings, output: Path, rows: list[dict[str, Any]], prefixes: list[tuple[str, ...]]
+) -> None:
+    """Ask a language model; a prefix without answer adds nothing and is listed in the record."""
+    from pal.llm import connect
+    from pal.llm.base import Request
+    from pal.llm.prompts import load_prompt
+
+    prompt, llm = load_prompt(Path(__file__).parent / "prompts", "persona"), settings.llm
+    identity = identity_of(
+        settings, "annotate", dialogues=rows, prompt=[prompt.version, prompt.system, prompt.user],
+        model=[llm.backend, llm.base_url, llm.model],
+    )  # fmt: skip
+    if is_finished(output, identity, overwrite=settings.overwrite):
+        logger.info("%s is finished already; overwrite=true would make it anew", output)
+        return
+    with output_lock(output):
+        requests = [
+            Request(
+                id=str(index), schema=SENTENCES, schema_name="persona",
+                messages=prompt.fill(utterances=prefix),
+            )
+            for index, prefix in enumerate(prefixes)
+        ]  # fmt: skip
+        model = connect(settings)
+        outcomes = model.ask(requests, description="annotate")
+        answers = dict(zip(prefixes, outcomes, strict=True))
+        unanswered = [
+            {"dialogue": row["id"], "turn": turn, "reason": answers[prefix].reason}
+            for row in rows
+            for turn, prefix in annotated_prefixes(row["dialog"], settings.annotate.start).items()
+            if answers[prefix].reason
+        ]
+        if unanswered:
+            logger.warning(
+                "%d turns have no answer and add nothing to the persona; %s lists them",
+                len(unanswered), record_path(output),
+            )  # fmt: skip
+        inferred = {
+            prefix: [] if outcome.reason else outcome.value["sentences"]
+            for prefix, outcome in answers.items()
+        }
+        _write(
+            settings, output, identity, rows, inferred,
+            prefixes=len(prefixes), prompts={prompt.name: prompt.version}, unanswered=unanswered,
+            llm=model.describe(),
+        )  # fmt: skip
+
+
+def _write(
+    settings: Settings,
+    output: Path,
+    identity: str,
+    rows: list[dict[str, Any]],
+    inferred: dict[tuple[str, ...], list[str]],
+    **facts: Any,
+) -> None:
+    output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
+    write_run(
+        record_path(output), settings, "annotate", identity, dialogues=len(rows), **facts
+    )  # fmt: skip
+    write = write_pesconv if settings.annotate.layout == "pesconv" else write_released
+    write(output, [add_personas(row, inferred, settings.annotate.start) for row in rows])
+    logger.info("personas of %d dialogues written to %s", len(rows), output)

@@ -11,7 +11,7 @@ import pytest
 
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
-from pal.evaluation.human_eval import PAL_QUESTIONS
+from pal.evaluation.human_eval import DIALOGUE_QUESTIONS, PAL_QUESTIONS
 from pal.evaluation.sheets import Comparison, Question, read_answers, read_key, write_sheets
 from tests.jobs import ESCONV, command
 
@@ -175,6 +175,48 @@ def test_fewer_differing_responses_than_items(systems, tmp_path, capsys, samples
     said = capsys.readouterr().out
     assert f"{SYSTEMS[1]} vs. {SYSTEMS[0]}: {len(samples) - 3} items (1000 were asked for)" in said
     assert f"in 3 of {len(samples)} samples both gave the same text" in said
+
+
+def test_whole_dialogues_of_two_conditions(tmp_path, capsys):
+    """Without ``input`` dialogues are compared, by card, with the questions of Table 9."""
+    files = {}
+    for name, says in (("traits_both", "Yes."), ("traits_none", "No.")):
+        rows = [
+            {"id": f"{name}-{n}", "card": f"card-{n}", "condition": name.partition("_")[2],
+             "persona": ["I am a nurse."], "dialog": [
+                {"speaker": "seeker", "text": f"Hello {n}"},
+                {"speaker": "supporter", "text": says, "strategy": "Question"}]}
+            for n in range(6)
+        ]  # fmt: skip
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tmp_path / "export"
+    given = [item for item in arguments(files, folder) if not item.startswith("input=")]
+    assert command(*given, "human_eval.items=4") == 0
+    names = [question.name for question in DIALOGUE_QUESTIONS]
+    assert names == ["Suggestion", "Consistency", "Comforting", "Identification", "Overall"]
+    rows = read_sheet(folder / "for_raters" / "sheet.csv")
+    assert list(rows[0]) == ["item", "context", "response A", "response B", *names, "rater"]
+    key = read_key(folder)
+    for row in rows:
+        item, number = key["items"][row["item"]], key["items"][row["item"]]["sample"][-1]
+        says = "Yes." if item["A"] == "traits_both" else "No."
+        assert row["response A"] == f"Seeker: Hello {number}\nSupporter: {says}"
+    for path in (folder / "for_raters").iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert not any(word in text for word in (*files, "card-", "nurse", '"Question"'))
+    both = tmp_path / "continued.jsonl"  # several conditions in one file: told by the names
+    both.write_text(files["traits_both"].read_text() + files["traits_none"].read_text())
+    one = arguments({"both": both, "none": both}, tmp_path / "one")
+    assert command(*[item for item in one if not item.startswith("input=")]) == 0
+    assert len(read_key(tmp_path / "one")["items"]) == 6
+    wrong = arguments({"both": both, "nobody": both}, tmp_path / "wrong")
+    assert command(*[item for item in wrong if not item.startswith("input=")]) == 2
+    assert "no dialogue of condition 'nobody' (it has both, none)" in capsys.readouterr().err
+    files["traits_none"].write_text("".join(json.dumps(row) + "\n" for row in [{"id": 1}]))
+    capsys.readouterr()
+    assert command(*given) == 2
+    assert "line 1: expected a dialogue with id (or card) and dialog" in capsys.readouterr().err
 
 
 def test_mistakes_in_export(systems, tmp_path, capsys):

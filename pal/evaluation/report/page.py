@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: its anchor, heading, template, and what the template reads."""
+    """A section of a page: its anchor, heading, template, and what the template reads."""
 
     ident: str
     heading: str
@@ -35,18 +35,39 @@ class Section:
 def render(parts: Sequence[Part], title: str) -> str:
     """Return the page of these parts; the same parts give the same text."""
     parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
+    return lay_out(title, list(_sections(parts)), parts, facts=_facts(parts), labels=_labels(parts))
+
+
+def lay_out(
+    title: str,
+    sections: Sequence[Section],
+    parts: Sequence[Part],
+    *,
+    facts: Sequence[str],
+    templates: Sequence[Path] = (),
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Return the page of these sections in the frame that all reports share.
+
+    Args:
+        title: heading of the page.
+        sections: what it shows, in order.
+        parts: what it is made of; the records of their runs stand at its end.
+        facts: what is said beneath the title.
+        templates: folders of the sections' templates, besides this one's.
+        labels: what systems are called, for parts that only know their names.
+    """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader([*templates, TEMPLATES]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.filters |= {"number": tables.show, "p": tables.show_p, "pretty": _pretty}
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = list(_sections(parts))
     return environment.get_template("page.html").render(
         title=title,
-        facts=_facts(parts),
+        facts=facts,
         sections=sections,
         recorded=[part for part in parts if part.run],
         style=Markup(style),
@@ -55,7 +76,7 @@ def render(parts: Sequence[Part], title: str) -> str:
         missing=tables.MISSING,
         metric_name=tables.metric_name,
         metric_meaning=tables.metric_meaning,
-        labels=_labels(parts),
+        labels=labels or {},
     )
 
 

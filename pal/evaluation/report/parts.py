@@ -369,32 +369,36 @@ KINDS: dict[str, type[Part]] = {
 }
 
 
-def read_part(path: str | Path) -> Part:
-    """Read one file of any kind.
+def read_part(path: str | Path, kinds: Mapping[str, type[Part]] = KINDS) -> Part:
+    """Read one file of any of these kinds.
 
     Raises:
         DataError: missing, not JSON, or not what its kind should be (see :func:`check_part`).
     """
-    return check_part(read_json(path), str(path))
+    return check_part(read_json(path), str(path), kinds)
 
 
-def check_part(value: Any, where: str) -> Part:
+def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]] = KINDS) -> Part:
     """Check one part and return it in its kind's form.
 
     Args:
         value: what the JSON file holds.
         where: what messages call it.
+        kinds: the forms, by name.
 
     Raises:
         DataError: another kind or format, or a field of the wrong type; one line names the first.
     """
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if not isinstance(value, Mapping) or kind not in KINDS:
-        got = f"kind {kind!r}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    kind = str(value.get("kind")) if isinstance(value, Mapping) else ""
+    if not isinstance(value, Mapping) or kind not in kinds:
+        got = (
+            f"kind {value.get('kind')!r}"
+            if isinstance(value, Mapping)
+            else f"a {type(value).__name__}"
+        )
         raise DataError(
-            f"{where}: expected an object of kind {', '.join(KINDS)}, got {got}"
-            f"{suggest(str(kind), KINDS)}; give what reproduce, analyze, tune-alpha or human-eval "
-            "wrote"
+            f"{where}: expected an object of kind {', '.join(kinds)}, got {got}"
+            f"{suggest(kind, kinds)}; give what a command of this report wrote"
         )
     if value.get("format") != FORMAT:
         raise DataError(
@@ -402,7 +406,7 @@ def check_part(value: Any, where: str) -> Part:
             "read; write it anew with this version"
         )
     try:
-        return KINDS[kind].model_validate(value)
+        return kinds[kind].model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or kind

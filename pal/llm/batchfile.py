@@ -1,0 +1,81 @@
+"""Requests as batch files and their results: OpenAI's form, which vLLM's batch runner takes too.
+
+A line is ``{"custom_id", "method", "url", "body"}``; the id is the cache key, so results find their
+requests whatever happened in between, and a file can be read any number of times.
+"""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+from pal.errors import DataError, OutputError
+from pal.llm.base import Check, Reply, Request
+from pal.llm.client import read_completion
+from pal.llm.structured import RUNGS, body_of
+from pal.records import read_jsonl, write_jsonl
+from pal.settings import LlmSettings
+
+LARGEST = 50_000  # requests a file, OpenAI's limit
+
+
+def write_requests(
+    path: Path, requests: Mapping[bytes, Request], settings: LlmSettings
+) -> list[Path]:
+    """Write requests to ``path`` and, beyond 50,000, to further files (``-2`` and so on).
+
+    Args:
+        path: the first file.
+        requests: by cache key.
+        settings: model and form of answers (``auto`` means ``json_schema`` here).
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: one is there already, or cannot be written.
+    """
+    rung = RUNGS[0] if settings.structured == "auto" else settings.structured
+    lines = (
+        {
+            "custom_id": key.hex(),
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": body_of(str(settings.model), request, rung),
+        }
+        for key, request in requests.items()
+    )
+    count = -(-len(requests) // LARGEST)
+    files = [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, count + 1))]
+    for file in files:
+        if file.exists():
+            raise OutputError(f"{file} exists; give another llm.batch_export=FILE, or remove it")
+    for file in files:
+        write_jsonl(file, itertools.islice(lines, LARGEST))
+    return files
+
+
+def read_results(
+    path: Path, requests: Mapping[bytes, Request], check: Check | None
+) -> dict[bytes, Reply]:
+    """Return the answers and refusals that a results file holds for these requests.
+
+    Lines of other requests, failed ones and malformed answers are left out, to be asked again.
+
+    Raises:
+        DataError: a line is not of the batch form; the message names it.
+    """
+    found = {}
+    for number, line in read_jsonl(path):
+        try:
+            key = bytes.fromhex(line["custom_id"])
+            response = line.get("response") or {}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(
+                f"{path}, line {number}: not a result of a batch written here (no such custom_id); "
+                "give the results file, not another"
+            ) from None
+        if key in requests and response.get("status_code", 200) == 200 and not line.get("error"):
+            reply = read_completion(response.get("body") or {}, requests[key], check, None, None)
+            if reply.reason in (None, "refused"):
+                found[key] = reply
+    return found

@@ -1,0 +1,1 @@
+"""The trait wing: do language models infer stable traits, and do traits change what is said."""

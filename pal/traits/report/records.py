@@ -1,0 +1,168 @@
+"""What the trait report takes from records: case studies, what is unanswered, how it was made."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from pal.errors import DataError
+from pal.jobs import record_path
+from pal.records import read_json, read_jsonl
+from pal.traits.report.parts import Card, Dialogue, Measurement, Record
+
+CASES = 3  # case studies a page shows at most
+
+
+@dataclass
+class Records:
+    """Records of all files, by what they are.
+
+    Attributes:
+        cards: of seekers.
+        measurements: of cards.
+        dialogues: written from cards.
+        runs: (file, record of the run that made it) where one lies beside it.
+    """
+
+    cards: list[Card] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    dialogues: list[Dialogue] = field(default_factory=list)
+    runs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+def read_records(paths: Iterable[str]) -> Records:
+    """Read JSONL files of cards, measurements and dialogues, in any order.
+
+    A file's kind is told by its first record that did not fail; in a file of failures alone, by
+    whether they have a condition, as dialogues do.
+
+    Raises:
+        DataError: a file is missing, no JSONL, or of none of the three kinds; the line is named.
+    """
+    found = Records()
+    for path in paths:
+        rows = list(read_jsonl(path))
+        dicts = [row for _, row in rows if isinstance(row, Mapping)]
+        first = next((row for row in dicts if "failed" not in row), None)
+        if first is None:
+            first = {"dialog" if dicts and "condition" in dicts[0] else "description": None}
+        into: Any
+        kind: type[Record]
+        if "dialog" in first:
+            into, kind = found.dialogues, Dialogue
+        elif "answers" in first:
+            into, kind = found.measurements, Measurement
+        elif "description" in first:
+            into, kind = found.cards, Card
+        else:
+            raise DataError(
+                f"{path}: its records have none of dialog, answers, description; give cards, "
+                "measurements or dialogues that pal traits wrote"
+            )
+        for number, row in rows:
+            into.append(_checked(kind, row, f"{path}, line {number}"))
+        beside = record_path(Path(path))
+        if beside.exists():
+            found.runs.append((Path(path).name, read_json(beside)))
+    return found
+
+
+def _checked(kind: type[Record], row: Any, where: str) -> Record:
+    try:
+        return kind.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the record"
+        raise DataError(
+            f"{where}: {place}: {first['msg']}; give {kind.__name__.lower()}s that pal traits wrote"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """One line of what has no answer: of what, how many of how many, and why."""
+
+    what: str
+    count: int
+    of: int
+    reason: str
+
+
+def unanswered(records: Records) -> list[Unanswered]:
+    """Return what has no answer, counted by reason: cards, dialogues, items of inventories."""
+    lines = []
+    kinds: dict[str, list] = {
+        "cards": records.cards, "dialogues": records.dialogues,
+        "measurements": records.measurements,
+    }  # fmt: skip
+    for what, rows in kinds.items():
+        failed = Counter(row.failed for row in rows if row.failed)
+        lines += [Unanswered(what, n, len(rows), why) for why, n in failed.most_common()]
+    inventories: dict[str, list[Measurement]] = {}
+    for row in records.measurements:
+        if not row.failed:
+            inventories.setdefault(f"{row.inventory}, {row.model}", []).append(row)
+    for name, found in inventories.items():
+        reasons = Counter(why for row in found for why in row.unanswered.values())
+        asked = sum(len(row.answers) for row in found) + reasons.total()
+        lines += [Unanswered(f"items of {name}", n, asked, why) for why, n in reasons.most_common()]
+    return lines
+
+
+@dataclass(frozen=True)
+class Case:
+    """A card with what was measured on it and the dialogues written from it."""
+
+    card: Card
+    measurements: list[Measurement]
+    dialogues: list[Dialogue]
+
+
+def cases(records: Records, most: int) -> list[Case]:
+    """Return cards with dialogues, those with most to show first, in the order of the file."""
+    measured: dict[tuple[str | None, str | None], list[Measurement]] = {}
+    talks: dict[tuple[str | None, str | None], list[Dialogue]] = {}
+    for row in records.measurements:
+        if row.scores:
+            measured.setdefault((row.dataset, row.id), []).append(row)
+    for talk in records.dialogues:
+        if talk.dialog:
+            talks.setdefault((talk.dataset, talk.card), []).append(talk)
+    found = [
+        Case(card, measured.get(key, []), talks[key])
+        for card in records.cards
+        if (key := (card.dataset, card.id)) in talks
+    ]
+    found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
+    return found[: min(most, CASES)]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How one file was made; ``host`` is of the endpoint, without its path or any secret."""
+
+    file: str
+    command: str
+    model: str
+    host: str
+    facts: dict[str, Any]
+
+
+TOLD = ("prompts", "records", "failed", "rung", "llm")  # facts of a run that are shown
+
+
+def makings(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Making]:
+    """Return how each file was made, as far as its run's record tells."""
+    found = []
+    for name, run in runs:
+        llm = (run.get("settings") or {}).get("llm") or {}
+        host = urlsplit(str(llm.get("base_url") or "")).hostname or ""
+        facts = {key: run[key] for key in TOLD if run.get(key) is not None}
+        found.append(
+            Making(name, str(run.get("command", "")), str(llm.get("model") or ""), host, facts)
+        )
+    return found

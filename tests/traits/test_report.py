@@ -1,0 +1,186 @@
+"""The trait report: from the commands' own documents to one page."""
+
+import json
+import random
+import re
+
+import pytest
+
+from pal.traits.inventories import load_inventory
+from pal.traits.scoring import score
+from tests.evaluation.test_report import HOSTILE, Page, sections
+from tests.jobs import command
+
+TIES = {"X": ("X", 1), "P": ("C", 1), "VA": ("A", -1), "Q": ("O", 1), "E": ("E", 1),
+        "IM": ("H", -1)}  # fmt: skip
+FAST = "statistics.resamples=199"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def measure(inventories, card, latent, draw):
+    """A card's answers from what its seeker is like, some items unanswered."""
+    for name, inventory in inventories.items():
+        answers, missing = {}, {}
+        for item in inventory.items:
+            if draw.random() < 0.002:
+                missing[item.id] = "refused"
+                continue
+            answer = 3 + latent[name][item.dimension] * item.keyed + draw.gauss(0, 0.8)
+            answers[item.id] = min(5, max(1, round(answer)))
+        yield {"id": card, "dataset": "ESConv", "inventory": name, "version": inventory.version,
+               "form": "full", "model": "small", "answers": answers, "unanswered": missing,
+               "scores": score(inventory, answers)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Cards, measurements, dialogues and every document made of them."""
+    folder, draw = tmp_path_factory.mktemp("traits"), random.Random(5)
+    inventories = {name: load_inventory(name) for name in ("hexaco", "csi")}
+    before, after, without, cards, talks = [], [], [], [], []
+    for number in range(40):
+        card = f"card-{number}"
+        first = {d: draw.gauss(0, 0.7) for d in inventories["hexaco"].dimensions}
+        second = {
+            d: sign * 0.7 * first[other] + draw.gauss(0, 0.5) for d, (other, sign) in TIES.items()
+        }
+        shifted = {**first, "E": first["E"] + 0.6}
+        before += measure(inventories, card, {"hexaco": first, "csi": second}, draw)
+        after += measure(inventories, card, {"hexaco": shifted, "csi": second}, draw)
+        alone = {"hexaco": {d: v / 3 for d, v in first.items()},
+                 "csi": {d: v / 3 for d, v in second.items()}}  # fmt: skip
+        without += measure(inventories, f"alone-{number}", alone, draw)
+        cards.append({"id": card, "dataset": "ESConv", "age": "old", "gender": "unknown",
+                      "occupation": HOSTILE, "description": f"Person {number}. {HOSTILE}",
+                      "problem": HOSTILE,
+                      "traits": {"hexaco": {"H": HOSTILE}, "csi": {}}})  # fmt: skip
+        for condition, strategies in (("none", ("Information", "Others")),
+                                      ("both", ("Question", "Others"))):  # fmt: skip
+            talks.append({"id": f"{card}@{condition}", "dataset": "ESConv", "card": card,
+                          "condition": condition, "model": "small", "persona": [], "dialog": [
+                {"speaker": "seeker", "text": HOSTILE},
+                {"speaker": "supporter", "text": "Hello.",
+                 "strategy": draw.choices(strategies, (0.7, 0.3))[0]}] * 3})  # fmt: skip
+    cards.append({"id": "lost", "dataset": "ESConv", "failed": "refused by the model"})
+    found = {
+        name: write(folder / f"{name}.jsonl", rows)
+        for name, rows in (("before", before), ("after", after), ("without", without),
+                           ("cards", cards), ("talks", talks))
+    }  # fmt: skip
+    made = {
+        "correlate": [f"input={found['before']}"],
+        "compare": [f"input={found['after']}", f"traits.before={found['before']}",
+                    f"traits.without={found['without']}"],
+        "strategies": [f"input={found['talks']}"],
+        "stats": [f"input={found['talks']}"],
+    }  # fmt: skip
+    for action, given in made.items():
+        found[action] = folder / f"{action}.json"
+        assert command("traits", action, *given, f"output={found[action]}", FAST) == 0
+    found["held"] = folder / "held.json"
+    given = [f"input={found['cards']}", f"output={found['held']}"]
+    assert command("traits", "stats", *given, FAST) == 0
+    return found
+
+
+def report(files, output, names):
+    include = ", ".join(str(files[name]) for name in names)
+    return command("traits", "report", f"output={output}", f"report.include=[{include}]")
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    page = tmp_path_factory.mktemp("page") / "report.html"
+    assert report(files, page, files) == 0
+    return page.read_text(encoding="utf-8")
+
+
+def test_a_section_for_all_that_is_there(whole):
+    page = Page(whole)
+    assert sections(page) == [
+        "correlations", "pairs", "reliability", "consistency", "concentration", "strategies",
+        "dialogues", "cards", "cases", "unanswered", "making", "made",
+    ]  # fmt: skip
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+
+
+def test_what_is_shown_is_in_the_documents(whole, files):
+    text = Page(whole).text.replace("−", "-")
+    group = json.loads(files["correlate"].read_text())["groups"][0]
+    for line in group["cells"].values():
+        for cell in line.values():
+            assert f"{cell['r']['value']:z.2f}" in text
+    compared = json.loads(files["compare"].read_text())
+    for one in compared["groups"][0]["dimensions"]:
+        delta = one["delta"]
+        assert f"Δ {delta['value']:z.2f} ({delta['low']:z.2f} to {delta['high']:z.2f})" in text
+    for group in compared["concentration"]:
+        for one in group["statistics"]:
+            assert f"{one['ratio']['value']:z.2f}" in text
+    group = json.loads(files["strategies"].read_text())["groups"][0]
+    for condition in group["conditions"].values():
+        for one in condition["shares"].values():
+            assert f"{100 * one['value']:z.1f}" in text
+    assert f"χ² {group['comparisons'][0]['chi2']:.1f} (" in text
+    for one in json.loads(files["stats"].read_text())["dialogues"][0]["conditions"].values():
+        assert f"{one['supporter']['words_a_turn']['value']:.2f}" in text
+    assert "218,433" in text  # Table 16
+    assert "the paper’s Table 2, gpt-4o-mini" in text
+    assert "refused by the model" in text
+
+
+def test_texts_stay_texts_and_numbers_are_numbers(whole):
+    page = Page(whole)
+    assert "window.hurt=1" in page.text
+    assert not [a for a in page.attributes if a[1].startswith("on")]
+    assert page.tags.count("img") == 0
+    assert page.tags.count("script") == 1
+    assert not re.search(r"\bnan\b", whole, re.IGNORECASE)
+    assert "http" not in whole.replace("http-equiv", "")
+
+
+def test_the_same_files_give_the_same_page(whole, files, tmp_path):
+    again = tmp_path / "again.html"
+    assert report(files, again, files) == 0
+    assert again.read_text(encoding="utf-8") == whole
+
+
+def test_undefined_figures_are_told(files, tmp_path):
+    """Three personas have no correlation: the page says so, with the number and the reason."""
+    few = [json.loads(line) for line in files["before"].read_text().splitlines()][:6]
+    measured, document = write(tmp_path / "few.jsonl", few), tmp_path / "few.json"
+    assert command("traits", "correlate", f"input={measured}", f"output={document}", FAST) == 0
+    assert report({"few": document}, tmp_path / "few.html", ["few"]) == 0
+    text = Page((tmp_path / "few.html").read_text(encoding="utf-8")).text
+    assert "undefined, n = 3, fewer than 4 personas with both scores" in text
+
+
+def test_cases_can_be_left_out(files, tmp_path):
+    page = tmp_path / "report.html"
+    include = ", ".join(str(files[name]) for name in ("cards", "talks"))
+    given = [f"output={page}", f"report.include=[{include}]"]
+    assert command("traits", "report", *given, "report.cases=0") == 0
+    assert sections(Page(page.read_text(encoding="utf-8"))) == ["unanswered"]
+
+
+def test_mistakes_end_in_one_line(files, tmp_path, capsys):
+    def error(*given):
+        capsys.readouterr()
+        assert command("traits", "report", f"output={tmp_path / 'x.html'}", *given) == 2
+        said = capsys.readouterr().err.strip()
+        assert len(said.splitlines()) == 1
+        return said
+
+    assert "give report.include=" in error()
+    strange = write(tmp_path / "strange.jsonl", [{"id": "a", "colour": "red"}])
+    assert "none of dialog, answers, description" in error(f"report.include=[{strange}]")
+    wrong = write(tmp_path / "wrong.jsonl", [{"id": "a", "description": "x"}, {"id": ["b"]}])
+    assert "wrong.jsonl, line 2: id" in error(f"report.include=[{wrong}]")
+    other = tmp_path / "other.json"
+    other.write_text('{"kind": "results", "format": 1}')
+    assert "traits_correlation" in error(f"report.include=[{other}]")

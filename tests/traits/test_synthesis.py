@@ -1,0 +1,156 @@
+import pytest
+
+from pal import load_esconv
+from pal.config import load_settings
+from pal.data.samples import build_samples
+from pal.errors import ConfigError
+from pal.preparation import response_samples
+from pal.records import read_jsonl, write_jsonl
+from pal.traits import steps
+from pal.traits.steps import failures_path
+from pal.traits.synthesis import check_dialog, continue_dialogues, synthesize
+from tests.jobs import ESCONV
+from tests.traits.fakes import FakeModel, World, planted, talk
+from tests.traits.test_cards import card
+
+
+@pytest.fixture
+def model(monkeypatch):
+    fake = FakeModel(World(planted(40)))
+    monkeypatch.setattr(steps, "connect", lambda settings: fake)
+    return fake
+
+
+def run(action, tmp_path, source, *more):
+    output = tmp_path / "out.jsonl"
+    text = action(load_settings(None, [f"input={source}", f"output={output}", *more]))
+    return [row for _, row in read_jsonl(output)], text
+
+
+@pytest.fixture
+def given(tmp_path):
+    path = tmp_path / "cards.jsonl"
+    write_jsonl(path, [card(n, description=f"Case {n}. The person is shy.") for n in range(20)])
+    return path
+
+
+def test_dialogues_are_a_corpus_that_pal_reads_and_trains_on(model, tmp_path, given):
+    found, _ = run(synthesize, tmp_path, given)
+    rows = list(load_esconv(tmp_path / "out.jsonl"))
+    assert [row["id"] for row in rows] == [f"p{n}" for n in range(20)]
+    assert {t["strategy"] for row in rows for t in row["dialog"]} == {
+        None, "Information", "Question", "Affirmation and Reassurance"
+    }  # fmt: skip
+    assert found[0]["condition"] == "persona"
+    sample = build_samples(rows, "evaluation")[0]
+    assert sample.persona == ("Case 0.", "The person is shy.")
+    settings = load_settings(None, [f"data.train={tmp_path / 'out.jsonl'}"])
+    train, validation = response_samples(settings.data)
+    assert len(train) + len(validation) == 3 * (14 + 4)
+
+
+def test_without_persona_the_card_gives_its_id_only(model, tmp_path, given):
+    found, _ = run(synthesize, tmp_path, given, "traits.without_persona=true")
+    assert not any("Case" in text for r in model.asked for _, text in r.messages)
+    assert len({request.messages for request in model.asked}) == 1
+    assert len({request.seed for request in model.asked}) == 20  # or all would be one dialogue
+    assert {row["condition"] for row in found} == {"without_persona"}
+    assert found[0]["persona"] == []
+
+
+def test_all_eight_strategies_are_explained(model, tmp_path, given):
+    from pal.strategies import DEFINITIONS, STRATEGIES
+
+    run(synthesize, tmp_path, given, "limit=1")
+    system = dict(model.asked[0].messages)["system"]
+    assert tuple(DEFINITIONS) == STRATEGIES
+    assert all(f"- {name}: {DEFINITIONS[name]}" in system for name in STRATEGIES)
+
+
+def change(index, **values):
+    turns = talk(0, False)
+    turns[index].update(values)
+    return turns
+
+
+@pytest.mark.parametrize(
+    ("turns", "problem"),
+    [
+        (talk(0, False), None),
+        (change(1, strategy="question"), None),
+        (change(1, strategy=None), "turn 1: a supporter turn without one of the eight strategies"),
+        (
+            change(1, strategy="Joke"),
+            "turn 1: a supporter turn without one of the eight strategies",
+        ),
+        (change(2, speaker="supporter"), "turn 2: the supporter speaks, expected the seeker"),
+        (change(3, text="  "), "turn 3: no text"),
+        (talk(0, False)[:4], "4 turns, expected 6 to 60"),
+    ],
+)
+def test_what_is_no_dialogue(turns, problem):
+    assert check_dialog(turns, (6, 60)) == problem
+
+
+def test_failures_are_listed_apart(model, tmp_path, given):
+    write_jsonl(given, [card(0), {"id": "x", "dataset": "d", "failed": "refused"}, card(1)])
+    world = World(planted(4))
+    model.world = lambda name, system, user: (
+        {"dialog": talk(1, False)[:2]} if "Case 1." in user else world(name, system, user)
+    )
+    found, text = run(synthesize, tmp_path, given)
+    assert [row["id"] for row in found] == ["p0"]
+    failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
+    assert [(row["id"], row["failed"]) for row in failed] == [
+        ("x", "refused"), ("p1", "2 turns, expected 6 to 60")
+    ]  # fmt: skip
+    assert "| failed: refused | 1 |" in text
+
+
+def measurements(path, ids):
+    write_jsonl(path, [
+        {"id": name, "dataset": "d", "inventory": inventory, "scores": dict.fromkeys(keys, 3.25)}
+        for name in ids
+        for inventory, keys in (("hexaco", "HEXACO"), ("csi", ["X", "P", "VA", "Q", "E", "IM"]))
+    ])  # fmt: skip
+
+
+def test_continuation_under_every_condition(model, tmp_path):
+    source = ESCONV / "test.jsonl"
+    ids = [row["id"] for row in load_esconv(source)]
+    measurements(tmp_path / "m.jsonl", ids[:2])
+    found, _ = run(continue_dialogues, tmp_path, source, "limit=3",
+                   f"traits.measurements={tmp_path / 'm.jsonl'}")  # fmt: skip
+    assert [row["id"] for row in found] == [
+        f"{name}@{c}" for name in ids[:2] for c in ("none", "hexaco", "csi", "both")
+    ]
+    assert len(load_esconv(tmp_path / "out.jsonl")) == 8
+    none, hexaco, csi, both = (dict(request.messages)["user"] for request in model.asked[:4])
+    assert '"strategy": "Question"' in none
+    assert "Score" not in none
+    assert hexaco.count("Score: 3.2.") == csi.count("Score: 3.2.") == 6
+    assert both.count("Score: 3.2.") == 12
+    assert "honesty_humility" in hexaco
+    assert "honesty_humility" not in csi
+    failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
+    assert [row["failed"] for row in failed] == ["no csi and hexaco traits known"] * 4
+
+
+def test_trait_sentences_may_stand_beside_or_for_scores(model, tmp_path):
+    source = ESCONV / "test.jsonl"
+    ids = [row["id"] for row in load_esconv(source)]
+    sentences = {"hexaco": {key: f"The person has {key}." for key in "HEXACO"}}
+    write_jsonl(tmp_path / "c.jsonl", [{**card(0), "id": ids[0], "traits": sentences}])
+    run(continue_dialogues, tmp_path, source, "limit=1", "traits.conditions=[hexaco]",
+        f"traits.cards={tmp_path / 'c.jsonl'}")  # fmt: skip
+    user = dict(model.asked[0].messages)["user"]
+    assert "The person has H." in user
+    assert "Score" not in user
+
+
+def test_conditions_with_traits_need_traits(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"traits\.measurements= .* traits\.conditions=\[none\]"):
+        run(continue_dialogues, tmp_path, ESCONV / "test.jsonl")
+    found, _ = run(continue_dialogues, tmp_path, ESCONV / "test.jsonl", "limit=1",
+                   "traits.conditions=[none]")  # fmt: skip
+    assert found[0]["condition"] == "none"
