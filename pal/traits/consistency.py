@@ -93,6 +93,12 @@ def _compare_groups(
     first = _by_card(before, paths[0])
     for key, record in _by_card(after, paths[1]).items():
         if key in first:
+            if first[key]["form"] != record["form"]:
+                raise DataError(
+                    f"{paths[1]}: {record['id']!r} was measured with the {record['form']} form of "
+                    f"{key[2]!r}, but with the {first[key]['form']} one in {paths[0]}; compare one "
+                    "form with itself"
+                )
             pairs.setdefault(key[:2], []).append((first[key], record))
     if not pairs:
         raise DataError(

@@ -144,7 +144,7 @@ def mcdonald_omega(covariance: np.ndarray) -> np.ndarray:
     two items the model is not identified and ω is α's equal-loading case.
     """
     width = covariance.shape[-1]
-    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    variances = np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0)  # rounding
     off = covariance - variances[..., None] * np.eye(width)
     loadings = off.sum(-1) / np.sqrt(np.maximum(np.abs(off.sum((-2, -1))), 1e-12))[:, None]
     for _ in range(SWEEPS):
