@@ -175,6 +175,10 @@ def test_the_command_writes_one_document(files, tmp_path):
 
 
 def test_files_that_do_not_meet_are_told(files, tmp_path):
+    rows = [{**row, "form": "short"} for row in scored(np.full((4, 6), 3.0))]
+    write_jsonl(tmp_path / "short.jsonl", rows)
+    with pytest.raises(PalError, match="one form with itself"):
+        compare(settings(files, tmp_path, before=str(tmp_path / "short.jsonl")))
     with pytest.raises(PalError, match="no persona of it is in"):
         compare(settings(files, tmp_path, before=files["without"]))
     with pytest.raises(PalError, match=r"traits\.before"):
