@@ -13,6 +13,7 @@ from pal.errors import DataError
 from pal.jobs import record_path
 from pal.records import read_json, read_jsonl
 from pal.traits.report.parts import Card, Dialogue, Measurement, Record
+from pal.traits.steps import failures_path
 
 CASES = 3  # case studies a page shows at most
 
@@ -37,14 +38,17 @@ class Records:
 def read_records(paths: Iterable[str]) -> Records:
     """Read JSONL files of cards, measurements and dialogues, in any order.
 
-    A file's kind is told by its first record that did not fail; in a file of failures alone, by
-    whether they have a condition, as dialogues do.
+    What a step could not make, and listed in a file beside, is read too. A file's kind is told by
+    its first record that did not fail; in a file of failures alone, by whether they have a
+    condition, as dialogues do.
 
     Raises:
         DataError: a file is missing, no JSONL, or of none of the three kinds; the line is named.
     """
     found = Records()
-    for path in paths:
+    given = list(dict.fromkeys(str(path) for path in paths))
+    beside = [str(file) for path in given if (file := failures_path(path)).exists()]
+    for path in dict.fromkeys([*given, *beside]):
         rows = list(read_jsonl(path))
         dicts = [row for _, row in rows if isinstance(row, Mapping)]
         first = next((row for row in dicts if "failed" not in row), None)
@@ -64,10 +68,12 @@ def read_records(paths: Iterable[str]) -> Records:
                 "measurements or dialogues that pal traits wrote"
             )
         for number, row in rows:
-            into.append(_checked(kind, row, f"{path}, line {number}"))
-        beside = record_path(Path(path))
-        if beside.exists():
-            found.runs.append((Path(path).name, read_json(beside)))
+            record = _checked(kind, row, f"{path}, line {number}")
+            record.origin = Path(path).name
+            into.append(record)
+        made = record_path(Path(path))
+        if made.exists():
+            found.runs.append((Path(path).name, read_json(made)))
     return found
 
 
@@ -132,10 +138,11 @@ def cases(records: Records, most: int) -> list[Case]:
     for talk in records.dialogues:
         if talk.dialog:
             talks.setdefault((talk.dataset, talk.card), []).append(talk)
+    first: dict[tuple[str | None, str | None], Card] = {}  # a dialogue's own card has its id too
+    for card in records.cards:
+        first.setdefault((card.dataset, card.id), card)
     found = [
-        Case(card, measured.get(key, []), talks[key])
-        for card in records.cards
-        if (key := (card.dataset, card.id)) in talks
+        Case(card, measured.get(key, []), talks[key]) for key, card in first.items() if key in talks
     ]
     found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
     return found[: min(most, CASES)]
