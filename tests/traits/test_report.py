@@ -186,6 +186,20 @@ def test_failures_beside_a_file_are_counted_and_a_card_is_shown_once(files, tmp_
     assert "dialogues 1 81 3 turns, expected 6" in text
 
 
+def test_who_answered_is_told_without_the_endpoints_path(files, tmp_path):
+    cards = write(tmp_path / "cards.jsonl", [{"id": "a", "description": "x"}])
+    (tmp_path / "cards.jsonl.run.json").write_text(json.dumps({
+        "command": "traits cards", "prompts": {"cards": "1.1"},
+        "llm": {"model": "small-model", "backend": "openai", "structured_output": "json_object",
+                "endpoint": "https://model.example:8000/v1/secret-part"},
+    }))  # fmt: skip
+    assert report({"cards": cards}, tmp_path / "report.html", ["cards"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = Page(page).text
+    assert "cards.jsonl traits cards small-model model.example json_object cards 1.1" in text
+    assert "secret-part" not in page
+
+
 def test_mistakes_end_in_one_line(files, tmp_path, capsys):
     def error(*given):
         capsys.readouterr()

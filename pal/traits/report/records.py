@@ -150,26 +150,39 @@ def cases(records: Records, most: int) -> list[Case]:
 
 @dataclass(frozen=True)
 class Making:
-    """How one file was made; ``host`` is of the endpoint, without its path or any secret."""
+    """How one file was made.
+
+    Attributes:
+        file: its name.
+        command: what made it.
+        model: who was asked, empty where nobody was.
+        host: of the endpoint, without its path or any secret.
+        form: how answers of a given form were asked for.
+        prompts: versions by name.
+    """
 
     file: str
     command: str
     model: str
     host: str
-    facts: dict[str, Any]
-
-
-TOLD = ("prompts", "records", "failed", "rung", "llm")  # facts of a run that are shown
+    form: str
+    prompts: Mapping[str, Any]
 
 
 def makings(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Making]:
     """Return how each file was made, as far as its run's record tells."""
     found = []
     for name, run in runs:
-        llm = (run.get("settings") or {}).get("llm") or {}
-        host = urlsplit(str(llm.get("base_url") or "")).hostname or ""
-        facts = {key: run[key] for key in TOLD if run.get(key) is not None}
+        llm = run.get("llm") or {}
+        url = str(llm.get("endpoint") or "")
         found.append(
-            Making(name, str(run.get("command", "")), str(llm.get("model") or ""), host, facts)
+            Making(
+                file=name,
+                command=str(run.get("command", "")),
+                model=str(llm.get("model") or ""),
+                host=urlsplit(url).hostname or ("this machine" if llm else ""),
+                form=str(llm.get("structured_output") or ""),
+                prompts=run.get("prompts") or {},
+            )
         )
     return found
