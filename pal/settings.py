@@ -371,7 +371,6 @@ class LlmSettings(Section):
         backoff: seconds the first wait between two tries lasts at most; it doubles each time.
         structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
         cache: SQLite file of all answers.
-        seed: sent with requests that are sampled.
         batch_export: write the requests the cache does not hold to this file, and stop.
         batch_import: read answers from these files of results first.
         estimate_only: tell what the requests would take, and stop.
@@ -393,7 +392,6 @@ class LlmSettings(Section):
         "auto", "json_schema", "json_object", "structured_outputs", "guided_json", "text"
     ] = "auto"
     cache: str = "runs/llm_cache.sqlite"
-    seed: int | None = None
     batch_export: str | None = None
     batch_import: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
     estimate_only: bool = False
