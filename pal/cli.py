@@ -173,7 +173,7 @@ TRAITS = {
 ACTIONS = {
     "human-eval": ("export", "score"),
     "traits": tuple(TRAITS),
-    "bench": ("generate", "train", "annotate", "metrics"),
+    "bench": ("generate", "train", "annotate", "metrics", "llm"),
 }
 
 

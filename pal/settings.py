@@ -251,8 +251,10 @@ class ReportSettings(Section):
     """The HTML page.
 
     Attributes:
-        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json.
-        cases: case studies at most, spread evenly over the test samples; 0 leaves texts out.
+        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json
+            (``traits report``: the trait commands' JSON documents and JSONL records).
+        cases: case studies at most, spread evenly over the test samples (``traits report``: three
+            at most); 0 leaves texts out.
     """
 
     include: list[str] = Field(default_factory=list)
@@ -263,7 +265,7 @@ class HumanEvalSettings(Section):
     """Blinded comparison of two or more systems by people.
 
     Attributes:
-        systems: responses to compare, name → file.
+        systems: responses to compare, name → file; whole dialogues where ``input`` is not given.
         pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when None.
         items: samples a pair.
         seed: of the choice of samples, of their order and of which side a system is on; keep it
@@ -369,7 +371,6 @@ class LlmSettings(Section):
         backoff: seconds the first wait between two tries lasts at most; it doubles each time.
         structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
         cache: SQLite file of all answers.
-        seed: sent with requests that are sampled.
         batch_export: write the requests the cache does not hold to this file, and stop.
         batch_import: read answers from these files of results first.
         estimate_only: tell what the requests would take, and stop.
@@ -391,7 +392,6 @@ class LlmSettings(Section):
         "auto", "json_schema", "json_object", "structured_outputs", "guided_json", "text"
     ] = "auto"
     cache: str = "runs/llm_cache.sqlite"
-    seed: int | None = None
     batch_export: str | None = None
     batch_import: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
     estimate_only: bool = False

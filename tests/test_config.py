@@ -12,14 +12,14 @@ CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
 def test_every_bundled_config_is_listed_here():
     assert CONFIGS == [
         "joint", "pal", "pal_authors", "persona_extractor", "prompt", "quickstart", "reproduce",
-        "reproduce_sample", "reproduce_small", "small",
+        "reproduce_sample", "reproduce_small", "small", "traits",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bundled_configs_load_and_open_with_their_command(name):
     settings = load_settings(name, check_training=True)
-    assert settings.training
+    assert settings.training or settings.traits.corpora
     head = find_config(name).read_text().split("\n")[:4]
     assert head[0].startswith("# ")
     assert any(f"configs/{name}.yaml" in line or f"pal {name}" in line for line in head[1:])

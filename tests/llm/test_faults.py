@@ -164,7 +164,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
             while len(server.requests) == before:
                 assert process.is_alive()
                 time.sleep(0.002)
-            time.sleep(chance.random() * 0.1)
+            time.sleep(chance.random() * 0.06)
             assert process.is_alive()
             process.kill()
             process.join()

@@ -1,0 +1,94 @@
+"""All three questions in one go, against a loopback server."""
+
+import signal
+import time
+
+import pytest
+
+from pal.records import read_json, write_jsonl
+from tests.jobs import ESCONV, command, start
+from tests.llm.server import FakeServer
+from tests.traits.fakes import World, answer, planted
+from tests.traits.test_chain import endpoint
+
+
+def arguments(folder, server):
+    return ["traits", "run", f"output_dir={folder / 'out'}", "split=test", "limit=6",
+            f"traits.personas={folder / 'p.jsonl'}",
+            f"traits.corpora={{esconv: {{input: {ESCONV}}}}}",
+            "traits.form=short", "traits.conditions=[none, both]", "statistics.resamples=199",
+            *endpoint(server, folder)]  # fmt: skip
+
+
+def prepare(folder):
+    write_jsonl(folder / "p.jsonl", [{"persona": f"Case {n}. A clerk."} for n in range(6)])
+    return folder
+
+
+def contents(folder, suffix=""):
+    return {p.name: p.read_bytes() for p in (folder / "out").iterdir() if p.name.endswith(suffix)}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with FakeServer(answer(World(planted(40)))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, server):
+    folder = prepare(tmp_path_factory.mktemp("run"))
+    assert command(*arguments(folder, server)) == 0
+    return folder, contents(folder)
+
+
+def test_nothing_is_asked_or_made_twice(finished, server):
+    folder, before = finished
+    asked = len(server.requests)
+    assert command(*arguments(folder, server)) == 0
+    after = contents(folder)
+    assert before.keys() == after.keys()
+    made = [name for name in before if not name.startswith("report.html")]
+    assert all(before[name] == after[name] for name in made)
+    assert command(*arguments(folder, server), "overwrite=true") == 0
+    assert contents(folder, ".jsonl") == {n: before[n] for n in before if n.endswith(".jsonl")}
+    assert len(server.requests) == asked  # all of it came from the cache
+
+
+def test_killed_at_any_stage_and_resumed_gives_the_same(finished, server, tmp_path):
+    _, before = finished
+    call = arguments(prepare(tmp_path), server)
+    start_count = len(server.requests)
+    for asked in (3, 60, 250):
+        process = start(*call)
+        while len(server.requests) - start_count < asked:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert command(*call) == 0
+    whole = {name: text for name, text in before.items() if name.endswith(".jsonl")}
+    assert contents(tmp_path, ".jsonl") == whole
+    assert before.keys() <= contents(tmp_path).keys()
+
+
+def one(folder, name):
+    (path,) = [p for p in folder.glob(f"{name}-*.json") if not p.name.endswith(".run.json")]
+    return read_json(path)
+
+
+def test_every_question_is_answered(finished):
+    folder = finished[0] / "out"
+    assert one(folder, "correlations")["groups"][0]["dataset"] == "esconv"
+    consistency = one(folder, "consistency")
+    assert consistency["groups"][0]["dimensions"]
+    assert consistency["concentration"]
+    (group,) = one(folder, "strategies")["groups"]
+    assert set(group["conditions"]) == {"none", "both"}
+    assert one(folder, "statistics")["dialogues"]
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_nothing_to_run_is_told(tmp_path, capsys):
+    assert command("traits", "run", f"output_dir={tmp_path}") == 2
+    assert "give traits.corpora and/or traits.personas" in capsys.readouterr().err
