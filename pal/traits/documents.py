@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pal.errors import DataError
+from pal.evaluation.reproduce import source_fingerprint
 from pal.jobs import is_finished, record_path
 from pal.records import file_fingerprint, output_lock, read_json, read_jsonl, read_text, write_json
 from pal.runs import describe_run, identity_of
@@ -42,20 +43,19 @@ def write_document(
     Args:
         settings: of the command; ``output`` None writes nothing.
         command: its name, for the record of the run.
-        inputs: the files it reads.
+        inputs: the files (or folders, or hub ids) it reads.
         build: computes ``kind``, ``format`` and the results; the record of the run is added.
         markdown: shows a document on the terminal.
 
     Raises:
         PalError: an input or the output cannot be used.
     """
-    hashes = {}
-    for path in map(Path, inputs):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; check the path")
-        hashes[str(path)] = file_fingerprint(path)
-    sections = ("traits", "statistics")
-    identity = identity_of(settings, *sections, command=command, files=list(hashes.values()))
+    hashes = [
+        file_fingerprint(path) if path.is_file() else source_fingerprint(str(path))
+        for path in map(Path, inputs)
+    ]
+    sections = ("traits", "statistics", "split", "data")
+    identity = identity_of(settings, *sections, command=command, files=hashes)
     output = Path(settings.output) if settings.output else None
     if output and is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
