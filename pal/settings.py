@@ -251,8 +251,10 @@ class ReportSettings(Section):
     """The HTML page.
 
     Attributes:
-        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json.
-        cases: case studies at most, spread evenly over the test samples; 0 leaves texts out.
+        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json
+            (``traits report``: the trait commands' JSON documents and JSONL records).
+        cases: case studies at most, spread evenly over the test samples (``traits report``: three
+            at most); 0 leaves texts out.
     """
 
     include: list[str] = Field(default_factory=list)
@@ -263,7 +265,7 @@ class HumanEvalSettings(Section):
     """Blinded comparison of two or more systems by people.
 
     Attributes:
-        systems: responses to compare, name → file.
+        systems: responses to compare, name → file; whole dialogues where ``input`` is not given.
         pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when None.
         items: samples a pair.
         seed: of the choice of samples, of their order and of which side a system is on; keep it

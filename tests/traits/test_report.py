@@ -168,6 +168,38 @@ def test_cases_can_be_left_out(files, tmp_path):
     assert sections(Page(page.read_text(encoding="utf-8"))) == ["unanswered"]
 
 
+def test_failures_beside_a_file_are_counted_and_a_card_is_shown_once(files, tmp_path):
+    """A dialogue's seeker has a card under the same id; failed dialogues lie in a file beside."""
+    cards = [json.loads(line) for line in files["cards"].read_text().splitlines()][:1]
+    own = write(tmp_path / "own.jsonl", [{**cards[0], "description": "First."}])
+    read = write(tmp_path / "read.jsonl", [{**cards[0], "description": "Second."}])
+    talks = write(tmp_path / "talks.jsonl", map(json.loads, files["talks"].open()))
+    write(tmp_path / "talks.failed.jsonl", [
+        {"id": "y", "dataset": "ESConv", "condition": "none", "failed": "3 turns, expected 6"}
+    ])  # fmt: skip
+    found = {"own": own, "read": read, "talks": talks}
+    assert report(found, tmp_path / "report.html", found) == 0
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert text.count("card-0, ESConv") == 1
+    assert "First." in text
+    assert "Second." not in text
+    assert "dialogues 1 81 3 turns, expected 6" in text
+
+
+def test_who_answered_is_told_without_the_endpoints_path(files, tmp_path):
+    cards = write(tmp_path / "cards.jsonl", [{"id": "a", "description": "x"}])
+    (tmp_path / "cards.jsonl.run.json").write_text(json.dumps({
+        "command": "traits cards", "prompts": {"cards": "1.1"},
+        "llm": {"model": "small-model", "backend": "openai", "structured_output": "json_object",
+                "endpoint": "https://model.example:8000/v1/secret-part"},
+    }))  # fmt: skip
+    assert report({"cards": cards}, tmp_path / "report.html", ["cards"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = Page(page).text
+    assert "cards.jsonl traits cards small-model model.example json_object cards 1.1" in text
+    assert "secret-part" not in page
+
+
 def test_mistakes_end_in_one_line(files, tmp_path, capsys):
     def error(*given):
         capsys.readouterr()

@@ -272,9 +272,10 @@ class Statistics(Part):
 
 
 class Record(Checked):
-    """What all records have; ``failed`` says why there is nothing else."""
+    """What all records have; ``failed`` says why there is nothing else, ``origin`` is the file."""
 
     id: str
+    origin: str = ""
     dataset: str | None = None
     failed: str | None = None
 

@@ -13,6 +13,7 @@ from pal.errors import DataError
 from pal.jobs import record_path
 from pal.records import read_json, read_jsonl
 from pal.traits.report.parts import Card, Dialogue, Measurement, Record
+from pal.traits.steps import failures_path
 
 CASES = 3  # case studies a page shows at most
 
@@ -37,14 +38,17 @@ class Records:
 def read_records(paths: Iterable[str]) -> Records:
     """Read JSONL files of cards, measurements and dialogues, in any order.
 
-    A file's kind is told by its first record that did not fail; in a file of failures alone, by
-    whether they have a condition, as dialogues do.
+    What a step could not make, and listed in a file beside, is read too. A file's kind is told by
+    its first record that did not fail; in a file of failures alone, by whether they have a
+    condition, as dialogues do.
 
     Raises:
         DataError: a file is missing, no JSONL, or of none of the three kinds; the line is named.
     """
     found = Records()
-    for path in paths:
+    given = list(dict.fromkeys(str(path) for path in paths))
+    beside = [str(file) for path in given if (file := failures_path(path)).exists()]
+    for path in dict.fromkeys([*given, *beside]):
         rows = list(read_jsonl(path))
         dicts = [row for _, row in rows if isinstance(row, Mapping)]
         first = next((row for row in dicts if "failed" not in row), None)
@@ -64,10 +68,12 @@ def read_records(paths: Iterable[str]) -> Records:
                 "measurements or dialogues that pal traits wrote"
             )
         for number, row in rows:
-            into.append(_checked(kind, row, f"{path}, line {number}"))
-        beside = record_path(Path(path))
-        if beside.exists():
-            found.runs.append((Path(path).name, read_json(beside)))
+            record = _checked(kind, row, f"{path}, line {number}")
+            record.origin = Path(path).name
+            into.append(record)
+        made = record_path(Path(path))
+        if made.exists():
+            found.runs.append((Path(path).name, read_json(made)))
     return found
 
 
@@ -132,10 +138,11 @@ def cases(records: Records, most: int) -> list[Case]:
     for talk in records.dialogues:
         if talk.dialog:
             talks.setdefault((talk.dataset, talk.card), []).append(talk)
+    first: dict[tuple[str | None, str | None], Card] = {}  # a dialogue's own card has its id too
+    for card in records.cards:
+        first.setdefault((card.dataset, card.id), card)
     found = [
-        Case(card, measured.get(key, []), talks[key])
-        for card in records.cards
-        if (key := (card.dataset, card.id)) in talks
+        Case(card, measured.get(key, []), talks[key]) for key, card in first.items() if key in talks
     ]
     found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
     return found[: min(most, CASES)]
@@ -143,26 +150,39 @@ def cases(records: Records, most: int) -> list[Case]:
 
 @dataclass(frozen=True)
 class Making:
-    """How one file was made; ``host`` is of the endpoint, without its path or any secret."""
+    """How one file was made.
+
+    Attributes:
+        file: its name.
+        command: what made it.
+        model: who was asked, empty where nobody was.
+        host: of the endpoint, without its path or any secret.
+        form: how answers of a given form were asked for.
+        prompts: versions by name.
+    """
 
     file: str
     command: str
     model: str
     host: str
-    facts: dict[str, Any]
-
-
-TOLD = ("prompts", "records", "failed", "rung", "llm")  # facts of a run that are shown
+    form: str
+    prompts: Mapping[str, Any]
 
 
 def makings(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Making]:
     """Return how each file was made, as far as its run's record tells."""
     found = []
     for name, run in runs:
-        llm = (run.get("settings") or {}).get("llm") or {}
-        host = urlsplit(str(llm.get("base_url") or "")).hostname or ""
-        facts = {key: run[key] for key in TOLD if run.get(key) is not None}
+        llm = run.get("llm") or {}
+        url = str(llm.get("endpoint") or "")
         found.append(
-            Making(name, str(run.get("command", "")), str(llm.get("model") or ""), host, facts)
+            Making(
+                file=name,
+                command=str(run.get("command", "")),
+                model=str(llm.get("model") or ""),
+                host=urlsplit(url).hostname or ("this machine" if llm else ""),
+                form=str(llm.get("structured_output") or ""),
+                prompts=run.get("prompts") or {},
+            )
         )
     return found
