@@ -75,7 +75,12 @@ def read_results(
                 "give the results file, not another"
             ) from None
         if key in requests and response.get("status_code", 200) == 200 and not line.get("error"):
-            reply = read_completion(response.get("body") or {}, requests[key], check, None, None)
+            try:
+                reply = read_completion(
+                    response.get("body") or {}, requests[key], check, None, None
+                )
+            except ValueError:
+                continue
             if reply.reason in (None, "refused"):
                 found[key] = reply
     return found

@@ -152,14 +152,14 @@ class OpenAIBackend:
             await asyncio.sleep(wait)
         if self._limiter:
             await self._limiter.acquire()
-        extra = {name: body[name] for name in ("structured_outputs", "guided_json") if name in body}
-        known = {name: value for name, value in body.items() if name not in extra}
         try:
             async with asyncio.timeout(self.settings.timeout):  # of the whole answer
-                done = await self._client.chat.completions.with_raw_response.create(
-                    **known, extra_body=extra or None
+                # As it is: the library's own method would check and copy every message.
+                answer: Any = await self._client.post(
+                    "/chat/completions", body=body, cast_to=object
                 )
-            return done.http_response.json()
+            message_of(answer)
+            return answer
         except APIStatusError as error:
             self._hold_back(error.response.headers.get("retry-after"))
             raise
@@ -210,7 +210,7 @@ class OpenAIBackend:
                     raise PalError(f"{self.settings.base_url}: {reply.reason}") from None
                 continue  # a server that does not know the field says so, some with 500
             reply = read_completion(answer, PROBE, None, rung, None)
-            text = _message(answer)[0].get("content") or ""
+            text = message_of(answer)[0].get("content") or ""
             if reply.reason is None and text.lstrip().startswith("{"):
                 return rung
         return RUNGS[-1]
@@ -249,8 +249,12 @@ def read_completion(
     rung: str | None,
     seconds: float | None,
 ) -> Reply:
-    """Return what a chat completion says: a value, a refusal, or why it is malformed."""
-    message, finish = _message(answer)
+    """Return what a chat completion says: a value, a refusal, or why it is malformed.
+
+    Raises:
+        ValueError: the body is no chat completion.
+    """
+    message, finish = message_of(answer)
     usage: Any = answer.get("usage") or {}
     facts: dict[str, Any] = {
         "rung": rung if request.schema else None,
@@ -268,13 +272,17 @@ def read_completion(
     return Reply(None, f"malformed: {reason}", **facts) if reason else Reply(value, **facts)
 
 
-def _message(answer: Any) -> tuple[dict[str, Any], str | None]:
-    """The message and why it ended; an empty one where the body is no completion."""
+def message_of(answer: Any) -> tuple[dict[str, Any], str | None]:
+    """Return a completion's message and why it ended.
+
+    Raises:
+        ValueError: the body is no chat completion (a proxy's page, say).
+    """
     try:
         choice = answer["choices"][0]
         return dict(choice["message"]), choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return {}, None
+        raise ValueError(f"the body is no chat completion: {shorten(str(answer))}") from None
 
 
 def may_pass(error: BaseException) -> bool:

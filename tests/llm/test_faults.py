@@ -73,6 +73,15 @@ def test_every_unanswered_item_has_its_reason(tmp_path):
         assert sum(o.value is None for o in outcomes) == 12
 
 
+def test_a_body_that_is_no_completion_is_not_kept_as_an_answer(tmp_path):
+    with FakeServer(answer, lambda number, body: "empty") as server:
+        settings = settings_for(tmp_path, server.url, "llm.tries=2")
+        (outcome,) = connect(settings).ask([question(1)], description="x")
+        assert outcome.reason.startswith("gave up after 2 tries: the body is no chat completion")
+        server.faults = lambda number, body: None
+        assert connect(settings).ask([question(1)], description="x")[0].value == {"answer": 2}
+
+
 def test_retry_after_holds_back_all_connections(tmp_path):
     def faults(number, body):
         return "429" if number == 0 else None
