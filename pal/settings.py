@@ -412,7 +412,7 @@ class Settings(Section):
     Attributes:
         task: what ``train`` trains.
         seed: seed of initial weights, data order and sampling.
-        output_dir: folder that ``train``, ``quickstart`` and ``reproduce`` write.
+        output_dir: folder that ``train``, ``quickstart``, ``reproduce`` and ``traits run`` write.
         overwrite: replace an existing output.
         model: folder or hub id of a trained model (annotate, generate, eval).
         input: dialogues to annotate, to answer, to analyse or to compute perplexity on
@@ -420,7 +420,8 @@ class Settings(Section):
         split: which split of a folder or hub id ``input`` means.
         output: file (human-eval export: folder) that the command writes.
         predictions: responses that ``eval`` scores, and whose pairs ``bench`` measures.
-        limit: stop after so many dialogues (annotate), samples (generate, eval) or pairs (bench).
+        limit: stop after so many dialogues (annotate), samples (generate, eval), pairs (bench) or
+            records (traits).
         batch_tokens: encoder positions a batch holds at most (annotate, generate, eval).
         batch_rows: rows a batch holds at most.
         dtype: number format of annotate, generate and eval.

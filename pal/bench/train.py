@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -31,17 +30,16 @@ from transformers import (
     TrainerCallback,
 )
 
+from pal.bench.inputs import build_random, synthetic_rows
 from pal.bench.machine import machine, measure, measure_ceiling, synchronize
 from pal.bench.sides import Side, check_output, decoder_flops, document, encoder_flops, render
 from pal.data.batches import Collator
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
-from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
-from pal.errors import ConfigError, DataError
+from pal.errors import DataError
 from pal.generation import load_model_and_tokenizer
 from pal.jobs import process_state
-from pal.modeling.checkpoint import build_response_model
 from pal.modeling.fusion import build_fusion
 from pal.preparation import Ingredients
 from pal.records import fingerprint, write_json
@@ -51,14 +49,6 @@ from pal.training import build_trainer, prefers_bf16
 
 STEPS = 16  # of each side, beside a first one that is not counted
 THEIR_ROWS = 4
-VOCABULARY = 54_956  # Blenderbot-small's with PAL's tokens
-
-# Tokens of ESConv's 12,271 training samples (template clean, Blenderbot-small's tokenizer, personas
-# of a small extractor): the share of samples up to a length, and that length.
-SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
-DIALOGUE = (7, 50, 147, 331, 486, 504, 508, 512, 512)
-PERSONA = (1, 31, 88, 152, 157, 159, 160, 160, 160)
-TARGET = (3, 9, 13, 20, 31, 43, 55, 85, 129)
 
 
 @dataclass(frozen=True)
@@ -161,32 +151,12 @@ def load_work(settings: Settings) -> tuple[Any, list[dict[str, list[int]]], str]
     Raises:
         PalError: model or input cannot be used, or there is no tokenizer for ``input``.
     """
-    chosen, tokenizer = settings.architecture, None
     if settings.model:
         model, tokenizer = load_model_and_tokenizer(settings.model)
     else:
-        if settings.input and chosen.tokenizer is None:
-            raise ConfigError(
-                "bench train: input= needs a tokenizer; give model= or architecture.tokenizer="
-            )
-        size = chosen.vocab_size if chosen.from_scratch is not None else VOCABULARY
-        if chosen.tokenizer:
-            tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer))
-            size = len(tokenizer)
-        torch.manual_seed(settings.seed)
-        model = build_response_model(
-            base="", from_scratch=chosen.from_scratch or {}, vocab_size=size,
-            pal_settings={
-                **chosen.model_dump(
-                    include={"persona_mode", "fusion", "template", "max_context_tokens",
-                             "max_persona_tokens", "max_target_tokens"}
-                ),
-                "strategy_token_ids": list(range(size - 8, size)),
-                "special_token_ids": special_token_ids(tokenizer) if tokenizer else [0, 1, 2, 3],
-            },
-        )  # fmt: skip
+        model, tokenizer = build_random(settings, with_tokenizer=settings.input is not None)
     if not settings.input:
-        return model, synthetic_samples(model.config, 12_271, settings.seed), "of ESConv's lengths"
+        return model, synthetic_rows(model.config, 12_271, settings.seed), "of ESConv's lengths"
     samples = build_samples(load_split(settings.input, settings.split), "training")
     if not samples:
         raise DataError(f"input={settings.input}: no samples in it")
@@ -195,31 +165,6 @@ def load_work(settings: Settings) -> tuple[Any, list[dict[str, list[int]]], str]
 
     encoded = [encoder.encode(sample) for sample in tqdm(samples, desc="tokenise", leave=False)]
     return model, encoded, f"of {len(samples):,} in {Path(settings.input).name}"
-
-
-def synthetic_samples(config: Any, count: int, seed: int) -> list[dict[str, list[int]]]:
-    """Draw random tokens with ESConv's lengths, cut to what the model's configuration allows.
-
-    Dialogue and persona grow together, so one draw decides both lengths.
-    """
-    chance = np.random.default_rng(seed)
-    together, apart = chance.random(count), chance.random(count)
-    lengths = {
-        "input_ids": np.interp(together, SHARES, DIALOGUE).clip(max=config.max_context_tokens),
-        "persona_input_ids": np.interp(together, SHARES, PERSONA).clip(
-            max=config.max_persona_tokens
-        ),
-        "labels": np.interp(apart, SHARES, TARGET).clip(max=config.max_target_tokens + 1),
-    }
-    if config.persona_mode != "fusion":
-        del lengths["persona_input_ids"]
-    return [
-        {
-            name: chance.integers(4, config.vocab_size, int(values[row])).tolist()
-            for name, values in lengths.items()
-        }
-        for row in range(count)
-    ]
 
 
 def draw_batches(settings: Settings, model: Any, encoded: list[Any]) -> list[list[int]]:

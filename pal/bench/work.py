@@ -16,27 +16,19 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
+from pal.bench.inputs import build_random, synthetic_rows
 from pal.decoding.noise import sample_keys
 from pal.generation import Responder, generation_options, load_model_and_tokenizer, load_samples
 from pal.jobs import process_state
-from pal.modeling.checkpoint import build_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.engine import Answer, Engine, Request
 from pal.modeling.pal import sampling_processors
 from pal.settings import Settings
-from pal.strategies import STRATEGIES, strategy_id, strategy_token
+from pal.strategies import STRATEGIES, strategy_id
 
 CONTEXTS = 64
 ENDING_ROWS, ENDING_TRIALS = 16, 8  # of the search for the bias of the end token
-
-# Tokens of the 14,642 evaluation samples of ESConv (all splits, the 90M tokenizer, at most 512 and
-# 160), personas from a small extractor: shares of samples and the length up to which they reach.
-SHARES = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
-DIALOGUE_LENGTHS = (7, 7, 25, 45, 107, 175, 252, 328, 406, 472, 494, 504, 508, 512, 512)
-PERSONA_LENGTHS = (1, 1, 1, 31, 69, 107, 143, 152, 154, 156, 157, 159, 160, 160, 160)
 RESPONSE_LENGTH = 20.0  # mean of the supporter's turns, about
-SYNTHETIC_VOCABULARY = 54_960  # of the 90M tokenizer with PAL's tokens
 
 
 @dataclass
@@ -133,7 +125,9 @@ def load_work(settings: Settings) -> Work:
     model.to(process_state().device)
     options, draw = generation_options(model, settings.decoding), random.Random(settings.seed)
     if samples is None:
-        inputs = synthetic_inputs(model, count, settings.seed)
+        inputs = synthetic_rows(model.config, count, settings.seed)
+        for row in inputs:
+            del row["labels"]
         strategies = [draw.randrange(len(STRATEGIES)) for _ in inputs]
         ids: list[str] = [str(index) for index in range(count)]
         source = "synthetic contexts of ESConv's lengths"
@@ -152,50 +146,6 @@ def load_work(settings: Settings) -> Work:
     else:
         options.min_new_tokens = options.max_new_tokens
     return work
-
-
-def build_random(settings: Settings, *, with_tokenizer: bool) -> tuple[Any, Any]:
-    """Return a response model with random weights, in evaluation mode, and its tokenizer if any."""
-    chosen, tokenizer = settings.architecture, None
-    if with_tokenizer:
-        tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer or chosen.base))
-        vocabulary = len(tokenizer)
-        strategies = tokenizer.convert_tokens_to_ids([strategy_token(name) for name in STRATEGIES])
-        special = special_token_ids(tokenizer)
-    else:
-        vocabulary = SYNTHETIC_VOCABULARY
-        strategies = list(range(vocabulary - len(STRATEGIES), vocabulary))
-        special = [0, 1, 2, *strategies]
-    torch.manual_seed(settings.seed)
-    model = build_response_model(
-        base=chosen.base, from_scratch=chosen.from_scratch or {}, vocab_size=vocabulary,
-        pal_settings={
-            "persona_mode": chosen.persona_mode, "fusion": chosen.fusion,
-            "template": chosen.template, "max_context_tokens": chosen.max_context_tokens,
-            "max_persona_tokens": chosen.max_persona_tokens,
-            "max_target_tokens": chosen.max_target_tokens,
-            "strategy_token_ids": strategies, "special_token_ids": special,
-        },
-    )  # fmt: skip
-    return model.to(getattr(torch, settings.dtype)).eval(), tokenizer
-
-
-def synthetic_inputs(model: Any, count: int, seed: int) -> list[dict[str, list[int]]]:
-    """Return encoder inputs of random tokens, as long as ESConv's."""
-    draw, config = np.random.default_rng(seed), model.config
-    rows = []
-    for share in draw.permutation(np.linspace(0, 1, count)):  # a dialogue's persona grows with it
-        row = {}
-        for name, lengths, most in (
-            ("input_ids", DIALOGUE_LENGTHS, config.max_context_tokens),
-            ("persona_input_ids", PERSONA_LENGTHS, config.max_persona_tokens),
-        ):
-            length = min(int(np.interp(share, SHARES, lengths)), most)
-            row[name] = draw.integers(3, config.vocab_size, length).tolist()
-        if model.fusion is None:
-            del row["persona_input_ids"]
-        rows.append(row)
-    return rows
 
 
 def let_end(work: Work) -> None:

@@ -5,13 +5,14 @@ and takes those tags out of the text, so that it cannot pose as instructions tha
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Prompt:
 
     def fill(self, **values: Any) -> tuple[tuple[str, str], ...]:
         """Return the (role, text) pairs; a value that the template names must be given."""
-        texts = (_environment().from_string(t).render(**values) for t in (self.system, self.user))
-        return tuple(zip(("system", "user"), (text.strip() for text in texts), strict=True))
+        system, user = (_template(t).render(**values).strip() for t in (self.system, self.user))
+        return (("system", sys.intern(system)), ("user", user))  # many requests share the first
 
 
 @cache
@@ -46,10 +47,10 @@ def load_prompt(folder: Path, name: str) -> Prompt:
 
 
 @cache
-def _environment() -> Environment:
+def _template(text: str) -> Template:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["data"] = _as_data
-    return environment
+    return environment.from_string(text)
 
 
 def _as_data(text: str, tag: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import DataError
+from pal.errors import ConfigError, DataError
 from pal.evaluation.statistics import holm
 from pal.settings import Settings, StatisticsSettings
 from pal.traits.concentration import compare_concentration
@@ -27,6 +27,7 @@ from pal.traits.estimates import (
     cell,
     ends,
     estimate,
+    p_text,
     permutation_p,
     resampled_weights,
     table,
@@ -51,7 +52,9 @@ def compare(settings: Settings) -> str:
     (path,) = settings.require("input")
     before, without = settings.traits.before, settings.traits.without
     if before is None and without is None:
-        raise DataError("compare: give traits.before=… or traits.without=…, measurements, or both")
+        raise ConfigError(
+            "compare: give traits.before=… or traits.without=…, measurements, or both"
+        )
     inventories = [load_inventory(source) for source in settings.traits.inventories]
 
     def build() -> dict[str, Any]:
@@ -90,6 +93,12 @@ def _compare_groups(
     first = _by_card(before, paths[0])
     for key, record in _by_card(after, paths[1]).items():
         if key in first:
+            if first[key]["form"] != record["form"]:
+                raise DataError(
+                    f"{paths[1]}: {record['id']!r} was measured with the {record['form']} form of "
+                    f"{key[2]!r}, but with the {first[key]['form']} one in {paths[0]}; compare one "
+                    "form with itself"
+                )
             pairs.setdefault(key[:2], []).append((first[key], record))
     if not pairs:
         raise DataError(
@@ -252,9 +261,9 @@ def markdown(document: Mapping[str, Any]) -> str:
                 cell(one["mean_after"]),
                 cell(one["delta"]),
                 cell(one["dz"]),
-                _p(one["p_holm"]),
+                p_text(one["p_holm"]),
                 "undefined" if one["ks"] is None else f"{one['ks']:.2f}",
-                _p(one["ks_p_holm"]),
+                p_text(one["ks_p_holm"]),
                 one["shift"],
                 told[document["paper"].get(one["dimension"], 0)]
                 if one["inventory"] == "hexaco"
@@ -270,7 +279,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     for group in document["concentration"]:
         rows = [
             [one["name"], cell(one["with"]), cell(one["without"]), cell(one["ratio"]),
-             _p(one["p_holm"])]
+             p_text(one["p_holm"])]
             for one in group["statistics"]
         ]  # fmt: skip
         title = f"{group['dataset']}, {group['model']}, {group['inventory']}"
@@ -283,7 +292,3 @@ def markdown(document: Mapping[str, Any]) -> str:
     if document["failed"]:
         parts.append(f"{document['failed']} records had failed before and are not in here.")
     return "\n\n".join(parts)
-
-
-def _p(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

@@ -265,10 +265,11 @@ def _reliability(
     found = {}
     for inventory in inventories:
         own = [record for record in members if record["inventory"] == inventory.name]
-        forms = {record.get("form", "full") for record in own}
-        answers = [record.get("answers", {}) for record in own]
-        if own and len(forms) == 1:
+        if own:
             found[inventory.name] = analyze_reliability(
-                inventory, answers, form=forms.pop(), **statistics.model_dump()
+                inventory,
+                [record["answers"] for record in own],
+                form=own[0]["form"],
+                **statistics.model_dump(),
             )
     return found

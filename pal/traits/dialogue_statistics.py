@@ -203,6 +203,8 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def _read_cards(path: str | Path) -> list[dict[str, Any]] | None:
     """The records of a file of cards; None if it holds something else."""
+    if Path(path).suffix != ".jsonl":
+        return None
     rows = [row for _, row in read_jsonl(path) if isinstance(row, dict)]
     first = next((row for row in rows if "failed" not in row), {})
     return rows if "description" in first and "dialog" not in first else None

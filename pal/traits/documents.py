@@ -5,16 +5,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pal.errors import DataError
+from pal.evaluation.reproduce import source_fingerprint
 from pal.jobs import is_finished, record_path
 from pal.records import file_fingerprint, output_lock, read_json, read_jsonl, read_text, write_json
 from pal.runs import describe_run, identity_of
 from pal.settings import Settings
-from pal.traits.inventories import Inventory
+from pal.traits.inventories import Form, Inventory
+from pal.traits.scoring import keyed_answers
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +43,19 @@ def write_document(
     Args:
         settings: of the command; ``output`` None writes nothing.
         command: its name, for the record of the run.
-        inputs: the files it reads.
+        inputs: the files (or folders, or hub ids) it reads.
         build: computes ``kind``, ``format`` and the results; the record of the run is added.
         markdown: shows a document on the terminal.
 
     Raises:
         PalError: an input or the output cannot be used.
     """
-    hashes = {}
-    for path in map(Path, inputs):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; check the path")
-        hashes[str(path)] = file_fingerprint(path)
-    sections = ("traits", "statistics")
-    identity = identity_of(settings, *sections, command=command, files=list(hashes.values()))
+    hashes = [
+        file_fingerprint(path) if path.is_file() else source_fingerprint(str(path))
+        for path in map(Path, inputs)
+    ]
+    sections = ("traits", "statistics", "split", "data")
+    identity = identity_of(settings, *sections, command=command, files=hashes)
     output = Path(settings.output) if settings.output else None
     if output and is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)
@@ -68,54 +70,76 @@ def write_document(
     return markdown(document)
 
 
+class Measurement(BaseModel):
+    """What a measurement must hold; other keys pass through."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    dataset: str
+    inventory: str
+    model: str
+    version: str | None = None
+    form: Form = "full"
+    answers: dict[str, StrictInt] = Field(default_factory=dict)
+    unanswered: dict[str, str] = Field(default_factory=dict)
+    scores: dict[str, Annotated[float, Field(ge=1, le=5, strict=True)] | None]
+
+
 def read_measurements(
     path: str | Path, inventories: Sequence[Inventory]
 ) -> tuple[list[Record], list[Record]]:
     """Read measurements of the given inventories: those made, and those that failed earlier.
 
     Raises:
-        DataError: no measurement of these inventories, a record without its keys or with a score
-            that is none, one made with another version, or one met twice; file and line are named.
+        DataError: no measurement of these inventories, a record that is none, made with another
+            version or form than the others, or met twice; file and line are named.
     """
     by_name = {inventory.name: inventory for inventory in inventories}
     found: dict[tuple[str, ...], Record] = {}
+    forms: dict[str, Form] = {}
     failed: list[Record] = []
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise DataError(f"{where}: no measurement; expected a record with an id")
-        if "failed" in row:
+        if isinstance(row, dict) and "failed" in row:
             failed.append(row)
             continue
-        missing = [key for key in ("dataset", "inventory", "model", "scores") if key not in row]
-        if missing:
-            raise DataError(
-                f"{where}: id {row['id']!r} lacks {', '.join(missing)}; give what "
-                "pal traits measure wrote"
-            )
-        inventory = by_name.get(row["inventory"])
+        record = _check(where, row)
+        inventory = by_name.get(record.inventory)
         if inventory is None:
             continue
-        if row.get("version", inventory.version) != inventory.version:
+        if record.version not in (None, inventory.version):
             raise DataError(
-                f"{where}: made with version {row['version']} of {inventory.name!r}, but the "
+                f"{where}: made with version {record.version} of {inventory.name!r}, but the "
                 f"inventory given is version {inventory.version}; give that of the measurements"
             )
-        for dimension in inventory.dimensions:
-            value = row["scores"].get(dimension)
-            number_like = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number_like and 1 <= value <= 5):
-                raise DataError(
-                    f"{where}: score {dimension!r} is {value!r}; expected a number 1..5 or null"
-                )
-        key = str(row["dataset"]), str(row["model"]), row["inventory"], row["id"]
+        if forms.setdefault(inventory.name, record.form) != record.form:
+            raise DataError(
+                f"{where}: the {record.form} form of {inventory.name!r} among "
+                f"{forms[inventory.name]} ones; keep one form a file"
+            )
+        try:
+            keyed_answers(inventory, record.answers)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        key = record.dataset, record.model, record.inventory, record.id
         if key in found:
-            raise DataError(f"{where}: {row['id']!r} has {row['inventory']!r} twice; drop one")
-        found[key] = row
+            raise DataError(f"{where}: {record.id!r} has {record.inventory!r} twice; drop one")
+        found[key] = record.model_dump()
     if not found:
         names = " or ".join(repr(name) for name in by_name)
         raise DataError(f"{path}: no measurement of {names}; check traits.inventories")
     return list(found.values()), failed
+
+
+def _check(where: str, row: Any) -> Measurement:
+    try:
+        return Measurement.model_validate(row)
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'record'}: {one['msg']}, got {one['input']!r:.60}"
+            for one in error.errors()
+        )
+        raise DataError(f"{where}: {told}; give what pal traits measure wrote") from None
 
 
 def grouped(rows: Iterable[Record]) -> dict[Group, list[Record]]:
@@ -131,8 +155,8 @@ def describe_unanswered(rows: Iterable[Record]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows:
         one = found.setdefault(row["inventory"], {"unanswered": 0, "answered": 0, "reasons": {}})
-        one["answered"] += len(row.get("answers", {}))
-        reasons = Counter(row.get("unanswered", {}).values())
+        one["answered"] += len(row["answers"])
+        reasons = Counter(row["unanswered"].values())
         one["unanswered"] += reasons.total()
         for reason, count in reasons.items():
             one["reasons"][reason] = one["reasons"].get(reason, 0) + count

@@ -5,6 +5,7 @@ An estimate is ``{"n", "value", "low", "high", "reason"}``: ``value`` is None ex
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
@@ -39,10 +40,14 @@ def ends(drawn: np.ndarray, confidence: float) -> tuple[float | None, float | No
     return float(low), float(high)
 
 
+@lru_cache(maxsize=1)  # several figures of one sample share them
 def resampled_weights(size: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each of ``size`` units is drawn in each bootstrap sample, [B, size]."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(size, np.full(size, 1 / size), size=resamples).astype(float)
+    drawn = np.random.default_rng(seed).integers(0, size, size=(resamples, size))
+    drawn += size * np.arange(resamples)[:, None]
+    weights = np.bincount(drawn.ravel(), minlength=resamples * size).astype(float)
+    weights.flags.writeable = False
+    return weights.reshape(resamples, size)
 
 
 def permutation_p(drawn: np.ndarray, observed: float) -> float:
@@ -57,6 +62,13 @@ def cell(figure: Estimate, digits: int = 2) -> str:
     if figure["low"] is None or figure["high"] is None:
         return f"{figure['value']:.{digits}f}"
     return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p as a table shows it."""
+    if p is None:
+        return "undefined"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from pal.traits.inventories import SCALE, Form, Inventory
 
 logger = logging.getLogger(__name__)
 
-SWEEPS = 100  # of the one-factor fit; loadings of 8 items stand still to 1e-6 after about 30
+SWEEPS = 100  # of the one-factor fit, at most
 
 
 def keyed_answers(inventory: Inventory, answers: Mapping[str, int]) -> dict[str, int]:
@@ -144,15 +144,18 @@ def mcdonald_omega(covariance: np.ndarray) -> np.ndarray:
     two items the model is not identified and ω is α's equal-loading case.
     """
     width = covariance.shape[-1]
-    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    variances = np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 0)  # rounding
     off = covariance - variances[..., None] * np.eye(width)
     loadings = off.sum(-1) / np.sqrt(np.maximum(np.abs(off.sum((-2, -1))), 1e-12))[:, None]
     for _ in range(SWEEPS):
+        before = loadings.copy()
         for item in range(width):
             rest = (loadings**2).sum(-1) - loadings[:, item] ** 2
             fitted = np.einsum("bk,bk->b", off[:, item], loadings) / np.maximum(rest, 1e-12)
             bound = np.sqrt(variances[:, item])
             loadings[:, item] = np.clip(fitted, -bound, bound)
+        if np.abs(loadings - before).max() < 1e-6:
+            break
     common = loadings.sum(-1) ** 2
     return common / (common + (variances - loadings**2).sum(-1))
 

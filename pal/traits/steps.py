@@ -107,9 +107,14 @@ def _summary(command: str, output: Path, apart: bool) -> str:
     counts: dict[str, int] = {"records": len(records) - reasons.total()}
     if any("keep" in record for record in records):
         counts["kept"] = sum(bool(r.get("keep")) for r in records if "failed" not in r)
-    if any("unanswered" in record for record in records):
-        counts["unanswered statements"] = sum(len(r.get("unanswered", ())) for r in records)
+    unanswered = Counter(
+        reason.partition(":")[0] for r in records for reason in r.get("unanswered", {}).values()
+    )
+    counts |= {f"unanswered: {reason}": count for reason, count in unanswered.most_common()}
     counts |= {f"failed: {reason}": count for reason, count in reasons.most_common()}
     lines = [f"| {command} | count |", "| --- | --- |"]
     lines += [f"| {name.replace('|', '/')} | {count:,} |" for name, count in counts.items()]
-    return "\n".join([*lines, "", f"written to {output}"])
+    lines += ["", f"written to {output}"]
+    if any("gave up" in reason for reason in (*reasons, *unanswered)):
+        lines.append("overwrite=true asks again what was given up; answers that came are kept")
+    return "\n".join(lines)

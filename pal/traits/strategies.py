@@ -21,6 +21,7 @@ from pal.traits.estimates import (
     cell,
     ends,
     estimate,
+    p_text,
     permutation_p,
     resampled_weights,
     table,
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 FEWEST = 3  # dialogues of a condition
 BATCH = 1000  # permutations at once
+NO_ENDS = (None, None)  # of a single dialogue
 
 
 def strategies(settings: Settings) -> str:
@@ -111,7 +113,7 @@ def describe(counts: np.ndarray, statistics: StatisticsSettings) -> dict[str, An
     shares = _shares(counts.sum(0)[None])[0]
     figures = {}
     for column, name in enumerate(STRATEGIES):
-        low, high = ends(drawn[:, column], statistics.confidence)
+        low, high = ends(drawn[:, column], statistics.confidence) if len(counts) > 1 else NO_ENDS
         figures[name] = estimate(float(shares[column]), low, high, len(counts))
     return {"dialogues": len(counts), "turns": int(counts.sum()), "shares": figures}
 
@@ -248,16 +250,15 @@ def markdown(document: Mapping[str, Any]) -> str:
             table(["", *conditions], rows),
         ]
         for entry in group["comparisons"]:
-            p = "undefined" if entry["p_holm"] is None else f"{entry['p_holm']:.4f}"
             chi2 = "undefined" if entry["chi2"] is None else f"{entry['chi2']:.1f}"
             parts.append(
                 f"{entry['a']} − {entry['b']}{' in pairs' if entry['paired'] else ''}: "
                 f"χ² {chi2}, Cramér's V {cell(entry['cramers_v'], 3)}, "
-                f"p {p} (dialogues exchanged, Holm over the comparisons)"
+                f"p {p_text(entry['p_holm'])} (dialogues exchanged, Holm over the comparisons)"
             )
             if entry["strategies"]:
                 lines = [
-                    [name, cell(_percent(one["difference"]), 1), f"{one['p_holm']:.4f}",
+                    [name, cell(_percent(one["difference"]), 1), p_text(one["p_holm"]),
                      arrows[one["paper"]]]
                     for name, one in entry["strategies"].items()
                 ]  # fmt: skip

@@ -34,6 +34,7 @@ TURN = object_schema(
     }
 )
 DIALOG = object_schema({"dialog": {"type": "array", "items": TURN}})
+TITLES = {"hexaco": "HEXACO personality", "csi": "Communication style"}
 MAX_TOKENS = 4096  # about 60 turns of 45 words
 
 
@@ -232,14 +233,14 @@ def known_traits(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
         if "failed" not in card
         for name, written in card.get("traits", {}).items()
     }
-    inventories = {name: load_inventory(name) for name in ("hexaco", "csi")}
+    inventories = {i.name: i for i in map(load_inventory, chosen.inventories)}
     known: dict[str, dict[str, dict[str, Any]]] = {}
     for person, name in dict.fromkeys([*scores, *sentences]):
         if name not in inventories:
             continue
         score, sentence = scores.get((person, name), {}), sentences.get((person, name), {})
         known.setdefault(person, {})[name] = {
-            "name": {"hexaco": "HEXACO personality", "csi": "Communication style"}[name],
+            "name": TITLES.get(name, name),
             "traits": [
                 {"name": d.name, "definition": d.definition, "score": score.get(key),
                  "sentence": sentence.get(key)}

@@ -1,16 +1,16 @@
 """Dialogues by condition, for what counts in them: strategies, words, turns."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pal.data.esconv import SPEAKERS
+from pal.data.splits import load_split
 from pal.errors import DataError, PalError
 from pal.records import read_jsonl
 from pal.settings import Settings
 from pal.strategies import canonical_strategy
-
-logger = logging.getLogger(__name__)
 
 # Conditions without traits, as synthesize and continue name them.
 BASELINES = ("none", "without_persona")
@@ -55,8 +55,9 @@ def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], i
     """Read dialogues, by data set and model and within these by condition.
 
     Files of ``traits.dialogues`` are one condition each, and one group whatever their records say.
-    A file holds dialogues (``dialog``: turns of ``speaker``, ``text`` and ``strategy``) or
-    predictions of ``pal generate``, of which those of one dialogue are a talk of supporter turns.
+    A JSONL file holds dialogues in ESConv's layouts, with ``dataset``, ``model``, ``condition`` and
+    ``card`` if known, or predictions of ``pal generate``, of which those of one dialogue are a talk
+    of supporter turns. Anything else is a corpus, see :func:`pal.data.splits.load_split`.
 
     Returns:
         The groups, conditions without traits last, and how many records had failed earlier.
@@ -70,7 +71,7 @@ def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], i
     named = settings.traits.dialogues
     for name, path in named.items() if named else [(None, inputs_of(settings)[0])]:
         turns: dict[tuple[tuple[str, str], str, str, str], list[Turn]] = {}
-        for where, row in _records(path):
+        for where, row in _records(path, settings):
             if "failed" in row:
                 failed += 1
                 continue
@@ -100,7 +101,12 @@ def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], i
     }, failed
 
 
-def _records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(path: str, settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
+    if Path(path).suffix != ".jsonl":
+        data = settings.data
+        rows = load_split(path, settings.split, mode=data.split, seed=data.split_seed)
+        yield from ((f"{path}, dialogue {row['id']!r}", row) for row in rows)
+        return
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         if not isinstance(row, dict):
@@ -122,13 +128,21 @@ def _turns(where: str, dialog: Any) -> list[Turn]:
 
 
 def _turn(where: str, turn: Any) -> Turn:
-    if not isinstance(turn, dict) or turn.get("speaker") not in ("seeker", "supporter"):
-        raise DataError(f"{where}: expected a turn whose speaker is seeker or supporter")
-    if not isinstance(turn.get("text"), str):
-        raise DataError(f"{where}: 'text' must be a string, got {turn.get('text')!r:.60}")
-    given = turn.get("strategy") if turn["speaker"] == "supporter" else None
+    turn = turn if isinstance(turn, dict) else {}
+    speaker = SPEAKERS.get(str(turn.get("speaker")).strip().lower())
+    if speaker is None:
+        raise DataError(f"{where}: expected a turn whose speaker is one of {', '.join(SPEAKERS)}")
+    text = turn.get("text", turn.get("content"))
+    if not isinstance(text, str):
+        raise DataError(f"{where}: 'text' must be a string, got {text!r:.60}")
+    annotation = turn.get("annotation")
+    given = turn.get("strategy")
+    if given is None and isinstance(annotation, dict):
+        given = annotation.get("strategy")
     try:
-        strategy = None if given is None else canonical_strategy(given)
+        strategy = (
+            canonical_strategy(given) if given is not None and speaker == "supporter" else None
+        )
     except PalError as error:
         raise DataError(f"{where}: {error}") from None
-    return Turn(turn["speaker"], turn["text"], strategy)
+    return Turn(speaker, text, strategy)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from pal.bench.inputs import synthetic_rows
 from pal.bench.sides import decoder_flops, encoder_flops
-from pal.bench.train import draw_batches, load_work, positions, real_tokens, synthetic_samples
+from pal.bench.train import draw_batches, load_work, positions, real_tokens
 from pal.config import load_settings
 from tests.jobs import ESCONV, TINY_RESPONSE, command
 
@@ -52,7 +53,7 @@ def test_a_model_and_real_samples(response_model):
 
 def test_input_without_a_tokenizer_is_refused(capsys):
     assert command("bench", "train", *FEW, f"input={ESCONV}") == 2
-    assert "architecture.tokenizer" in capsys.readouterr().err
+    assert "no tokenizer at facebook/blenderbot_small-90M" in capsys.readouterr().err
 
 
 def test_positions_by_hand():
@@ -70,7 +71,7 @@ def test_synthetic_lengths_are_those_of_esconv(response_model):
     settings = load_settings(None, [f"model={response_model}"])
     config = load_work(settings)[0].config
     config.max_context_tokens, config.max_persona_tokens, config.max_target_tokens = 512, 160, 128
-    rows = synthetic_samples(config, 3000, seed=1)
+    rows = synthetic_rows(config, 3000, seed=1)
     for name, mean in (("input_ids", 307), ("persona_input_ids", 120), ("labels", 24)):
         assert sum(len(row[name]) for row in rows) / 3000 == pytest.approx(mean, rel=0.06)
 

@@ -97,3 +97,33 @@ def test_every_failure_is_listed(world, tmp_path):
         assert all((row["scores"][key] is None) == any(item.startswith(key) and
                    not item[len(key)].isalpha() for item in row["unanswered"])
                    for key in row["scores"])  # fmt: skip
+
+
+def test_what_was_given_up_is_asked_again_on_request(world, tmp_path, capsys):
+    write_jsonl(tmp_path / "cards.jsonl", [card(n) for n in range(2)])
+    call = ["traits", "filter", f"input={tmp_path / 'cards.jsonl'}",
+            f"output={tmp_path / 'kept.jsonl'}", "llm.tries=2"]  # fmt: skip
+
+    def faults(number, body):
+        return "500" if down and "Case 1." in question(body) else None
+
+    with FakeServer(answer(world), faults) as server:
+        down = True
+        assert command(*call, *endpoint(server, tmp_path)) == 0
+        assert "overwrite=true asks again" in capsys.readouterr().out
+        assert rows(tmp_path / "kept.jsonl")[1]["failed"].startswith("gave up after 2 tries")
+        down = False
+        assert command(*call, *endpoint(server, tmp_path), "overwrite=true") == 0
+        assert sum("Case 0." in question(body) for body in server.requests) == 1
+    assert [row["keep"] for row in rows(tmp_path / "kept.jsonl")] == [True, True]
+
+
+def test_an_estimate_asks_nothing_and_writes_nothing(world, tmp_path, capsys):
+    write_jsonl(tmp_path / "cards.jsonl", [card(n) for n in range(2)])
+    with FakeServer(answer(world)) as server:
+        assert command("traits", "measure", f"input={tmp_path / 'cards.jsonl'}",
+                       f"output={tmp_path / 'm.jsonl'}", "llm.estimate_only=true",
+                       *endpoint(server, tmp_path)) == 0  # fmt: skip
+        assert server.requests == []
+    assert "192" in capsys.readouterr().out
+    assert not (tmp_path / "m.jsonl").exists()

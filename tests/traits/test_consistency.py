@@ -76,7 +76,7 @@ def test_without_a_shift_few_are_found():
         before = rng.normal(3, 0.4, size=(30, 6))
         after = before + rng.normal(0, 0.3, size=(30, 6))
         found = compare_group(pairs_of(before, after), [HEXACO], FEW)
-        ps.append(found[0]["p"])
+        ps += [one["p"] for one in found]
         families += any(one["p_holm"] < 0.05 for one in found)
     assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.08
     assert families <= 16
@@ -175,6 +175,10 @@ def test_the_command_writes_one_document(files, tmp_path):
 
 
 def test_files_that_do_not_meet_are_told(files, tmp_path):
+    rows = [{**row, "form": "short"} for row in scored(np.full((4, 6), 3.0))]
+    write_jsonl(tmp_path / "short.jsonl", rows)
+    with pytest.raises(PalError, match="one form with itself"):
+        compare(settings(files, tmp_path, before=str(tmp_path / "short.jsonl")))
     with pytest.raises(PalError, match="no persona of it is in"):
         compare(settings(files, tmp_path, before=files["without"]))
     with pytest.raises(PalError, match=r"traits\.before"):

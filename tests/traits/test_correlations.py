@@ -138,9 +138,12 @@ def test_the_command_writes_one_document(tmp_path):
     ("change", "words"),
     [
         (lambda rows: rows[1].pop("scores"), ["line 2", "scores"]),
-        (lambda rows: rows[1]["scores"].update(X=7), ["line 2", "'X'", "7"]),
+        (lambda rows: rows[1]["scores"].update(X=7), ["line 2", "scores.X", "7"]),
         (lambda rows: rows[0].update(version="9"), ["line 1", "version 9"]),
         (lambda rows: rows.append(rows[0]), ["line 9", "twice"]),
+        (lambda rows: rows[1].update(scores=[3]), ["line 2", "scores"]),
+        (lambda rows: rows[1]["answers"].update(Z1=3), ["line 2", "'Z1'"]),
+        (lambda rows: rows[2].update(form="short"), ["line 3", "short form", "one form"]),
         (lambda rows: [row.update(inventory="other") for row in rows], ["'hexaco'", "'csi'"]),
     ],
 )

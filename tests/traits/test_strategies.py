@@ -151,6 +151,16 @@ def test_the_command_writes_one_document(file, tmp_path):
     assert document["paper"]["strategies"][0]["rows"]["Question"] == [27.23, 16.45]
 
 
+@pytest.mark.parametrize("source", ["bundled:esconv", "bundled:esconv/test.jsonl"])
+def test_a_corpus_is_one_condition(source, tmp_path):
+    output = tmp_path / "out.json"
+    strategies(Settings(input=source, split="test", output=str(output), statistics=FEW))
+    (group,) = json.loads(output.read_text(encoding="utf-8"))["groups"]
+    assert list(group["conditions"]) == ["all"]
+    assert group["conditions"]["all"]["turns"] > 20
+    assert group["comparisons"] == []
+
+
 def test_predictions_are_a_condition(tmp_path):
     for name, chosen in (("with", "Question"), ("without", "Others")):
         write_jsonl(
