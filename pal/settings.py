@@ -389,7 +389,13 @@ class LlmSettings(Section):
     tries: int = Field(6, gt=0)
     backoff: float = Field(1, gt=0)
     structured: Literal[
-        "auto", "json_schema", "json_object", "structured_outputs", "guided_json", "text"
+        "auto",
+        "json_schema",
+        "json_object_schema",
+        "json_object",
+        "structured_outputs",
+        "guided_json",
+        "text",
     ] = "auto"
     cache: str = "runs/llm_cache.sqlite"
     batch_export: str | None = None

@@ -13,16 +13,19 @@ from jsonschema import Draft202012Validator
 
 from pal.llm.base import Request
 
-# From what a server enforces best to what it need not know of: OpenAI's schemas; valid JSON with
-# the schema in the prompt; vLLM's constraint fields, new and old; a prompt alone.
-RUNGS = ("json_schema", "json_object", "structured_outputs", "guided_json", "text")
+# From what a server enforces best to what it need not know of: OpenAI's schemas; llama.cpp's form
+# of them; valid JSON with the schema in the prompt; vLLM's constraint fields, new and old; a
+# prompt alone.
+RUNGS = (
+    "json_schema", "json_object_schema", "json_object", "structured_outputs", "guided_json", "text",
+)  # fmt: skip
 
 PROBE = Request(
     id="probe",
     messages=(("user", "Probe of structured output: which number from 1 to 5 do you like?"),),
     schema={
         "type": "object",
-        "properties": {"probe": {"type": "integer", "minimum": 1, "maximum": 5}},
+        "properties": {"probe": {"type": "integer", "enum": [1, 2, 3, 4, 5]}},
         "required": ["probe"],
         "additionalProperties": False,
     },
@@ -55,7 +58,9 @@ def body_of(model: str, request: Request, rung: str, max_tokens: int | None = No
         form = {"name": request.schema_name, "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
-    if rung == "json_object":
+    if rung == "json_object_schema":
+        body["response_format"] = {"type": "json_object", "schema": request.schema}
+    elif rung == "json_object":
         body["response_format"] = {"type": "json_object"}
     elif rung == "structured_outputs":
         body["structured_outputs"] = {"json": request.schema}

@@ -17,7 +17,8 @@ from pal.traits.steps import Records, prompt, run_step
 
 logger = logging.getLogger(__name__)
 
-ANSWER = object_schema({"answer": {"type": "integer", "minimum": SCALE[0], "maximum": SCALE[-1]}})
+# Listed one by one: not every server enforces a smallest and a largest number.
+ANSWER = object_schema({"answer": {"type": "integer", "enum": list(SCALE)}})
 
 
 def measure(settings: Settings) -> str:

@@ -141,6 +141,7 @@ def completion(text, *, refusal=None, finish="stop"):
 
 def rung_of(body):
     """Which rung of the ladder a body asks for."""
-    form = body.get("response_format", {}).get("type")
+    asked = body.get("response_format", {})
+    form = "json_object_schema" if "schema" in asked else asked.get("type")
     fields = [name for name in ("structured_outputs", "guided_json") if name in body]
     return form or (fields[0] if fields else "text")

@@ -80,6 +80,16 @@ def test_other_forms_take_nothing_but_json():
     assert parse("  ", None) == (None, "empty")
 
 
+def test_the_forms_of_openai_and_of_llama_cpp():
+    request = question(1)
+    openai = body_of("m", request, "json_schema")["response_format"]
+    assert openai["json_schema"]["schema"] == request.schema
+    llama = body_of("m", request, "json_object_schema")
+    assert llama["response_format"] == {"type": "json_object", "schema": request.schema}
+    assert "JSON schema" not in llama["messages"][-1]["content"]
+    assert "schema" not in body_of("m", request, "json_object")["response_format"]
+
+
 def test_the_shared_prefix_stays_first():
     request = question(1)
     for rung in RUNGS:
