@@ -35,10 +35,11 @@ class World:
     Args:
         traits: planted, [people, 12], in standard deviations.
         noise: of an answer, standard deviation.
+        seed: more numbers that decide an answer's noise.
     """
 
-    def __init__(self, traits, noise=0.5):
-        self.traits, self.noise = traits, noise
+    def __init__(self, traits, noise=0.5, seed=()):
+        self.traits, self.noise, self.seed = traits, noise, seed
 
     def __call__(self, name, system, user):
         case = re.search(r"Case (\d+)\.", user)
@@ -61,7 +62,7 @@ class World:
         if name == "answer":
             statement = re.search(r"<statement>\n(.*)\n</statement>", user)[1]
             trait, keyed = ITEMS[statement]
-            draw = np.random.default_rng([number, *statement.encode()])
+            draw = np.random.default_rng([*self.seed, number, *statement.encode()])
             value = 3 + keyed * self.traits[number, trait] + draw.normal(0, self.noise)
             return {"answer": int(np.clip(round(value), 1, 5))}
         if name == "dialogue":
