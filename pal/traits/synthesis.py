@@ -30,7 +30,8 @@ TURN = object_schema(
     {
         "speaker": {"type": "string", "enum": ["seeker", "supporter"]},
         "text": {"type": "string"},
-        "strategy": {"type": ["string", "null"], "enum": [*STRATEGIES, None]},
+        # Not one enum of two types: llama.cpp's server then enforces the types alone.
+        "strategy": {"anyOf": [{"type": "string", "enum": [*STRATEGIES]}, {"type": "null"}]},
     }
 )
 DIALOG = object_schema({"dialog": {"type": "array", "items": TURN}})
