@@ -15,7 +15,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from pal.bench.machine import Ceiling, Taken, machine, measure, measure_ceiling
 from pal.bench.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
+from pal.bench.sides import check_output, encoder_flops
 from pal.bench.work import Work, load_work
-from pal.errors import OutputError
 from pal.modeling.encoding import input_length
 from pal.records import fingerprint, write_json
 from pal.runs import describe_run
@@ -70,9 +69,7 @@ def bench_generate(settings: Settings) -> str:
     Raises:
         PalError: model, input or output cannot be used.
     """
-    output = Path(settings.output) if settings.output else None
-    if output and output.exists() and not settings.overwrite:
-        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+    output = check_output(settings)
     with torch.inference_mode():
         work = load_work(settings)
         longest = max(map(input_length, work.inputs))
@@ -168,15 +165,14 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     """
     config, model = work.model.config, work.model
     width, layers = config.d_model, config.decoder_layers
-    encoder = linear_weights(model.model.encoder)
-    decoder = linear_weights(model.model.decoder)
+    linear = [m for m in model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
     keys_values = 2 * width * width * layers  # of the encoder states, made once
-    branch = decoder - keys_values  # weights a token passes
+    branch = sum(m.weight.numel() for m in linear) - keys_values  # weights a token passes
     found = dict.fromkeys(PHASES, 0.0)
     inputs = work.inputs[: len(lengths)]
     personas = {tuple(row.get("persona_input_ids", ())) for row in inputs}
     for length in [len(row["input_ids"]) for row in inputs] + [len(ids) for ids in personas]:
-        found["encode"] += 2 * encoder * length + 4 * config.encoder_layers * width * length**2
+        found["encode"] += encoder_flops(config, length)
     for row, tokens, strategy in zip(inputs, lengths, work.strategies, strict=False):
         longer, dialogue = input_length(row), len(row["input_ids"])
         contrasted = model.fusion is not None and config.alpha[strategy] != 0
@@ -189,11 +185,6 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
             found["decode"] += steps * (2 * branch + 4 * layers * width * (length + steps / 2))
         found["choose"] += 2 * tokens * width * config.vocab_size
     return found
-
-
-def linear_weights(module: Any) -> int:
-    """Return how many weights the module's matrix products have, embeddings apart."""
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Linear))
 
 
 def table(sides: dict[str, Side], flops: float, ceiling: Ceiling) -> list[str]:

@@ -84,7 +84,8 @@ class Engine:
         alpha: contrast weight of each strategy, [8].
         strategy_alpha: contrast weight of the strategy step.
         strategy_choice: how a strategy is predicted.
-        rows: rows decoded at once, at most.
+        rows: how many rows with two branches the memory holds; where branches fall away, more rows
+            are decoded at once.
     """
 
     def __init__(

@@ -103,7 +103,8 @@ def _compare_groups(
     if not pairs:
         raise DataError(
             f"{paths[1]}: no persona of it is in {paths[0]} with the same dataset, model and "
-            f"inventory (here {next(iter(_by_card(after, paths[1])))}, there {next(iter(first))})"
+            f"inventory (here {next(iter(_by_card(after, paths[1])))}, there {next(iter(first))}); "
+            "read the dialogues' cards with traits.dataset=NAME of the ones they were written from"
         )
     return [
         {

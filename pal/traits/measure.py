@@ -32,9 +32,8 @@ def measure(settings: Settings) -> str:
         PalError: input, inventory, model or output cannot be used.
     """
     (source,) = settings.require("input")
-    given, wording, form = read_cards(source)[: settings.limit], prompt("measure"), (
-        settings.traits.form
-    )  # fmt: skip
+    given, wording = read_cards(source)[: settings.limit], prompt("measure")
+    form = settings.traits.form
     inventories = [load_inventory(name) for name in settings.traits.inventories]
     usable = [card for card in given if is_usable(card)]
     failed = [card for card in given if "failed" in card]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from pal.records import read_json, write_jsonl
-from pal.strategies import STRATEGIES
 from tests.jobs import command
 from tests.llm.server import FakeServer
 from tests.traits.fakes import INVENTORIES, World, planted, talk
@@ -109,7 +108,6 @@ def test_what_was_planted_is_recovered(tmp_path):
     for name, values in held.items():  # 95 % intervals; three standard errors and some for ties
         assert np.mean(values) > 0.95 - 3 * (0.95 * 0.05 / len(values)) ** 0.5 - 0.01, name
     assert found_all >= SEEDS - 1
-    assert set(CHOSEN) < set(STRATEGIES)
 
 
 def run_seed(folder, traits, seed):
