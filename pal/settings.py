@@ -304,7 +304,7 @@ class TraitsSettings(Section):
         conditions: which traits of the seeker ``continue`` tells the model.
         without_persona: ``synthesize`` as many dialogues as there are cards, but from no persona.
         days: between the dialogue and its continuation.
-        turns: (fewest, most) turns of a written dialogue.
+        turns: (fewest, most) turns of a written dialogue, which ends with the supporter.
         temperature: of written descriptions and dialogues; judgements are made at 0.
         cards: cards that go with the dialogues to continue, matched by id.
         measurements: measurements that go with them.

@@ -1,19 +1,19 @@
 """Dialogues written by a model: from a persona card, from none, and days after a real one.
 
-What comes back is checked turn by turn (speakers alternate, every supporter turn has one of the
-eight strategies) and written in ESConv's form, so training and analysis read it like any corpus.
+The model writes exchanges: what the seeker says, then the supporter's strategy and words. They are
+written in ESConv's form, so training and analysis read them like any corpus.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from pal.data.cards import split_sentences
-from pal.errors import ConfigError, DataError, PalError
+from pal.errors import ConfigError, DataError
 from pal.llm.base import LanguageModel, Outcome, Request
 from pal.persona.annotation import clean_sentences
 from pal.records import fingerprint, read_jsonl
 from pal.settings import Settings
-from pal.strategies import DEFINITIONS, STRATEGIES, canonical_strategy
+from pal.strategies import DEFINITIONS, STRATEGIES
 from pal.traits.cards import object_schema
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import (
@@ -26,61 +26,54 @@ from pal.traits.readers import (
 )
 from pal.traits.steps import Records, prompt, run_step
 
-TURN = object_schema(
+EXCHANGE = object_schema(
     {
-        "speaker": {"type": "string", "enum": ["seeker", "supporter"]},
-        "text": {"type": "string"},
-        # Not one enum of two types: llama.cpp's server then enforces the types alone.
-        "strategy": {"anyOf": [{"type": "string", "enum": [*STRATEGIES]}, {"type": "null"}]},
+        "seeker": {"type": "string"},
+        "strategy": {"type": "string", "enum": [*STRATEGIES]},
+        "supporter": {"type": "string"},
     }
 )
-DIALOG = object_schema({"dialog": {"type": "array", "items": TURN}})
 TITLES = {"hexaco": "HEXACO personality", "csi": "Communication style"}
 MAX_TOKENS = 4096  # about 60 turns of 45 words
 
 
-def check_dialog(turns: list[dict[str, Any]], bounds: tuple[int, int]) -> str | None:
-    """Return what is wrong with a written dialogue, or None.
+def dialog_schema(turns: tuple[int, int]) -> dict[str, Any]:
+    """Return the schema of a dialogue of (fewest, most) turns, two an exchange.
 
-    Args:
-        turns: with ``speaker``, ``text`` and ``strategy``.
-        bounds: fewest and most turns.
+    Exchanges make the alternation of speakers, their number and the supporter's strategy part of
+    the form, which a server that enforces the schema cannot miss.
     """
-    if not bounds[0] <= len(turns) <= bounds[1]:
-        return f"{len(turns)} turns, expected {bounds[0]} to {bounds[1]}"
-    for index, turn in enumerate(turns):
-        expected = ("seeker", "supporter")[index % 2]
-        if turn["speaker"] != expected:
-            return f"turn {index}: the {turn['speaker']} speaks, expected the {expected}"
-        if not turn["text"].strip():
-            return f"turn {index}: no text"
-        if expected == "supporter":
-            try:
-                canonical_strategy(turn["strategy"] or "")
-            except PalError:
-                return f"turn {index}: a supporter turn without one of the eight strategies"
+    fewest = -(-turns[0] // 2)
+    most = max(fewest, turns[1] // 2)
+    return object_schema(
+        {"dialog": {"type": "array", "items": EXCHANGE, "minItems": fewest, "maxItems": most}}
+    )
+
+
+def check_dialog(exchanges: list[dict[str, Any]]) -> str | None:
+    """Return what is wrong with exchanges that have the form of :func:`dialog_schema`, or None."""
+    for index, exchange in enumerate(exchanges):
+        for speaker in ("seeker", "supporter"):
+            if not exchange[speaker].strip():
+                return f"exchange {index}: no text of the {speaker}"
     return None
 
 
-def esconv_dialog(turns: list[dict[str, Any]], persona: list[str]) -> list[dict[str, Any]]:
-    """Return written turns in ESConv's form, the persona known from the first turn on."""
-    dialog = [
-        {"speaker": turn["speaker"], "text": " ".join(turn["text"].split())}
-        | (
-            {"strategy": canonical_strategy(turn["strategy"])}
-            if turn["speaker"] == "supporter"
-            else {}
-        )
-        for turn in turns
-    ]
+def esconv_dialog(exchanges: list[dict[str, Any]], persona: list[str]) -> list[dict[str, Any]]:
+    """Return written exchanges in ESConv's form, the persona known from the first turn on."""
+    dialog: list[dict[str, Any]] = []
+    for exchange in exchanges:
+        seeker, supporter = (" ".join(exchange[name].split()) for name in ("seeker", "supporter"))
+        dialog.append({"speaker": "seeker", "text": seeker})
+        dialog.append({"speaker": "supporter", "text": supporter, "strategy": exchange["strategy"]})
     return [{**dialog[0], "persona": persona}, *dialog[1:]]
 
 
 def _request(settings: Settings, wording: Any, key: list[str], **values: Any) -> Request:
     """One dialogue to write, under a seed of its own: equal prompts then give different talks."""
     return Request(
-        id="\n".join(key), schema=DIALOG, schema_name="dialogue", max_tokens=MAX_TOKENS,
-        temperature=settings.traits.temperature,
+        id="\n".join(key), schema=dialog_schema(settings.traits.turns), schema_name="dialogue",
+        max_tokens=MAX_TOKENS, temperature=settings.traits.temperature,
         seed=int(fingerprint([settings.seed, key])[:7], 16),
         messages=wording.fill(strategies=DEFINITIONS, turns=settings.traits.turns, **values),
     )  # fmt: skip
@@ -90,7 +83,7 @@ def _ask(model: LanguageModel, settings: Settings, requests: list[Request]) -> d
     outcomes = model.ask(
         requests,
         description="dialogues",
-        check=lambda _, value: check_dialog(value["dialog"], settings.traits.turns),
+        check=lambda _, value: check_dialog(value["dialog"]),
     )
     return {outcome.id: outcome for outcome in outcomes}
 

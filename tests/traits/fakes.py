@@ -73,15 +73,14 @@ class World:
 
 
 def talk(number, traits):
-    """Six turns; with traits the supporter asks, without they inform."""
-    strategy = ["Question", "Question"] if traits else ["Information", "Question"]
-    turns = [("seeker", f"Hello. Case {number}. I feel low.", None),
-             ("supporter", "What has happened?", strategy[0]),
-             ("seeker", "I lost my job.", None),
-             ("supporter", "You have done well so far.", "Affirmation and Reassurance"),
-             ("seeker", "Thanks.", None),
-             ("supporter", "Shall we look for help?", strategy[1])]  # fmt: skip
-    return [dict(zip(("speaker", "text", "strategy"), turn, strict=True)) for turn in turns]
+    """Three exchanges; with traits the supporter asks, without they inform."""
+    said = [
+        (f"Hello. Case {number}. I feel low.", "Question" if traits else "Information",
+         "What has happened?"),
+        ("I lost my job.", "Affirmation and Reassurance", "You have done well so far."),
+        ("Thanks.", "Question", "Shall we look for help?"),
+    ]  # fmt: skip
+    return [dict(zip(("seeker", "strategy", "supporter"), one, strict=True)) for one in said]
 
 
 def answer(world):

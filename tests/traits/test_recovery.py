@@ -37,10 +37,10 @@ class Drawn(World):
         if name == "dialogue":
             draw = np.random.default_rng([*self.seed, body["seed"]])
             mix = MIX["persona" if "Case" in texts["user"] else "without_persona"]
-            turns = talk(0, False)
-            for turn in turns[1::2]:
-                turn["strategy"] = str(draw.choice(CHOSEN, p=mix))
-            return json.dumps({"dialog": turns})
+            exchanges = talk(0, False)
+            for exchange in exchanges:
+                exchange["strategy"] = str(draw.choice(CHOSEN, p=mix))
+            return json.dumps({"dialog": exchanges})
         return json.dumps(self(name, texts["system"], texts["user"]))
 
 

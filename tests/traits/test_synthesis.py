@@ -1,14 +1,22 @@
+import json
+
 import pytest
 
 from pal import load_esconv
 from pal.config import load_settings
 from pal.data.samples import build_samples
 from pal.errors import ConfigError
+from pal.llm.structured import parse
 from pal.preparation import response_samples
 from pal.records import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.steps import failures_path
-from pal.traits.synthesis import check_dialog, continue_dialogues, synthesize
+from pal.traits.synthesis import (
+    check_dialog,
+    continue_dialogues,
+    dialog_schema,
+    synthesize,
+)
 from tests.jobs import ESCONV
 from tests.traits.fakes import FakeModel, World, planted, talk
 from tests.traits.test_cards import card
@@ -68,41 +76,56 @@ def test_all_eight_strategies_are_explained(model, tmp_path, given):
 
 
 def change(index, **values):
-    turns = talk(0, False)
-    turns[index].update(values)
-    return turns
+    exchanges = talk(0, False)
+    exchanges[index].update(values)
+    return exchanges
 
 
 @pytest.mark.parametrize(
-    ("turns", "problem"),
+    ("exchanges", "problem"),
     [
         (talk(0, False), None),
-        (change(1, strategy="question"), None),
-        (change(1, strategy=None), "turn 1: a supporter turn without one of the eight strategies"),
-        (
-            change(1, strategy="Joke"),
-            "turn 1: a supporter turn without one of the eight strategies",
-        ),
-        (change(2, speaker="supporter"), "turn 2: the supporter speaks, expected the seeker"),
-        (change(3, text="  "), "turn 3: no text"),
-        (talk(0, False)[:4], "4 turns, expected 6 to 60"),
+        (change(2, seeker="  "), "exchange 2: no text of the seeker"),
+        (change(0, supporter=""), "exchange 0: no text of the supporter"),
     ],
 )
-def test_what_is_no_dialogue(turns, problem):
-    assert check_dialog(turns, (6, 60)) == problem
+def test_blank_texts_are_no_dialogue(exchanges, problem):
+    assert check_dialog(exchanges) == problem
+
+
+@pytest.mark.parametrize(
+    ("exchanges", "valid"),
+    [
+        (talk(0, False), True),
+        (change(1, strategy="Joke"), False),
+        (change(1, speaker="seeker"), False),
+        (talk(0, False)[:2], False),
+    ],
+)
+def test_the_form_is_checked_for_every_model(exchanges, valid):
+    value, reason = parse(json.dumps({"dialog": exchanges}), dialog_schema((6, 60)))
+    assert (reason is None) == (value is not None) == valid
+
+
+@pytest.mark.parametrize(
+    ("turns", "bounds"), [((6, 60), (3, 30)), ((2, 2), (1, 1)), ((7, 9), (4, 4)), ((7, 7), (4, 4))]
+)
+def test_the_schema_holds_the_number_of_exchanges(turns, bounds):
+    dialog = dialog_schema(turns)["properties"]["dialog"]
+    assert (dialog["minItems"], dialog["maxItems"]) == bounds
 
 
 def test_failures_are_listed_apart(model, tmp_path, given):
     write_jsonl(given, [card(0), {"id": "x", "dataset": "d", "failed": "refused"}, card(1)])
     world = World(planted(4))
     model.world = lambda name, system, user: (
-        {"dialog": talk(1, False)[:2]} if "Case 1." in user else world(name, system, user)
+        {"dialog": change(0, seeker=" ")} if "Case 1." in user else world(name, system, user)
     )
     found, text = run(synthesize, tmp_path, given)
     assert [row["id"] for row in found] == ["p0"]
     failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
     assert [(row["id"], row["failed"]) for row in failed] == [
-        ("x", "refused"), ("p1", "2 turns, expected 6 to 60")
+        ("x", "refused"), ("p1", "exchange 0: no text of the seeker")
     ]  # fmt: skip
     assert "| failed: refused | 1 |" in text
 
