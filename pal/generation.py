@@ -7,6 +7,7 @@ is made from the whole input; so a resumed or sharded run writes the same bytes 
 import copy
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import load_response_model, model_fingerprint
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.engine import Encode, Engine, Request
+from pal.modeling.packed import inference_twin
 from pal.modeling.pal import EncodedInputs
 from pal.records import fingerprint, write_jsonl
 from pal.runs import identity_of, write_run
@@ -127,6 +129,11 @@ class Responder:
             )
         self.options = generation_options(model, decoding)
 
+    @cached_property
+    def twin(self) -> Any:
+        """The model as it is used, made when the first batch comes: on the device it is on then."""
+        return inference_twin(self.model)
+
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the encoder inputs of samples, without targets."""
         encoded = [self.encoder.encode(sample) for sample in samples]
@@ -136,7 +143,7 @@ class Responder:
 
     def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> EncodedInputs:
         """Run the encoder and the fusion on a batch; nothing of it depends on α or strategy."""
-        return self.model.encode(**collate(self.model, encoded))
+        return self.twin.encode(**collate(self.twin, encoded))
 
     def answer(
         self,
@@ -159,7 +166,7 @@ class Responder:
             return self(samples, self.encode_states(encoded))
         return self._run(
             samples, lengths,
-            lambda chosen: encode_sorted(self.model, [encoded[i] for i in chosen]),
+            lambda chosen: encode_sorted(self.twin, [encoded[i] for i in chosen]),
             rows=max(1, min(rows, tokens // max(lengths))),
         )  # fmt: skip
 
@@ -217,7 +224,7 @@ class Responder:
                 strategy_alpha = config.strategy_alpha
             fused = self.model.fusion is not None
             engine = Engine(
-                self.model,
+                self.twin,
                 options,
                 alpha=[float(a) * fused for a in np.broadcast_to(table, len(STRATEGIES))],
                 strategy_alpha=strategy_alpha * fused,
@@ -236,7 +243,7 @@ class Responder:
                 for sample, answer in zip(samples, engine(requests, lengths, encode), strict=True)
             ]
         [(_, states)] = encode(range(len(samples)))
-        output = self.model.generate(
+        output = self.twin.generate(
             encoded=states,
             strategy_ids=strategies,
             strategy_choice=choice,

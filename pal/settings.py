@@ -439,7 +439,7 @@ class Settings(Section):
     output: str | None = None
     predictions: str | None = None
     limit: int | None = Field(None, gt=0)
-    batch_tokens: int = Field(16384, gt=0)
+    batch_tokens: int = Field(12288, gt=0)
     batch_rows: int = Field(64, gt=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     early_stopping_patience: int | None = Field(None, gt=0)

@@ -22,6 +22,7 @@ from pal.generation import Responder, generation_options, load_model_and_tokeniz
 from pal.jobs import process_state
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.engine import Answer, Engine, Request
+from pal.modeling.packed import inference_twin
 from pal.modeling.pal import sampling_processors
 from pal.settings import Settings
 from pal.strategies import STRATEGIES, strategy_id
@@ -88,9 +89,9 @@ class Work:
 
     def answer(self, rows: int, count: int | None = None) -> list[Answer]:
         """Answer the first ``count`` rows with the engine, so many at once."""
-        config, inputs = self.model.config, self.inputs[:count]
+        config, inputs, model = self.model.config, self.inputs[:count], inference_twin(self.model)
         engine = Engine(
-            self.model, self.options, alpha=list(config.alpha),
+            model, self.options, alpha=list(config.alpha),
             strategy_alpha=config.strategy_alpha, rows=rows,
         )  # fmt: skip
         requests = [
@@ -99,7 +100,7 @@ class Work:
         ]
         return engine(
             requests[: len(inputs)], [input_length(row) for row in inputs],
-            lambda chosen: encode_sorted(self.model, [inputs[i] for i in chosen]),
+            lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]),
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pal.evaluation.systems import TABLE_3
 from pal.generation import load_model_and_tokenizer, load_samples
 from pal.jobs import claimed, is_finished, process_state, record_path
 from pal.metrics import Embedder, Predictions, Report, compute_metrics, load_embedder
+from pal.modeling.packed import inference_twin
 from pal.records import file_fingerprint, write_json, write_text
 from pal.runs import identity_of, write_run
 from pal.settings import Settings
@@ -148,7 +149,7 @@ def token_losses(
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
     source, _ = settings.require("model", "input")
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    model.to(process_state().device)
+    model = inference_twin(model.to(process_state().device))
     config = model.config
     encoder = SampleEncoder.from_config(tokenizer, config)
     encoder.max_target_tokens = config.max_position_embeddings - 1

@@ -19,20 +19,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.profiler import record_function
 from transformers import GenerationConfig
 
 from pal.decoding.noise import keyed_gumbel
+from pal.modeling.packed import join
 from pal.modeling.pal import EncodedInputs
 
 MAIN, PLAIN = 0, 1
 
 # Gives the encoder states of some requests, in groups: positions in the list given, and states.
 Encode = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], EncodedInputs]]]
-
-# Entries of the vocabulary projected at once on a CPU: the product of a block stays in its cache.
-BLOCK = 2048
 
 
 @dataclass
@@ -107,12 +104,10 @@ class Engine:
         self.layers = [_Layer(layer) for layer in decoder.layers]
         self.heads = model.config.decoder_attention_heads
         self.size = model.config.d_model // self.heads
-        self.projection = model.lm_head.weight
-        self.bias = model.final_logits_bias[0].clone()
-        self.bias[model.suppressed_tokens(options)] = -torch.inf
-        self.strategy_tokens = torch.tensor(
-            model.config.strategy_token_ids, device=self.projection.device
-        )
+        bias = model.final_logits_bias[0].clone()
+        bias[model.suppressed_tokens(options)] = -torch.inf
+        self.project = join([model.lm_head], bias)
+        self.strategy_tokens = torch.tensor(model.config.strategy_token_ids, device=bias.device)
         self.strategy_of = {t: s for s, t in enumerate(model.config.strategy_token_ids)}
         self.end = model.config.eos_token_id
 
@@ -144,17 +139,13 @@ class _Layer:
 
     def __init__(self, layer: Any):
         own, cross = layer.self_attn, layer.encoder_attn
-        self.qkv = _joined(own.q_proj, own.k_proj, own.v_proj)
-        self.kv = _joined(cross.k_proj, cross.v_proj)
+        self.qkv = join([own.q_proj, own.k_proj, own.v_proj])
+        self.kv = join([cross.k_proj, cross.v_proj])
         self.own_out, self.own_norm = own.out_proj, layer.self_attn_layer_norm
         self.cross_q, self.cross_out = cross.q_proj, cross.out_proj
         self.cross_norm = layer.encoder_attn_layer_norm
         self.fc1, self.activation, self.fc2 = layer.fc1, layer.activation_fn, layer.fc2
         self.norm = layer.final_layer_norm
-
-
-def _joined(*parts: Any) -> tuple[Tensor, Tensor]:
-    return torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -186,18 +177,16 @@ class _Run:
         self.sides = 2 if engine.model.fusion is not None else 1
         size = self.sides * min(engine.rows, len(requests))
         steps = engine.options.max_new_tokens + 2
-        like = engine.projection
+        like = engine.project.weight
         layers, heads, width = len(engine.layers), engine.heads, engine.size
         self.own = like.new_zeros(layers, 2, size, heads, steps, width)  # keys and values
         self.cross = like.new_empty(layers, 2, size, heads, longest, width)
         self.cross_mask = like.new_full((size, 1, 1, longest), -torch.inf)  # added to scores
-        whole = {"dtype": torch.long, "device": like.device}
+        whole: Any = {"dtype": torch.long, "device": like.device}
         self.token = torch.zeros(size, **whole)
         self.position = torch.zeros(size, **whole)
         self.history = torch.zeros(size, steps, **whole)
         self.keys = torch.zeros(size, **whole)
-        if like.device.type == "cpu":
-            self.scores = torch.empty(size, len(like))
         self.probs: list[tuple[list[int], Tensor]] = []  # read at the end: no further wait for them
         self.size, self.changed = size, True
 
@@ -227,7 +216,7 @@ class _Run:
             length = mask.shape[1]
             place = slice(first, first + rows)
             for layer, cross in zip(engine.layers, self.cross, strict=True):
-                both = F.linear(states, *layer.kv).view(rows, length, 2, engine.heads, engine.size)
+                both = layer.kv(states).view(rows, length, 2, engine.heads, engine.size)
                 cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
                 cross[:, place, :, length : self.bound] = 0
             self.cross_mask[place] = -torch.inf
@@ -313,7 +302,7 @@ class _Run:
         x = engine.embed_norm(engine.embed(self.token[:active]) * engine.model.embed_scale)
         x = x + engine.positions[position]
         for layer, own, cross in zip(engine.layers, self.own, self.cross, strict=True):
-            qkv = F.linear(x, *layer.qkv).view(active, 3, heads, width)
+            qkv = layer.qkv(x).view(active, 3, heads, width)
             own[0][self.all, :, position] = qkv[:, 1]
             own[1][self.all, :, position] = qkv[:, 2]
             attended = _attend(
@@ -335,7 +324,7 @@ class _Run:
         engine = self.engine
         tokens = engine.strategy_tokens
         bias = engine.model.final_logits_bias[0, tokens]
-        logits = F.linear(hidden, engine.projection[tokens], bias).float()
+        logits = torch.addmm(bias, hidden, engine.project.weight[tokens].t()).float()
         scores = logits
         if engine.strategy_choice == "sample":
             keys = self.keys[self.mains[self.fresh]]
@@ -355,7 +344,7 @@ class _Run:
         options = self.engine.options
         slots = self.mains[self.running]
         length = self.position[slots] + 1  # tokens so far, start and strategy included
-        scores = self._project(hidden)
+        scores = self.engine.project(hidden).float()
         if (options.repetition_penalty or 1.0) != 1.0:
             seen = self.history[slots]  # beyond its length the start token, which is there anyway
             found = scores.gather(1, seen)
@@ -375,17 +364,6 @@ class _Run:
             values = values.masked_fill(below.flip(-1), -torch.inf)
         noisy = values + keyed_gumbel(self.keys[slots], length, tokens)
         return tokens.gather(1, noisy.argmax(-1, keepdim=True)).squeeze(1)
-
-    def _project(self, hidden: Tensor) -> Tensor:
-        """Return the logits of states [B, d], float32 [B, V]."""
-        weight, bias = self.engine.projection, self.engine.bias
-        if hidden.device.type != "cpu":
-            return F.linear(hidden, weight, bias).float()
-        scores = self.scores[: len(hidden)]
-        for start in range(0, len(weight), BLOCK):
-            block = slice(start, start + BLOCK)
-            torch.add((weight[block] @ hidden.t()).t(), bias[block], out=scores[:, block])
-        return scores
 
     def _take_in(self, new: list[int]) -> None:
         """Note what every row chose; rows that end, and branches no longer needed, leave."""

@@ -14,6 +14,7 @@ from pal.data.splits import load_split
 from pal.errors import ConfigError
 from pal.jobs import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import model_fingerprint
+from pal.modeling.packed import inference_twin
 from pal.persona.extractor import ExtractorEncoder, load_extractor
 from pal.records import output_lock
 from pal.runs import identity_of, write_run
@@ -103,7 +104,7 @@ class BeamExtractor:
     def __init__(self, model: Any, encoder: ExtractorEncoder, *, num_beams: int, max_new: int):
         from transformers import GenerationConfig
 
-        self.model, self.encoder = model, encoder
+        self.model, self.encoder = inference_twin(model), encoder
         config = model.config
         self.options = GenerationConfig(
             num_beams=num_beams,

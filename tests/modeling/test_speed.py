@@ -16,11 +16,12 @@ from pal.bench.work import Work
 from pal.modeling import engine
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import encode_sorted
+from pal.modeling.packed import can_pack, inference_twin
 from tests.modeling.golden import load_model
 from tests.modeling.small import build, encode_samples, load_pal_tokenizer
 
 COUNT = 500
-ALONE = ["groups and distinct personas", "refilled rows", "one projection, in blocks"]
+ALONE = ["groups and distinct personas", "refilled rows", "packed weights"]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def straightforward(work):
     return found
 
 
-def answer(work, rows, encode):
-    config = work.model.config
+def answer(work, model, rows, encode):
+    config = model.config
     found = engine.Engine(
-        work.model, work.options, alpha=list(config.alpha), strategy_alpha=config.strategy_alpha,
+        model, work.options, alpha=list(config.alpha), strategy_alpha=config.strategy_alpha,
         rows=rows,
     )  # fmt: skip
     requests = [engine.Request(0, strategy) for strategy in work.strategies]
@@ -67,25 +68,18 @@ def answer(work, rows, encode):
     return [answer.tokens for answer in found(requests, lengths, encode)]
 
 
-def at_once(work):
-    """The encoder on all rows of a call in one batch."""
-    return lambda chosen: [(range(len(chosen)), work.model.encode(**work.collate(chosen)))]
-
-
 @pytest.mark.parametrize("feature", [*ALONE, "together"])
-def test_greedy_responses_stay(work, straightforward, feature, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK", 10**6)
-    rows, encode = COUNT, at_once(work)
-    if feature in (ALONE[0], "together"):
+def test_greedy_responses_stay(work, straightforward, feature):
+    groups, refills, packs = (feature in (name, "together") for name in ALONE)
+    model = inference_twin(work.model) if packs else work.model
+    assert (model is not work.model) == (packs and can_pack(work.model))
 
-        def encode(chosen):
-            return encode_sorted(work.model, [work.inputs[index] for index in chosen], 700)
+    def encode(chosen):
+        if groups:
+            return encode_sorted(model, [work.inputs[index] for index in chosen], 700)
+        return [(range(len(chosen)), model.encode(**work.collate(chosen)))]
 
-    if feature in (ALONE[1], "together"):
-        rows = 20
-    if feature in (ALONE[2], "together"):
-        monkeypatch.setattr(engine, "BLOCK", 64)
-    assert answer(work, rows, encode) == straightforward
+    assert answer(work, model, 20 if refills else COUNT, encode) == straightforward
 
 
 def test_distinct_personas_are_encoded_once(work):

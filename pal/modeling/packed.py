@@ -1,0 +1,85 @@
+"""Linear layers for inference on x86 CPUs, with weights in the order that oneDNN's products read.
+
+``F.linear`` finds its way through the usual order at every call, which costs most where few rows
+meet a weight, as in a step of decoding. ``torch.compile`` with frozen weights calls the same
+products, after it has compiled for every shape.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that multiplies by a reordered copy of its weight, made at the first call.
+
+    The copy does not follow later changes of the weight, and has no gradient.
+
+    Args:
+        weight: a parameter, [out, in].
+        bias: a parameter, [out].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.bias = weight, bias  # type: ignore[assignment]
+        self.packed: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs [..., out] of ``input`` [..., in]."""
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+        return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+
+
+def can_pack(model: Any) -> bool:
+    """Whether packed layers can stand in for the model's: on an x86 CPU, in float32 or bfloat16."""
+    return (
+        model.device.type == "cpu"
+        and model.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def inference_twin(model: Any) -> Any:
+    """Return a model with the same weights, shared, and packed linear layers; or the model itself.
+
+    The twin is for inference without gradients, on the device where the model is now, and for as
+    long as its weights do not change.
+    """
+    if not can_pack(model):
+        return model
+    shared = [*model.parameters(), *model.buffers()]
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for module in list(twin.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Linear:
+                setattr(module, name, PackedLinear(child.weight, child.bias))
+    return twin
+
+
+def join(layers: Sequence[nn.Linear], bias: Tensor | None = None) -> nn.Linear:
+    """Return one layer that gives the outputs of several, one behind the other; packed as they are.
+
+    Args:
+        layers: of one input, and all packed or none.
+        bias: in place of their own, which otherwise all have.
+    """
+    weight = layers[0].weight
+    if len(layers) > 1:
+        weight = _constant(torch.cat([layer.weight for layer in layers]))
+    bias = _constant(torch.cat([layer.bias for layer in layers]) if bias is None else bias)
+    if isinstance(layers[0], PackedLinear):
+        return PackedLinear(weight, bias)
+    joined = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    joined.weight, joined.bias = weight, bias
+    return joined
+
+
+def _constant(values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values, requires_grad=False)

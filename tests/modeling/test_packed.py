@@ -1,0 +1,72 @@
+"""A twin with packed layers gives what its model gives, and shares all but the packed copies."""
+
+import pytest
+import torch
+from torch import nn
+
+from pal.modeling import packed
+from pal.modeling.packed import PackedLinear, can_pack, inference_twin, join
+from tests.modeling.small import build, encode_samples, load_pal_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(shared_data):
+    return build(load_pal_tokenizer(shared_data)).eval()
+
+
+@pytest.fixture
+def twin(model):
+    if not can_pack(model):
+        pytest.skip("this CPU has no packed products")
+    return inference_twin(model)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_outputs_are_the_models(shared_data, dtype, tolerance):
+    tokenizer = load_pal_tokenizer(shared_data)
+    model = build(tokenizer).eval().to(dtype)
+    _, (row, *_) = encode_samples(shared_data, tokenizer, model, 1)
+    inputs = {name: torch.tensor([ids]) for name, ids in row.items()}
+    with torch.inference_mode():
+        expected = model(**inputs).logits
+        found = inference_twin(model)(**inputs).logits
+    assert found.dtype == dtype
+    assert torch.allclose(found.float(), expected.float(), atol=tolerance, rtol=tolerance)
+
+
+def test_weights_are_shared_and_the_model_stays(model, twin):
+    own, shared = dict(model.named_parameters()), dict(twin.named_parameters())
+    assert own.keys() == shared.keys()
+    assert all(shared[name] is own[name] for name in own)
+    assert twin.final_logits_bias is model.final_logits_bias
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
+    layers = [module for module in twin.modules() if isinstance(module, nn.Linear)]
+    assert len(layers) == sum(isinstance(module, nn.Linear) for module in model.modules())
+    assert all(isinstance(layer, PackedLinear) for layer in layers)
+
+
+def test_only_layers_in_use_are_packed(twin):
+    with torch.inference_mode():
+        twin.encode(torch.tensor([[5, 6, 7]]))
+    assert all(m.packed is not None for m in twin.model.encoder.modules() if hasattr(m, "packed"))
+    assert all(m.packed is None for m in twin.model.decoder.modules() if hasattr(m, "packed"))
+
+
+def test_elsewhere_the_model_itself_is_used(model, monkeypatch):
+    monkeypatch.setattr(packed, "can_pack", lambda model: False)
+    assert inference_twin(model) is model
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, PackedLinear])
+def test_joined_layers_give_all_outputs(kind):
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, size) for size in (4, 3)]
+    x = torch.randn(5, 6)
+    with torch.inference_mode():
+        expected = torch.cat([layer(x) for layer in layers], dim=-1)
+        parts = layers if kind is nn.Linear else [kind(of.weight, of.bias) for of in layers]
+        joined = join(parts)
+        assert type(joined) is kind
+        assert torch.allclose(joined(x), expected, atol=1e-6)
+        bias = torch.arange(4.0)
+        assert torch.allclose(join(parts[:1], bias)(x), x @ layers[0].weight.T + bias, atol=1e-6)
