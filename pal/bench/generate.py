@@ -156,8 +156,9 @@ def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
 def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     """Return the floating-point operations the first responses need at least, by phase.
 
-    Encoding real tokens, each distinct persona once; keys and values of both branches; a decoder
-    pass a token and branch, where α is not zero two branches; one output projection a token.
+    Encoding real tokens, each distinct persona once, keys and values of all branches, and the
+    strategy step; a decoder pass a token and branch, where α is not zero two branches; one output
+    projection a token.
 
     Args:
         work: with the inputs.
@@ -180,9 +181,9 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
         if model.fusion is not None:  # both co-attentions, scores and sums
             found["encode"] += 8 * width * dialogue * len(row["persona_input_ids"])
         for length in sides:
-            found["encode"] += 2 * keys_values * length
-            steps = tokens + 1  # the strategy's
-            found["decode"] += steps * (2 * branch + 4 * layers * width * (length + steps / 2))
+            step = 2 * branch + 4 * layers * width * length
+            found["encode"] += 2 * keys_values * length + step  # the strategy's
+            found["decode"] += tokens * (step + 2 * layers * width * tokens)
         found["choose"] += 2 * tokens * width * config.vocab_size
     return found
 

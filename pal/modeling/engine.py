@@ -2,12 +2,14 @@
 
 It gives what ``PalForConditionalGeneration.generate`` gives (to rounding), faster:
 
-- a row has a second branch only where its α is not zero; both run in one pass of the decoder;
-- keys and values of the encoder states are computed once, the decoder's own written in place;
+- a row has a second branch only where its α is not zero, and both run in one pass of the decoder;
+- keys and values of the encoder states are computed once, for the branches that go on after the
+  strategy step; the decoder's own are written in place;
 - the output projection is linear, so the contrast (PAL paper, equation 6) is made of the two hidden
   states before it: one projection a row, not two;
 - temperature, top-p and the draw see the top-k tokens alone, not the vocabulary;
-- the host learns the drawn tokens once a step and nothing else.
+- the host learns the drawn tokens once a step, the strategies once a group of encoded rows, and
+  nothing else.
 
 Shapes: n active branches, B active rows, d model width, H heads, T decoder positions, L encoder
 positions, V vocabulary, k tokens that can be drawn.
@@ -15,6 +17,7 @@ positions, V vocabulary, k tokens that can be drawn.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -135,7 +138,7 @@ class Engine:
 
 
 class _Layer:
-    """A decoder layer's modules, with weights joined where one product does for several."""
+    """A decoder layer, with weights joined where one product does for several."""
 
     def __init__(self, layer: Any):
         own, cross = layer.self_attn, layer.encoder_attn
@@ -146,16 +149,54 @@ class _Layer:
         self.cross_norm = layer.encoder_attn_layer_norm
         self.fc1, self.activation, self.fc2 = layer.fc1, layer.activation_fn, layer.fc2
         self.norm = layer.final_layer_norm
+        by_head = (own.num_heads, own.head_dim, -1)
+        self.key_weight = cross.k_proj.weight.view(by_head)  # [H, w, d]
+        self.value_weight, self.value_bias = cross.v_proj.weight.view(by_head), cross.v_proj.bias
+
+    def __call__(
+        self, x: Tensor, own: Callable[[Tensor], Tensor], cross: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the layer's output, [n, d].
+
+        Args:
+            x: its input, one position a branch, [n, d].
+            own: gives what queries, keys and values, [n, 3d], attend to among the branch's own
+                positions, [n, d].
+            cross: gives what queries, [n, d], attend to in the encoder states, [n, d].
+        """
+        x = self.own_norm(x + self.own_out(own(self.qkv(x))))
+        x = self.cross_norm(x + self.cross_out(cross(self.cross_q(x))))
+        return self.norm(x + self.fc2(self.activation(self.fc1(x))))
+
+    def attend_to_states(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Attention of one query a row to encoder states whose keys and values nobody computed.
+
+        The weights of keys and values go to the query's side, where they meet one vector a head
+        instead of all positions. The keys' bias adds the same to every score of a row.
+
+        Args:
+            queries: [B, d].
+            states: [B, L, d].
+            mask: added to the scores, [B, 1, L].
+
+        Returns:
+            [B, d].
+        """
+        heads, width, _ = self.key_weight.shape
+        queries = queries.view(-1, heads, width) * width**-0.5
+        folded = torch.einsum("bhw,hwd->bhd", queries, self.key_weight)
+        read = (folded @ states.transpose(1, 2) + mask).softmax(-1) @ states
+        return torch.einsum("bhd,hwd->bhw", read, self.value_weight).flatten(1) + self.value_bias
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, H, w].
+    """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, d].
 
     Two products and a softmax take half the time of ``scaled_dot_product_attention`` on a CPU: its
     kernel is made for many queries.
     """
     scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
-    return (scores.softmax(-1) @ values).squeeze(2)
+    return (scores.softmax(-1) @ values).flatten(1)
 
 
 class _Run:
@@ -187,7 +228,6 @@ class _Run:
         self.position = torch.zeros(size, **whole)
         self.history = torch.zeros(size, steps, **whole)
         self.keys = torch.zeros(size, **whole)
-        self.probs: list[tuple[list[int], Tensor]] = []  # read at the end: no further wait for them
         self.size, self.changed = size, True
 
     def admit(self) -> None:
@@ -200,40 +240,121 @@ class _Run:
         lengths = [self.lengths[index] for index in group]
         self.bound = max(lengths + [branch.length for branch in self.branches])
         with record_function("encode"):
-            for chosen, encoded in self.encode(group):
-                self._place([group[index] for index in chosen], encoded)
+            self._begin([
+                ([group[index] for index in chosen], encoded)
+                for chosen, encoded in self.encode(group)
+            ])  # fmt: skip
         self.changed = True
 
-    def _place(self, group: list[int], encoded: EncodedInputs) -> None:
-        """Give some requests branches."""
+    def _begin(self, groups: list[tuple[list[int], EncodedInputs]]) -> None:
+        """Choose the strategies of encoded requests, and give them their branches."""
         engine = self.engine
-        sides = [(MAIN, encoded.states, encoded.mask)]
-        if encoded.is_fused and (engine.strategy_alpha or any(engine.alpha)):
-            sides.append((PLAIN, encoded.dialogue_states, encoded.dialogue_mask))
-        keys = torch.tensor([self.requests[i].key for i in group], device=self.keys.device)
-        for kind, states, mask in sides:
-            first, rows = len(self.branches), len(group)
-            length = mask.shape[1]
-            place = slice(first, first + rows)
-            for layer, cross in zip(engine.layers, self.cross, strict=True):
-                both = layer.kv(states).view(rows, length, 2, engine.heads, engine.size)
-                cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
-                cross[:, place, :, length : self.bound] = 0
-            self.cross_mask[place] = -torch.inf
-            self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
-            self.token[place] = engine.model.start_tokens(rows)[:, 0]
-            self.history[place] = self.token[place, None]
-            self.position[place] = 0
-            self.keys[place] = keys
-            self.branches += [
-                Branch(index, kind, min(length, self.lengths[index])) for index in group
-            ]
+        contrasts = any(encoded.is_fused for _, encoded in groups) and (
+            engine.strategy_alpha or any(engine.alpha)
+        )
+        mains = [(encoded.states, encoded.mask) for _, encoded in groups]
+        plains = [(encoded.dialogue_states, encoded.dialogue_mask) for _, encoded in groups]
+        hidden, own = self._start([*mains, *plains] if contrasts else mains)
+        requests = [request for group, _ in groups for request in group]
+        rows = len(requests)
+        if contrasts:
+            hidden = (1 + engine.strategy_alpha) * hidden[:rows] - (
+                engine.strategy_alpha * hidden[rows:]
+            )
+        keys = torch.tensor([self.requests[i].key for i in requests], device=self.keys.device)
+        chosen = self._choose_strategies(requests, hidden, keys)
+        first = 0
+        for (group, _), main, plain in zip(groups, mains, plains, strict=True):
+            place = slice(first, first + len(group))
+            self._add(group, MAIN, *main, own[:, :, place], chosen[place], keys[place])
+            kept = [row for row, request in enumerate(group) if self.answers[request].alpha]
+            if contrasts and kept:
+                states, mask = plain
+                self._add(
+                    [group[row] for row in kept], PLAIN, states[kept], mask[kept],
+                    own[:, :, rows + first :][:, :, kept], chosen[place][kept], keys[place][kept],
+                )  # fmt: skip
+            first += len(group)
+
+    def _start(self, inputs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Run the decoder on the start token, of which most plain branches need nothing else.
+
+        Args:
+            inputs: encoder states [B, L, d] and mask [B, L] of groups of rows, n rows in all.
+
+        Returns:
+            The decoder's last states, [n, d], and its own keys and values, [layers, 2, n, H, w].
+        """
+        engine, sizes = self.engine, [len(states) for states, _ in inputs]
+        kept: list[Tensor] = []
+        masks = [torch.zeros_like(m, dtype=x.dtype).masked_fill_(~m.bool(), -torch.inf)[:, None]
+                 for x, m in inputs]  # fmt: skip
+
+        def attend_own(qkv: Tensor) -> Tensor:  # one position, which attends to itself
+            _, keys, values = qkv.view(-1, 3, engine.heads, engine.size).unbind(1)
+            kept.append(torch.stack([keys, values]))
+            return values.flatten(1)
+
+        def attend_cross(layer: _Layer, queries: Tensor) -> Tensor:
+            return torch.cat([
+                layer.attend_to_states(part, states, mask)
+                for part, (states, _), mask in zip(queries.split(sizes), inputs, masks, strict=True)
+            ])  # fmt: skip
+
+        x = engine.embed(engine.model.start_tokens(sum(sizes))[:, 0]) * engine.model.embed_scale
+        x = engine.embed_norm(x) + engine.positions[0]
+        for layer in engine.layers:
+            x = layer(x, attend_own, partial(attend_cross, layer))
+        return x, torch.stack(kept)
+
+    def _choose_strategies(self, group: list[int], hidden: Tensor, keys: Tensor) -> Tensor:
+        """Return the strategy tokens of requests, [B], and begin their answers."""
+        engine = self.engine
+        tokens = engine.strategy_tokens
+        bias = engine.model.final_logits_bias[0, tokens]
+        logits = torch.addmm(bias, hidden, engine.project.weight[tokens].t()).float()
+        scores = logits
+        if engine.strategy_choice == "sample":
+            scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
+        rows = torch.cat([scores.argmax(-1, keepdim=True), logits.softmax(-1)], dim=1).tolist()
+        found = []
+        for request, (predicted, *probs) in zip(group, rows, strict=True):
+            given = self.requests[request].strategy
+            found.append(int(predicted) if given is None else given)
+            self.answers[request] = Answer(found[-1], probs, engine.alpha[found[-1]])
+        return tokens[torch.tensor(found, device=tokens.device)]
+
+    def _add(
+        self,
+        group: list[int],
+        kind: int,
+        states: Tensor,
+        mask: Tensor,
+        own: Tensor,
+        strategies: Tensor,
+        keys: Tensor,
+    ) -> None:
+        """Give requests, whose strategy tokens are known, one branch each."""
+        engine = self.engine
+        first, rows = len(self.branches), len(group)
+        length = mask.shape[1]
+        place = slice(first, first + rows)
+        for layer, cross in zip(engine.layers, self.cross, strict=True):
+            both = layer.kv(states).view(rows, length, 2, engine.heads, engine.size)
+            cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
+            cross[:, place, :, length : self.bound] = 0
+        self.cross_mask[place] = -torch.inf
+        self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
+        self.own[:, :, place, :, 0] = own
+        self.token[place] = strategies
+        self.history[place] = engine.model.start_tokens(rows)
+        self.history[place, 1] = strategies
+        self.position[place] = 1
+        self.keys[place] = keys
+        self.branches += [Branch(index, kind, min(length, self.lengths[index])) for index in group]
 
     def finish(self) -> list[Answer]:
         """Return the answers in the order of their requests."""
-        for requests, probs in self.probs:
-            for request, row in zip(requests, probs.tolist(), strict=True):
-                self.answers[request].strategy_probs = row
         return [self.answers[index] for index in range(len(self.requests))]
 
     def step(self) -> None:
@@ -246,12 +367,8 @@ class _Run:
             weight = self.weights[:, None].to(hidden.dtype)
             contrasted = (1 + weight) * hidden[self.paired] - weight * self.hidden[self.plains]
             hidden = hidden.index_copy(0, self.paired, contrasted)
-        new = torch.empty(len(self.mains), dtype=torch.long, device=hidden.device)
         with record_function("choose"):
-            if len(self.fresh):
-                new[self.fresh] = self._choose_strategies(hidden[self.fresh])
-            if len(self.running):
-                new[self.running] = self._choose_tokens(hidden[self.running])
+            new = self._choose_tokens(hidden)
         slots = self.mains
         self.position[: len(self.branches)] += 1
         self.history[slots, self.position[slots]] = new
@@ -264,28 +381,17 @@ class _Run:
         device = self.token.device
         mains = [slot for slot, branch in enumerate(self.branches) if branch.kind == MAIN]
         plain = {b.request: slot for slot, b in enumerate(self.branches) if b.kind == PLAIN}
-        fresh = [r for r, s in enumerate(mains) if self.branches[s].request not in self.answers]
-        running = sorted(set(range(len(mains))) - set(fresh))
         paired = [r for r, s in enumerate(mains) if self.branches[s].request in plain]
-        weights = []
-        for row in paired:
-            answer = self.answers.get(self.branches[mains[row]].request)
-            weights.append(self.engine.strategy_alpha if answer is None else answer.alpha)
-        indices = (mains, fresh, running, paired,
-                   [plain[self.branches[mains[row]].request] for row in paired])  # fmt: skip
+        requests = [self.branches[mains[row]].request for row in paired]
+        indices = (mains, paired, [plain[request] for request in requests])
         whole = torch.tensor([i for index in indices for i in index], dtype=torch.long).to(device)
-        self.mains, self.fresh, self.running, self.paired, self.plains = whole.split(
-            [len(index) for index in indices]
-        )
-        self.weights = torch.tensor(weights, device=device)
+        self.mains, self.paired, self.plains = whole.split([len(index) for index in indices])
+        self.weights = torch.tensor([self.answers[r].alpha for r in requests], device=device)
         self.slots = mains
         active = len(self.branches)
         self.all = torch.arange(active, device=device)
         self.length = max(branch.length for branch in self.branches)
-        self.steps = [
-            0 if (a := self.answers.get(b.request)) is None else 1 + len(a.tokens)
-            for b in self.branches
-        ]
+        self.steps = [1 + len(self.answers[branch.request].tokens) for branch in self.branches]
         self.changed = False
 
     def _decode(self) -> Tensor:
@@ -301,48 +407,26 @@ class _Run:
         cross_mask = self.cross_mask[:active, :, :, : self.length]
         x = engine.embed_norm(engine.embed(self.token[:active]) * engine.model.embed_scale)
         x = x + engine.positions[position]
+
+        def attend_own(own: Tensor, qkv: Tensor) -> Tensor:
+            queries, keys, values = qkv.view(active, 3, heads, width).unbind(1)
+            own[0][self.all, :, position] = keys
+            own[1][self.all, :, position] = values
+            return _attend(queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask)
+
+        def attend_cross(cross: Tensor, queries: Tensor) -> Tensor:
+            keys, values = cross[:, :active, :, : self.length]
+            return _attend(queries.view(active, heads, width), keys, values, cross_mask)
+
         for layer, own, cross in zip(engine.layers, self.own, self.cross, strict=True):
-            qkv = layer.qkv(x).view(active, 3, heads, width)
-            own[0][self.all, :, position] = qkv[:, 1]
-            own[1][self.all, :, position] = qkv[:, 2]
-            attended = _attend(
-                qkv[:, 0], own[0, :active, :, :top], own[1, :active, :, :top], own_mask
-            )
-            x = layer.own_norm(x + layer.own_out(attended.reshape(active, -1)))
-            queries = layer.cross_q(x).view(active, heads, width)
-            attended = _attend(
-                queries, cross[0, :active, :, : self.length], cross[1, :active, :, : self.length],
-                cross_mask,
-            )  # fmt: skip
-            x = layer.cross_norm(x + layer.cross_out(attended.reshape(active, -1)))
-            x = layer.norm(x + layer.fc2(layer.activation(layer.fc1(x))))
+            x = layer(x, partial(attend_own, own), partial(attend_cross, cross))
         self.hidden = x
         return x
-
-    def _choose_strategies(self, hidden: Tensor) -> Tensor:
-        """Return the strategy tokens of rows at their first step, and note the distributions."""
-        engine = self.engine
-        tokens = engine.strategy_tokens
-        bias = engine.model.final_logits_bias[0, tokens]
-        logits = torch.addmm(bias, hidden, engine.project.weight[tokens].t()).float()
-        scores = logits
-        if engine.strategy_choice == "sample":
-            keys = self.keys[self.mains[self.fresh]]
-            scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
-        chosen = scores.argmax(-1)
-        fresh = [self.branches[slot].request for slot in self.slots]
-        fresh = [request for request in fresh if request not in self.answers]
-        given = [self.requests[request].strategy for request in fresh]
-        if any(strategy is not None for strategy in given):
-            wanted = torch.tensor([-1 if s is None else s for s in given], device=chosen.device)
-            chosen = torch.where(wanted >= 0, wanted, chosen)
-        self.probs.append((fresh, logits.softmax(-1)))
-        return tokens[chosen]
 
     def _choose_tokens(self, hidden: Tensor) -> Tensor:
         """Return the next token of rows, [B]; the order of operations is the library's."""
         options = self.engine.options
-        slots = self.mains[self.running]
+        slots = self.mains
         length = self.position[slots] + 1  # tokens so far, start and strategy included
         scores = self.engine.project(hidden).float()
         if (options.repetition_penalty or 1.0) != 1.0:
@@ -371,14 +455,7 @@ class _Run:
         leaving: set[tuple[int, int]] = set()
         for row, slot in enumerate(self.slots):
             request = self.branches[slot].request
-            answer = self.answers.get(request)
-            if answer is None:
-                strategy = engine.strategy_of[new[row]]
-                self.answers[request] = Answer(strategy, [], engine.alpha[strategy])
-                if not engine.alpha[strategy]:
-                    leaving.add((request, PLAIN))
-                self.changed = True
-                continue
+            answer = self.answers[request]
             answer.tokens.append(new[row])
             if new[row] == engine.end or len(answer.tokens) == engine.options.max_new_tokens:
                 leaving |= {(request, MAIN), (request, PLAIN)}

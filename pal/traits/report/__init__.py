@@ -9,13 +9,9 @@ holds all it needs, loads nothing, and shows texts escaped, as they are.
 
 from pathlib import Path
 
-from pal.errors import ConfigError
-from pal.evaluation.report import SUFFIXES
+from pal.evaluation.report import report_output, write_report
 from pal.evaluation.report.page import lay_out
 from pal.evaluation.report.parts import read_part
-from pal.jobs import is_finished, record_path
-from pal.records import file_fingerprint, output_lock, write_text
-from pal.runs import identity_of, write_run
 from pal.settings import Settings
 from pal.traits.report.parts import KINDS
 from pal.traits.report.records import read_records
@@ -33,28 +29,19 @@ def report(settings: Settings) -> str:
         PalError: no files are given, one of them cannot be read or is of no known kind, or the
             output cannot be written.
     """
-    output = Path(settings.require("output")[0])
-    include = settings.report.include
-    if not include:
-        raise ConfigError("missing settings: give report.include=[correlate.json, cards.jsonl, …]")
-    if output.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"output={output}: give a name that ends in .html")
-    lines = [path for path in include if path.endswith(".jsonl")]
-    documents = [path for path in include if path not in lines]
+    output = report_output(settings, "correlate.json, cards.jsonl")
+    lines = [path for path in settings.report.include if path.endswith(".jsonl")]
+    documents = [path for path in settings.report.include if path not in lines]
     parts = [read_part(path, KINDS) for path in documents]
     records = read_records(lines)
-    files = [file_fingerprint(Path(path)) for path in include]
-    identity = identity_of(settings, "report", command="traits report", files=files)
-    if not is_finished(output, identity, overwrite=settings.overwrite):
+
+    def draw() -> str:
         names = [Path(path).name for path in documents]
-        sections = build_sections(parts, names, records, settings.report.cases)
-        title = next((part.title for part in parts if part.title), TITLE)
-        page = lay_out(
-            title, sections, parts, facts=facts_of(parts, records),
-            templates=[Path(__file__).parent / "templates"],
+        return lay_out(
+            next((part.title for part in parts if part.title), TITLE),
+            build_sections(parts, names, records, settings.report.cases), parts,
+            facts=facts_of(parts, records), templates=[Path(__file__).parent / "templates"],
         )  # fmt: skip
-        with output_lock(output):
-            output.unlink(missing_ok=True)  # the record first: a kill between is harmless
-            write_run(record_path(output), settings, "traits report", identity)
-            write_text(output, page)
+
+    write_report(settings, "traits report", draw)
     return f"written to {output}"
