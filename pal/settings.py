@@ -370,6 +370,9 @@ class LlmSettings(Section):
         tries: of a request whose failure may pass.
         backoff: seconds the first wait between two tries lasts at most; it doubles each time.
         structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
+        body: further fields of every request to an endpoint, such as ``{chat_template_kwargs:
+            {enable_thinking: false}}``; null takes a field out, so ``{max_tokens: null,
+            max_completion_tokens: 4000}`` suits models that want it so.
         cache: SQLite file of all answers.
         batch_export: write the requests the cache does not hold to this file, and stop.
         batch_import: read answers from these files of results first.
@@ -397,6 +400,7 @@ class LlmSettings(Section):
         "guided_json",
         "text",
     ] = "auto"
+    body: dict[str, Any] = Field(default_factory=dict)
     cache: str = "runs/llm_cache.sqlite"
     batch_export: str | None = None
     batch_import: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)

@@ -1,5 +1,7 @@
 """Language models: any OpenAI-compatible endpoint or a local one, behind one cache."""
 
+import json
+
 from pal.errors import ConfigError
 from pal.llm.asking import CachedModel
 from pal.llm.base import Backend, LanguageModel, Outcome, Request
@@ -20,11 +22,14 @@ def connect(settings: Settings) -> LanguageModel:
     if llm.model is None:
         raise ConfigError("missing settings: give llm.model=… (the name the endpoint knows it by)")
     cache = Cache(llm.cache)
-    name = llm.model
+    # Other fields, other answers: they are part of the name that answers are kept under.
+    name = f"{llm.model} {json.dumps(llm.body, sort_keys=True)}" if llm.body else llm.model
     backend: Backend | None = None
     if llm.backend == "transformers":
         from pal.llm.local import TransformersBackend
 
+        if llm.body:
+            raise ConfigError("llm.body is for endpoints; llm.backend=transformers sends nothing")
         backend = TransformersBackend(llm, settings.dtype)
     elif not (llm.estimate_only or llm.batch_export):
         from pal.llm.client import OpenAIBackend

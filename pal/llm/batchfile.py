@@ -40,7 +40,7 @@ def write_requests(
             "custom_id": key.hex(),
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": body_of(str(settings.model), request, rung),
+            "body": body_of(str(settings.model), request, rung, more=settings.body),
         }
         for key, request in requests.items()
     )

@@ -116,7 +116,7 @@ class OpenAIBackend:
         """One request's final answer or failure, after as many tries as it takes."""
         rung, tokens = self.rung or "text", request.max_tokens
         for _ in range(ANSWERS):
-            body = body_of(self._model, request, rung, tokens)
+            body = body_of(self._model, request, rung, tokens, self.settings.body)
             started = time.monotonic()
             try:
                 answer = await self._send(body)
@@ -201,7 +201,9 @@ class OpenAIBackend:
         """The first rung whose form the endpoint honours, by one question a rung."""
         for rung in RUNGS[:-1]:
             try:
-                answer = await self._send(body_of(self._model, PROBE, rung))
+                answer = await self._send(
+                    body_of(self._model, PROBE, rung, more=self.settings.body)
+                )
             except Exception as error:
                 reply = self._give_up(error)
                 if reply is None:

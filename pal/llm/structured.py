@@ -7,6 +7,7 @@ checked against the schema here.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -34,7 +35,13 @@ PROBE = Request(
 )
 
 
-def body_of(model: str, request: Request, rung: str, max_tokens: int | None = None) -> dict:
+def body_of(
+    model: str,
+    request: Request,
+    rung: str,
+    max_tokens: int | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the body of a chat completion, as sent and as written to batch files.
 
     Args:
@@ -42,6 +49,7 @@ def body_of(model: str, request: Request, rung: str, max_tokens: int | None = No
         request: the question.
         rung: one of :data:`RUNGS`; free text asks for no form.
         max_tokens: in place of the request's.
+        more: further fields, which take the place of those of the same name; None leaves one out.
     """
     messages = [{"role": role, "content": text} for role, text in request.messages]
     body: dict[str, Any] = {
@@ -52,6 +60,7 @@ def body_of(model: str, request: Request, rung: str, max_tokens: int | None = No
     }
     if request.seed is not None:
         body["seed"] = request.seed
+    body = {name: value for name, value in (body | dict(more or {})).items() if value is not None}
     if request.schema is None:
         return body
     if rung == "json_schema":

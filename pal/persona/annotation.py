@@ -221,7 +221,7 @@ def _annotate_by_llm(
     prompt, llm = load_prompt(Path(__file__).parent / "prompts", "persona"), settings.llm
     identity = identity_of(
         settings, "annotate", dialogues=rows, prompt=[prompt.version, prompt.system, prompt.user],
-        model=[llm.backend, llm.base_url, llm.model],
+        model=[llm.backend, llm.base_url, llm.model, llm.body],
     )  # fmt: skip
     if is_finished(output, identity, overwrite=settings.overwrite):
         logger.info("%s is finished already; overwrite=true would make it anew", output)

@@ -48,7 +48,7 @@ class Stages:
         self.common = [
             settings.seed, settings.split, settings.limit, settings.data.model_dump(),
             settings.traits.model_dump(exclude={"corpora", "personas"}),
-            settings.statistics.model_dump(), llm.backend, llm.base_url, llm.model,
+            settings.statistics.model_dump(), llm.backend, llm.base_url, llm.model, llm.body,
             [astuple(prompt(name)) for name in PROMPTS],
             [load_inventory(name).model_dump(mode="json") for name in settings.traits.inventories],
         ]  # fmt: skip

@@ -69,7 +69,7 @@ def run_step(
         command=command,
         inputs=inputs,
         prompts=[[p.name, p.version, p.system, p.user] for p in prompts],
-        model=[llm.backend, llm.base_url, llm.model],
+        model=[llm.backend, llm.base_url, llm.model, llm.body],
         choices={name: traits[name] for name in choices},
     )
     if is_finished(output, identity, overwrite=settings.overwrite):

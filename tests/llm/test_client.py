@@ -186,3 +186,21 @@ def test_a_cache_of_another_kind_is_refused(tmp_path):
     (tmp_path / "c.sqlite").write_text("not a database, and long enough to be read as one" * 30)
     with pytest.raises(DataError, match="not a cache of answers"):
         connect(settings_for(tmp_path, "http://localhost:1/v1"))
+
+
+def test_further_fields_go_with_every_request_and_are_kept_apart(tmp_path):
+    requests = [question(1)]
+    body = "llm.body={chat_template_kwargs: {enable_thinking: false}, max_tokens: null}"
+    with FakeServer(answer) as server:
+        connect(settings_for(tmp_path, server.url)).ask(requests, description="x")
+        settings = settings_for(tmp_path, server.url, body)
+        for _ in range(2):
+            (outcome,) = connect(settings).ask(requests, description="x")
+        assert outcome.value == {"answer": 2}
+        plain, more = server.requests  # asked anew for other fields, then read back
+        assert "chat_template_kwargs" not in plain
+        assert more["chat_template_kwargs"] == {"enable_thinking": False}
+        assert "max_tokens" in plain
+        assert "max_tokens" not in more
+    with pytest.raises(ConfigError, match="llm.body"):
+        connect(settings_for(tmp_path, "x", body, "llm.backend=transformers"))
