@@ -63,7 +63,7 @@ def bench_annotate(settings: Settings) -> str:
 
     (ours, plan), first = measure(lambda: run_ours(settings, extractor, prefixes, fresh()),
                                   state.device)  # fmt: skip
-    theirs, second = measure(lambda: run_generate(extractor, prefixes, in_order, fresh),
+    theirs, second = measure(lambda: run_generate(model, extractor, prefixes, in_order, fresh),
                              state.device)  # fmt: skip
     targets = [
         len(encoder.encode_target(sentences)) + 1 for sentences in ours
@@ -74,6 +74,7 @@ def bench_annotate(settings: Settings) -> str:
         + decoder_flops(model.config, length, 0)
         for length, target in zip(lengths, targets, strict=True)
     )  # fmt: skip
+    tokens = sum(lengths) + sum(targets)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     sides = []
     for name, batches, taken in (
@@ -82,11 +83,12 @@ def bench_annotate(settings: Settings) -> str:
     ):
         sides.append(
             Side(
-                name, taken.seconds, len(prefixes), sum(lengths) + sum(targets),
-                sum(len(b) * (max(lengths[i] for i in b) + max(targets[i] for i in b))
-                    for b in batches),
-                flops, sum(weights * max(targets[i] for i in b) for b in batches), taken.memory,
-                settings.dtype,
+                name, taken.seconds, len(prefixes), tokens, 1 - tokens / sum(
+                    len(b) * (max(lengths[i] for i in b) + max(targets[i] for i in b))
+                    for b in batches
+                ),
+                flops, taken.memory, settings.dtype,
+                traffic=sum(weights * max(targets[i] for i in b) for b in batches),
             )
         )  # fmt: skip
     same = sum(one == other for one, other in zip(ours, theirs, strict=True))
@@ -179,15 +181,16 @@ def run_ours(
 
 
 def run_generate(
+    model: Any,
     extractor: BeamExtractor,
     prefixes: Sequence[Any],
     batches: list[list[int]],
     fresh_encoder: Callable[[], ExtractorEncoder],
 ) -> Answers:
-    """Annotate with ``generate`` as it comes."""
+    """Annotate with the model's ``generate`` as it comes, with the extractor's options."""
     from tqdm.auto import tqdm
 
-    model, answers = extractor.model, []
+    answers = []
     for batch in tqdm(batches, desc="generate"):
         # an encoder for each, as one remembers what it has tokenised
         sources = [fresh_encoder().encode_source(prefixes[index]) for index in batch]

@@ -8,13 +8,13 @@ Same weights, same inputs, same strategies, the paper's sampling settings, in on
 - two_passes: what the specification says of the authors' code.
 
 Shares of the machine's ceilings count needed work alone, the same for all sides: no padding, no
-second branch where α is zero (see :func:`needed`).
+second branch where α is zero (see :func:`needed` and :func:`moved`).
 """
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,41 +22,24 @@ from torch.profiler import ProfilerActivity, profile
 
 from pal.bench.machine import Ceiling, Taken, machine, measure, measure_ceiling
 from pal.bench.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
-from pal.bench.sides import check_output, encoder_flops
+from pal.bench.sides import Side, check_output, document, encoder_flops, render
 from pal.bench.work import Work, load_work
 from pal.modeling.encoding import input_length
 from pal.records import fingerprint, write_json
 from pal.runs import describe_run
 from pal.settings import Settings
 
+WARM_UP = 2  # contexts that each side answers before it is measured
 PROFILED = 64  # contexts of the run that tells the phases apart
 PHASES = ("encode", "decode", "choose")
+
+Call = Callable[[Work], list[list[int]]]
 
 NAMES = {
     "ours": "ours",
     "doubled": f"doubled batch of {DOUBLED_ROWS}",
     "two_passes": f"two passes, batch of {TWO_PASS_ROWS}",
 }
-
-
-@dataclass
-class Side:
-    """One side's figures.
-
-    Attributes:
-        taken: of each round.
-        tokens: drawn by it in a round, end tokens included.
-        padding: share of the encoder's positions that are padding.
-    """
-
-    taken: list[Taken]
-    tokens: int
-    padding: float
-
-    @property
-    def seconds(self) -> float:
-        """Median of the rounds."""
-        return statistics.median(taken.seconds for taken in self.taken)
 
 
 def bench_generate(settings: Settings) -> str:
@@ -75,48 +58,61 @@ def bench_generate(settings: Settings) -> str:
         longest = max(map(input_length, work.inputs))
         rows = max(1, min(settings.batch_rows, settings.batch_tokens // longest))
         ceiling = measure_ceiling(work.model.device, work.model.dtype)
-        calls: dict[str, Callable[[], Any]] = {
-            "ours": lambda: [answer.tokens for answer in work.answer(rows)],
-            "doubled": lambda: run_doubled(work),
-            "two_passes": lambda: run_two_passes(work),
+        calls: dict[str, Call] = {
+            "ours": lambda work: [answer.tokens for answer in work.answer(rows)],
+            "doubled": run_doubled,
+            "two_passes": run_two_passes,
         }
-        sides, answers = measure_sides(work, {side: calls[side] for side in settings.bench.sides},
-                                       settings.bench.rounds)  # fmt: skip
+        taken, answers = run_rounds(
+            work, {side: calls[side] for side in settings.bench.sides}, settings.bench.rounds
+        )
         phases = profile_phases(work, rows)
-    lengths = [len(row) for row in next(iter(answers.values()))]
+    lengths = [len(row) for row in answers]
     flops = sum(needed(work, lengths).values())
-    lines = table(sides, flops, ceiling)
-    lines += ["", *phase_table(phases, ceiling), ""]
-    lines.append(describe(work, lengths, settings, ceiling))
+    sides = [
+        Side(
+            NAMES[name], statistics.median(run.seconds for run in runs), len(answers),
+            sum(lengths), padding, flops, max(run.memory for run in runs), settings.dtype,
+            rounds=tuple(run.seconds for run in runs),
+        )
+        for name, (runs, padding) in taken.items()
+    ]  # fmt: skip
+    ceilings: dict[str, Ceiling] = {settings.dtype: ceiling}
+    lines = [render(sides, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
+    lines.append(describe(work, lengths, settings))
     if output:
         run = describe_run(settings, "bench generate", fingerprint(work.inputs), **machine())
-        write_json(output, {
-            "kind": "bench", "format": 1, "title": "generate", "contexts": len(work.inputs),
-            "sides": {name: asdict(side) for name, side in sides.items()}, "phases": phases,
-            "needed_flops": flops, "ceiling": asdict(ceiling), "run": run,
-        })  # fmt: skip
+        write_json(output, {**document("generate", sides, ceilings, run), "phases": phases})
     return "\n".join(lines)
 
 
-def measure_sides(
-    work: Work, calls: dict[str, Callable[[], Any]], rounds: int
-) -> tuple[dict[str, Side], dict[str, list[list[int]]]]:
-    """Run the sides in turn, so many rounds; returns their figures and responses."""
+def run_rounds(
+    work: Work, calls: dict[str, Call], rounds: int
+) -> tuple[dict[str, tuple[list[Taken], float]], list[list[int]]]:
+    """Run the sides in turn, so many rounds, after a few rows each that are not counted.
+
+    Whoever runs first would pay for what is loaded once: weights from disk, libraries' kernels.
+
+    Returns:
+        What each round of a side took and its share of padding; and the first side's responses,
+        which are all sides'.
+    """
     from tqdm.auto import tqdm
 
-    sides = {name: Side([], 0, 0.0) for name in calls}
-    answers = {}
+    taken: dict[str, tuple[list[Taken], float]] = {}
+    answers: list[list[int]] = []
+    for call in calls.values():
+        call(work.first(WARM_UP))
     with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
         for _ in range(rounds):
             for name, call in calls.items():
                 with watch_padding(work.model) as seen:
-                    answers[name], taken = measure(call, work.model.device)
-                side = sides[name]
-                side.taken.append(taken)
-                side.tokens = sum(map(len, answers[name]))
-                side.padding = 1 - int(seen["real"]) / seen["all"]
+                    found, run = measure(partial(call, work), work.model.device)
+                answers = answers or found
+                runs, _ = taken.get(name, ([], 0.0))
+                taken[name] = ([*runs, run], 1 - int(seen["real"]) / seen["all"])
                 bar.update()
-    return sides, answers
+    return taken, answers
 
 
 @contextmanager
@@ -136,21 +132,22 @@ def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
 
 
 def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
-    """Return seconds and needed floating-point operations of the engine's phases, on a part."""
+    """Return what the engine's phases took on a part, and needed: operations, bytes moved."""
     on_gpu = work.model.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, acc_events=True) as found:
-        answers = work.answer(rows, PROFILED)
+        answers = work.first(PROFILED).answer(rows)
     events = {event.key: event for event in found.key_averages() if event.key in PHASES}
-    flops = needed(work, [len(answer.tokens) for answer in answers])
+    lengths = [len(answer.tokens) for answer in answers]
+    calls = {name: events[name].count for name in PHASES}
+    flops, traffic = needed(work, lengths), moved(work, lengths, calls)
     return {
         name: {
             "seconds": (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6,
-            "calls": event.count,
-            "flops": flops[name],
+            "calls": event.count, "flops": flops[name], "traffic": traffic[name],
         }
         for name, event in ((name, events[name]) for name in PHASES)
-    }
+    }  # fmt: skip
 
 
 def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
@@ -166,20 +163,15 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     """
     config, model = work.model.config, work.model
     width, layers = config.d_model, config.decoder_layers
-    linear = [m for m in model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
-    keys_values = 2 * width * width * layers  # of the encoder states, made once
-    branch = sum(m.weight.numel() for m in linear) - keys_values  # weights a token passes
+    keys_values, branch = decoder_weights(work)
     found = dict.fromkeys(PHASES, 0.0)
     inputs = work.inputs[: len(lengths)]
     personas = {tuple(row.get("persona_input_ids", ())) for row in inputs}
     for length in [len(row["input_ids"]) for row in inputs] + [len(ids) for ids in personas]:
         found["encode"] += encoder_flops(config, length)
-    for row, tokens, strategy in zip(inputs, lengths, work.strategies, strict=False):
-        longer, dialogue = input_length(row), len(row["input_ids"])
-        contrasted = model.fusion is not None and config.alpha[strategy] != 0
-        sides = [longer, *([dialogue] if contrasted else [])]
+    for row, tokens, sides in zip(inputs, lengths, branches(work), strict=False):
         if model.fusion is not None:  # both co-attentions, scores and sums
-            found["encode"] += 8 * width * dialogue * len(row["persona_input_ids"])
+            found["encode"] += 8 * width * len(row["input_ids"]) * len(row["persona_input_ids"])
         for length in sides:
             step = 2 * branch + 4 * layers * width * length
             found["encode"] += 2 * keys_values * length + step  # the strategy's
@@ -188,41 +180,65 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     return found
 
 
-def table(sides: dict[str, Side], flops: float, ceiling: Ceiling) -> list[str]:
-    """Return the table of the sides."""
-    first = next(iter(sides.values()))
-    head = ["", "seconds (range)", "tokens/s", f"times {NAMES[next(iter(sides))]}",
-            "peak memory, GiB",
-            "encoder padding", "of matrix-product rate"]  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
-    for name, side in sides.items():
-        times = [taken.seconds for taken in side.taken]
-        rate = side.tokens / side.seconds
-        ratio = (first.tokens / first.seconds) / rate
-        memory = max(taken.memory for taken in side.taken) / 2**30
-        lines.append(
-            f"| {NAMES[name]} | {side.seconds:.1f} ({min(times):.1f}-{max(times):.1f}) | "
-            f"{rate:.1f} | {ratio:.2f} | {memory:.2f} | {side.padding:.1%} | "
-            f"{flops / side.seconds / ceiling.flops:.0%} |"
-        )
-    return lines
+def moved(work: Work, lengths: Sequence[int], calls: dict[str, int]) -> dict[str, float]:
+    """Return the bytes that memory gives at least for the first responses, by phase.
+
+    The weights once a call, and for every token the keys and values its branches attend to.
+
+    Args:
+        work: with the inputs.
+        lengths: tokens of each response.
+        calls: of each phase.
+    """
+    config, size = work.model.config, work.model.dtype.itemsize
+    keys_values, branch = decoder_weights(work)
+    encoder = sum(
+        p.numel() for layer in work.model.model.encoder.layers for p in layer.parameters()
+    )
+    weights = {
+        "encode": encoder + keys_values, "decode": branch,
+        "choose": config.d_model * config.vocab_size,
+    }  # fmt: skip
+    found = {name: size * weights[name] * calls[name] for name in PHASES}
+    cached = 2 * size * config.d_model * config.decoder_layers  # of a position
+    for tokens, sides in zip(lengths, branches(work), strict=False):
+        found["decode"] += cached * tokens * sum(length + tokens / 2 for length in sides)
+    return found
+
+
+def decoder_weights(work: Work) -> tuple[int, int]:
+    """Return the weights that meet every encoder position, and those that meet every token."""
+    config = work.model.config
+    linear = [m for m in work.model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    keys_values = 2 * config.d_model**2 * config.decoder_layers
+    return keys_values, sum(m.weight.numel() for m in linear) - keys_values
+
+
+def branches(work: Work) -> Iterator[list[int]]:
+    """Yield, row by row, the encoder positions of its branches: two where α is not zero."""
+    for row, strategy in zip(work.inputs, work.strategies, strict=True):
+        contrasted = work.model.fusion is not None and work.model.config.alpha[strategy] != 0
+        yield [input_length(row), *([len(row["input_ids"])] if contrasted else [])]
 
 
 def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[str]:
     """Return the table of our phases, of the profiled part."""
     total = sum(phase["seconds"] for phase in phases.values())
-    lines = ["| phase (ours) | share of time | ms a call | of matrix-product rate |",
-             "| --- | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        "| phase (ours) | share of time | ms a call | FLOP/s, of ceiling | bandwidth, of ceiling |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for name, phase in phases.items():
         lines.append(
             f"| {name} | {phase['seconds'] / total:.0%} | "
             f"{1000 * phase['seconds'] / phase['calls']:.1f} | "
-            f"{phase['flops'] / phase['seconds'] / ceiling.flops:.0%} |"
+            f"{phase['flops'] / phase['seconds'] / ceiling.flops:.0%} | "
+            f"{phase['traffic'] / phase['seconds'] / ceiling.bandwidth:.0%} |"
         )
     return lines
 
 
-def describe(work: Work, lengths: Sequence[int], settings: Settings, ceiling: Ceiling) -> str:
+def describe(work: Work, lengths: Sequence[int], settings: Settings) -> str:
     """Say what was measured on what."""
     contexts = [len(row["input_ids"]) for row in work.inputs]
     personas = [len(row.get("persona_input_ids", ())) for row in work.inputs]
@@ -232,7 +248,5 @@ def describe(work: Work, lengths: Sequence[int], settings: Settings, ceiling: Ce
         f"{len(contexts)} {work.source} of {statistics.mean(contexts):.0f} tokens on average "
         f"(personas {statistics.mean(personas):.0f}), responses of {statistics.mean(lengths):.1f}; "
         f"{parameters:.1f} million parameters, {settings.dtype}, {work.model.device}, "
-        f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads; "
-        f"matrix products {ceiling.flops / 1e9:.0f} GFLOP/s, memory {ceiling.bandwidth / 1e9:.0f} "
-        "GB/s, measured in the same run."
+        f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads."
     )

@@ -16,29 +16,32 @@ class Side:
 
     Attributes:
         name: of the side.
-        seconds: wall time.
-        samples: samples (training) or prefixes (annotation) done.
-        tokens: tokens other than padding.
-        positions: tokens and padding.
+        seconds: wall time; of several rounds their median.
+        samples: samples (training), prefixes (annotation) or responses (generation) done.
+        tokens: drawn, or read and drawn, padding apart; the same for all sides.
+        padding: share of the computed positions that are padding.
         flops: floating-point operations of matrix products the work needs, padding apart.
-        traffic: bytes of weights (and of the optimiser's state) it cannot do without moving.
         memory: bytes at the peak beyond those held before.
         dtype: of the matrix products.
+        traffic: bytes of weights (and of the optimiser's state) it cannot do without moving; None
+            where that is told by phase.
         idle: share of the time spent waiting for the next batch; None where it is not apart.
         warm_up: seconds of the first step, not among the others; None where nothing is left out.
+        rounds: seconds of each round, where there are several.
     """
 
     name: str
     seconds: float
     samples: int
     tokens: int
-    positions: int
+    padding: float
     flops: float
-    traffic: float
     memory: int
     dtype: str = "float32"
+    traffic: float | None = None
     idle: float | None = None
     warm_up: float | None = None
+    rounds: tuple[float, ...] = ()
 
 
 def check_output(settings: Settings) -> Path | None:
@@ -54,32 +57,38 @@ def check_output(settings: Settings) -> Path | None:
 
 
 def render(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
-    """Return the table; the first side is ours."""
-    lines = [
-        f"| | seconds | tokens/s | {unit}/s | ours is faster by | padding | peak memory, GB | "
-        "FLOP/s, of ceiling | bandwidth, of ceiling | waiting for data | first step, s |",
-        "| --- |" + " ---: |" * 10,
+    """Return the table; the first side is ours. Columns of which nothing is known are left out."""
+    rows = [_cells(side, sides[0], unit, ceilings[side.dtype]) for side in sides]
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    lines += [
+        f"| {side.name} | {' | '.join(row[head] or '–' for head in heads)} |"
+        for side, row in zip(sides, rows, strict=True)
     ]
-    for side in sides:
-        ceiling = ceilings[side.dtype]
-        cells = [
-            f"{side.seconds:.1f}",
-            f"{side.tokens / side.seconds:.1f}",
-            f"{side.samples / side.seconds:.2f}",
-            f"{sides[0].tokens / sides[0].seconds / (side.tokens / side.seconds):.2f}",
-            f"{1 - side.tokens / side.positions:.1%}",
-            f"{side.memory / 1e9:.2f}",
-            f"{side.flops / side.seconds / ceiling.flops:.0%}",
-            f"{side.traffic / side.seconds / ceiling.bandwidth:.0%}",
-            "–" if side.idle is None else f"{side.idle:.2%}",
-            "–" if side.warm_up is None else f"{side.warm_up:.1f}",
-        ]
-        lines.append(f"| {side.name} | {' | '.join(cells)} |")
     rates = (
         f"{dtype} {c.flops / 1e9:.0f} GFLOP/s, reads {c.bandwidth / 1e9:.0f} GB/s"
         for dtype, c in ceilings.items()
     )
-    return "\n".join([*lines, "", f"Ceilings, measured before: {'; '.join(rates)}."])
+    return "\n".join([*lines, "", f"Ceilings, measured in the same run: {'; '.join(rates)}."])
+
+
+def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, str]:
+    rate, moved = side.tokens / side.seconds, side.traffic
+    spread = f" ({min(side.rounds):.1f}–{max(side.rounds):.1f})" if len(side.rounds) > 1 else ""
+    return {
+        "seconds": f"{side.seconds:.1f}{spread}",
+        "tokens/s": f"{rate:.1f}",
+        f"{unit}/s": f"{side.samples / side.seconds:.2f}",
+        "ours is faster by": f"{first.tokens / first.seconds / rate:.2f}",
+        "padding": f"{side.padding:.1%}",
+        "peak memory, GiB": f"{side.memory / 2**30:.2f}",
+        "FLOP/s, of ceiling": f"{side.flops / side.seconds / ceiling.flops:.0%}",
+        "bandwidth, of ceiling": (
+            "" if moved is None else f"{moved / side.seconds / ceiling.bandwidth:.0%}"
+        ),
+        "waiting for data": "" if side.idle is None else f"{side.idle:.2%}",
+        "first step, s": "" if side.warm_up is None else f"{side.warm_up:.1f}",
+    }
 
 
 def document(title: str, sides: Sequence[Side], ceilings: dict[str, Ceiling], run: Any) -> Any:

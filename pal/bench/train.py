@@ -120,15 +120,16 @@ def bench_train(settings: Settings) -> str:
         own = copy.deepcopy(model).to(state.device).train()
         steps, taken = measure(partial(run.call, own), state.device)
         counted = [[encoded[index] for index in batch] for batch in run.batches[1:]]
-        seconds = sum(step for step, _ in steps[1:])
+        seconds, tokens = sum(step for step, _ in steps[1:]), real_tokens(counted)
         sides.append(
             Side(
-                run.name, seconds, sum(map(len, counted)), real_tokens(counted),
-                positions(counted, common_length=run.common_length),
+                run.name, seconds, sum(map(len, counted)), tokens,
+                1 - tokens / positions(counted, common_length=run.common_length),
                 sum(training_flops(model.config, row) for batch in counted for row in batch),
+                taken.memory, run.dtype,
                 # weights forward and back, gradient written and read, AdamW: 4 read, 3 written
-                11 * 4 * sum(p.numel() for p in model.parameters()) * len(counted),
-                taken.memory, run.dtype, sum(wait for _, wait in steps[1:]) / seconds, steps[0][0],
+                traffic=11 * 4 * sum(p.numel() for p in model.parameters()) * len(counted),
+                idle=sum(wait for _, wait in steps[1:]) / seconds, warm_up=steps[0][0],
             )
         )  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters())

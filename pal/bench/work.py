@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,16 @@ class Work:
             found.extend(sampling_processors(options, keys))
         return found
 
-    def answer(self, rows: int, count: int | None = None) -> list[Answer]:
-        """Answer the first ``count`` rows with the engine, so many at once."""
-        config, inputs, model = self.model.config, self.inputs[:count], inference_twin(self.model)
+    def first(self, count: int) -> "Work":
+        """Return the work on the first rows."""
+        return replace(
+            self, inputs=self.inputs[:count], strategies=self.strategies[:count],
+            keys=self.keys[:count],
+        )  # fmt: skip
+
+    def answer(self, rows: int) -> list[Answer]:
+        """Answer with the engine, so many rows at once."""
+        config, model = self.model.config, inference_twin(self.model)
         engine = Engine(
             model, self.options, alpha=list(config.alpha),
             strategy_alpha=config.strategy_alpha, rows=rows,
@@ -99,8 +106,8 @@ class Work:
             for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
         ]
         return engine(
-            requests[: len(inputs)], [input_length(row) for row in inputs],
-            lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]),
+            requests, [input_length(row) for row in self.inputs],
+            lambda chosen: encode_sorted(model, [self.inputs[i] for i in chosen]),
         )  # fmt: skip
 
 
@@ -157,6 +164,6 @@ def let_end(work: Work) -> None:
     for _ in range(ENDING_TRIALS):
         middle = (low + high) / 2
         work.model.final_logits_bias[0, end] = middle
-        answers = work.answer(ENDING_ROWS, ENDING_ROWS)
+        answers = work.first(ENDING_ROWS).answer(ENDING_ROWS)
         mean = float(np.mean([len(answer.tokens) for answer in answers]))
         low, high = (low, middle) if mean < RESPONSE_LENGTH else (middle, high)

@@ -6,11 +6,17 @@ products, after it has compiled for every shape.
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+# oneDNN and torch keep what they prepare for every number of rows, by default 1,024 each: 0.4 GiB
+# that come back seldom in batches of all sizes. The first use in a process reads these.
+CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 
 class PackedLinear(nn.Linear):
@@ -54,6 +60,8 @@ def inference_twin(model: Any) -> Any:
     """
     if not can_pack(model):
         return model
+    for name, entries in CACHES.items():
+        os.environ.setdefault(name, entries)
     shared = [*model.parameters(), *model.buffers()]
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     for module in list(twin.modules()):

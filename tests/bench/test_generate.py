@@ -90,7 +90,7 @@ def test_the_command_prints_and_writes(response_model, tmp_path, capsys):
     assert "| encode |" in table
     assert "10 real contexts of" in table
     found = json.loads(output.read_text())
-    assert {side["tokens"] for side in found["sides"].values()} == {40}
-    assert [len(side["taken"]) for side in found["sides"].values()] == [2, 2, 2]
+    assert {side["tokens"] for side in found["sides"]} == {40}
+    assert [len(side["rounds"]) for side in found["sides"]] == [2, 2, 2]
     assert command(*call) == 2
     assert "overwrite=true" in capsys.readouterr().err

@@ -202,5 +202,5 @@ def test_further_fields_go_with_every_request_and_are_kept_apart(tmp_path):
         assert more["chat_template_kwargs"] == {"enable_thinking": False}
         assert "max_tokens" in plain
         assert "max_tokens" not in more
-    with pytest.raises(ConfigError, match="llm.body"):
+    with pytest.raises(ConfigError, match=r"llm\.body is for endpoints"):
         connect(settings_for(tmp_path, "x", body, "llm.backend=transformers"))
