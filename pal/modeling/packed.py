@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 # oneDNN and torch keep what they prepare for every number of rows, by default 1,024 each: 0.4 GiB
 # that come back seldom in batches of all sizes. The first use in a process reads these.
 CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
