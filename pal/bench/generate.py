@@ -72,10 +72,10 @@ def bench_generate(settings: Settings) -> str:
     sides = [
         Side(
             NAMES[name], statistics.median(run.seconds for run in runs), len(answers),
-            sum(lengths), padding, flops, max(run.memory for run in runs), settings.dtype,
+            tokens, padding, flops, max(run.memory for run in runs), settings.dtype,
             rounds=tuple(run.seconds for run in runs),
         )
-        for name, (runs, padding) in taken.items()
+        for name, (runs, tokens, padding) in taken.items()
     ]  # fmt: skip
     ceilings: dict[str, Ceiling] = {settings.dtype: ceiling}
     lines = [render(sides, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
@@ -88,18 +88,18 @@ def bench_generate(settings: Settings) -> str:
 
 def run_rounds(
     work: Work, calls: dict[str, Call], rounds: int
-) -> tuple[dict[str, tuple[list[Taken], float]], list[list[int]]]:
+) -> tuple[dict[str, tuple[list[Taken], int, float]], list[list[int]]]:
     """Run the sides in turn, so many rounds, after a few rows each that are not counted.
 
     Whoever runs first would pay for what is loaded once: weights from disk, libraries' kernels.
 
     Returns:
-        What each round of a side took and its share of padding; and the first side's responses,
-        which are all sides'.
+        Of each side what its rounds took, the tokens it drew (rounding may change a response) and
+        its share of padding; and the first side's responses.
     """
     from tqdm.auto import tqdm
 
-    taken: dict[str, tuple[list[Taken], float]] = {}
+    taken: dict[str, tuple[list[Taken], int, float]] = {}
     answers: list[list[int]] = []
     for call in calls.values():
         call(work.first(WARM_UP))
@@ -109,8 +109,9 @@ def run_rounds(
                 with watch_padding(work.model) as seen:
                     found, run = measure(partial(call, work), work.model.device)
                 answers = answers or found
-                runs, _ = taken.get(name, ([], 0.0))
-                taken[name] = ([*runs, run], 1 - int(seen["real"]) / seen["all"])
+                runs = taken[name][0] if name in taken else []
+                padding = 1 - int(seen["real"]) / seen["all"]
+                taken[name] = ([*runs, run], sum(map(len, found)), padding)
                 bar.update()
     return taken, answers
 

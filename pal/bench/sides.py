@@ -18,7 +18,7 @@ class Side:
         name: of the side.
         seconds: wall time; of several rounds their median.
         samples: samples (training), prefixes (annotation) or responses (generation) done.
-        tokens: drawn, or read and drawn, padding apart; the same for all sides.
+        tokens: drawn, or read and drawn, padding apart.
         padding: share of the computed positions that are padding.
         flops: floating-point operations of matrix products the work needs, padding apart.
         memory: bytes at the peak beyond those held before.

@@ -55,7 +55,8 @@ def inference_twin(model: Any) -> Any:
     """Return a model with the same weights, shared, and packed linear layers; or the model itself.
 
     The twin is for inference without gradients, on the device where the model is now, and for as
-    long as its weights do not change.
+    long as its weights do not change. Environment variables that bound oneDNN's caches are set,
+    unless they are already.
     """
     if not can_pack(model):
         return model

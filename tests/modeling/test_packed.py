@@ -25,6 +25,8 @@ def twin(model):
 def test_outputs_are_the_models(shared_data, dtype, tolerance):
     tokenizer = load_pal_tokenizer(shared_data)
     model = build(tokenizer).eval().to(dtype)
+    if not can_pack(model):
+        pytest.skip("this CPU has no packed products")
     _, (row, *_) = encode_samples(shared_data, tokenizer, model, 1)
     inputs = {name: torch.tensor([ids]) for name, ids in row.items()}
     with torch.inference_mode():
