@@ -17,9 +17,14 @@ _PUBLIC = {
     "load_personachat": "pal.data.personachat",
     "PalConfig": "pal.modeling.configuration",
     "PalForConditionalGeneration": "pal.modeling.pal",
+    "configure_runtime": "pal.core.runtime",
+    "load_settings": "pal.config",
 }
 
-__all__ = ["PalConfig", "PalForConditionalGeneration", "load_esconv", "load_personachat"]
+__all__ = [
+    "PalConfig", "PalForConditionalGeneration", "configure_runtime", "load_esconv",
+    "load_personachat", "load_settings",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pal.errors import DataError
-from pal.records import read_jsonl
+from pal.core.errors import DataError
+from pal.core.files import read_jsonl
 
 
 def split_sentences(text: str) -> list[str]:

@@ -19,9 +19,9 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pal.errors import DataError, PalError, suggest
-from pal.records import read_json, read_jsonl, read_text, write_json, write_jsonl
-from pal.strategies import canonical_strategy
+from pal.core.errors import DataError, PalError, suggest
+from pal.core.files import read_json, read_jsonl, read_text, write_json, write_jsonl
+from pal.data.strategies import canonical_strategy
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pal.errors import DataError
-from pal.records import read_text
+from pal.core.errors import DataError
+from pal.core.files import read_text
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,6 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pal.core.errors import DataError
+from pal.data.cards import give_cards
+from pal.data.settings import SourceSettings
+from pal.data.splits import load_split
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -66,4 +71,34 @@ def build_samples(
                     response=target.get("text"),
                 )
             )
+    return samples
+
+
+def load_samples(
+    source: str,
+    split: str | None,
+    how: SourceSettings,
+    *,
+    rule: Literal["training", "evaluation"] = "evaluation",
+    limit: int | None = None,
+) -> list[Sample]:
+    """Read dialogues and return their samples.
+
+    Args:
+        source: file, folder or hub id.
+        split: which split of it; None for all dialogues.
+        how: how splits are made, and cards in place of personas.
+        rule: which supporter turns are samples.
+        limit: at most so many of them.
+
+    Raises:
+        DataError: the source cannot be read, or holds no turn to answer.
+    """
+    dialogues = load_split(source, split, mode=how.split, seed=how.split_seed, requests=True)
+    samples = build_samples(give_cards(dialogues, how.cards), rule)[:limit]
+    if not samples:
+        raise DataError(
+            f"{source}: no turn to answer; decoding.samples={rule} asks for supporter turns that "
+            "follow a seeker turn"
+        )
     return samples

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pal.data.samples import Sample
-from pal.errors import ConfigError, suggest
-from pal.strategies import strategy_token
+from pal.core.errors import ConfigError, suggest
+from pal.data.strategies import strategy_token
 
 Turn = Mapping[str, Any]
 

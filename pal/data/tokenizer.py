@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pal.errors import CheckpointError, first_line
-from pal.records import file_fingerprint, fingerprint
-from pal.strategies import ADDED_TOKENS, STRATEGY_TOKENS
+from pal.core.errors import CheckpointError, first_line
+from pal.core.files import file_fingerprint, fingerprint
+from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 
 def load_tokenizer(source: str | Path) -> Any:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pal.errors import DataError, PlannedStop
+from pal.core.errors import DataError, PlannedStop
 from pal.llm.base import Backend, Check, Outcome, Reply, Request
 from pal.llm.batchfile import read_results, write_requests
 from pal.llm.cache import Cache, key_of
 from pal.llm.estimate import estimate
-from pal.settings import LlmSettings
+from pal.core.schema import LlmSettings
 
 
 class CachedModel:

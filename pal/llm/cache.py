@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pal.errors import DataError, OutputError
+from pal.core.errors import DataError, OutputError
 from pal.llm.base import Reply, Request
-from pal.records import dumps
+from pal.core.files import dumps
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pal.llm.base import Request
-from pal.settings import LlmSettings
+from pal.core.schema import LlmSettings
 
 CHARACTERS = 4  # a token, in English text
 

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pal.errors import CheckpointError, first_line
+from pal.core.errors import CheckpointError, first_line
 from pal.llm.base import Check, Reply, Request
 from pal.llm.client import read_completion
 from pal.llm.structured import body_of
-from pal.settings import LlmSettings
+from pal.core.schema import LlmSettings
 
 
 class TransformersBackend:

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from pal.errors import PalError, first_line, suggest
+from pal.core.errors import PalError, first_line, suggest
 from pal.metrics import bleu, distinct, f1, length, perplexity, rouge, similarity, strategy
 from pal.metrics.base import (
     Direction,

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pal.errors import PalError
-from pal.strategies import STRATEGIES
+from pal.core.errors import PalError
+from pal.data.strategies import STRATEGIES
 
 Variant = Literal["correct", "authors"]
 Direction = Literal["higher", "lower", "none"]

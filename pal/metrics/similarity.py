@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import CheckpointError, DataError, PalError, first_line
+from pal.core.errors import CheckpointError, DataError, PalError, first_line
 from pal.metrics.base import Embedder, Metric, Predictions, Scores, Variant
 from pal.metrics.text import tokenize
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pal.metrics.base import Metric, Pooled, Predictions, Scores, Variant
-from pal.strategies import STRATEGIES
+from pal.data.strategies import STRATEGIES
 
 SIZE = len(STRATEGIES)
 TOP_KEYS = tuple(f"top_{k}" for k in range(1, SIZE + 1))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pal.errors import OutputError
+from pal.core.errors import OutputError
 from pal.metrics.base import Embedder
 from pal.metrics.similarity import load_embedder
-from pal.records import file_fingerprint, fingerprint
+from pal.core.files import file_fingerprint, fingerprint
 
 
 class StoredEmbedder:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from pal.errors import CheckpointError, ConfigError, OutputError, first_line, suggest
+from pal.core.errors import CheckpointError, ConfigError, OutputError, first_line, suggest
 from pal.modeling.configuration import PalConfig
 
 

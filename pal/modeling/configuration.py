@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import BlenderbotSmallConfig
 
-from pal.strategies import PAPER_ALPHA
+from pal.data.strategies import PAPER_ALPHA
 
 PERSONA_MODES = ("fusion", "prompt", "none")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from pal.errors import ConfigError, suggest
+from pal.core.errors import ConfigError, suggest
 
 
 class CoAttentionFusion(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pal.llm.base import LanguageModel, Request
-from pal.settings import Settings
+from pal.core.schema import Settings
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import (
     Item,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import ConfigError, DataError
-from pal.evaluation.statistics import holm
-from pal.settings import Settings, StatisticsSettings
+from pal.core.errors import ConfigError, DataError
+from pal.stats.resampling import holm
+from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.concentration import compare_concentration
 from pal.traits.documents import (
     Group,
@@ -22,7 +22,7 @@ from pal.traits.documents import (
     read_measurements,
     write_document,
 )
-from pal.traits.estimates import (
+from pal.stats.estimates import (
     Estimate,
     cell,
     ends,

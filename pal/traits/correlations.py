@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import ConfigError
-from pal.evaluation.statistics import holm
-from pal.settings import Settings, StatisticsSettings
+from pal.core.errors import ConfigError
+from pal.stats.resampling import holm
+from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.documents import (
     Record,
     describe_unanswered,
@@ -20,7 +20,7 @@ from pal.traits.documents import (
     read_measurements,
     write_document,
 )
-from pal.traits.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
+from pal.stats.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
 from pal.traits.inventories import Inventory, load_inventory
 from pal.traits.scoring import analyze_reliability
 

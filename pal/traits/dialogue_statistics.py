@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pal.records import read_jsonl
-from pal.settings import Settings, StatisticsSettings
+from pal.core.files import read_jsonl
+from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.documents import paper, write_document
-from pal.traits.estimates import (
+from pal.stats.estimates import (
     Estimate,
     cell,
     ends,

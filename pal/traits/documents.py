@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from pal.errors import DataError
-from pal.evaluation.reproduce import source_fingerprint
-from pal.jobs import is_finished, record_path
-from pal.records import file_fingerprint, output_lock, read_json, read_jsonl, read_text, write_json
-from pal.runs import describe_run, identity_of
-from pal.settings import Settings
+from pal.core.errors import DataError
+from pal.benchmark.stages import source_fingerprint
+from pal.core.job import is_finished, record_path
+from pal.core.files import file_fingerprint, output_lock, read_json, read_jsonl, read_text, write_json
+from pal.core.runs import describe_run, identity_of
+from pal.core.schema import Settings
 from pal.traits.inventories import Form, Inventory
 from pal.traits.scoring import keyed_answers
 

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from pal.errors import DataError, first_line, suggest
-from pal.records import fingerprint, read_text
+from pal.core.errors import DataError, first_line, suggest
+from pal.core.files import fingerprint, read_text
 
 FOLDER = Path(__file__).parent / "inventories"
 SCALE = (1, 2, 3, 4, 5)

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from pal.llm.base import LanguageModel, Request
-from pal.settings import Settings
+from pal.core.schema import Settings
 from pal.traits.cards import object_schema
 from pal.traits.inventories import SCALE, load_inventory
 from pal.traits.readers import is_usable, persona_text, read_cards

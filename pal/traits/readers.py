@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pal.data.splits import load_split
-from pal.errors import DataError, suggest
-from pal.records import read_jsonl, read_text
-from pal.settings import Settings
+from pal.core.errors import DataError, suggest
+from pal.core.files import read_jsonl, read_text
+from pal.core.schema import Settings
 
 
 @dataclass(frozen=True)

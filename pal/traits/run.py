@@ -11,10 +11,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from pal.errors import ConfigError
-from pal.evaluation.reproduce import source_fingerprint
-from pal.records import fingerprint, read_jsonl, write_jsonl
-from pal.settings import Settings
+from pal.core.errors import ConfigError
+from pal.benchmark.stages import source_fingerprint
+from pal.core.files import fingerprint, read_jsonl, write_jsonl
+from pal.core.schema import Settings
 from pal.traits.cards import cards, describe, expand, filter_cards
 from pal.traits.consistency import compare
 from pal.traits.correlations import correlate

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import DataError
-from pal.traits.estimates import Estimate, ends, estimate, resampled_weights, undefined
+from pal.core.errors import DataError
+from pal.stats.estimates import Estimate, ends, estimate, resampled_weights, undefined
 from pal.traits.inventories import SCALE, Form, Inventory
 
 logger = logging.getLogger(__name__)

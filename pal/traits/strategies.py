@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pal.errors import DataError
-from pal.evaluation.statistics import holm
-from pal.settings import Settings, StatisticsSettings
-from pal.strategies import STRATEGIES
+from pal.core.errors import DataError
+from pal.stats.resampling import holm
+from pal.core.schema import Settings, StatisticsSettings
+from pal.data.strategies import STRATEGIES
 from pal.traits.documents import paper, write_document
-from pal.traits.estimates import (
+from pal.stats.estimates import (
     cell,
     ends,
     estimate,

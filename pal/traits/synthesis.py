@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pal.data.cards import split_sentences
-from pal.errors import ConfigError, DataError
+from pal.core.errors import ConfigError, DataError
 from pal.llm.base import LanguageModel, Outcome, Request
-from pal.persona.annotation import clean_sentences
-from pal.records import fingerprint, read_jsonl
-from pal.settings import Settings
-from pal.strategies import DEFINITIONS, STRATEGIES
+from pal.commands.annotate import clean_sentences
+from pal.core.files import fingerprint, read_jsonl
+from pal.core.schema import Settings
+from pal.data.strategies import DEFINITIONS, STRATEGIES
 from pal.traits.cards import object_schema
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import (

@@ -7,10 +7,10 @@ from typing import Any
 
 from pal.data.esconv import SPEAKERS
 from pal.data.splits import load_split
-from pal.errors import DataError, PalError
-from pal.records import read_jsonl
-from pal.settings import Settings
-from pal.strategies import canonical_strategy
+from pal.core.errors import DataError, PalError
+from pal.core.files import read_jsonl
+from pal.core.schema import Settings
+from pal.data.strategies import canonical_strategy
 
 # Conditions without traits, as synthesize and continue name them.
 BASELINES = ("none", "without_persona")

@@ -15,8 +15,8 @@ from pal.data.esconv import (
     write_pesconv,
     write_released,
 )
-from pal.errors import DataError
-from pal.strategies import STRATEGIES
+from pal.core.errors import DataError
+from pal.data.strategies import STRATEGIES
 
 
 def usr(text, **more):

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from pal.data.personachat import load_personachat
-from pal.errors import DataError
+from pal.core.errors import DataError
 
 BOTH = """\
 1 your persona: i like  tea.

@@ -7,7 +7,7 @@ import pytest
 from pal.data.samples import Sample, build_samples
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import add_pal_tokens, load_tokenizer
-from pal.errors import ConfigError
+from pal.core.errors import ConfigError
 
 CLEAN = SimpleNamespace(
     template="clean", persona_mode="fusion",

@@ -7,8 +7,8 @@ from pal.data.tokenizer import (
     special_token_ids,
     train_tokenizer,
 )
-from pal.errors import CheckpointError
-from pal.strategies import ADDED_TOKENS, STRATEGY_TOKENS
+from pal.core.errors import CheckpointError
+from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 TEXTS = ["I'm so anxious (really) about my job!", "so many jobs, so little time", "naïve café?"]
 

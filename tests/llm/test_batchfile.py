@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pal.errors import DataError, OutputError, PlannedStop
+from pal.core.errors import DataError, OutputError, PlannedStop
 from pal.llm import batchfile, connect
 from tests.llm.server import FakeServer, completion
 from tests.llm.test_client import answer, question, settings_for

@@ -3,11 +3,11 @@ import time
 
 import pytest
 
-from pal.config import load_settings
-from pal.errors import ConfigError, DataError, PalError, PlannedStop
+from pal.core.config import load_settings
+from pal.core.errors import ConfigError, DataError, PalError, PlannedStop
 from pal.llm import Outcome, Request, connect
 from pal.llm.client import seconds_of
-from pal.runs import describe_run
+from pal.core.runs import describe_run
 from tests.llm.server import FakeServer
 
 SCHEMA = {

@@ -1,12 +1,12 @@
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pal.config import load_settings
+from pal.core.config import load_settings
 from pal.data import load_esconv
 from pal.data.tokenizer import train_tokenizer
-from pal.errors import CheckpointError
+from pal.core.errors import CheckpointError
 from pal.llm import Request, connect
-from pal.settings import bundled
+from pal.core.schema import bundled
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 

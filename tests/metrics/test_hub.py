@@ -2,7 +2,7 @@
 
 import pytest
 
-from pal.errors import PalError
+from pal.core.errors import PalError
 from pal.metrics import METRICS, compute_metrics, evaluate_module
 from pal.metrics.hub import INPUT_NAMES
 from tests.metrics.conftest import bag_of_letters

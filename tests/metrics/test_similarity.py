@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pal.errors import CheckpointError, DataError, PalError
+from pal.core.errors import CheckpointError, DataError, PalError
 from pal.metrics import Predictions, compute_metrics, load_embedder
 from pal.metrics.similarity import load_word_vectors, remember
 from tests.metrics.conftest import make_predictions

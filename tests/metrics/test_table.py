@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from pal.errors import PalError
+from pal.core.errors import PalError
 from pal.metrics import (
     METRICS,
     Metric,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pal.errors import OutputError
+from pal.core.errors import OutputError
 from pal.metrics import vectors
 from pal.metrics.vectors import StoredEmbedder
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from pal.bench.peers import run_two_passes
-from pal.bench.work import Work
+from pal.speed.peers import run_two_passes
+from pal.speed.work import Work
 from pal.modeling import engine
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import encode_sorted

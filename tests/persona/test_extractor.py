@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pal.data.tokenizer import train_tokenizer
-from pal.errors import CheckpointError
+from pal.core.errors import CheckpointError
 from pal.persona.extractor import (
     ExtractorEncoder,
     build_extractor,

@@ -1,7 +1,7 @@
 import pytest
 
 from pal import load_esconv
-from pal.records import read_json, write_jsonl
+from pal.core.files import read_json, write_jsonl
 from tests.jobs import ESCONV, command
 from tests.llm.server import FakeServer
 
@@ -58,7 +58,7 @@ def test_the_trained_extractor_still_needs_a_model(tmp_path, capsys):
 
 @pytest.mark.parametrize("missing", [False, True])
 def test_cards_stand_in_for_personas_in_responses(response_model, tmp_path, capsys, missing):
-    from pal.records import read_jsonl
+    from pal.core.files import read_jsonl
 
     ids = [row["id"] for row in load_esconv(ESCONV / "test.jsonl")]
     card = {"description": "The person flies planes. The person is 34."}

@@ -3,9 +3,9 @@ import logging
 
 import pytest
 
-from pal.config import load_settings
-from pal.errors import DataError, OutputError
-from pal.records import read_json, read_jsonl, write_jsonl
+from pal.core.config import load_settings
+from pal.core.errors import DataError, OutputError
+from pal.core.files import read_json, read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.cards import cards, describe, expand, filter_cards
 from tests.jobs import ESCONV, command

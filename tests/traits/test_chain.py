@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pal.records import read_json, read_jsonl, write_jsonl
+from pal.core.files import read_json, read_jsonl, write_jsonl
 from tests.jobs import command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pal.errors import PalError
-from pal.records import write_jsonl
-from pal.settings import Settings, StatisticsSettings
+from pal.core.errors import PalError
+from pal.core.files import write_jsonl
+from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.concentration import compare_spread
 from pal.traits.consistency import compare, compare_group, compare_scores, sign_flip_p
 from tests.traits.planted import HEXACO, scored

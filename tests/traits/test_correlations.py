@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pal.errors import PalError
-from pal.records import write_jsonl
-from pal.settings import Settings, StatisticsSettings
+from pal.core.errors import PalError
+from pal.core.files import write_jsonl
+from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.correlations import correlate, correlate_group, correlation
 from pal.traits.documents import paper
 from tests.traits.planted import CSI, HEXACO, correlated, measure

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from pal.errors import DataError
+from pal.core.errors import DataError
 from pal.traits.inventories import FOLDER, load_inventory
 
 BUNDLED = sorted(path.stem for path in FOLDER.glob("*.yaml"))

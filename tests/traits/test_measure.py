@@ -1,7 +1,7 @@
 import pytest
 
-from pal.config import load_settings
-from pal.records import read_jsonl, write_jsonl
+from pal.core.config import load_settings
+from pal.core.files import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.inventories import load_inventory
 from pal.traits.measure import measure

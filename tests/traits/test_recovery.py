@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from pal.records import read_json, write_jsonl
+from pal.core.files import read_json, write_jsonl
 from tests.jobs import command
 from tests.llm.server import FakeServer
 from tests.traits.fakes import INVENTORIES, World, planted, talk

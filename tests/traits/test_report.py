@@ -8,7 +8,7 @@ import pytest
 
 from pal.traits.inventories import load_inventory
 from pal.traits.scoring import score
-from tests.evaluation.test_report import HOSTILE, Page, sections
+from tests.benchmark.test_report import HOSTILE, Page, sections
 from tests.jobs import command
 
 TIES = {"X": ("X", 1), "P": ("C", 1), "VA": ("A", -1), "Q": ("O", 1), "E": ("E", 1),

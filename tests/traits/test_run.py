@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pal.records import read_json, write_jsonl
+from pal.core.files import read_json, write_jsonl
 from tests.jobs import ESCONV, command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted

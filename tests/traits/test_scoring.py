@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pal.errors import DataError
+from pal.core.errors import DataError
 from pal.traits.inventories import load_inventory
 from pal.traits.scoring import (
     analyze_reliability,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pal.errors import PalError
-from pal.records import write_jsonl
-from pal.settings import Settings, StatisticsSettings
-from pal.strategies import STRATEGIES
+from pal.core.errors import PalError
+from pal.core.files import write_jsonl
+from pal.core.schema import Settings, StatisticsSettings
+from pal.data.strategies import STRATEGIES
 from pal.traits.documents import paper
 from pal.traits.strategies import compare_strategies, compare_two, describe, strategies
 

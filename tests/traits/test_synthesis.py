@@ -3,12 +3,12 @@ import json
 import pytest
 
 from pal import load_esconv
-from pal.config import load_settings
+from pal.core.config import load_settings
 from pal.data.samples import build_samples
-from pal.errors import ConfigError
+from pal.core.errors import ConfigError
 from pal.llm.structured import parse
-from pal.preparation import response_samples
-from pal.records import read_jsonl, write_jsonl
+from pal.training.preparation import response_samples
+from pal.core.files import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.steps import failures_path
 from pal.traits.synthesis import (
@@ -67,7 +67,7 @@ def test_without_persona_the_card_gives_its_id_only(model, tmp_path, given):
 
 
 def test_all_eight_strategies_are_explained(model, tmp_path, given):
-    from pal.strategies import DEFINITIONS, STRATEGIES
+    from pal.data.strategies import DEFINITIONS, STRATEGIES
 
     run(synthesize, tmp_path, given, "limit=1")
     system = dict(model.asked[0].messages)["system"]

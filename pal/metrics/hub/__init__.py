@@ -11,7 +11,7 @@ the files here import no class, and say only which family they are.
 
 from typing import Any
 
-from pal.errors import PalError, suggest
+from pal.core.errors import PalError, suggest
 
 # Inputs of a module are named as evaluate's users expect; all others as in ``Predictions``.
 INPUT_NAMES = {

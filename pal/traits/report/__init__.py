@@ -9,10 +9,10 @@ holds all it needs, loads nothing, and shows texts escaped, as they are.
 
 from pathlib import Path
 
-from pal.evaluation.report import report_output, write_report
-from pal.evaluation.report.page import lay_out
-from pal.evaluation.report.parts import read_part
-from pal.settings import Settings
+from pal.benchmark.report import report_output, write_report
+from pal.benchmark.report.page import lay_out
+from pal.benchmark.report.parts import read_part
+from pal.core.schema import Settings
 from pal.traits.report.parts import KINDS
 from pal.traits.report.records import read_records
 from pal.traits.report.sections import build_sections, facts_of

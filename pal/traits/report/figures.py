@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pal.evaluation.report.charts import (
+from pal.report.charts import (
     Plot,
     Point,
     marker,
@@ -15,8 +15,8 @@ from pal.evaluation.report.charts import (
     swatch,
     whole_ticks,
 )
-from pal.evaluation.report.figures import Figure, Panel
-from pal.evaluation.report.tables import MISSING, show
+from pal.benchmark.report.figures import Figure, Panel
+from pal.benchmark.report.tables import MISSING, show
 
 BINS = 16  # of the scale from 1 to 5: a quarter each
 SCALE = (1.0, 5.0)

@@ -5,7 +5,7 @@ An estimate has a value or, where there is none, the reason: the page shows eith
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pal.evaluation.report.parts import Number, Part, Turn
+from pal.benchmark.report.parts import Number, Part, Turn
 
 
 class Checked(BaseModel):

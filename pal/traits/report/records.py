@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from pal.errors import DataError
-from pal.jobs import record_path
-from pal.records import read_json, read_jsonl
+from pal.core.errors import DataError
+from pal.core.job import record_path
+from pal.core.files import read_json, read_jsonl
 from pal.traits.report.parts import Card, Dialogue, Measurement, Record
 from pal.traits.steps import failures_path
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pal.evaluation.report.page import Section
-from pal.evaluation.report.parts import Part
-from pal.evaluation.report.tables import show, show_p
-from pal.strategies import STRATEGIES
+from pal.benchmark.report.page import Section
+from pal.benchmark.report.parts import Part
+from pal.benchmark.report.tables import show, show_p
+from pal.data.strategies import STRATEGIES
 from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
     Consistency,

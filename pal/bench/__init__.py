@@ -1,1 +1,0 @@
-"""Speed on this machine, beside what one would use instead: one benchmark a file."""

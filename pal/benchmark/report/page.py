@@ -1,0 +1,283 @@
+"""Parts in, one HTML text out."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pal.benchmark.report import figures, tables
+from pal.report.charts import series_class
+from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Part, Results
+from pal.benchmark.systems import TABLE_3
+from pal.data.strategies import STRATEGIES
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a page: its anchor, heading, template, and what the template reads."""
+
+    ident: str
+    heading: str
+    template: str
+    part: Part
+    data: dict[str, Any]
+
+
+def render(parts: Sequence[Part], title: str) -> str:
+    """Return the page of these parts; the same parts give the same text."""
+    parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
+    return lay_out(title, list(_sections(parts)), parts, facts=_facts(parts), labels=_labels(parts))
+
+
+def lay_out(
+    title: str,
+    sections: Sequence[Section],
+    parts: Sequence[Part],
+    *,
+    facts: Sequence[str],
+    templates: Sequence[Path] = (),
+    labels: Mapping[str, str] | None = None,
+) -> str:
+    """Return the page of these sections in the frame that all reports share.
+
+    Args:
+        title: heading of the page.
+        sections: what it shows, in order.
+        parts: what it is made of; the records of their runs stand at its end.
+        facts: what is said beneath the title.
+        templates: folders of the sections' templates, besides this one's.
+        labels: what systems are called, for parts that only know their names.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([*templates, TEMPLATES]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    environment.filters |= {"number": tables.show, "p": tables.show_p, "pretty": _pretty}
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        title=title,
+        facts=facts,
+        sections=sections,
+        recorded=[part for part in parts if part.run],
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=digest,
+        missing=tables.MISSING,
+        metric_name=tables.metric_name,
+        metric_meaning=tables.metric_meaning,
+        labels=labels or {},
+    )
+
+
+def _sections(parts: Sequence[Part]) -> Iterator[Section]:
+    """Yield the sections there is data for, in the page's order, each kind's parts in theirs."""
+    series = _series(parts)
+    makers: tuple[tuple[str, str, type[Part], Callable[..., dict[str, Any] | None]], ...] = (
+        ("results", "Results", Results, _results),
+        ("significance", "Significance", Results, _significance),
+        ("training", "Training", Results, _training),
+        ("similarity", "Persona and support", Analysis, _similarity),
+        ("strategies", "Strategies", Analysis, _strategies),
+        ("personas", "Personas", Analysis, _personas),
+        ("alpha", "Contrast weight α", Alpha, _alpha),
+        ("human", "Human evaluation", Human, _human),
+        ("cases", "Case studies", Cases, _cases),
+    )
+    for name, heading, kind, make in makers:
+        alike = [part for part in parts if isinstance(part, kind)]
+        found = [(part, make(part, series, f"{name}-{n}")) for n, part in enumerate(alike, 1)]
+        kept = [(part, data) for part, data in found if data is not None]
+        for number, (part, data) in enumerate(kept, start=1):
+            ident = name if number == 1 else f"{name}-{number}"
+            more = f": {part.title or number}" if len(kept) > 1 else ""
+            yield Section(ident, heading + more, f"{name}.html", part, data)
+
+
+def _series(parts: Sequence[Part]) -> dict[str, int]:
+    """Give every system's label its colour and marker, the same in all sections."""
+    labels: list[str] = []
+    for part in parts:
+        if isinstance(part, Analysis) and part.strategies:
+            labels += [system.label for system in part.strategies.systems.values()]
+        elif isinstance(part, Results):
+            labels += [system.label for system in part.systems.values()]
+        elif isinstance(part, Cases):
+            labels += [system.label for system in part.systems]
+    return {label: index for index, label in enumerate(dict.fromkeys(labels))}
+
+
+def _labels(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the systems' labels, for parts that only know their names."""
+    labels: dict[str, str] = {}
+    for part in parts:
+        if isinstance(part, Cases):
+            labels |= {system.name: system.label for system in part.systems}
+        elif isinstance(part, Results):
+            labels |= {name: system.label for name, system in part.systems.items()}
+    return labels
+
+
+def _facts(parts: Sequence[Part]) -> list[str]:
+    """Return what is said beneath the title: how much was measured, when and with what."""
+    facts = []
+    results = next((part for part in parts if isinstance(part, Results)), None)
+    if results:
+        facts.append(f"{results.samples:,} samples")
+        if results.dialogues is not None:
+            facts.append(f"{results.dialogues:,} dialogues")
+        seeds = {run.seed for system in results.systems.values() for run in system.runs}
+        seeds.discard(None)
+        if seeds:
+            facts.append(f"seeds {', '.join(str(seed) for seed in sorted(seeds, key=str))}")
+    run: dict[str, Any] = next((part.run for part in parts if part.run), {})
+    versions = run.get("versions")
+    if isinstance(versions, dict) and versions.get("pal-esc"):
+        facts.append(f"pal-esc {versions['pal-esc']}")
+    if run.get("git_commit"):
+        facts.append(f"commit {str(run['git_commit'])[:8]}")
+    if run.get("finished"):
+        facts.append(f"finished {str(run['finished'])[:16].replace('T', ' ')}")
+    return facts
+
+
+def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any]:
+    keys = list(part.metrics)
+    others = [key for key in keys if key not in TABLE_3]
+    differ = [
+        key for key in keys if any(s.authors.get(key) is not None for s in part.systems.values())
+    ]
+    first = tables.metric_table(part, [key for key in TABLE_3 if key in keys])
+    runs = [(system.label, "run", run) for system in part.systems.values() for run in system.runs]
+    values = {
+        column.name: (lambda run, key=column.key: run.values.get(key)) for column in first.columns
+    }
+    return {
+        "tables": [
+            ("Table 3 of the paper", first),
+            ("All other metrics", tables.metric_table(part, others)),
+        ],
+        "authors": tables.metric_table(part, differ, authors=True) if differ else None,
+        "runs": list(zip(runs, tables.grid(values, runs).rows, strict=True)),
+        "run_columns": tables.grid(values, runs).columns,
+        "columns": tables.columns_of(keys, part.metrics),
+        "any_sd": any(s.sd is not None for x in part.systems.values() for s in x.summary.values()),
+        "any_printed": any(system.printed for system in part.systems.values()),
+    }
+
+
+def _significance(part: Results, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    rows = tables.differences(part)
+    if not rows:
+        return None
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    return {"rows": rows, "metrics": metrics, "level": tables.significance_level(part)}
+
+
+def _training(part: Results, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    figure = figures.loss_curves(part, ident)
+    return {"figure": figure} if figure.panels else None
+
+
+def _similarity(part: Analysis, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    if part.similarity is None or not part.similarity.scores:
+        return None
+    return {"figure": figures.similarity_figure(part.similarity, ident)}
+
+
+def _strategies(part: Analysis, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    found = part.strategies
+    if found is None or not (found.gold or found.systems):
+        return None
+    scores = {
+        "gold": lambda s: s.n_gold,
+        "predicted": lambda s: s.n_predicted,
+        "precision": lambda s: s.precision,
+        "recall": lambda s: s.recall,
+        "F1": lambda s: s.f1,
+        "B-2": lambda s: s.bleu_2,
+        "R-L": lambda s: s.rouge_l,
+        "D-2": lambda s: s.distinct_2,
+        "length": lambda s: s.length,
+        "cos-sim": lambda s: s.cos_sim,
+    }
+    rows = [
+        (row.strategy, system.label, row)
+        for system in found.systems.values()
+        for row in system.per_strategy
+    ]
+    return {
+        "top": figures.top_accuracy(found, series, f"{ident}-top"),
+        "distribution": figures.distribution(found, series, f"{ident}-share"),
+        "confusions": [
+            (system.label, _confusion(system.confusion))
+            for system in found.systems.values()
+            if system.confusion is not None
+        ],
+        "per_strategy": tables.grid(scores, rows),
+        "labels": [system.label for system in found.systems.values() if system.per_strategy],
+        "names": STRATEGIES,
+    }
+
+
+def _confusion(counts: list[list[int]]) -> list[tuple[str, int, list[tuple[int, float]]]]:
+    """Return each gold strategy with its total and its (count, share of the row) cells."""
+    return [
+        (name, sum(row), [(count, count / sum(row) if sum(row) else 0.0) for count in row])
+        for name, row in zip(STRATEGIES, counts, strict=True)
+    ]
+
+
+def _personas(part: Analysis, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    if part.personas is None:
+        return None
+    return {"figure": figures.persona_histograms(part.personas, ident)}
+
+
+def _alpha(part: Alpha, series: dict[str, int], ident: str) -> dict[str, Any]:
+    return {"figure": figures.alpha_fronts(part, ident), "grid": tables.alpha_grid(part)}
+
+
+def _human(part: Human, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    return {} if part.pairs or part.problems else None
+
+
+def _cases(part: Cases, series: dict[str, int], ident: str) -> dict[str, Any] | None:
+    if not part.cases:
+        return None
+    longest: dict[str, int] = {}
+    for case in part.cases:
+        longest[case.dialogue] = max(longest.get(case.dialogue, 0), case.turn)
+    counts = Counter(case.strategy for case in part.cases)
+    names = [name for name in dict.fromkeys([*STRATEGIES, *counts]) if name and counts[name]]
+    # Only what is shown: turns after the last answered one stay out of the file.
+    return {
+        "data": {
+            "systems": [
+                {**system.model_dump(), "series": series_class(series[system.label])}
+                for system in part.systems
+            ],
+            "dialogues": {
+                name: [turn.model_dump(exclude_none=True) for turn in part.dialogues[name][:turns]]
+                for name, turns in longest.items()
+                if turns
+            },
+            "cases": [case.model_dump(exclude_none=True) for case in part.cases],
+        },
+        "strategies": {name: counts[name] for name in names},
+        "without": counts[None],
+    }
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)

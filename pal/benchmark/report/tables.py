@@ -1,0 +1,322 @@
+"""Numbers as text, and the rows of the page's tables.
+
+A column has one number of decimals, so that its values line up; what is best is decided by what
+is shown, so that two systems with the same printed value are both marked.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from pal.report.charts import forest
+from pal.benchmark.report.parts import Alpha, AlphaPoint, MetricInfo, Results, Summary, System
+
+# Short name (the paper's, where it has one) and meaning of each metric key.
+METRIC_NAMES = {
+    "accuracy": ("ACC", "accuracy of the predicted strategy"),
+    "macro_f1": ("macro F1", "mean F1 over the strategies"),
+    "ppl": ("PPL", "perplexity, strategy token included"),
+    "ppl_without_strategy": ("PPL (text)", "perplexity without the strategy token"),
+    "rouge_l": ("R-L", "ROUGE-L"),
+    "f1": ("F1", "unigram F1 of response and reference"),
+    "length": ("length", "words of a response"),
+    "cos_sim": ("cos-sim", "cosine similarity of response and persona"),
+    **{f"bleu_{n}": (f"B-{n}", f"BLEU-{n}") for n in range(1, 5)},
+    **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}") for n in range(1, 4)},
+    **{f"ead_{n}": (f"E-{n}", f"expectation-adjusted Distinct-{n}") for n in range(1, 3)},
+    **{f"top_{n}": (f"top-{n}", f"gold strategy among the first {n}") for n in range(1, 9)},
+}
+ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+MISSING = "–"
+
+_UNITS = {"percent": "%", "perplexity": "", "cosine": ""}
+
+
+def metric_name(key: str) -> str:
+    """Return a metric's short name, its key where it has none."""
+    return METRIC_NAMES.get(key, (key, ""))[0]
+
+
+def metric_meaning(key: str) -> str:
+    """Return what a metric measures, empty where unknown."""
+    return METRIC_NAMES.get(key, (key, ""))[1]
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Return how many decimals a column of these values is shown with."""
+    largest = max((abs(value) for value in values if value is not None), default=0)
+    return next((n for limit, n in ((1, 3), (100, 2), (1000, 1)) if largest < limit), 0)
+
+
+def show(value: float | None, digits: int = 2) -> str:
+    """Return a number as text, a dash for none."""
+    return MISSING if value is None else f"{value:z,.{digits}f}".replace("-", "−")
+
+
+def show_p(p: float | None) -> str:
+    """Return a p-value as text; small ones as a bound."""
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column."""
+
+    key: str
+    name: str
+    title: str
+    arrow: str
+    direction: str
+    unit: str
+
+
+@dataclass
+class Cell:
+    """A value with what is shown around it; ``footnote`` explains a missing one."""
+
+    text: str = MISSING
+    sd: str = ""
+    interval: str = ""
+    best: bool = False
+    footnote: str = ""
+    reason: str = ""
+
+
+@dataclass
+class Row:
+    """One line of a system; ``kind`` is measured, authors or printed."""
+
+    kind: str
+    cells: list[Cell]
+
+
+@dataclass
+class Table:
+    """Systems as rows, metrics as columns."""
+
+    columns: list[Column]
+    groups: list[tuple[str, str, list[Row]]] = field(default_factory=list)
+    footnotes: dict[str, str] = field(default_factory=dict)  # letter → reason
+
+
+def columns_of(keys: Iterable[str], metrics: Mapping[str, MetricInfo]) -> list[Column]:
+    """Return the columns of these metrics."""
+    found = []
+    for key in keys:
+        info = metrics.get(key, MetricInfo())
+        unit = _UNITS.get(info.unit, info.unit)
+        found.append(
+            Column(key, metric_name(key), metric_meaning(key), ARROWS[info.direction],
+                   info.direction, unit)
+        )  # fmt: skip
+    return found
+
+
+def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False) -> Table:
+    """Return the table of these metrics, with the paper's row beneath each system that has one.
+
+    Args:
+        results: scores of all systems.
+        keys: columns; those no system has a value or a reason for are left out.
+        authors: add what the authors' scripts compute, and leave out intervals and marks.
+    """
+    systems = results.systems
+    keys = [key for key in keys if any(_known(system, key) for system in systems.values())]
+    table = Table(columns_of(keys, results.metrics))
+    letters: dict[str, str] = {}
+    rows: dict[str, list[Row]] = {}
+    for name, system in systems.items():
+        rows[name] = [Row("measured", [])]
+        if authors and system.authors:
+            rows[name].append(Row("authors", []))
+        if any((system.printed or {}).get(key) is not None for key in keys):
+            rows[name].append(Row("printed", []))
+    for column in table.columns:
+        key = column.key
+        digits = decimals(
+            value
+            for system in systems.values()
+            for value in (_summary(system, key).mean, system.authors.get(key) if authors else None,
+                          (system.printed or {}).get(key))
+        )  # fmt: skip
+        best = None if authors else _best(systems.values(), key, column.direction, digits)
+        for name, system in systems.items():
+            for row in rows[name]:
+                if row.kind == "measured":
+                    cell = _measured(system, key, digits, plain=authors)
+                    cell.best = best is not None and cell.text == best
+                    if cell.reason:
+                        cell.footnote = letters.setdefault(cell.reason, _letter(len(letters)))
+                else:
+                    source = system.authors if row.kind == "authors" else system.printed or {}
+                    cell = Cell(show(source.get(key), digits))
+                row.cells.append(cell)
+    table.groups = [(system.label, name, rows[name]) for name, system in systems.items()]
+    table.footnotes = {letter: reason for reason, letter in letters.items()}
+    return table
+
+
+def _known(system: System, key: str) -> bool:
+    return key in system.summary or key in system.missing or key in (system.printed or {})
+
+
+def _summary(system: System, key: str) -> Summary:
+    return system.summary.get(key, Summary())
+
+
+def _measured(system: System, key: str, digits: int, *, plain: bool) -> Cell:
+    found = _summary(system, key)
+    if found.mean is None:
+        return Cell(reason=system.missing.get(key, "not measured"))
+    cell = Cell(show(found.mean, digits))
+    if not plain:
+        cell.sd = "" if found.sd is None else show(found.sd, digits)
+        if found.low is not None and found.high is not None:
+            cell.interval = f"{show(found.low, digits)} to {show(found.high, digits)}"
+    return cell
+
+
+def _best(systems: Iterable[System], key: str, direction: str, digits: int) -> str | None:
+    values = [v for system in systems if (v := _summary(system, key).mean) is not None]
+    if direction == "none" or len(values) < 2:
+        return None
+    return show(max(values) if direction == "higher" else min(values), digits)
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else str(index + 1)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row of the table of significance."""
+
+    metric: str
+    a: str
+    b: str
+    difference: str
+    interval: str
+    picture: Markup
+    p: str
+    p_holm: str
+    significant: bool
+    favours: str  # label of the better system where significant and one is better
+
+
+def differences(results: Results) -> list[Difference]:
+    """Return the pairwise comparisons as rows, in the order of the results' metrics."""
+    reach: dict[str, float] = {}
+    digits: dict[str, int] = {}
+    for key in {test.metric for test in results.tests}:
+        values = [
+            value
+            for test in results.tests
+            if test.metric == key
+            for value in (test.difference, test.low, test.high)
+            if value is not None
+        ]
+        reach[key] = max(map(abs, values), default=1.0)
+        digits[key] = decimals(values)
+    order = {key: index for index, key in enumerate(results.metrics)}
+    rows = []
+    for test in sorted(results.tests, key=lambda test: order.get(test.metric, len(order))):
+        significant = test.p_holm is not None and test.p_holm < significance_level(results)
+        known = None not in (test.difference, test.low, test.high)
+        places = digits[test.metric]
+        interval = f"{_signed(test.low, places)} to {_signed(test.high, places)}"
+        a, b = (_label(results, name) for name in (test.a, test.b))
+        direction = results.metrics.get(test.metric, MetricInfo()).direction
+        favours = ""
+        if significant and test.difference and direction != "none":
+            favours = a if (test.difference > 0) == (direction == "higher") else b
+        rows.append(
+            Difference(
+                test.metric, a, b, _signed(test.difference, places),
+                interval if known else MISSING,
+                forest(test.low or 0, test.high or 0, test.difference or 0, reach[test.metric],
+                       filled=significant) if known else Markup(""),
+                show_p(test.p), show_p(test.p_holm), significant, favours,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def significance_level(results: Results) -> float:
+    """Return the adjusted p below which a difference counts, that of the intervals."""
+    return round(1 - results.confidence, 9)
+
+
+def _label(results: Results, name: str) -> str:
+    return results.systems[name].label if name in results.systems else name
+
+
+def _signed(value: float | None, digits: int) -> str:
+    text = show(value, digits)
+    return f"+{text}" if value is not None and value > 0 and float(f"{value:.{digits}f}") else text
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plain table of numbers: column names, and rows of a name, its kind and its cells."""
+
+    columns: list[str]
+    rows: list[tuple[str, str, list[str]]]
+
+
+def grid(
+    columns: Mapping[str, Callable], rows: Iterable[tuple[str, str, Any]], *, drop: bool = True
+) -> Grid:
+    """Return a table of numbers, each column with its own number of decimals.
+
+    Args:
+        columns: name → what takes the number from a row's object.
+        rows: name, kind and object of every row.
+        drop: leave out columns without any number.
+    """
+    rows = list(rows)
+    taken = {name: [take(item) for _, _, item in rows] for name, take in columns.items()}
+    if drop:
+        taken = {n: values for n, values in taken.items() if any(v is not None for v in values)}
+    shown = {
+        name: [show(v, 0 if all(isinstance(x, int | None) for x in values) else decimals(values))
+               for v in values]
+        for name, values in taken.items()
+    }  # fmt: skip
+    return Grid(
+        list(shown),
+        [(name, kind, [c[i] for c in shown.values()]) for i, (name, kind, _) in enumerate(rows)],
+    )
+
+
+def alpha_grid(alpha: Alpha) -> Grid:
+    """Return the chosen α, the baselines and the front: objectives, then α of each strategy."""
+    points: list[tuple[str, str, AlphaPoint]] = []
+    if alpha.chosen:
+        points.append(("chosen", "chosen", alpha.chosen))
+    points += [(point.name or "baseline", "baseline", point) for point in alpha.baselines]
+    front = [point for point in alpha.trials if point.front]
+    first = alpha.objectives[0]
+    front.sort(
+        key=lambda p: (p.values.get(first.key) or 0) * (-1 if first.direction == "higher" else 1)
+    )
+    points += [(f"trial {point.number}", "front", point) for point in front]
+
+    def value_of(key: str) -> Callable[[AlphaPoint], float | None]:
+        return lambda point: point.values.get(key)
+
+    numbers = grid(
+        {f"{metric_name(o.key)} {ARROWS[o.direction]}": value_of(o.key) for o in alpha.objectives},
+        points,
+        drop=False,
+    )
+    fractions = [f"{a:.3f}".rstrip("0").partition(".")[2] for _, _, p in points for a in p.alpha]
+    digits = max(map(len, fractions), default=0)
+    rows = [
+        (name, kind, [*cells, *(show(a, digits) for a in point.alpha)])
+        for (name, kind, cells), (_, _, point) in zip(numbers.rows, points, strict=True)
+    ]
+    return Grid([*numbers.columns, *alpha.strategies], rows)

@@ -1,0 +1,66 @@
+"""Settings: what the benchmark runs, the search for α and the analysis."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from pal.core.settings import Name, Section
+
+
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("should hold each value once")
+    return values
+
+
+class BenchmarkSettings(Section):
+    """The benchmark: every system with every seed: trained, run and scored into one table.
+
+    Attributes:
+        systems: names in the table of systems (pal.benchmark.systems).
+        seeds: one training, generation and score of every system for each.
+        checkpoint: which epoch answers: ``lowest_loss`` (the paper), ``last``, or its number.
+        extractor: None when the dialogues hold personas; ``train`` trains the extractor of the
+            YAML's ``persona_extractor`` block and annotates them; else a trained extractor.
+        overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
+        outside: responses of systems from elsewhere, name → file (see :func:`read_outside`).
+    """
+
+    systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
+    seeds: Annotated[list[int], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
+    checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
+    extractor: str | None = None
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    outside: dict[Name, str] = Field(default_factory=dict)
+
+
+class AlphaSearchSettings(Section):
+    """Choice of the contrast weight α of each strategy.
+
+    Attributes:
+        sampler: ``tpe`` (all objectives at once) or ``cmaes`` (on their mean relative gain over
+            α = 0).
+        objectives: metric keys of responses, such as ``bleu_2``.
+        trials: α vectors tried.
+        highest: largest α.
+        step: α is a multiple of it; a response is generated once for each, whatever the trials.
+    """
+
+    sampler: Literal["tpe", "cmaes"] = "tpe"
+    objectives: list[str] = Field(["bleu_2", "distinct_2", "cos_sim"], min_length=1)
+    trials: int = Field(200, gt=0)
+    highest: float = Field(1.5, gt=0)
+    step: float = Field(0.125, gt=0)
+
+
+class AnalysisSettings(Section):
+    """Analysis of a corpus and of responses.
+
+    Attributes:
+        systems: responses to analyse, name → file.
+        word_vectors: text file of word vectors (fastText's .vec form) for the paper's Figure 5, in
+            place of ``metrics.embedder`` (in cos_sim by strategy too).
+    """
+
+    systems: dict[str, str] = Field(default_factory=dict)
+    word_vectors: str | None = None

@@ -1,0 +1,135 @@
+"""The systems of the benchmark: what each is, and what the paper prints for it.
+
+A new system is one line here. In a YAML, ``reproduce.overrides`` changes the settings of one of
+these, or makes another from one: ``{pal_tuned: {base: pal, decoding: {alpha: […]}}}``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pal.core.errors import ConfigError, suggest
+from pal.core.schema import ReproduceSettings
+
+# Columns of the paper's Table 3, by our names.
+TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
+           "rouge_l", "cos_sim")  # fmt: skip
+
+# PAL paper, Table 3. Percent, perplexity, and cosine in the last column.
+PRINTED: dict[str, tuple[float, ...]] = {
+    "joint": (27.72, 18.11, 5.57, 1.93, 3.74, 20.66, 4.23, 20.28, 16.36, 0.184),
+    "misc": (31.34, 16.28, 6.60, 1.99, 4.53, 19.75, 5.69, 30.76, 17.21, 0.187),
+    "prompt": (34.24, 17.06, 7.57, 2.53, 5.15, 25.47, 6.02, 31.64, 18.12, 0.199),
+    "pal_alpha_0": (34.25, 15.92, 9.28, 2.90, 4.72, 25.56, 5.87, 33.05, 18.27, 0.229),
+    "pal": (34.51, 15.92, 8.75, 2.66, 5.00, 30.27, 6.73, 41.82, 18.06, 0.244),
+}
+
+
+# Sections that may differ between systems; data, metrics and seeds are the benchmark's.
+OWN = ("architecture", "training", "decoding", "early_stopping_patience")
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    Attributes:
+        label: as shown.
+        note: what it is, in a sentence.
+        settings: what differs from the benchmark's settings, nested as in a YAML.
+    """
+
+    label: str
+    note: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def without_fusion(cls, label: str, note: str, persona_mode: str) -> "System":
+        """A system whose model has nothing to contrast."""
+        no_contrast = {"alpha": None, "strategy_alpha": None}
+        return cls(
+            label, note, {"architecture": {"persona_mode": persona_mode}, "decoding": no_contrast}
+        )
+
+    @classmethod
+    def with_fusion(cls, label: str, note: str, fusion: str) -> "System":
+        """A PAL model with that fusion."""
+        return cls(label, note, {"architecture": {"persona_mode": "fusion", "fusion": fusion}})
+
+
+SYSTEMS: dict[str, System] = {
+    "joint": System.without_fusion("Blenderbot-Joint", "sees no persona", "none"),
+    "prompt": System.without_fusion("Hard Prompt", "persona as text before the dialogue", "prompt"),
+    "pal_alpha_0": System(
+        "PAL (α = 0)",
+        "the model of PAL, decoded without contrast",
+        {
+            "architecture": {"persona_mode": "fusion"},
+            "decoding": {"alpha": 0.0, "strategy_alpha": 0.0},
+        },
+    ),
+    "pal": System(
+        "PAL",
+        "persona fused, contrast by strategy",
+        {"architecture": {"persona_mode": "fusion"}},
+    ),
+    "no_weights": System.with_fusion(
+        "PAL, no fusion weights", "ablation: λ stays at one third each", "no_weights"
+    ),
+    "no_persona_stream": System.with_fusion(
+        "PAL, no Ĥ_P", "ablation: H_final without Ĥ_P", "no_persona_stream"
+    ),
+    "reference_fusion": System.with_fusion(
+        "PAL, reference fusion",
+        "ablation: the released code's fusion, padding and all",
+        "reference",
+    ),
+}
+
+
+def printed_row(name: str) -> dict[str, float] | None:
+    """Return what the paper's Table 3 prints for a system, by metric key; None where nothing."""
+    row = PRINTED.get(name.lower())
+    return dict(zip(TABLE_3, row, strict=True)) if row else None
+
+
+def choose_systems(chosen: ReproduceSettings) -> dict[str, System]:
+    """Return the systems asked for, by name, with their own overrides laid over the table's.
+
+    Raises:
+        ConfigError: a name that is neither in the table nor made by an override, a name twice.
+    """
+    from pal.core.config import merge
+
+    mistakes: list[str] = []
+    found: dict[str, System] = {}
+    if not chosen.systems and not chosen.outside:
+        mistakes.append("reproduce.systems is empty, and reproduce.outside too")
+    unused = set(chosen.overrides) - set(chosen.systems)
+    if unused:
+        mistakes.append(f"reproduce.overrides: {sorted(unused)[0]!r} is not in reproduce.systems")
+    for name in chosen.systems:
+        changes = dict(chosen.overrides.get(name, {}))
+        base = str(changes.pop("base", name))
+        label = changes.pop("label", None)
+        mistakes += [
+            f"reproduce.overrides.{name}: {key!r} is the same for all systems{suggest(key, OWN)} "
+            f"(allowed: base, label, {', '.join(OWN)})"
+            for key in changes
+            if key not in OWN
+        ]
+        if base not in SYSTEMS:
+            mistakes.append(
+                f"reproduce.systems: unknown system {base!r}{suggest(base, SYSTEMS)} "
+                f"(allowed: {', '.join(SYSTEMS)}, or a name of your own with a base in "
+                "reproduce.overrides)"
+            )
+        elif name in found or name in chosen.outside:
+            mistakes.append(f"reproduce: system {name!r} is named twice")
+        else:
+            row = SYSTEMS[base]
+            own = name if name not in SYSTEMS else row.label
+            found[name] = System(str(label or own), row.note, merge(row.settings, changes))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes))
+    return found

@@ -1,0 +1,202 @@
+"""The commands: each is a settings class and one function of its name, here listed by name.
+
+Nothing heavy is imported by this module or by those that it names until a command runs, so that
+help comes at once.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import create_model
+
+from pal.core.settings import CommandSettings, Reader, section_of
+
+# Names of blocks in a YAML; the one that ``task`` names is laid over the other settings.
+TASKS = ("response", "persona_extractor")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        summary: what it does, in a line.
+        module: where its settings class and its function are.
+        function: name of the function.
+        settings: name of the settings class.
+    """
+
+    summary: str
+    module: str
+    function: str
+    settings: str
+
+    def load_settings_class(self) -> type[CommandSettings]:
+        """Import and return the settings class."""
+        return getattr(importlib.import_module(self.module), self.settings)
+
+    def load_function(self) -> Any:
+        """Import and return the function."""
+        return getattr(importlib.import_module(self.module), self.function)
+
+
+COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        "run the whole pipeline on the bundled corpus",
+        "pal.commands.quickstart", "quickstart", "QuickstartSettings",
+    ),
+    "train": Command(
+        "train PAL, a baseline, or the persona extractor (task=persona_extractor)",
+        "pal.commands.train", "train", "TrainSettings",
+    ),
+    "annotate": Command(
+        "infer personas: ESConv in, PESConv out",
+        "pal.commands.annotate", "annotate", "AnnotateSettings",
+    ),
+    "generate": Command(
+        "answer every sample of a file",
+        "pal.commands.generate", "generate", "GenerateSettings",
+    ),
+    "eval": Command(
+        "score predictions, a model's perplexity, or both",
+        "pal.commands.evaluate", "evaluate", "EvaluateSettings",
+    ),
+    "reproduce": Command(
+        "train, run and score every system with every seed: the paper's table",
+        "pal.commands.reproduce", "reproduce", "ReproduceSettings",
+    ),
+    "tune-alpha": Command(
+        "choose α of each strategy on validation dialogues",
+        "pal.commands.tune_alpha", "tune_alpha", "TuneAlphaSettings",
+    ),
+    "analyze": Command(
+        "similarity, strategies and personas of dialogues and responses",
+        "pal.commands.analyze", "analyze", "AnalyzeSettings",
+    ),
+    "report": Command(
+        "write one HTML page of results",
+        "pal.commands.report", "report", "ReportSettings",
+    ),
+    "human-eval export": Command(
+        "write blinded sheets and a sealed key",
+        "pal.commands.human_eval", "export_sheets", "ExportSheetsSettings",
+    ),
+    "human-eval score": Command(
+        "read filled-in sheets: win, tie, loss, sign test, Fleiss' κ",
+        "pal.commands.human_eval", "score_sheets", "ScoreSheetsSettings",
+    ),
+    **{
+        f"traits {action}": Command(summary, f"pal.traits.{module}", function, settings)
+        for action, (summary, module, function, settings) in {
+            "cards": ("who the seeker of a dialogue or post is",
+                      "cards", "cards", "CardsSettings"),
+            "filter": ("which cards tell enough", "cards", "filter_cards", "FilterSettings"),
+            "describe": ("a sentence for each of twelve dimensions",
+                         "cards", "describe_traits", "DescribeSettings"),
+            "measure": ("let a model fill in inventories for every card",
+                        "measure", "measure", "MeasureSettings"),
+            "correlate": ("personality against communication style (Tables 2 to 4)",
+                          "correlations", "correlate", "CorrelateSettings"),
+            "expand": ("cards from one-line personas", "cards", "expand", "ExpandSettings"),
+            "synthesize": ("dialogues from cards", "synthesis", "synthesize",
+                           "SynthesizeSettings"),
+            "continue": ("the talk days after a dialogue", "synthesis", "continue_dialogues",
+                         "ContinueSettings"),
+            "compare": ("measurements before and after", "consistency", "compare_measurements",
+                        "CompareSettings"),
+            "strategies": ("strategies by condition (Tables 5 to 8)",
+                           "strategies", "strategies", "StrategiesSettings"),
+            "stats": ("words and turns by condition (Table 16), what cards hold (Table 1)",
+                      "dialogue_statistics", "stats", "StatsSettings"),
+            "report": ("write the wing's page", "report", "report_traits", "TraitReportSettings"),
+            "run": ("the paper's three questions in one go", "run", "run", "RunTraitsSettings"),
+        }.items()
+    },
+    **{
+        f"bench {what}": Command(summary, "pal.commands.bench", f"bench_{what}", settings)
+        for what, (summary, settings) in {
+            "generate": ("decoding, compared with transformers and the authors' way",
+                         "BenchGenerateSettings"),
+            "train": ("training, compared with transformers and the authors' padding",
+                      "BenchTrainSettings"),
+            "annotate": ("annotation, compared with generate in file order",
+                         "BenchAnnotateSettings"),
+            "metrics": ("scores, compared with plain Python", "BenchMetricsSettings"),
+            "llm": ("the language model client, compared with openai's", "BenchLlmSettings"),
+        }.items()
+    },
+    "convert-authors": Command(
+        "turn a checkpoint of the authors' code into a PAL model",
+        "pal.commands.convert_authors", "convert_authors", "ConvertAuthorsSettings",
+    ),
+    "settings": Command(
+        "explain all keys as Markdown, or those that start with a prefix",
+        "pal.commands.settings", "show_settings", "ShowSettings",
+    ),
+}  # fmt: skip
+
+
+@cache
+def all_settings() -> dict[str, type[CommandSettings]]:
+    """Return the settings class of every command, by its name."""
+    found = {}
+    for name, command in COMMANDS.items():
+        try:
+            found[name] = command.load_settings_class()
+        except (ImportError, AttributeError):  # MIGRATION: until every command is converted
+            continue
+    return found
+
+
+def load_settings(
+    command: str,
+    config: str | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    fixed: Mapping[str, Any] | None = None,
+) -> Any:
+    """Read the settings of a command; see :meth:`pal.core.settings.Reader.read`.
+
+    Args:
+        command: its name, such as ``generate`` or ``traits cards``.
+        config: a YAML file, a bundled name, or a tree; it may hold other commands' keys.
+        overrides: ``dotted.key=value`` items, of this command alone.
+        fixed: nested values that win over both.
+
+    Raises:
+        ConfigError: every mistake of file and overrides, in one line.
+
+    Example:
+        >>> load_settings("generate", "small", ["model=runs/pal"]).decoding.top_k
+        10
+    """
+    classes = all_settings()
+    reader = Reader(classes[command], command, classes, TASKS)
+    return reader.read(config, overrides, fixed)
+
+
+@cache
+def whole_settings() -> type[CommandSettings]:
+    """Return a settings class with the keys of all commands, for :func:`pal.config.load_settings`."""
+    return _joined("WholeSettings", tuple(all_settings().values()))
+
+
+def _joined(name: str, classes: Sequence[Any]) -> Any:
+    """Return a class with the fields of several; sections of one name are joined likewise."""
+    fields: dict[str, list[Any]] = {}
+    for cls in classes:
+        for key, field in cls.model_fields.items():
+            fields.setdefault(key, []).append(field)
+    made: dict[str, Any] = {}
+    for key, found in fields.items():
+        sections = [section_of(field.annotation) for field in found]
+        if sections[0] is not None:
+            joined = _joined(key, list(dict.fromkeys(sections)))
+            made[key] = (joined, joined())
+        else:
+            made[key] = (found[0].annotation, found[0])
+    base = CommandSettings if issubclass(classes[0], CommandSettings) else classes[0].__bases__[0]
+    return create_model(name, __base__=base, **made)

@@ -1,0 +1,49 @@
+"""What the settings of several commands share."""
+
+from typing import Literal
+
+from pal.core.settings import CommandSettings, Count, OutputPath, Source
+from pal.data.settings import SourceSettings
+
+
+class WriterSettings(CommandSettings):
+    """A command that writes one output.
+
+    Attributes:
+        output: file that the command writes.
+        overwrite: replace an existing output.
+    """
+
+    output: OutputPath | None = None
+    overwrite: bool = False
+
+
+class DialogueSettings(CommandSettings):
+    """A command that reads dialogues.
+
+    Attributes:
+        input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
+        split: which split of a folder or hub id ``input`` means.
+        limit: stop after so many samples.
+    """
+
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    limit: Count | None = None
+    data: SourceSettings = SourceSettings()
+
+
+class ModelSettings(CommandSettings):
+    """A command that runs a trained model.
+
+    Attributes:
+        model: folder or hub id of the trained model.
+        dtype: number format of its weights.
+        batch_tokens: encoder positions that a batch holds at most.
+        batch_rows: rows that a batch holds at most.
+    """
+
+    model: Source | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_tokens: Count = 12288
+    batch_rows: Count = 64

@@ -1,0 +1,88 @@
+"""``pal generate``: responses for a whole file; strategy, then contrastive decoding, one record each.
+
+A record is a function of (weights, input, settings, seed, sample id) and of the batch plan, which
+is made from the whole input; so a resumed or sharded run writes the same bytes as a plain one.
+"""
+
+import logging
+from pathlib import Path
+
+from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings
+from pal.core.job import Job
+from pal.decoding.settings import DecodingSettings
+
+logger = logging.getLogger(__name__)
+
+REFILLS = 4  # how often a batch fills the rows decoded at once
+
+
+class GenerateSettings(ModelSettings, DialogueSettings, WriterSettings):
+    """Answer every sample of a file.
+
+    Attributes:
+        seed: key of the noise that tokens are drawn with.
+    """
+
+    examples = (
+        "pal generate model=runs/pal input=runs/pesconv split=test output=runs/pal_test.jsonl",
+        "pal generate model=runs/pal input=mine.jsonl output=out.jsonl decoding.strategy=Question",
+    )
+
+    seed: int = 42
+    decoding: DecodingSettings = DecodingSettings()
+
+
+def generate(settings: GenerateSettings) -> Path:
+    """Answer every sample of ``input`` and write one JSONL record each to ``output``.
+
+    Interrupted, the same command continues; several processes share the batches.
+
+    Raises:
+        PalError: inputs, checkpoint, settings or output cannot be used.
+    """
+    settings = GenerateSettings.of(settings)
+    source, given, target = settings.require("model", "input", "output")
+    import torch
+
+    from pal.core.files import write_jsonl
+    from pal.data.batches import plan_batches
+    from pal.data.samples import load_samples
+    from pal.modeling.encoding import input_length
+    from pal.modeling.responder import Responder, load_model_and_tokenizer
+
+    samples = load_samples(
+        given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
+    )
+    model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
+    responder = Responder(model, tokenizer, settings.decoding, settings.seed)
+    if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
+        logger.warning("%s holds no personas: the model will see none", given)
+    job = Job("generate", settings, target)
+    if job.is_finished():
+        return job.output
+    encoded = responder.encode(samples)
+    # Long ones together. A batch is several times what is decoded at once: within it a sample that
+    # ends makes room for the next.
+    refills = REFILLS if settings.decoding.num_beams == 1 else 1
+    batches = plan_batches(
+        [input_length(inputs) for inputs in encoded],
+        max_tokens=settings.batch_tokens * refills,
+        max_rows=settings.batch_rows * refills,
+    )
+    with job.claimed() as state, torch.inference_mode():
+        model.to(state.device)
+        results = job.run_batches(
+            batches,
+            lambda batch: responder.answer(
+                [samples[i] for i in batch], [encoded[i] for i in batch],
+                rows=settings.batch_rows, tokens=settings.batch_tokens,
+            ),
+            state=state, description="generate",
+        )  # fmt: skip
+        if results is not None:
+            job.publish(
+                lambda path: write_jsonl(path, (results[i] for i in range(len(samples)))),
+                samples=len(samples), device=str(state.device), processes=state.num_processes,
+            )  # fmt: skip
+            logger.info("%d responses written to %s", len(samples), job.output)
+    return job.output

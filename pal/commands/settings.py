@@ -1,0 +1,27 @@
+"""``pal settings``: every key of every command, as Markdown."""
+
+from pal.core.settings import CommandSettings
+
+
+class ShowSettings(CommandSettings):
+    """Explain all keys as Markdown.
+
+    Attributes:
+        prefix: show only keys that start so, or those of the command of this name.
+    """
+
+    positional = "prefix"
+    examples = ("pal settings", "pal settings decoding")
+
+    prefix: str = ""
+
+
+def show_settings(settings: ShowSettings) -> str:
+    """Return the table of keys.
+
+    Raises:
+        ConfigError: no key starts so and no command is called so.
+    """
+    from pal.commands.help import settings_table
+
+    return settings_table(settings.prefix)

@@ -1,0 +1,277 @@
+"""Files that survive a kill, and files as people hand them in: atomic writes, JSON, JSON lines.
+
+What holds texts is written for the user alone (mode 600); figures, settings and weights as the
+umask says. JSON is read strictly: no NaN, no key twice, no number that overflows.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from pal.core.errors import DataError, OutputError
+
+# Files of a folder that decide nothing: records of how it came about, and what we write beside.
+BESIDE_CONTENTS = re.compile(
+    r"(run\.json|.*\.run\.json|started\.json|training_log\.json|README\.md|\..*|checkpoint-\d+"
+    r"|.*\.part\d+|optimizer\.pt|scheduler\.pt|trainer_state\.json|rng_state.*\.pth|scaler\.pt"
+    r"|training_args\.bin|__pycache__)"
+)
+LONGEST_NUMBER = 400  # digits; a float has 309
+
+
+def dumps(value: Any) -> str:
+    """Serialise to one line of JSON, text kept readable, NaN refused."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON, strictly.
+
+    Raises:
+        ValueError: not JSON, or JSON that only some readers take: NaN or Infinity, a key twice in
+            one object, a number of hundreds of digits, half a surrogate pair, nesting without end.
+
+    Example:
+        >>> parse_json('{"a": 1}')
+        {'a': 1}
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_finite,
+            object_pairs_hook=_object,
+        )  # fmt: skip
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\u" in text and _has_surrogate(value):
+        raise ValueError("it holds half a surrogate pair, which is no character")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _has_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def why_not_json(error: ValueError) -> str:
+    """Return the reason of an error of :func:`parse_json`, with the column where it has one."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return str(error)
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of a JSON-serialisable value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """Return a hash of a file's bytes; a file that has not changed is read once a process.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        found = os.stat(path)
+        return _file_hash(str(path), found.st_size, found.st_mtime_ns, found.st_ino)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: str, size: int, changed: int, inode: int) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:24]
+
+
+def source_fingerprint(source: str | Path) -> str:
+    """Hash the contents of a file, or of all files in a folder and those below it; else the name.
+
+    Of a trained model's folder the record of the run, logs and other epochs decide nothing.
+    """
+    path = Path(source)
+    try:
+        if path.is_dir():
+            files = [
+                file for file in sorted(path.rglob("*"))
+                if file.is_file() and not any(
+                    BESIDE_CONTENTS.fullmatch(part) for part in file.relative_to(path).parts
+                )
+            ]  # fmt: skip
+            return fingerprint([[str(f.relative_to(path)), file_fingerprint(f)] for f in files])
+        if path.is_file():
+            return file_fingerprint(path)
+    except (OSError, ValueError):  # no name of a file: too long, a NUL in it
+        pass
+    return str(source)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | Path, *, private: bool = False) -> Iterator[IO[str]]:
+    """Open a temporary text file that takes the place of ``path`` only when the block ends well.
+
+    Args:
+        path: the file.
+        private: it holds texts, so only the user may read it; else as the umask says.
+
+    Raises:
+        OutputError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", suffix=".tmp",
+            delete=False, newline="",
+        ) as handle:  # fmt: skip
+            name = handle.name
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        if not private:
+            os.chmod(name, 0o666 & ~current_umask())
+        os.replace(name, path)
+        name = None
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if name is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def current_umask() -> int:
+    """Return the process's umask."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def make_private(path: str | Path) -> None:
+    """Let nobody but the user read a file, or enter a folder; made where it is not there."""
+    path = Path(path)
+    if not path.exists():
+        path.touch(mode=0o600)
+    os.chmod(path, 0o700 if path.is_dir() else 0o600)
+
+
+def sweep_temporary(path: str | Path) -> None:
+    """Remove what killed writers of ``path`` left; the caller holds the right to write it."""
+    path = Path(path)
+    for left in path.parent.glob(f".{_escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+def _escape(name: str) -> str:
+    return re.sub(r"([\[\]*?])", r"[\1]", name)
+
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
+    """Write a text file atomically; see :func:`atomic_writer`."""
+    with atomic_writer(path, private=private) as handle:
+        handle.write(text)
+
+
+def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
+    """Write one JSON document, indented, atomically; see :func:`atomic_writer`."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    write_text(path, text + "\n", private=private)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any], *, private: bool = True) -> None:
+    """Write one JSON value a line, atomically; records hold texts, so for the user alone."""
+    with atomic_writer(path, private=private) as handle:
+        for row in rows:
+            handle.write(dumps(row) + "\n")
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises:
+        DataError: the file is missing, empty, unreadable or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no possible name of a file"
+        raise DataError(f"{str(path)!r:.80}: cannot be read ({reason})") from None
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; give one with at least one record")
+    return text
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number from 1, value) of every non-blank line.
+
+    Raises:
+        DataError: missing or empty file, or a line that is not JSON (the message names it).
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, parse_json(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}, line {number}: not valid JSON ({why_not_json(error)}); "
+                    "correct or delete that line"
+                ) from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON document.
+
+    Raises:
+        DataError: missing or empty file, or invalid JSON (the message names line and column).
+    """
+    try:
+        return parse_json(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}: not valid JSON ({why_not_json(error)})"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from None

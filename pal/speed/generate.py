@@ -1,0 +1,253 @@
+"""Speed of generation, beside what one would use instead: ``pal bench generate``.
+
+Same weights, same inputs, same strategies, the paper's sampling settings, in one run:
+
+- ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length;
+- doubled: transformers' own ``generate`` on a batch that holds every row twice, with a logits
+  processor that contrasts the halves;
+- two_passes: what the specification says of the authors' code.
+
+Shares of the machine's ceilings count needed work alone, the same for all sides: no padding, no
+second branch where α is zero (see :func:`needed` and :func:`moved`).
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from pal.speed.machine import Ceiling, Taken, machine, measure, measure_ceiling
+from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
+from pal.speed.sides import Side, check_output, document, encoder_flops, render
+from pal.speed.work import Work, load_work
+from pal.modeling.encoding import input_length
+from pal.core.files import fingerprint, write_json
+from pal.core.runs import describe_run
+from pal.core.schema import Settings
+
+WARM_UP = 2  # contexts that each side answers before it is measured
+PROFILED = 64  # contexts of the run that tells the phases apart
+PHASES = ("encode", "decode", "choose")
+
+Call = Callable[[Work], list[list[int]]]
+
+NAMES = {
+    "ours": "ours",
+    "doubled": f"doubled batch of {DOUBLED_ROWS}",
+    "two_passes": f"two passes, batch of {TWO_PASS_ROWS}",
+}
+
+
+def bench_generate(settings: Settings) -> str:
+    """Measure generation; returns the Markdown tables.
+
+    ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or synthetic ones; weights
+    of ``model``, or random ones; ours holds ``batch_rows`` rows and ``batch_tokens`` encoder
+    positions at once, as ``pal generate`` does.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    output = check_output(settings)
+    with torch.inference_mode():
+        work = load_work(settings)
+        longest = max(map(input_length, work.inputs))
+        rows = max(1, min(settings.batch_rows, settings.batch_tokens // longest))
+        ceiling = measure_ceiling(work.model.device, work.model.dtype)
+        calls: dict[str, Call] = {
+            "ours": lambda work: [answer.tokens for answer in work.answer(rows)],
+            "doubled": run_doubled,
+            "two_passes": run_two_passes,
+        }
+        taken, answers = run_rounds(
+            work, {side: calls[side] for side in settings.bench.sides}, settings.bench.rounds
+        )
+        phases = profile_phases(work, rows)
+    lengths = [len(row) for row in answers]
+    flops = sum(needed(work, lengths).values())
+    sides = [
+        Side(
+            NAMES[name], statistics.median(run.seconds for run in runs), len(answers),
+            tokens, padding, flops, max(run.memory for run in runs), settings.dtype,
+            rounds=tuple(run.seconds for run in runs),
+        )
+        for name, (runs, tokens, padding) in taken.items()
+    ]  # fmt: skip
+    ceilings: dict[str, Ceiling] = {settings.dtype: ceiling}
+    lines = [render(sides, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
+    lines.append(describe(work, lengths, settings))
+    if output:
+        run = describe_run(settings, "bench generate", fingerprint(work.inputs), **machine())
+        write_json(output, {**document("generate", sides, ceilings, run), "phases": phases})
+    return "\n".join(lines)
+
+
+def run_rounds(
+    work: Work, calls: dict[str, Call], rounds: int
+) -> tuple[dict[str, tuple[list[Taken], int, float]], list[list[int]]]:
+    """Run the sides in turn, so many rounds, after a few rows each that are not counted.
+
+    Whoever runs first would pay for what is loaded once: weights from disk, libraries' kernels.
+
+    Returns:
+        Of each side what its rounds took, the tokens it drew (rounding may change a response) and
+        its share of padding; and the first side's responses.
+    """
+    from tqdm.auto import tqdm
+
+    taken: dict[str, tuple[list[Taken], int, float]] = {}
+    answers: list[list[int]] = []
+    for call in calls.values():
+        call(work.first(WARM_UP))
+    with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
+        for _ in range(rounds):
+            for name, call in calls.items():
+                with watch_padding(work.model) as seen:
+                    found, run = measure(partial(call, work), work.model.device)
+                answers = answers or found
+                runs = taken[name][0] if name in taken else []
+                padding = 1 - int(seen["real"]) / seen["all"]
+                taken[name] = ([*runs, run], sum(map(len, found)), padding)
+                bar.update()
+    return taken, answers
+
+
+@contextmanager
+def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
+    """Count the positions the encoder computes, and those that are not padding."""
+    seen: dict[str, Any] = {"all": 0, "real": 0}
+
+    def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        seen["all"] += kwargs["attention_mask"].numel()
+        seen["real"] = seen["real"] + kwargs["attention_mask"].sum()
+
+    handle = model.model.encoder.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
+    """Return what the engine's phases took on a part, and needed: operations, bytes moved."""
+    on_gpu = work.model.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as found:
+        answers = work.first(PROFILED).answer(rows)
+    events = {event.key: event for event in found.key_averages() if event.key in PHASES}
+    lengths = [len(answer.tokens) for answer in answers]
+    calls = {name: events[name].count for name in PHASES}
+    flops, traffic = needed(work, lengths), moved(work, lengths, calls)
+    return {
+        name: {
+            "seconds": (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6,
+            "calls": event.count, "flops": flops[name], "traffic": traffic[name],
+        }
+        for name, event in ((name, events[name]) for name in PHASES)
+    }  # fmt: skip
+
+
+def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
+    """Return the floating-point operations the first responses need at least, by phase.
+
+    Encoding real tokens, each distinct persona once, keys and values of all branches, and the
+    strategy step; a decoder pass a token and branch, where α is not zero two branches; one output
+    projection a token.
+
+    Args:
+        work: with the inputs.
+        lengths: tokens of each response.
+    """
+    config, model = work.model.config, work.model
+    width, layers = config.d_model, config.decoder_layers
+    keys_values, branch = decoder_weights(work)
+    found = dict.fromkeys(PHASES, 0.0)
+    inputs = work.inputs[: len(lengths)]
+    personas = {tuple(row.get("persona_input_ids", ())) for row in inputs}
+    for length in [len(row["input_ids"]) for row in inputs] + [len(ids) for ids in personas]:
+        found["encode"] += encoder_flops(config, length)
+    for row, tokens, sides in zip(inputs, lengths, branches(work), strict=False):
+        if model.fusion is not None:  # both co-attentions, scores and sums
+            found["encode"] += 8 * width * len(row["input_ids"]) * len(row["persona_input_ids"])
+        for length in sides:
+            step = 2 * branch + 4 * layers * width * length
+            found["encode"] += 2 * keys_values * length + step  # the strategy's
+            found["decode"] += tokens * (step + 2 * layers * width * tokens)
+        found["choose"] += 2 * tokens * width * config.vocab_size
+    return found
+
+
+def moved(work: Work, lengths: Sequence[int], calls: dict[str, int]) -> dict[str, float]:
+    """Return the bytes that memory gives at least for the first responses, by phase.
+
+    The weights once a call, and for every token the keys and values its branches attend to.
+
+    Args:
+        work: with the inputs.
+        lengths: tokens of each response.
+        calls: of each phase.
+    """
+    config, size = work.model.config, work.model.dtype.itemsize
+    keys_values, branch = decoder_weights(work)
+    encoder = sum(
+        p.numel() for layer in work.model.model.encoder.layers for p in layer.parameters()
+    )
+    weights = {
+        "encode": encoder + keys_values, "decode": branch,
+        "choose": config.d_model * config.vocab_size,
+    }  # fmt: skip
+    found = {name: size * weights[name] * calls[name] for name in PHASES}
+    cached = 2 * size * config.d_model * config.decoder_layers  # of a position
+    for tokens, sides in zip(lengths, branches(work), strict=False):
+        found["decode"] += cached * tokens * sum(length + tokens / 2 for length in sides)
+    return found
+
+
+def decoder_weights(work: Work) -> tuple[int, int]:
+    """Return the weights that meet every encoder position, and those that meet every token."""
+    config = work.model.config
+    linear = [m for m in work.model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    keys_values = 2 * config.d_model**2 * config.decoder_layers
+    return keys_values, sum(m.weight.numel() for m in linear) - keys_values
+
+
+def branches(work: Work) -> Iterator[list[int]]:
+    """Yield, row by row, the encoder positions of its branches: two where α is not zero."""
+    for row, strategy in zip(work.inputs, work.strategies, strict=True):
+        contrasted = work.model.fusion is not None and work.model.config.alpha[strategy] != 0
+        yield [input_length(row), *([len(row["input_ids"])] if contrasted else [])]
+
+
+def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[str]:
+    """Return the table of our phases, of the profiled part."""
+    total = sum(phase["seconds"] for phase in phases.values())
+    lines = [
+        "| phase (ours) | share of time | ms a call | FLOP/s, of ceiling | bandwidth, of ceiling |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, phase in phases.items():
+        lines.append(
+            f"| {name} | {phase['seconds'] / total:.0%} | "
+            f"{1000 * phase['seconds'] / phase['calls']:.1f} | "
+            f"{phase['flops'] / phase['seconds'] / ceiling.flops:.0%} | "
+            f"{phase['traffic'] / phase['seconds'] / ceiling.bandwidth:.0%} |"
+        )
+    return lines
+
+
+def describe(work: Work, lengths: Sequence[int], settings: Settings) -> str:
+    """Say what was measured on what."""
+    contexts = [len(row["input_ids"]) for row in work.inputs]
+    personas = [len(row.get("persona_input_ids", ())) for row in work.inputs]
+    parameters = sum(p.numel() for p in work.model.parameters()) / 1e6
+    facts = machine()
+    return (
+        f"{len(contexts)} {work.source} of {statistics.mean(contexts):.0f} tokens on average "
+        f"(personas {statistics.mean(personas):.0f}), responses of {statistics.mean(lengths):.1f}; "
+        f"{parameters:.1f} million parameters, {settings.dtype}, {work.model.device}, "
+        f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads."
+    )

@@ -1,0 +1,178 @@
+"""Speed of the language model client, beside the library it is built on: ``pal bench llm``.
+
+A server in a process of its own answers every request after 50 ms, so what is measured is the
+client:
+
+- ours: :meth:`CachedModel.ask`, each answer checked against its schema and on disk;
+- bare: the same requests by openai's client alone, as many at once, answers dropped.
+
+Then answers of a whole study are read back from the cache.
+"""
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pal.speed.machine import Taken, clock, machine, measure
+from pal.speed.sides import check_output
+from pal.core.errors import PalError
+from pal.llm import Request, connect
+from pal.llm.base import Reply
+from pal.llm.cache import Cache, key_of
+from pal.llm.structured import RUNGS, body_of
+from pal.core.files import fingerprint, write_json
+from pal.core.runs import describe_run
+from pal.core.schema import LlmSettings, Settings
+
+SECONDS = 0.05  # of the server's answer
+REQUESTS = 2000  # a round
+STUDY = 470_000  # the calls that the first question of the personas-to-talks paper takes a model
+ITEMS = 156  # calls a persona, which share its description
+SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "integer", "minimum": 1, "maximum": 5}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+def bench_llm(settings: Settings) -> str:
+    """Measure the client; returns the Markdown table.
+
+    ``limit`` requests a round (2,000), ``bench.rounds`` rounds of both sides in turn,
+    ``llm.connections`` at once.
+
+    Raises:
+        PalError: the output is there already, or a side got wrong answers.
+    """
+    output = check_output(settings)
+    count = settings.limit or REQUESTS
+    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
+    work: dict[str, list[float]] = {"ours": [], "bare": []}  # processor seconds
+    with tempfile.TemporaryDirectory() as folder, loopback() as url:
+        for number in range(settings.bench.rounds):
+            llm = settings.llm.model_copy(
+                update={
+                    "base_url": url, "model": f"loopback-{number}", "structured": RUNGS[0],
+                    "backend": "openai", "cache": str(Path(folder) / "round.sqlite"),
+                }
+            )  # fmt: skip
+            requests = make_requests(count)
+            sides: dict[str, Callable[[], object]] = {
+                "ours": partial(ask_ours, settings, llm, requests),
+                "bare": partial(run_bare, llm, requests),
+            }
+            for name in list(sides)[:: -1 if number % 2 else 1]:
+                before = time.process_time()
+                seconds[name].append(clock(sides[name]))
+                work[name].append(time.process_time() - before)
+        read = measure_reading(Path(folder) / "study.sqlite", settings)
+    ours, bare = (count / statistics.median(seconds[name]) for name in ("ours", "bare"))
+    ceiling = settings.llm.connections / SECONDS
+    if output:
+        document = {
+            "kind": "bench", "format": 1, "title": "llm", "requests": count,
+            "connections": settings.llm.connections, "latency": SECONDS,
+            "seconds": seconds, "processor_seconds": work,
+            "ratio": ours / bare, "ceiling": ceiling,
+            "study": {"answers": STUDY, "seconds": read.seconds, "memory": read.memory},
+            "run": describe_run(settings, "bench llm", fingerprint(count), **machine()),
+        }  # fmt: skip
+        write_json(output, document)
+    lines = [
+        "| | requests/s | of openai's client | of the ceiling | processor, ms a request |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for title, name, rate in (("ours", "ours", ours), ("openai's client alone", "bare", bare)):
+        effort = 1000 * statistics.median(work[name]) / count
+        cells = f"{rate:.0f} | {rate / bare:.0%} | {rate / ceiling:.0%} | {effort:.2f}"
+        lines.append(f"| {title} | {cells} |")
+    both = (f"{name} {', '.join(f'{s:.2f}' for s in taken)} s" for name, taken in seconds.items())
+    lines += [
+        "",
+        f"{count:,} requests a round, {settings.llm.connections} connections: at most "
+        f"{ceiling:.0f} requests/s; medians of {settings.bench.rounds} rounds ({'; '.join(both)}); "
+        f"{machine()['cpu']}, {machine()['cores']} cores, the server on one of them.",
+        f"{STUDY:,} answers read back from the cache, keys and all: {read.seconds:.1f} s, "
+        f"{read.memory / 2**20:.0f} MiB beyond the requests themselves.",
+    ]
+    return "\n".join(lines)
+
+
+def make_requests(count: int) -> list[Request]:
+    """Return requests like those of an inventory: a shared description, then a statement."""
+    persona = "You are a nurse in your thirties who has moved to another town this spring. " * 6
+    return [
+        Request(
+            str(number),
+            (("system", f"{persona}({number // ITEMS})"), ("user", f"Statement {number % ITEMS}.")),
+            SCHEMA,
+            max_tokens=16,
+        )
+        for number in range(count)
+    ]
+
+
+def ask_ours(settings: Settings, llm: LlmSettings, requests: list[Request]) -> None:
+    """Ask by our client.
+
+    Raises:
+        PalError: an answer is missing.
+    """
+    model = connect(settings.model_copy(update={"llm": llm}))
+    outcomes = model.ask(requests, description="bench llm")
+    if any(outcome.value != {"answer": 3} for outcome in outcomes):
+        raise PalError("bench llm: an answer went missing; run the tests of pal.llm")
+
+
+def run_bare(llm: LlmSettings, requests: list[Request]) -> None:
+    """Ask by openai's client and wait for all."""
+    asyncio.run(ask_bare(llm, requests))
+
+
+async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:
+    """Ask by openai's client, as many requests at once, and drop the answers."""
+    from openai import AsyncOpenAI
+
+    left = iter(requests)
+    async with AsyncOpenAI(api_key="none", base_url=llm.base_url, max_retries=0) as client:
+
+        async def work() -> None:
+            for request in left:
+                body: Any = body_of(str(llm.model), request, RUNGS[0])
+                await client.chat.completions.create(**body)
+
+        await asyncio.gather(*(work() for _ in range(llm.connections)))
+
+
+def measure_reading(path: Path, settings: Settings) -> Taken:
+    """Fill a cache with a study's answers, then measure asking for all of them again."""
+    requests = make_requests(STUDY)
+    name = "study"
+    cache = Cache(path)
+    cache.write(name, ((key_of(name, request), Reply({"answer": 3})) for request in requests))
+    cache.close()
+    llm = settings.llm.model_copy(
+        update={"base_url": "http://localhost:1", "model": name, "cache": str(path)}
+    )
+    return measure(lambda: ask_ours(settings, llm, requests), "cpu")[1]
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[str]:
+    """Run :mod:`pal.speed.loopback` in a process of its own; yields its address."""
+    command = [sys.executable, "-m", "pal.speed.loopback", str(SECONDS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.terminate()

@@ -1,0 +1,118 @@
+"""Sides of a benchmark: what each took for the same work, and the table of them all."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pal.speed.machine import Ceiling
+from pal.core.errors import OutputError
+from pal.core.schema import Settings
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side took.
+
+    Attributes:
+        name: of the side.
+        seconds: wall time; of several rounds their median.
+        samples: samples (training), prefixes (annotation) or responses (generation) done.
+        tokens: drawn, or read and drawn, padding apart.
+        padding: share of the computed positions that are padding.
+        flops: floating-point operations of matrix products the work needs, padding apart.
+        memory: bytes at the peak beyond those held before.
+        dtype: of the matrix products.
+        traffic: bytes of weights (and of the optimiser's state) it cannot do without moving; None
+            where that is told by phase.
+        idle: share of the time spent waiting for the next batch; None where it is not apart.
+        warm_up: seconds of the first step, not among the others; None where nothing is left out.
+        rounds: seconds of each round, where there are several.
+    """
+
+    name: str
+    seconds: float
+    samples: int
+    tokens: int
+    padding: float
+    flops: float
+    memory: int
+    dtype: str = "float32"
+    traffic: float | None = None
+    idle: float | None = None
+    warm_up: float | None = None
+    rounds: tuple[float, ...] = ()
+
+
+def check_output(settings: Settings) -> Path | None:
+    """Return where the JSON goes, if anywhere.
+
+    Raises:
+        OutputError: there is an older measurement.
+    """
+    output = Path(settings.output) if settings.output else None
+    if output and output.exists() and not settings.overwrite:
+        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+    return output
+
+
+def render(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
+    """Return the table; the first side is ours. Columns of which nothing is known are left out."""
+    rows = [_cells(side, sides[0], unit, ceilings[side.dtype]) for side in sides]
+    heads = [head for head in rows[0] if any(row[head] for row in rows)]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    lines += [
+        f"| {side.name} | {' | '.join(row[head] or '–' for head in heads)} |"
+        for side, row in zip(sides, rows, strict=True)
+    ]
+    rates = (
+        f"{dtype} {c.flops / 1e9:.0f} GFLOP/s, reads {c.bandwidth / 1e9:.0f} GB/s"
+        for dtype, c in ceilings.items()
+    )
+    return "\n".join([*lines, "", f"Ceilings, measured in the same run: {'; '.join(rates)}."])
+
+
+def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, str]:
+    rate, moved = side.tokens / side.seconds, side.traffic
+    spread = f" ({min(side.rounds):.1f}–{max(side.rounds):.1f})" if len(side.rounds) > 1 else ""
+    return {
+        "seconds": f"{side.seconds:.1f}{spread}",
+        "tokens/s": f"{rate:.1f}",
+        f"{unit}/s": f"{side.samples / side.seconds:.2f}",
+        "ours is faster by": f"{first.tokens / first.seconds / rate:.2f}",
+        "padding": f"{side.padding:.1%}",
+        "peak memory, GiB": f"{side.memory / 2**30:.2f}",
+        "FLOP/s, of ceiling": f"{side.flops / side.seconds / ceiling.flops:.0%}",
+        "bandwidth, of ceiling": (
+            "" if moved is None else f"{moved / side.seconds / ceiling.bandwidth:.0%}"
+        ),
+        "waiting for data": "" if side.idle is None else f"{side.idle:.2%}",
+        "first step, s": "" if side.warm_up is None else f"{side.warm_up:.1f}",
+    }
+
+
+def document(title: str, sides: Sequence[Side], ceilings: dict[str, Ceiling], run: Any) -> Any:
+    """Return the JSON document of a benchmark."""
+    return {
+        "kind": "bench", "format": 1, "title": title, "sides": [asdict(side) for side in sides],
+        "ceilings": {dtype: asdict(ceiling) for dtype, ceiling in ceilings.items()}, "run": run,
+    }  # fmt: skip
+
+
+def encoder_flops(config: Any, length: int) -> float:
+    """Operations of matrix products for encoding so many tokens of one row."""
+    width, inner = config.d_model, config.encoder_ffn_dim
+    return config.encoder_layers * (
+        2 * length * (4 * width**2 + 2 * width * inner) + 4 * length**2 * width
+    )
+
+
+def decoder_flops(config: Any, source: int, target: int) -> float:
+    """Operations for decoding so many tokens of one row that reads so many encoder states."""
+    width, inner = config.d_model, config.decoder_ffn_dim
+    layer = (
+        2 * target * (6 * width**2 + 2 * width * inner)
+        + 4 * source * width**2  # keys and values of what is read
+        + 4 * target * (source + target / 2) * width
+    )
+    return config.decoder_layers * layer + 2 * target * width * config.vocab_size

@@ -1,0 +1,332 @@
+"""Speed of training, beside what one would use instead: ``pal bench train``.
+
+Same weights, same samples, same number of rows a step (theirs: 4), in one run:
+
+- ours: the trainer of ``pal train``, in float32 and, where the machine multiplies it, in bf16;
+- plain: transformers' ``Seq2SeqTrainer`` as it comes, random batches padded to their longest row;
+- theirs: as the specification describes the authors' code: random batches of 4, persona padded to
+  the dialogue's length, float32, AdamW one tensor after the other.
+
+The samples are those of batches drawn from the plan ours makes of the whole corpus, so that ours
+has the padding of the whole, and the others shuffle the same samples.
+"""
+
+import copy
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import (
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from pal.speed.inputs import build_random, synthetic_rows
+from pal.speed.machine import machine, measure, measure_ceiling, synchronize
+from pal.speed.sides import Side, check_output, decoder_flops, document, encoder_flops, render
+from pal.data.batches import Collator
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
+from pal.data.templates import SampleEncoder
+from pal.core.errors import DataError
+from pal.commands.generate import load_model_and_tokenizer
+from pal.core.job import process_state
+from pal.modeling.fusion import build_fusion
+from pal.training.preparation import Ingredients
+from pal.core.files import fingerprint, write_json
+from pal.core.runs import describe_run
+from pal.core.schema import Settings
+from pal.training.trainer import build_trainer, prefers_bf16
+
+STEPS = 16  # of each side, beside a first one that is not counted
+THEIR_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one side does.
+
+    Attributes:
+        name: of the side.
+        batches: indices of the samples of each step.
+        call: trains a model, and returns seconds and waiting of each step.
+        dtype: of the matrix products.
+        common_length: whether the persona is padded to the dialogue's length.
+    """
+
+    name: str
+    batches: list[list[int]]
+    call: Callable[[Any], list[tuple[float, float]]]
+    dtype: str = "float32"
+    common_length: bool = False
+
+
+def bench_train(settings: Settings) -> str:
+    """Measure training steps of the response model; returns the Markdown table.
+
+    ``model`` and ``input`` are what is measured; without the first, random weights of
+    ``architecture.from_scratch`` (by default of 90 million parameters), without the second, random
+    tokens of ESConv's lengths. ``limit`` samples a side.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    output = check_output(settings)
+    model, encoded, source = load_work(settings)
+    state = process_state()
+    batches = draw_batches(settings, model, encoded)
+    able = prefers_bf16(state.device, 2**20) or (
+        state.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    dtypes = ["float32", "bfloat16"] if able else ["float32"]
+    shuffled = [index for batch in batches for index in batch]
+    random.Random(settings.seed).shuffle(shuffled)
+    rows = len(batches[0])
+    plain = [shuffled[at : at + rows] for at in range(0, len(shuffled), rows)]
+    theirs = [shuffled[at : at + THEIR_ROWS] for at in range(0, len(shuffled), THEIR_ROWS)]
+
+    def ours(dtype: str) -> Run:
+        ordered = pick(encoded, batches)
+        return Run(
+            f"ours, {dtype}", batches,
+            lambda model: run_ours(settings, model, ordered, rows, dtype), dtype,
+        )  # fmt: skip
+
+    runs = [
+        *map(ours, dtypes),
+        Run(
+            f"Seq2SeqTrainer, batch of {rows}", plain,
+            lambda model: run_plain(model, pick(encoded, plain), rows),
+        ),
+        Run(
+            f"the authors' padding, batch of {THEIR_ROWS}", theirs,
+            lambda model: run_theirs(model, [[encoded[i] for i in batch] for batch in theirs]),
+            common_length=True,
+        ),
+    ]  # fmt: skip
+    ceilings = {dtype: measure_ceiling(state.device, getattr(torch, dtype)) for dtype in dtypes}
+    sides = []
+    for run in runs:
+        # A copy for each: what a trainer has prepared for bf16 stays so.
+        own = copy.deepcopy(model).to(state.device).train()
+        steps, taken = measure(partial(run.call, own), state.device)
+        counted = [[encoded[index] for index in batch] for batch in run.batches[1:]]
+        seconds, tokens = sum(step for step, _ in steps[1:]), real_tokens(counted)
+        sides.append(
+            Side(
+                run.name, seconds, sum(map(len, counted)), tokens,
+                1 - tokens / positions(counted, common_length=run.common_length),
+                sum(training_flops(model.config, row) for batch in counted for row in batch),
+                taken.memory, run.dtype,
+                # weights forward and back, gradient written and read, AdamW: 4 read, 3 written
+                traffic=11 * 4 * sum(p.numel() for p in model.parameters()) * len(counted),
+                idle=sum(wait for _, wait in steps[1:]) / seconds, warm_up=steps[0][0],
+            )
+        )  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        render(sides, "samples", ceilings),
+        f"{len(shuffled)} samples, {source}; {parameters / 1e6:.1f} million parameters, "
+        f"{state.device}, {machine()['cpu']}, {machine()['cores']} cores, "
+        f"{torch.get_num_threads()} threads. Tokens are those of dialogue, persona and target; the "
+        "first step of each side is not counted.",
+    ]
+    if output:
+        facts = describe_run(settings, "bench train", fingerprint(shuffled), **machine())
+        write_json(output, document("train", sides, ceilings, facts))
+    return "\n".join(lines)
+
+
+def load_work(settings: Settings) -> tuple[Any, list[dict[str, list[int]]], str]:
+    """Return the model, samples as token ids, and where these are from in words.
+
+    Raises:
+        PalError: model or input cannot be used, or there is no tokenizer for ``input``.
+    """
+    if settings.model:
+        model, tokenizer = load_model_and_tokenizer(settings.model)
+    else:
+        model, tokenizer = build_random(settings, with_tokenizer=settings.input is not None)
+    if not settings.input:
+        return model, synthetic_rows(model.config, 12_271, settings.seed), "of ESConv's lengths"
+    samples = build_samples(load_split(settings.input, settings.split), "training")
+    if not samples:
+        raise DataError(f"input={settings.input}: no samples in it")
+    encoder = SampleEncoder.from_config(tokenizer, model.config)
+    from tqdm.auto import tqdm
+
+    encoded = [encoder.encode(sample) for sample in tqdm(samples, desc="tokenise", leave=False)]
+    return model, encoded, f"of {len(samples):,} in {Path(settings.input).name}"
+
+
+def draw_batches(settings: Settings, model: Any, encoded: list[Any]) -> list[list[int]]:
+    """Draw full batches from the plan ours makes of all samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of_ours(settings, model, dataset(encoded), folder, "float32")
+        plan: Any = trainer.get_train_dataloader().batch_sampler
+        rows = trainer.args.train_batch_size
+        batches = [batch for batch in plan if len(batch) == rows]
+    wanted = STEPS + 1 if settings.limit is None else max(2, settings.limit // rows)
+    if len(batches) < 2:
+        raise DataError(f"bench train: {len(encoded)} samples do not fill two batches of {rows}")
+    random.Random(settings.seed).shuffle(batches)
+    return batches[:wanted]
+
+
+def dataset(encoded: Sequence[Any]) -> Dataset:
+    """Return samples as training has them."""
+    columns = {name: [row[name] for row in encoded] for name in encoded[0]}
+    return Dataset.from_dict({**columns, "length": [len(row["input_ids"]) for row in encoded]})
+
+
+def pick(encoded: Sequence[Any], batches: list[list[int]]) -> Dataset:
+    """Return the samples of some batches, in their order."""
+    return dataset([encoded[index] for batch in batches for index in batch])
+
+
+class StepClock(TrainerCallback):
+    """Takes the seconds of every step: all of it, and the wait for its batch."""
+
+    def __init__(self, device: Any, bar: Any):
+        self.device, self.bar, self.steps = device, bar, list[tuple[float, float]]()
+        self.ended = self.begun = 0.0
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.ended = time.perf_counter()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Note when the batch was there."""
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note a step."""
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.steps.append((now - self.ended, self.begun - self.ended))
+        self.bar.update()
+        self.ended = now
+
+
+def collator_of(model: Any) -> Collator:
+    """Return the collator of both trainers."""
+    config = model.config
+    return Collator(
+        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
+    )
+
+
+def trainer_of_ours(
+    settings: Settings, model: Any, samples: Dataset, folder: str, dtype: str, **options: Any
+) -> Seq2SeqTrainer:
+    """Return the trainer of ``pal train`` for one epoch that neither evaluates nor saves."""
+    training = {
+        **settings.training, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no",
+        "load_best_model_at_end": False, "num_train_epochs": 1, "bf16": dtype == "bfloat16",
+        "max_steps": -1, **options,
+    }  # fmt: skip
+    chosen = settings.model_copy(
+        update={"task": "response", "training": training, "early_stopping_patience": None}
+    )
+    parts = Ingredients(model, None, samples, samples, collator_of(model))
+    return build_trainer(chosen, parts, Path(folder), bf16=False)
+
+
+def run_ours(
+    settings: Settings, model: Any, samples: Dataset, rows: int, dtype: str
+) -> list[tuple[float, float]]:
+    """Train on batches planned before; returns seconds and waiting of each step."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of_ours(
+            settings, model, samples, folder, dtype, train_sampling_strategy="sequential",
+            per_device_train_batch_size=rows,
+        )  # fmt: skip
+        return timed_steps(trainer)
+
+
+def run_plain(model: Any, samples: Dataset, rows: int) -> list[tuple[float, float]]:
+    """Train with transformers' trainer as it comes; the samples are shuffled already."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder, per_device_train_batch_size=rows, num_train_epochs=1,
+            remove_unused_columns=False, report_to="none", save_strategy="no",
+            logging_strategy="no", train_sampling_strategy="sequential",
+            use_cpu=process_state().device.type == "cpu",
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+        return timed_steps(
+            Seq2SeqTrainer(
+                model=model, args=arguments, train_dataset=samples, data_collator=collator_of(model)
+            )
+        )
+
+
+def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
+    """Train, and return seconds and waiting of each step."""
+    from tqdm.auto import tqdm
+    from transformers import PrinterCallback
+    from transformers.trainer_callback import ProgressCallback
+
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    with tqdm(total=len(trainer.get_train_dataloader()), desc="bench train") as bar:
+        clock = StepClock(trainer.args.device, bar)
+        trainer.add_callback(clock)
+        trainer.train()
+    return clock.steps
+
+
+def run_theirs(model: Any, batches: list[list[Any]]) -> list[tuple[float, float]]:
+    """Train as the authors' code does: both inputs padded to one length, every logit made."""
+    from tqdm.auto import tqdm
+
+    if model.fusion is not None:
+        model.fusion = build_fusion("reference", model.config.d_model).to(model.device)
+    collate = collator_of(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-5, foreach=False, fused=False)
+    steps = []
+    for batch in tqdm(batches, desc="the authors' padding"):
+        started = time.perf_counter()
+        inputs: dict[str, Tensor] = {k: v.to(model.device) for k, v in collate(batch).items()}
+        begun = time.perf_counter()
+        model(**inputs).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        synchronize(model.device)
+        steps.append((time.perf_counter() - started, begun - started))
+    return steps
+
+
+def real_tokens(batches: list[list[dict[str, list[int]]]]) -> int:
+    """Count the tokens of dialogue, persona and target."""
+    return sum(len(ids) for batch in batches for row in batch for ids in row.values())
+
+
+def positions(batches: list[list[dict[str, list[int]]]], *, common_length: bool) -> int:
+    """Count tokens and padding, persona padded with the dialogue where ``common_length``."""
+    total = 0
+    for batch in batches:
+        longest = {name: max(len(row[name]) for row in batch) for name in batch[0]}
+        if common_length and "persona_input_ids" in longest:
+            common = max(longest["input_ids"], longest["persona_input_ids"])
+            longest |= {"input_ids": common, "persona_input_ids": common}
+        total += len(batch) * sum(longest.values())
+    return total
+
+
+def training_flops(config: Any, row: dict[str, list[int]]) -> float:
+    """Operations of matrix products of one sample, forward and (twice that) backward."""
+    dialogue, persona = len(row["input_ids"]), len(row.get("persona_input_ids", ()))
+    forward = encoder_flops(config, dialogue) + encoder_flops(config, persona)
+    forward += 8 * dialogue * persona * config.d_model  # co-attention, both ways
+    return 3 * (forward + decoder_flops(config, max(dialogue, persona), len(row["labels"])))

@@ -1,0 +1,169 @@
+"""What the sides of the generation benchmark answer: model, inputs, strategies and options."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+from pal.speed.inputs import build_random, synthetic_rows
+from pal.decoding.noise import sample_keys
+from pal.commands.generate import Responder, generation_options, load_model_and_tokenizer, load_samples
+from pal.core.job import process_state
+from pal.modeling.encoding import collate, encode_sorted, input_length
+from pal.decoding.engine import Answer, Engine, Request
+from pal.modeling.packed import inference_twin
+from pal.modeling.pal import sampling_processors
+from pal.core.schema import Settings
+from pal.data.strategies import STRATEGIES, strategy_id
+
+CONTEXTS = 64
+ENDING_ROWS, ENDING_TRIALS = 16, 8  # of the search for the bias of the end token
+RESPONSE_LENGTH = 20.0  # mean of the supporter's turns, about
+
+
+@dataclass
+class Work:
+    """What every side answers.
+
+    Attributes:
+        model: with the weights all sides share.
+        inputs: encoder inputs of each row.
+        strategies: given strategies, so that all sides contrast the same rows.
+        keys: of the noise.
+        options: sampling settings.
+        source: where the inputs are from, in words.
+    """
+
+    model: Any
+    inputs: list[dict[str, list[int]]]
+    strategies: list[int]
+    keys: Tensor
+    options: GenerationConfig
+    source: str
+
+    def batches(self, rows: int) -> list[list[int]]:
+        """Return the rows in their own order, so many a batch."""
+        indices = list(range(len(self.inputs)))
+        return [indices[start : start + rows] for start in range(0, len(indices), rows)]
+
+    def collate(self, chosen: Sequence[int]) -> dict[str, Tensor]:
+        """Return the padded inputs of some rows."""
+        return collate(self.model, [self.inputs[index] for index in chosen])
+
+    def prompt(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return start and strategy tokens of some rows, [B, 2], and their α, [B]."""
+        config, device = self.model.config, self.model.device
+        strategies = torch.tensor([self.strategies[index] for index in chosen], device=device)
+        tokens = torch.tensor(config.strategy_token_ids, device=device)[strategies]
+        start = self.model.start_tokens(len(chosen))
+        alpha = torch.tensor(config.alpha, device=device)[strategies]
+        return torch.cat([start, tokens[:, None]], dim=1), alpha
+
+    def processors(self, keys: Tensor) -> LogitsProcessorList:
+        """Return what turns logits into a drawn token, for rows of these keys."""
+        options, device = self.options, str(self.model.device)
+        found = LogitsProcessorList()
+        found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+        if options.min_new_tokens:
+            found.append(
+                MinNewTokensLengthLogitsProcessor(
+                    2, options.min_new_tokens, options.eos_token_id, device=device
+                )
+            )
+        suppressed = self.model.suppressed_tokens(options)
+        found.append(SuppressTokensLogitsProcessor(suppressed, device=device))
+        if options.do_sample:
+            found.extend(sampling_processors(options, keys))
+        return found
+
+    def first(self, count: int) -> "Work":
+        """Return the work on the first rows."""
+        return replace(
+            self, inputs=self.inputs[:count], strategies=self.strategies[:count],
+            keys=self.keys[:count],
+        )  # fmt: skip
+
+    def answer(self, rows: int) -> list[Answer]:
+        """Answer with the engine, so many rows at once."""
+        config, model = self.model.config, inference_twin(self.model)
+        engine = Engine(
+            model, self.options, alpha=list(config.alpha),
+            strategy_alpha=config.strategy_alpha, rows=rows,
+        )  # fmt: skip
+        requests = [
+            Request(key, strategy)
+            for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
+        ]
+        return engine(
+            requests, [input_length(row) for row in self.inputs],
+            lambda chosen: encode_sorted(model, [self.inputs[i] for i in chosen]),
+        )  # fmt: skip
+
+
+def load_work(settings: Settings) -> Work:
+    """Return the work of the settings: given or random weights, given or synthetic inputs.
+
+    Without ``model`` the weights are random, of the size that ``architecture`` says (the published
+    one by default); without ``input`` contexts are random tokens of ESConv's lengths.
+
+    Raises:
+        PalError: model, tokenizer or input cannot be used.
+    """
+    count = settings.limit or CONTEXTS
+    samples = None
+    if settings.input:
+        samples = load_samples(settings.model_copy(update={"limit": None}))
+        random.Random(settings.seed).shuffle(samples)
+        samples = samples[:count]
+    if settings.model:
+        model, tokenizer = load_model_and_tokenizer(settings.model, settings.dtype)
+    else:
+        model, tokenizer = build_random(settings, with_tokenizer=samples is not None)
+    model.to(process_state().device)
+    options, draw = generation_options(model, settings.decoding), random.Random(settings.seed)
+    if samples is None:
+        inputs = synthetic_rows(model.config, count, settings.seed)
+        for row in inputs:
+            del row["labels"]
+        strategies = [draw.randrange(len(STRATEGIES)) for _ in inputs]
+        ids: list[str] = [str(index) for index in range(count)]
+        source = "synthetic contexts of ESConv's lengths"
+    else:
+        inputs = Responder(model, tokenizer, settings.decoding, settings.seed).encode(samples)
+        ids = [sample.id for sample in samples]
+        strategies = [
+            draw.randrange(len(STRATEGIES)) if s.strategy is None else strategy_id(s.strategy)
+            for s in samples
+        ]
+        source = "real contexts"
+    keys = sample_keys(settings.seed, ids, model.device)
+    work = Work(model, inputs, strategies, keys, options, source)
+    if settings.bench.endings == "natural":
+        let_end(work)
+    else:
+        options.min_new_tokens = options.max_new_tokens
+    return work
+
+
+def let_end(work: Work) -> None:
+    """Set the end token's bias so that responses are about as long as ESConv's, on some rows."""
+    end, options = work.model.config.eos_token_id, work.options
+    options.min_new_tokens = 0
+    low, high = 0.0, 64.0
+    for _ in range(ENDING_TRIALS):
+        middle = (low + high) / 2
+        work.model.final_logits_bias[0, end] = middle
+        answers = work.first(ENDING_ROWS).answer(ENDING_ROWS)
+        mean = float(np.mean([len(answer.tokens) for answer in answers]))
+        low, high = (low, middle) if mean < RESPONSE_LENGTH else (middle, high)

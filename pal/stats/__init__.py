@@ -1,0 +1,1 @@
+"""Resampling, permutation, Holm's adjustment, estimates, agreement."""

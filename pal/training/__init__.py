@@ -1,0 +1,1 @@
+"""Training, for every task: what it begins with, the loop, resuming."""

@@ -1,0 +1,252 @@
+"""What training begins with: a model, its tokenizer, and the samples of a task as token ids."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from pyarrow import ArrowInvalid
+
+from pal import __version__
+from pal.data.batches import Collator
+from pal.data.cards import give_cards
+from pal.data.personachat import load_personachat
+from pal.data.samples import Sample, build_samples
+from pal.data.splits import load_split
+from pal.data.templates import SampleEncoder
+from pal.data.tokenizer import (
+    add_pal_tokens,
+    check_strategy_tokens,
+    load_tokenizer,
+    special_token_ids,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
+from pal.core.errors import ConfigError, DataError, first_line
+from pal.core.job import process_state
+from pal.modeling.checkpoint import build_response_model
+from pal.persona.extractor import ExtractorEncoder, build_extractor
+from pal.core.files import fingerprint
+from pal.core.schema import DataSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+# Where, in the output folder, a tokenizer trained on the spot lies until all processes have it.
+SPOT_TOKENIZER = ".tokenizer"
+
+# Where, in the output folder, token ids lie until training is finished.
+TOKENS = ".tokens"
+
+
+@dataclass
+class Ingredients:
+    """What a task brings to training.
+
+    Attributes:
+        model: the model to train.
+        tokenizer: saved with every checkpoint.
+        train: encoded training samples with ``labels`` and ``length``.
+        validation: encoded validation samples.
+        collator: makes batches of them.
+        strategy_ids: the eight strategy tokens, for the accuracy of the first target token.
+    """
+
+    model: Any
+    tokenizer: Any
+    train: Dataset
+    validation: Dataset
+    collator: Collator
+    strategy_ids: list[int] | None = None
+
+
+def prepare_response(settings: Settings) -> Ingredients:
+    """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
+    train_samples, validation_samples = response_samples(settings.data)
+    chosen = settings.architecture
+    tokenizer = add_pal_tokens(
+        _tokenizer(settings, lambda: (t for s in train_samples for t in _texts(s)))
+    )
+    model = build_response_model(
+        base=chosen.base,
+        from_scratch=chosen.from_scratch,
+        vocab_size=len(tokenizer),
+        pal_settings={
+            "persona_mode": chosen.persona_mode,
+            "fusion": chosen.fusion,
+            "template": chosen.template,
+            "max_context_tokens": chosen.max_context_tokens,
+            "max_persona_tokens": chosen.max_persona_tokens,
+            "max_target_tokens": chosen.max_target_tokens,
+            "strategy_token_ids": check_strategy_tokens(tokenizer),
+            "special_token_ids": special_token_ids(tokenizer),
+        },
+    )
+    longest = max(
+        chosen.max_context_tokens, chosen.max_persona_tokens, chosen.max_target_tokens + 1
+    )
+    if longest > model.config.max_position_embeddings:
+        raise ConfigError(
+            f"architecture: {longest} tokens do not fit the model's "
+            f"{model.config.max_position_embeddings} positions; lower max_*_tokens"
+        )
+    if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
+        logger.warning(
+            "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
+            "and give its output as data.train", settings.data.train, chosen.persona_mode,
+        )  # fmt: skip
+    encoder = SampleEncoder.from_config(tokenizer, model.config)
+    return Ingredients(
+        model,
+        tokenizer,
+        *_encode_both(settings, tokenizer, encoder.encode, train_samples, validation_samples),
+        Collator(
+            pad_token_id=model.config.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+        ),
+        model.config.strategy_token_ids,
+    )
+
+
+def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
+    """Return training samples (every supporter turn but the first) and validation samples.
+
+    Raises:
+        DataError: one of the two is empty.
+    """
+    whole = data.validation is not None and Path(data.train).is_file()
+    train_rows = load_split(
+        data.train, None if whole else "train", mode=data.split, seed=data.split_seed
+    )
+    if data.validation is not None:
+        split = None if Path(data.validation).is_file() else "validation"
+        validation_rows = load_split(data.validation, split)
+    else:
+        validation_rows = load_split(
+            data.train, "validation", mode=data.split, seed=data.split_seed
+        )
+    train_samples = build_samples(give_cards(train_rows, data.cards), "training")[
+        : data.max_train_samples
+    ]
+    validation_rows = give_cards(validation_rows, data.cards)
+    samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
+    for name, found in (("train", train_samples), ("validation", samples)):
+        if not found:
+            raise DataError(f"data.{name}={getattr(data, name) or data.train}: no samples in it")
+    return train_samples, samples
+
+
+def prepare_extractor(settings: Settings) -> Ingredients:
+    """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
+    data, chosen = settings.data, settings.architecture
+    rows = list(load_personachat(data.train))
+    if data.validation is not None:
+        validation = list(load_personachat(data.validation))
+    else:
+        order = np.random.default_rng(data.split_seed).permutation(len(rows))
+        held_out = {int(index) for index in order[: max(1, len(rows) // 10)]}
+        validation = [row for index, row in enumerate(rows) if index in held_out]
+        rows = [row for index, row in enumerate(rows) if index not in held_out]
+    rows, validation = rows[: data.max_train_samples], validation[: data.max_validation_samples]
+    tokenizer = _tokenizer(
+        settings, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
+    )
+    model = build_extractor(base=chosen.base, from_scratch=chosen.from_scratch, tokenizer=tokenizer)
+    positions = getattr(model.config, "max_position_embeddings", 1024)
+    if max(chosen.max_context_tokens, chosen.max_target_tokens) > positions:
+        raise ConfigError(
+            f"architecture: max_context_tokens={chosen.max_context_tokens} and max_target_tokens="
+            f"{chosen.max_target_tokens} must fit the model's {positions} positions"
+        )
+    # kept with the model, so that annotation cuts its inputs as training did
+    model.config.max_source_tokens = chosen.max_context_tokens
+    model.config.max_target_tokens = chosen.max_target_tokens
+    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
+
+    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+        return {
+            "input_ids": encoder.encode_source(row["utterances"]),
+            "labels": encoder.encode_target(row["persona"]),
+        }
+
+    return Ingredients(
+        model,
+        tokenizer,
+        *_encode_both(settings, tokenizer, encode, rows, validation),
+        Collator(
+            pad_token_id=model.config.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+        ),
+    )
+
+
+def _texts(sample: Sample) -> list[str]:
+    """Texts of the target and the turn before it: over a corpus, every utterance about once."""
+    last = [turn["text"] for turn in sample.context[-1:]]
+    return [*last, sample.response or "", *sample.persona]
+
+
+def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
+    """Load the tokenizer, or train one on the spot for a model from scratch."""
+    chosen = settings.architecture
+    if chosen.tokenizer or chosen.from_scratch is None:
+        return load_tokenizer(chosen.tokenizer or chosen.base)
+    folder = Path(settings.output_dir) / SPOT_TOKENIZER
+    if process_state().is_main_process:
+        logger.info("training a tokenizer of %d entries", chosen.vocab_size)
+        return train_tokenizer(texts(), chosen.vocab_size, folder)
+    return load_tokenizer(folder)
+
+
+def _encode_both(
+    settings: Settings,
+    tokenizer: Any,
+    encode: Callable[[Any], dict[str, list[int]]],
+    train: Sequence[Any],
+    validation: Sequence[Any],
+) -> tuple[Dataset, Dataset]:
+    """Encode training and validation items, into files in the output folder."""
+    chosen = settings.architecture.model_dump(
+        include={"persona_mode", "template", "max_context_tokens", "max_persona_tokens",
+                 "max_target_tokens"}
+    )  # fmt: skip
+    key = [__version__, settings.task, chosen, tokenizer_fingerprint(tokenizer)]
+    folder = Path(settings.output_dir) / TOKENS
+    return encode_all(encode, train, folder, key), encode_all(encode, validation, folder, key)
+
+
+def encode_all(
+    encode: Callable[[Any], dict[str, list[int]]], items: Sequence[Any], folder: Path, key: Any
+) -> Dataset:
+    """Turn items into token ids, once: they are kept as Arrow, which an interrupted run reads.
+
+    Args:
+        encode: gives ``input_ids`` and more of an item.
+        items: samples or JSON-serialisable values.
+        folder: where the file goes.
+        key: JSON-serialisable; with ``items`` all that decides the ids. A file of another key is
+            not looked at.
+    """
+    plain = [asdict(item) if isinstance(item, Sample) else item for item in items]
+    name = fingerprint([key, plain])
+    path = folder / f"{name}.arrow"
+    if path.exists():
+        try:
+            kept = Dataset.from_file(str(path))
+            if len(kept) == len(items):
+                return kept
+        except (ArrowInvalid, OSError) as error:
+            logger.warning("%s cannot be read (%s); made anew", path, first_line(error))
+        path.unlink()
+
+    def encode_row(row: dict[str, int]) -> dict[str, Any]:
+        encoded = encode(items[row["item"]])
+        return {**encoded, "length": len(encoded["input_ids"])}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return Dataset.from_dict({"item": range(len(items))}).map(
+        encode_row, remove_columns="item", cache_file_name=str(path), new_fingerprint=name,
+        desc="tokenise",
+    )  # fmt: skip

@@ -1,0 +1,252 @@
+import json
+import signal
+import time
+
+import pytest
+
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
+from pal.core.errors import ConfigError
+from pal.benchmark.stages import choose_checkpoint
+from tests.jobs import ESCONV, TINY_RESPONSE, command, start
+
+TINY = [
+    "--config", "reproduce_sample", *TINY_RESPONSE, "data.max_train_samples=48",
+    "data.max_validation_samples=16", "training.num_train_epochs=2", "limit=24",
+    "decoding.max_new_tokens=12", "decoding.min_new_tokens=2", "annotate.max_new_tokens=8",
+    "annotate.num_beams=1", "training.logging_steps=1", "statistics.resamples=200",
+    "reproduce.systems=[joint, pal_alpha_0, pal]",
+]  # fmt: skip
+
+
+def benchmark(folder, *more):
+    return ["reproduce", *TINY, f"output_dir={folder}", *more]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark") / "run"
+    assert command(*benchmark(folder)) == 0
+    return folder
+
+
+def times(folder, *patterns):
+    return {p: p.stat().st_mtime_ns for pattern in patterns for p in folder.rglob(pattern)}
+
+
+STAGES = ("*.safetensors", "responses/*.jsonl", "losses/*.json", "pesconv-*/*.jsonl")
+
+
+def test_the_table_and_all_that_belongs_to_it(done, capsys):
+    names = {path.name for path in done.iterdir()}
+    assert {"results.json", "cases.json", "analysis.json", "table.md", "report.html"} <= names
+    results = json.loads((done / "results.json").read_text())
+    assert list(results["systems"]) == ["joint", "pal_alpha_0", "pal"]
+    assert results["samples"] == 24
+    pal = results["systems"]["pal"]
+    assert [run["seed"] for run in pal["runs"]] == [13, 42]
+    values = [run["values"]["bleu_2"] for run in pal["runs"]]
+    summary = pal["summary"]["bleu_2"]
+    assert summary["mean"] == pytest.approx(sum(values) / 2)
+    assert summary["sd"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert summary["low"] <= summary["mean"] <= summary["high"]
+    assert pal["printed"]["bleu_2"] == 8.75
+    assert pal["authors"].keys() >= {"distinct_1", "ead_2"}
+    assert {"train_loss", "validation_nll"} <= {k for p in pal["runs"][0]["curve"] for k in p}
+    pairs = {(test["a"], test["b"]) for test in results["tests"]}
+    assert pairs == {("joint", "pal_alpha_0"), ("joint", "pal"), ("pal_alpha_0", "pal")}
+    assert {test["metric"] for test in results["tests"]} >= {"ppl", "bleu_2", "distinct_2"}
+    assert all(test["p"] <= test["p_holm"] <= 1 for test in results["tests"])
+    assert command(*benchmark(done)) == 0
+    table = capsys.readouterr().out
+    assert "| Blenderbot-Joint |" in table
+    assert "as printed in the paper" in table
+    assert "Left out: cos_sim" in table
+
+
+def test_alpha_0_is_the_same_model_decoded_otherwise(done):
+    systems = json.loads((done / "results.json").read_text())["systems"]
+    for one, other in zip(systems["pal"]["runs"], systems["pal_alpha_0"]["runs"], strict=True):
+        assert one["model"] == other["model"]
+        assert one["predictions"] != other["predictions"]
+        assert one["values"]["ppl"] == other["values"]["ppl"]
+    assert len(list((done / "models").glob("fusion-*"))) == 2
+    assert len(list((done / "models").glob("none-*"))) == 2
+
+
+def test_case_studies_set_all_systems_side_by_side(done):
+    cases = json.loads((done / "cases.json").read_text())
+    assert len(cases["cases"]) == 24
+    for case in cases["cases"]:
+        assert set(case["responses"]) == {"joint", "pal_alpha_0", "pal"}
+        assert len(cases["dialogues"][case["dialogue"]]) >= case["turn"]
+        assert cases["dialogues"][case["dialogue"]][case["turn"] - 1]["speaker"] == "seeker"
+
+
+def test_what_is_done_is_never_done_again(done, capsys):
+    before = times(done, *STAGES, "results.json", "report.html")
+    assert command(*benchmark(done)) == 0
+    assert times(done, *STAGES, "results.json", "report.html") == before
+    assert command(*benchmark(done, "reproduce.seeds=[42]", "metrics.names=[bleu]")) == 0
+    assert times(done, *STAGES) == {p: t for p, t in before.items() if p.suffix != ".html"
+                                    and p.name != "results.json"}  # fmt: skip
+    results = json.loads((done / "results.json").read_text())
+    assert results["systems"]["pal"]["summary"]["bleu_2"]["sd"] is None
+    assert command(*benchmark(done)) == 0
+
+
+def test_killed_and_run_again_gives_the_same(done, tmp_path):
+    folder = tmp_path / "run"
+    process = start(*benchmark(folder))
+    end = time.time() + 120
+    while time.time() < end and not list(folder.glob("models/none-*/checkpoint-*")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "results.json").exists()
+    assert command(*benchmark(folder)) == 0
+    for path in (done / "responses").glob("*.jsonl"):
+        assert (folder / "responses" / path.name).read_bytes() == path.read_bytes()
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, done))
+    assert ours["tests"] == theirs["tests"]
+
+
+def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
+    cases = json.loads((done / "cases.json").read_text())["cases"]
+    path = tmp_path / "theirs.jsonl"
+    rows = [{"id": c["id"], "response": "i am sorry to hear that ."} for c in reversed(cases)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert command(*benchmark(done, f"reproduce.outside={{theirs: {path}}}")) == 0
+    assert "| theirs |" in capsys.readouterr().out
+    theirs = json.loads((done / "results.json").read_text())["systems"]["theirs"]
+    assert theirs["summary"]["length"]["mean"] == 7
+    assert theirs["printed"] is None
+    assert "needs" in theirs["missing"]["ppl"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-2]))
+    assert command(*benchmark(done, f"reproduce.outside={{theirs: {path}}}")) == 2
+    assert str(path) in capsys.readouterr().err
+    assert command(*benchmark(done)) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["reproduce.systems=[joint, pall]"], "unknown system 'pall'; did you mean 'pal'"),
+        (["training.save_total_limit=1"], "the benchmark chooses among all epochs"),
+        (["reproduce.checkpoint=best"], "reproduce.checkpoint: "),
+        (["reproduce.overrides={pal: {architectur: {}}}"], "did you mean 'architecture'"),
+        (["reproduce.seeds=[1, 1]"], "should hold each value once"),
+        (["reproduce.systems=[../pal]"], "reproduce.systems.0"),
+        (["reproduce.checkpoint=9"], "joint trains 2 epochs"),
+        (["metrics.names=[bleuu]"], "did you mean 'bleu'"),
+        (["decoding.strategy=golden"], "unknown strategy 'golden'"),
+        (["report.include=[none.json]"], "none.json: no such file"),
+        (["reproduce.outside={misc: none.json}"], "none.json: no such file"),
+        (["data.validation=bundled:esconv"], "annotate data.validation and input first"),
+        (
+            [
+                "reproduce.extractor=null",
+                "data.validation=bundled:esconv/validation.jsonl",
+                "data.train=bundled:esconv/train.jsonl",
+            ],
+            "leaves no test dialogues",
+        ),
+        (["persona_extractor.data.train=bundled:esconv"], "give the persona conversations"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(more, message, tmp_path, capsys):
+    assert command(*benchmark(tmp_path / "run", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_equal_responses_get_equal_values_wherever_they_come_from(done, tmp_path):
+    results = json.loads((done / "results.json").read_text())
+    path = results["systems"]["joint"]["runs"][0]["predictions"]
+    only = ["reproduce.systems=[joint]", "reproduce.seeds=[13]"]
+    assert command(*benchmark(done, *only, f"reproduce.outside={{same: {path}}}")) == 0
+    results = json.loads((done / "results.json").read_text())
+    ours, theirs = (results["systems"][name] for name in ("joint", "same"))
+    for key in ("ead_1", "ead_2", "distinct_2", "bleu_2"):
+        assert ours["summary"][key] == theirs["summary"][key]
+    assert ours["authors"] == theirs["authors"]
+    assert {test["difference"] for test in results["tests"]} == {0.0}
+    assert command(*benchmark(done)) == 0
+
+
+def test_other_dialogues_make_other_results(done, tmp_path):
+    """Also when all that is scored comes from elsewhere."""
+    dialogues = tmp_path / "test.jsonl"
+    dialogues.write_text((ESCONV / "test.jsonl").read_text())
+    count = len(build_samples(load_split(str(dialogues), None), "evaluation"))
+    lines = tmp_path / "responses.txt"
+    lines.write_text("i hear you .\n" * count)
+    outside = ["--config", "reproduce_sample", "reproduce.systems=[]", "reproduce.extractor=null",
+               f"reproduce.outside={{theirs: {lines}}}", f"input={dialogues}", "report.cases=0",
+               "statistics.resamples=200", f"output_dir={tmp_path / 'run'}"]  # fmt: skip
+
+    def f1():
+        assert command("reproduce", *outside) == 0
+        results = json.loads((tmp_path / "run/results.json").read_text())
+        return results["systems"]["theirs"]["summary"]["f1"]["mean"]
+
+    before = f1()
+    dialogues.write_text(dialogues.read_text().replace("you", "thou"))
+    assert f1() < before
+    assert not (tmp_path / "run/cases.json").exists()
+
+
+def test_a_table_cut_short_is_not_taken_for_another(done, monkeypatch):
+    """Interrupted between page and results: what lies there is made anew."""
+    import pal.benchmark.results as results
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    before = (done / "table.md").read_text()
+    monkeypatch.setattr(results, "markdown_results", stop)
+    assert command(*benchmark(done, "metrics.names=[bleu]")) == 130
+    monkeypatch.undo()
+    assert not (done / "results.json").exists()
+    assert command(*benchmark(done)) == 0
+    assert (done / "table.md").read_text() == before
+
+
+def test_choice_of_the_checkpoint(tmp_path):
+    log = [
+        {"loss": 5.0, "epoch": 0.5, "step": 5},
+        {"eval_nll": 4.0, "epoch": 1.0, "step": 10},
+        {"eval_nll": 3.0, "epoch": 2.0, "step": 20},
+        {"eval_nll": 3.5, "epoch": 3.0, "step": 30},
+    ]
+    (tmp_path / "training_log.json").write_text(json.dumps(log))
+    for step in (10, 20, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    assert choose_checkpoint(tmp_path, "lowest_loss") == (tmp_path / "checkpoint-20", 2.0, 3.0)
+    assert choose_checkpoint(tmp_path, "last") == (tmp_path / "checkpoint-30", 3.0, 3.5)
+    assert choose_checkpoint(tmp_path, 1) == (tmp_path / "checkpoint-10", 1.0, 4.0)
+    with pytest.raises(ConfigError, match="has epochs 1 to 3"):
+        choose_checkpoint(tmp_path, 4)
+    (tmp_path / "checkpoint-20" / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="is not there"):
+        choose_checkpoint(tmp_path, "lowest_loss")
+
+
+def test_tracking_writes_numbers_and_texts_only_when_asked(done, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    text = json.loads((done / "cases.json").read_text())["cases"][0]["reference"]
+
+    def logged():
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return b"".join(path.read_bytes() for path in files)
+
+    track = ["tracking.wandb=true", "reproduce.systems=[joint]", "reproduce.seeds=[13]"]
+    assert command(*benchmark(done, *track)) == 0
+    assert b"bleu_2" in logged()
+    assert text.encode() not in logged()
+    assert command(*benchmark(done, *track, "tracking.texts=true")) == 0
+    assert text.encode() in logged()
+    assert command(*benchmark(done)) == 0

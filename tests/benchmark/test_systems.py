@@ -1,0 +1,63 @@
+import pytest
+
+from pal.core.config import load_settings
+from pal.core.errors import ConfigError
+from pal.benchmark.systems import SYSTEMS, TABLE_3, choose_systems, printed_row
+from pal.metrics import find_metric
+from pal.core.schema import ReproduceSettings
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_settings_of_every_system_are_valid(name):
+    settings = load_settings("small", fixed=SYSTEMS[name].settings)
+    fusion = name not in ("joint", "prompt")
+    assert (settings.architecture.persona_mode == "fusion") == fusion
+
+
+def test_printed_rows_are_table_3():
+    assert all(find_metric(key) for key in TABLE_3)
+    assert printed_row("pal")["distinct_2"] == 30.27
+    assert printed_row("MISC")["ppl"] == 16.28
+    assert printed_row("no_weights") is None
+
+
+def test_alpha_0_is_pal_without_any_contrast():
+    pal, without = (
+        load_settings("small", fixed=SYSTEMS[n].settings) for n in ("pal", "pal_alpha_0")
+    )
+    assert pal.architecture == without.architecture  # so they share one training
+    assert (without.decoding.alpha, without.decoding.strategy_alpha) == (0, 0)
+
+
+def test_systems_of_ones_own():
+    found = choose_systems(
+        ReproduceSettings(
+            systems=["pal", "tuned", "prompt"],
+            overrides={
+                "tuned": {"base": "pal", "label": "PAL (tuned)", "decoding": {"alpha": 0.5}},
+                "prompt": {"training": {"learning_rate": 1e-4}},
+            },
+        )
+    )
+    assert found["tuned"].label == "PAL (tuned)"
+    assert found["tuned"].settings["decoding"] == {"alpha": 0.5}
+    assert found["tuned"].settings["architecture"] == {"persona_mode": "fusion"}
+    assert found["prompt"].label == "Hard Prompt"
+    assert found["prompt"].settings["training"] == {"learning_rate": 1e-4}
+    assert "training" not in SYSTEMS["prompt"].settings
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"systems": ["pall"]}, "unknown system 'pall'; did you mean 'pal'"),
+        ({"systems": ["pal", "pal"]}, "'pal' is named twice"),
+        ({"systems": ["pal"], "outside": {"pal": "x"}}, "'pal' is named twice"),
+        ({"systems": ["pal"], "overrides": {"joint": {}}}, "'joint' is not in reproduce.systems"),
+        ({"systems": ["pal"], "overrides": {"pal": {"seed": 1}}}, "'seed' is the same for all"),
+        ({"systems": []}, "reproduce.systems is empty"),
+    ],
+)
+def test_mistakes(chosen, message):
+    with pytest.raises(ConfigError, match=message):
+        choose_systems(ReproduceSettings(**chosen))

@@ -1,0 +1,228 @@
+import json
+import signal
+import time
+
+import pytest
+
+from pal.data.strategies import PAPER_ALPHA, STRATEGIES
+from tests.jobs import ESCONV, command, start, torchrun
+
+VALID = (
+    '{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}, '
+    '{"speaker": "sys", "text": "hello", "strategy": "Others"}]}'
+)
+FAST = ["decoding.max_new_tokens=12", "decoding.min_new_tokens=2", "batch_rows=8"]
+
+
+def arguments(model, output, *more, source=ESCONV / "test.jsonl"):
+    return ["generate", f"model={model}", f"input={source}", f"output={output}", *FAST, *more]
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def predictions(response_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("generated") / "predictions.jsonl"
+    assert command(*arguments(response_model, path)) == 0
+    return path
+
+
+def test_records_hold_what_they_promise(predictions):
+    rows = records(predictions)
+    assert len(rows) > 40
+    for row in rows:
+        assert list(row) == ["id", "strategy", "strategy_probs", "response", "persona",
+                             "reference", "reference_strategy", "alpha", "tokens"]  # fmt: skip
+        assert sum(row["strategy_probs"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["strategy"] == max(row["strategy_probs"], key=row["strategy_probs"].get)
+        assert row["alpha"] == PAPER_ALPHA[STRATEGIES.index(row["strategy"])]
+        assert 2 <= row["tokens"] <= 12
+        assert row["reference"]
+        assert not set("[<") & set(row["response"])
+    order = [row["id"] for row in rows]
+    assert len(set(order)) == len(order)
+    run = json.loads(predictions.with_name("predictions.jsonl.run.json").read_text())
+    assert run["samples"] == len(rows)
+    names = {path.name for path in predictions.parent.iterdir()}
+    assert names == {"predictions.jsonl", "predictions.jsonl.run.json"}
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(response_model, predictions, tmp_path):
+    assert command(*arguments(response_model, tmp_path / "a.jsonl")) == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == predictions.read_bytes()
+    assert command(*arguments(response_model, tmp_path / "b.jsonl", "seed=5")) == 0
+    assert (tmp_path / "b.jsonl").read_bytes() != predictions.read_bytes()
+
+
+def test_batches_change_no_response(response_model, predictions, tmp_path):
+    assert command(*arguments(response_model, tmp_path / "a.jsonl", "batch_rows=3")) == 0
+    one, two = records(predictions), records(tmp_path / "a.jsonl")
+    assert [r["response"] for r in one] == [r["response"] for r in two]
+
+
+def test_killed_and_resumed_gives_the_same_bytes(response_model, predictions, tmp_path):
+    output = tmp_path / "out.jsonl"
+    call = arguments(response_model, output)
+    process = start(*call)
+    part = tmp_path / "out.jsonl.part0"
+    while not part.exists() or part.read_text().count("\n") < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not output.exists()
+    with part.open("a") as handle:
+        handle.write('["9", [{"id": "cut o')  # and the kill hit a line half written
+    assert command(*call) == 0
+    assert output.read_bytes() == predictions.read_bytes()
+    assert not part.exists()
+
+
+def test_interrupt_is_told_and_loses_nothing(response_model, predictions, tmp_path):
+    output = tmp_path / "out.jsonl"
+    call = arguments(response_model, output, "overwrite=true")
+    process = start(*call)
+    part = tmp_path / "out.jsonl.part0"
+    while not part.exists() or part.read_text().count("\n") < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+    assert part.read_text().count("\n") >= 2
+    kept = part.read_text()
+    (tmp_path / "out.jsonl.partner").write_text("not ours")
+    process = start(*call)  # overwrite=true goes on with its own unfinished work
+    process.communicate()
+    assert process.returncode == 0
+    assert kept
+    assert output.read_bytes() == predictions.read_bytes()
+    assert (tmp_path / "out.jsonl.partner").exists()
+
+
+def test_two_processes_write_the_bytes_of_one(response_model, predictions, tmp_path):
+    output = tmp_path / "out.jsonl"
+    code, text = torchrun(2, *arguments(response_model, output))
+    assert code == 0, text
+    assert output.read_bytes() == predictions.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "out.jsonl.run.json"}
+
+
+def test_finished_output_is_kept_and_others_are_refused(response_model, predictions, capsys):
+    before = predictions.stat().st_mtime_ns
+    assert command(*arguments(response_model, predictions)) == 0
+    assert predictions.stat().st_mtime_ns == before
+    assert command(*arguments(response_model, predictions, "seed=9")) == 2
+    assert "overwrite=true" in capsys.readouterr().err
+    assert predictions.stat().st_mtime_ns == before
+
+
+def test_unfinished_work_of_other_settings_is_refused(response_model, tmp_path, capsys):
+    output = tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.part0").write_text('"another identity"\n["0", []]\n')
+    assert command(*arguments(response_model, output)) == 2
+    assert "unfinished work" in capsys.readouterr().err
+    assert command(*arguments(response_model, output, "limit=3", "overwrite=true")) == 0
+    assert len(records(output)) == 3
+
+
+@pytest.mark.parametrize("strategy", ["gold", "sample", "Information"])
+def test_strategy_choices(response_model, tmp_path, strategy):
+    output = tmp_path / "out.jsonl"
+    call = arguments(response_model, output, f"decoding.strategy={strategy}", "limit=16")
+    assert command(*call) == 0
+    rows = records(output)
+    if strategy == "gold":
+        assert all(row["strategy"] == row["reference_strategy"] for row in rows)
+    elif strategy == "Information":
+        assert {row["strategy"] for row in rows} == {"Information"}
+    else:
+        assert len({row["strategy"] for row in rows}) > 2
+
+
+def test_requests_are_answered(response_model, tmp_path):
+    source = tmp_path / "requests.jsonl"
+    source.write_text(
+        '{"id": "one", "dialog": [{"speaker": "usr", "text": "I lost my job."}]}\n'
+        '{"id": "two", "dialog": [{"speaker": "seeker", "text": "Hi"}, '
+        '{"speaker": "supporter", "text": "Hello"}, {"speaker": "seeker", "text": "I am sad"}], '
+        '"persona": ["i am a nurse."]}\n'
+    )
+    output = tmp_path / "out.jsonl"
+    assert command(*arguments(response_model, output, source=source)) == 0
+    one, two = records(output)
+    assert (one["id"], two["id"]) == ("one/1", "two/3")
+    assert two["persona"] == ["i am a nurse."]
+    assert one["reference"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("", "empty"),
+        (f"{VALID}\n" * 6 + "{oops\n", "line 7"),
+        ('{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}, '
+         '{"speaker": "sys", "text": "hi", "strategy": "Qestion"}]}', "did you mean 'Question'"),
+        ('{"emotion_type": "x", "dialog": [{"speaker": "bob", "text": "hi"}]}', "bob"),
+        ('{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}]}', "supporter"),
+    ],
+)  # fmt: skip
+def test_bad_inputs_end_in_one_line(response_model, tmp_path, capsys, text, message):
+    source = tmp_path / "in.jsonl"
+    if text is not None:
+        source.write_text(text)
+    output = tmp_path / "out.jsonl"
+    assert command(*arguments(response_model, output, source=source)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(source) in error
+    assert "Traceback" not in error
+    assert not output.exists()
+
+
+def test_wrong_models_are_refused(extractor_model, response_model, tmp_path, capsys):
+    output = tmp_path / "out.jsonl"
+    assert command(*arguments(extractor_model, output)) == 2
+    assert "a bart model, not a PAL response model" in capsys.readouterr().err
+    assert command(*arguments(tmp_path / "nowhere", output)) == 2
+    assert "no model there" in capsys.readouterr().err
+    assert command("generate", f"output={output}") == 2
+    assert "model=… input=…" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_splits_strategies_is_refused(response_model, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(response_model, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    for name in ("added_tokens.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("added_tokens_decoder", None)
+    settings.pop("additional_special_tokens", None)
+    settings.pop("extra_special_tokens", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert command(*arguments(folder, tmp_path / "out.jsonl")) == 2
+    assert "splits the strategy token [Question]" in capsys.readouterr().err
+
+
+def test_contradicting_decoding_settings(response_model, tmp_path, capsys):
+    call = arguments(response_model, tmp_path / "out.jsonl")
+    assert command(*call, "decoding.alpha=[1, 2]") == 2
+    assert "expected a number or 8" in capsys.readouterr().err
+    assert command(*call, "decoding.num_beams=3") == 2
+    assert "choose one" in capsys.readouterr().err
+    assert command(*call, "decoding.strategy=Qestion") == 2
+    assert "did you mean 'Question'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_a_folder_as_output_is_refused_before_any_work(response_model, tmp_path, capsys, overwrite):
+    call = arguments(response_model, tmp_path, f"overwrite={overwrite}")
+    assert command(*call) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""``pal bench generate``: all sides answer the same, and the table says so."""
+
+import json
+
+import torch
+
+from pal.speed.generate import needed, watch_padding
+from pal.speed.peers import run_doubled, run_two_passes
+from pal.speed.work import load_work
+from pal.core.schema import Settings
+from tests.jobs import ESCONV, command
+
+FAST = {"max_new_tokens": 8, "min_new_tokens": 2}
+SMALL = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+         "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip
+
+
+def settings(model=None, **changes):
+    source = {"model": str(model), "input": str(ESCONV / "test.jsonl")} if model else {}
+    return Settings(**source, limit=20, decoding=FAST, **changes)
+
+
+def ours(work):
+    return [answer.tokens for answer in work.answer(7)]
+
+
+def test_all_sides_give_the_same_responses(response_model):
+    """So the times are of the same work."""
+    work = load_work(settings(response_model))
+    with torch.inference_mode():
+        found = ours(work)
+        assert found == run_doubled(work, 6) == run_two_passes(work, 3)
+    assert {len(tokens) for tokens in found} == {8}
+    assert len({tuple(tokens) for tokens in found}) > 5
+
+
+def test_synthetic_contexts_random_weights_and_natural_endings():
+    work = load_work(
+        Settings(
+            architecture={"from_scratch": SMALL, "base": "unreachable/name"}, limit=24,
+            bench={"endings": "natural"},
+        )
+    )  # fmt: skip
+    with torch.inference_mode():
+        found = ours(work)
+        assert found == run_doubled(work, 6)
+    assert len({len(tokens) for tokens in found}) > 10
+    contexts = [len(row["input_ids"]) for row in work.inputs]
+    assert 280 < sum(contexts) / len(contexts) < 330  # ESConv's mean is 304
+    assert max(contexts) <= 512
+
+
+def test_padding_is_counted(response_model):
+    work = load_work(settings(response_model))
+    shares = []
+    with torch.inference_mode():
+        for call in (ours, lambda work: run_two_passes(work, 10)):
+            with watch_padding(work.model) as seen:
+                call(work)
+            shares.append(int(seen["real"]) / seen["all"])
+    assert shares[0] > 0.85 > 0.6 > shares[1]
+
+
+def test_needed_work_is_that_of_a_run_without_padding_or_contrast(response_model):
+    """Against the library's own count of the operations of single rows."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    work = load_work(settings(response_model))
+    work.model.config.alpha = [0.0] * 8
+    work.model.set_attn_implementation("eager")  # the count knows no fused attention on a CPU
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        encoded = work.model.encode(**work.collate([0]))
+        work.model.model.decoder(
+            input_ids=work.model.start_tokens(1), encoder_hidden_states=encoded.states
+        )
+    config = work.model.config
+    itself = 4 * config.d_model * config.decoder_layers  # the start token's attention to itself
+    assert needed(work, [1])["encode"] == counter.get_total_flops() - itself
+
+
+def test_the_command_prints_and_writes(response_model, tmp_path, capsys):
+    output = tmp_path / "bench.json"
+    call = ["bench", "generate", f"model={response_model}", f"input={ESCONV / 'test.jsonl'}",
+            "limit=10", "decoding.max_new_tokens=4", "bench.rounds=2",
+            f"output={output}"]  # fmt: skip
+    assert command(*call, "decoding.min_new_tokens=1") == 0
+    table = capsys.readouterr().out
+    assert "| ours |" in table
+    assert "| doubled batch of 32 |" in table
+    assert "| encode |" in table
+    assert "10 real contexts of" in table
+    found = json.loads(output.read_text())
+    assert {side["tokens"] for side in found["sides"]} == {40}
+    assert [len(side["rounds"]) for side in found["sides"]] == [2, 2, 2]
+    assert command(*call) == 2
+    assert "overwrite=true" in capsys.readouterr().err
