@@ -8,9 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pal.data.samples import Sample
 from pal.core.errors import DataError, PalError
 from pal.core.files import read_json, read_jsonl, read_text
+from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES, canonical_strategy
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pal.data.samples import Sample
 from pal.core.errors import ConfigError, suggest
+from pal.data.samples import Sample
 from pal.data.strategies import strategy_token
 
 Turn = Mapping[str, Any]

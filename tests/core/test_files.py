@@ -1,20 +1,10 @@
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 from pal.core.errors import DataError, OutputError
-from pal.core.files import (
-    Journal,
-    atomic_writer,
-    output_lock,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from pal.core.files import atomic_writer, read_json, read_jsonl, write_json, write_jsonl
 
 
 def test_written_rows_come_back_with_their_line_numbers(tmp_path):
@@ -73,53 +63,3 @@ def test_bad_json_document_names_its_line(tmp_path):
 def test_a_place_that_cannot_be_written_is_an_output_error():
     with pytest.raises(OutputError, match="cannot write"):
         write_json("/dev/full/x/y.json", 1)
-
-
-def test_journal_keeps_finished_work_and_forgets_a_cut_line(tmp_path):
-    output = tmp_path / "out.jsonl"
-    journal = Journal(output, "identity")
-    journal.append("0", ["a"])
-    journal.append("1", ["b"])
-    journal.close()
-    with journal.path.open("a") as handle:
-        handle.write('["2", ["cut o')
-    again = Journal(output, "identity")
-    assert again.read() == {"0": ["a"], "1": ["b"]}
-    again.append("2", ["c"])
-    again.close()
-    other = Journal(output, "identity", part=1)
-    other.append("3", ["d"])
-    other.close()
-    assert Journal(output, "identity").read() == {"0": ["a"], "1": ["b"], "2": ["c"], "3": ["d"]}
-    again.delete()
-    assert os.listdir(tmp_path) == []
-
-
-def test_journal_cut_inside_its_first_line_starts_anew(tmp_path):
-    journal = Journal(tmp_path / "out", "identity")
-    journal.path.write_text('"ident')
-    assert journal.read() == {}
-    journal.append("0", 1)
-    journal.close()
-    assert journal.read() == {"0": 1}
-
-
-def test_journal_of_other_settings_is_refused(tmp_path):
-    journal = Journal(tmp_path / "out", "one")
-    journal.append("0", 1)
-    journal.close()
-    with pytest.raises(OutputError, match="overwrite=true"):
-        Journal(tmp_path / "out", "two").read()
-
-
-def test_second_process_is_refused_while_the_first_writes(tmp_path):
-    code = (
-        "from pal.core.files import output_lock\n"
-        f"with output_lock({str(tmp_path / 'out')!r}): print('got it')"
-    )
-    with output_lock(tmp_path / "out"):
-        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "another process is writing it" in second.stderr
-    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert third.stdout == "got it\n"
-    assert os.listdir(tmp_path) == []

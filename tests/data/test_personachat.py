@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from pal.data.personachat import load_personachat
 from pal.core.errors import DataError
+from pal.data.personachat import load_personachat
 
 BOTH = """\
 1 your persona: i like  tea.

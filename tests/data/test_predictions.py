@@ -3,10 +3,10 @@ import logging
 
 import pytest
 
-from pal.data.samples import build_samples
-from pal.data.splits import load_split
 from pal.core.errors import DataError
 from pal.data.predictions import column, read_outside, read_predictions
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
 from pal.data.strategies import STRATEGIES, strategy_id
 from tests.jobs import ESCONV
 

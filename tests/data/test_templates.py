@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from pal.core.errors import ConfigError
 from pal.data.samples import Sample, build_samples
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import add_pal_tokens, load_tokenizer
-from pal.core.errors import ConfigError
 
 CLEAN = SimpleNamespace(
     template="clean", persona_mode="fusion",

@@ -1,5 +1,7 @@
 import pytest
 
+from pal.core.errors import CheckpointError
+from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 from pal.data.tokenizer import (
     add_pal_tokens,
     check_strategy_tokens,
@@ -7,8 +9,6 @@ from pal.data.tokenizer import (
     special_token_ids,
     train_tokenizer,
 )
-from pal.core.errors import CheckpointError
-from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 TEXTS = ["I'm so anxious (really) about my job!", "so many jobs, so little time", "naïve café?"]
 
