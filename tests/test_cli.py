@@ -1,19 +1,28 @@
-import os
+"""The command line: what it takes, what it refuses, what it prints."""
+
 import subprocess
 import sys
 
 import pytest
-import torch
 
 from pal import __version__
-from pal.cli import COMMANDS, build_parser, main
-from tests.jobs import ROOT, command, environment
+from pal.cli import main, parse
+from pal.commands import COMMANDS
+from pal.commands.help import general_help
+from tests.jobs import ROOT, environment
+
+
+def refused(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    return shown
 
 
 def test_help_names_every_command():
-    text = build_parser().format_help()
+    text = general_help()
     for name in COMMANDS:
-        assert name in text
+        assert all(word in text for word in name.split())
 
 
 @pytest.mark.parametrize("script", ["train", "generate", "eval"])
@@ -25,69 +34,55 @@ def test_scripts_are_the_commands(script):
     assert f"pal {script}" in done.stdout
 
 
-def test_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"pal {__version__}\n"
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "pal", "--version"],
+        capture_output=True, text=True, env=environment(), check=True,
+    )  # fmt: skip
+    assert done.stdout == f"pal {__version__}\n"
 
 
-def test_options_and_overrides_may_be_mixed(capsys):
-    assert main(["train", "task=persona_extractor", "--config", "smal", "seed=1"]) == 2
-    assert "did you mean 'small'" in capsys.readouterr().err
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_help_is_printed_on_a_terminal_without_greek_letters(encoding):
+    done = subprocess.run(
+        [sys.executable, "-m", "pal", "tune-alpha", "--help"], capture_output=True,
+        env=environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0", LC_ALL="C"), check=True,
+    )  # fmt: skip
+    assert b"tune_alpha.trials" in done.stdout
 
 
-def test_convert_authors_command(golden, tmp_path, capsys):
-    from pal.modeling.checkpoint import load_response_model
-
-    source = golden / "model"
-    assert command(
-        "convert-authors", source / "model.safetensors", f"config={source / 'config.json'}",
-        f"output={tmp_path / 'a'}",
-    ) == 0  # fmt: skip
-    one = load_response_model(str(tmp_path / "a"))
-    assert one.config.fusion == "reference"
-    assert one.config.template == "authors"
-    assert list(one.config.alpha) == [0.5] * 8
-    from safetensors.torch import load_file
-
-    torch.save(load_file(source / "model.safetensors"), tmp_path / "theirs.bin")
-    assert command(
-        "convert-authors", tmp_path / "theirs.bin", f"config={source / 'config.json'}",
-        f"output={tmp_path / 'b'}",
-    ) == 0  # fmt: skip
-    two = load_response_model(str(tmp_path / "b"))
-    assert all(torch.equal(a, two.state_dict()[n]) for n, a in one.state_dict().items())
-    assert not [name for name in os.listdir(tmp_path / "b") if name.endswith(".bin")]
+def test_closest_names_are_offered(capsys):
+    assert "did you mean 'generate'?" in refused(capsys, "generat")
+    assert "did you mean 'measure'?" in refused(capsys, "traits", "mesure")
+    assert "did you mean model=runs/pal?" in refused(capsys, "generate", "--model", "runs/pal")
+    assert "did you mean --dry-run?" in refused(capsys, "generate", "--dryrun")
+    assert "did you mean 'decoding.top_k'?" in refused(capsys, "generate", "decoding.topk=1")
+    assert "did you mean 'small'" in refused(capsys, "train", "--config", "smal")
+    assert "export, score" in refused(capsys, "human-eval")
+    assert "is not of the form key=value" in refused(capsys, "generate", "runs/pal")
 
 
-class Evil:
-    def __reduce__(self):
-        return (os.system, ("echo harm",))
+def test_options_overrides_and_actions_may_be_mixed():
+    given = parse(["traits", "seed=1", "--config", "traits", "measure", "limit=3", "--dry-run"])
+    assert (given.command, given.config) == ("traits measure", "traits")
+    assert given.overrides == ["seed=1", "limit=3"]
+    assert given.dry_run
 
 
-def test_convert_authors_refuses_what_is_no_checkpoint(golden, tmp_path, capfd):
-    config = f"config={golden / 'model/config.json'}"
-    output = f"output={tmp_path / 'out'}"
-    torch.save({"model": Evil()}, tmp_path / "evil.bin")
-    assert command("convert-authors", tmp_path / "evil.bin", config, output) == 2
-    captured = capfd.readouterr()
-    assert "not a readable checkpoint" in captured.err
-    assert "harm" not in captured.out
-    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.bin")
-    assert command("convert-authors", tmp_path / "other.bin", config, output) == 2
-    assert "not the authors' PAL model" in capfd.readouterr().err
-    assert command("convert-authors", tmp_path / "none.bin", config, output) == 2
-    assert "no such file" in capfd.readouterr().err
-    assert command("convert-authors", tmp_path / "other.bin", config) == 2
-    assert "output=DIR" in capfd.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_a_command_without_what_it_needs_says_so_at_once(capsys):
+    for command in ("generate", "annotate", "tune-alpha", "traits measure", "human-eval export"):
+        assert "missing settings: give" in refused(capsys, *command.split())
+    assert "torch" not in refused(capsys, "eval")
 
 
-def test_an_action_takes_a_config_and_overrides(capsys):
-    call = ["bench", "annotate", "--config", "pal", "limit=no"]
-    assert main(call) == 2
-    assert "limit" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["bench", "annotate", "--config", "pal", "--limit=3"])
-    assert "unrecognized arguments: --limit=3" in capsys.readouterr().err
+def test_completion_offers_commands_and_keys():
+    pytest.importorskip("argcomplete")
+    line = "pal generate decoding.al"
+    done = subprocess.run(
+        [sys.executable, "-m", "pal"], capture_output=True, text=True,
+        env=environment(
+            _ARGCOMPLETE="1", COMP_LINE=line, COMP_POINT=str(len(line)), COMP_TYPE="9",
+            _ARGCOMPLETE_IFS="\n", _ARGCOMPLETE_STDOUT_FILENAME="/dev/stdout",
+        ),
+    )  # fmt: skip
+    assert "decoding.alpha=" in done.stdout

@@ -1,0 +1,292 @@
+"""Settings: reading, refusing, explaining."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pal.commands import COMMANDS, all_settings, load_settings
+from pal.commands.help import command_help, settings_table
+from pal.core.errors import ConfigError
+from pal.core.settings import bundled, explain, fields_of, find_config, merge
+from tests.jobs import ROOT, environment
+
+CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bundled_configs_load_and_open_with_their_command(name):
+    head = find_config(name).read_text().split("\n")[:5]
+    assert head[0].startswith("# ")
+    line = next(li for li in head[1:] if f"configs/{name}.yaml" in li or f"pal {name}" in li or (
+        f"--config {name}" in li))  # fmt: skip
+    words = line.lstrip("# ").split()
+    assert words[:2] == ["python", f"{words[1]}"] or words[0] == "pal"
+    command = words[1].removesuffix(".py")
+    command = f"{command} {words[2]}" if f"{command} {words[2:3]}" in COMMANDS else command
+    command = next(c for c in (f"{command} {' '.join(words[2:3])}", command) if c in COMMANDS)
+    assert load_settings(command, name)
+
+
+def test_the_papers_recipe():
+    training = load_settings("train", "pal").training
+    assert (training["learning_rate"], training["warmup_steps"]) == (2.5e-5, 100)
+    assert (training["per_device_train_batch_size"], training["num_train_epochs"]) == (4, 10)
+    authors = load_settings("train", "pal_authors")
+    assert authors.training["learning_rate"] == 1.5e-5
+    assert authors.training["warmup_steps"] == 0
+    assert (authors.architecture.fusion, authors.architecture.template) == ("reference", "authors")
+    assert authors.architecture.max_target_tokens == 50
+    assert load_settings("generate", "pal_authors").decoding.strategy_alpha == 0.075
+
+
+def test_overrides_win_over_file_and_task_block():
+    given = ["task=persona_extractor", "training.learning_rate=1e-5", "architecture.vocab_size=900"]
+    settings = load_settings("train", "small", given)
+    assert settings.architecture.from_scratch["model_type"] == "bart"
+    assert settings.architecture.vocab_size == 900
+    assert settings.training["learning_rate"] == 1e-5
+    plain = load_settings("train", "small").architecture.from_scratch
+    assert plain.get("model_type") is None
+
+
+def test_a_block_of_overrides_is_for_its_task_alone():
+    given = ["persona_extractor.data.train=x.csv", "data.train=y"]
+    assert load_settings("train", "small", given).data.train == "y"
+    settings = load_settings("train", "small", [*given, "task=persona_extractor"])
+    assert settings.data.train == "x.csv"
+
+
+def test_a_block_can_be_put_to_null():
+    settings = load_settings("train", "small", ["architecture.from_scratch=null"])
+    assert settings.architecture.from_scratch is None
+
+
+def test_a_yaml_may_hold_keys_of_several_commands(tmp_path):
+    path = tmp_path / "all.yaml"
+    path.write_text("decoding: {top_k: 3}\ntune_alpha: {trials: 3}\nannotate: {num_beams: 2}\n")
+    assert load_settings("generate", str(path)).decoding.top_k == 3
+    assert load_settings("annotate", str(path)).annotate.num_beams == 2
+
+
+def test_an_override_for_another_command_is_refused_with_the_command_that_has_it():
+    with pytest.raises(ConfigError, match=r"'tune_alpha.trials' is a setting of tune-alpha, not"):
+        load_settings("generate", None, ["tune_alpha.trials=3"])
+    with pytest.raises(ConfigError, match=r"'data.train' is a setting of .*train"):
+        load_settings("generate", None, ["data.train=x"])
+
+
+def test_all_mistakes_come_at_once_in_one_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "sed: 3\ndata: {trian: x, split: foo}\n"
+        "architecture: {max_context_tokens: many}\nmax_new_tokens: 3\nlearning_rate: 1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings("train", str(path), ["early_stopping_patience=-1", "plain"])
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        "8 mistakes",
+        "'plain' is not of the form key=value",
+        "unknown key 'sed'; did you mean 'seed'?",
+        "unknown key 'data.trian'; did you mean 'data.train'?",
+        "data.split: input should be 'published' or 'seeded', got 'foo'",
+        "architecture.max_context_tokens",
+        "early_stopping_patience",
+        "unknown key 'learning_rate'; did you mean 'training.learning_rate'?",
+    ):
+        assert part in message
+    assert "annotate.max_new_tokens" in message or "decoding.max_new_tokens" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "line 2: not valid YAML"),
+        ("- 1\n- 2", "expected 'key: value' lines, got a list"),
+        ("just words", "expected 'key: value' lines, got text"),
+        ("decoding: 3", "decoding: input should be a valid dictionary"),
+        ("seed: 1.5", "seed: "),
+        ("seed: 1\nseed: 2", "line 2: not valid YAML .*stands twice"),
+        ("seed: !!int abc", "the tag !int is not read here"),
+        ("seed: !!python/object/apply:os.getcwd []", "is not read here"),
+        ("limit: true", "limit: "),
+        ("? [1, 2]\n: 3", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+        ("a: &x [*x]", "unknown key 'a'"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError, match=message):
+        load_settings("generate", str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("output=0042", "0042"),
+        ("output=12:30", "12:30"),
+        ("output=1_000", "1_000"),
+        ("output=2026-11-25", "2026-11-25"),
+        ("output=yes", "yes"),
+        ("output=1.10", "1.10"),
+        ("output=null.jsonl", "null.jsonl"),
+        ("output=null", None),
+        ("input=data #2.jsonl", "data #2.jsonl"),
+        ("input=[a].jsonl", "[a].jsonl"),
+        ("seed=042", 42),
+        ("decoding.alpha=0.5", 0.5),
+        ("decoding.alpha=[1, 0, 0, 0, 0, 0, 0, 0]", [1.0] + [0.0] * 7),
+        ("decoding.alpha={Question: 1}", {"Question": 1.0}),
+        ("decoding.temperature=1e-1", 0.1),
+        ("decoding.do_sample=false", False),
+    ],
+)
+def test_a_value_keeps_its_text_where_text_is_wanted(tmp_path, override, value):
+    key, _, text = override.partition("=")
+    path = tmp_path / "one.yaml"
+    quoted = f"'{text}'" if "#" in text or text.startswith("[a]") else text
+    inner = f"{key}: {quoted}" if "." not in key else f"decoding:\n  {key[9:]}: {quoted}"
+    path.write_text(inner + "\n")
+    for settings in (
+        load_settings("generate", None, [override]), load_settings("generate", str(path)),
+    ):  # fmt: skip
+        found = settings
+        for part in key.split("."):
+            found = getattr(found, part)
+        assert found == value
+        assert type(found) is type(value)
+
+
+def test_single_values_and_commas_make_lists_and_name_file_pairs_make_mappings():
+    found = load_settings("reproduce", None, ["reproduce.systems=pal", "reproduce.seeds=1, 2"])
+    assert (found.reproduce.systems, found.reproduce.seeds) == (["pal"], [1, 2])
+    found = load_settings("analyze", None, ["analyze.systems={pal:out.jsonl, b: c.jsonl}"])
+    assert found.analyze.systems == {"pal": "out.jsonl", "b": "c.jsonl"}
+
+
+def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = load_settings("generate", None, ["output=~/a", "input=~/b", "model=~/c"])
+    assert [found.output, found.input, found.model] == [f"{tmp_path}/{name}" for name in "abc"]
+
+
+def test_a_key_of_a_number_or_a_value_of_a_group_is_refused():
+    for override in ("decoding.top_k.x=1", "decoding=3", "output.x=1"):
+        with pytest.raises(ConfigError):
+            load_settings("generate", None, [override])
+    with pytest.raises(ConfigError, match="value of its own"):
+        load_settings("generate", None, ["decoding.alpha=1", "decoding.alpha.Question=1"])
+
+
+def test_bundled_corpus_by_name():
+    settings = load_settings(
+        "train",
+        None,
+        ["data.train=bundled:esconv", "data.validation=bundled:personachat/train.txt"],
+    )
+    assert Path(settings.data.train).is_dir()
+    assert Path(settings.data.validation).is_file()
+
+
+def test_unknown_config_name_lists_the_bundled_ones():
+    with pytest.raises(ConfigError, match=r"did you mean 'small'.*quickstart"):
+        find_config("smal")
+    for odd in ("x\0y", "a" * 5000):
+        with pytest.raises(ConfigError, match="no such settings file"):
+            find_config(odd)
+
+
+def test_missing_settings_are_all_named():
+    with pytest.raises(ConfigError, match="model=… output=…"):
+        load_settings("generate", None, ["input=x"]).require("model", "input", "output")
+
+
+def test_merge_is_deep_and_leaves_its_arguments_alone():
+    base = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merge(base, {"a": {"b": None}}) == {"a": {"b": None, "c": 2}, "d": 3}
+    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_settings_of_all_commands_serve_every_command():
+    from pal.config import load_settings as load_whole
+
+    whole = load_whole(None, ["decoding.top_k=3", "tune_alpha.trials=5", "input=x"])
+    generate = all_settings()["generate"].of(whole)
+    assert (generate.decoding.top_k, generate.input) == (3, "x")
+    assert all_settings()["tune-alpha"].of(whole).tune_alpha.trials == 5
+
+
+# ----------------------------------------------------------------------------- help
+
+
+def test_every_command_of_the_table_exists():
+    assert set(all_settings()) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        assert callable(command.load_function()), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_key_with_type_default_and_meaning(name):
+    cls = all_settings()[name]
+    text = command_help(name)
+    rows = {row.key: row for row in explain(cls)}
+    assert set(rows) == {key for key, _, _ in fields_of(cls)}
+    for key, row in rows.items():
+        assert f"  {key}  [{row.type}; default {row.default}]" in text
+        assert len(row.meaning.split()) >= 2, key
+        assert row.type, key
+        assert row.default, key
+    assert len(cls.examples) == 2, "two examples"
+    for example in cls.examples:
+        assert example.startswith(("pal ", "python ", "accelerate "))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_a_command_name_keys_that_it_has(name):
+    import shlex
+
+    from pal.cli import parse
+
+    for example in all_settings()[name].examples:
+        words = shlex.split(example)
+        given = parse(words[1:])
+        assert given.command == name, example
+        load_settings(name, given.config, given.overrides)
+
+
+def test_help_comes_at_once_and_without_heavy_imports():
+    code = (
+        "import sys; from pal.cli import main; main(['generate', '--help']); main(['settings']);"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'scipy', 'openai', 'optuna',"
+        " 'jinja2', 'accelerate') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=ROOT
+    )
+    assert done.stdout.strip().split("\n")[-1] == "[]", done.stderr
+
+
+def test_the_table_of_settings_takes_a_prefix_or_a_command():
+    assert "`decoding.alpha`" in settings_table("decoding.al")
+    assert "`decoding.top_k`" not in settings_table("decoding.al")
+    assert "`traits.inventories`" in settings_table("traits measure")
+    with pytest.raises(ConfigError, match="did you mean"):
+        settings_table("decodin.alpha")
+
+
+def test_a_dry_run_prints_settings_that_read_back_as_they_are(tmp_path, capsys):
+    from pal.cli import main
+
+    call = ["generate", "--dry-run", "output=0042", "decoding.alpha={Question: 1}", "limit=7"]
+    assert main(call) == 0
+    text = capsys.readouterr().out
+    path = tmp_path / "dry.yaml"
+    path.write_text(text)
+    assert load_settings("generate", str(path)) == load_settings("generate", None, call[2:])
+    assert main(["generate", "--dry-run", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == text
