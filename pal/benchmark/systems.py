@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pal.core.errors import ConfigError, suggest
-from pal.core.schema import ReproduceSettings
+from pal.benchmark.settings import BenchmarkSettings
 
 # Columns of the paper's Table 3, by our names.
 TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
@@ -93,13 +93,13 @@ def printed_row(name: str) -> dict[str, float] | None:
     return dict(zip(TABLE_3, row, strict=True)) if row else None
 
 
-def choose_systems(chosen: ReproduceSettings) -> dict[str, System]:
+def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
     """Return the systems asked for, by name, with their own overrides laid over the table's.
 
     Raises:
         ConfigError: a name that is neither in the table nor made by an override, a name twice.
     """
-    from pal.core.config import merge
+    from pal.core.settings import merge
 
     mistakes: list[str] = []
     found: dict[str, System] = {}

@@ -1,1 +1,1 @@
-"""The page that all reports share: frame, charts, documents. It knows no benchmark and no traits."""
+"""The page that all reports share: frame, charts, tables. It knows no benchmark and no traits."""

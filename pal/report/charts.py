@@ -3,11 +3,12 @@
 A plot is written by hand rather than by a plotting library because its colours and fonts are the
 page's (light, dark, print), because it must be the same bytes every time, and because a thousand
 points are one short path here. Colours are classes ``s0`` to ``s7`` and ``gold``; every series has
-its own marker too, so nothing is told by colour alone.
+its own marker too, so nothing is said by colour alone.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -242,6 +243,23 @@ def swatch(kind: str, shape: str = "", *, line: bool = False) -> Markup:
     return Markup(
         '<svg class="swatch" viewBox="0 0 26 16" width="26" height="16" aria-hidden="true">{}</svg>'
     ).format(inner)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot, its heading and what is said beneath it."""
+
+    heading: str
+    plot: Markup
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Plots side by side that share a legend of (picture, name)."""
+
+    panels: list[Panel]
+    legend: list[tuple[Markup, str]]
 
 
 def _short(value: float) -> str:

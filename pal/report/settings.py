@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pal.core.settings import Section
+from pal.core.settings import InputPath, Section
 
 
 class PageSettings(Section):
@@ -15,5 +15,5 @@ class PageSettings(Section):
             at most); 0 leaves texts out.
     """
 
-    include: list[str] = Field(default_factory=list)
+    include: list[InputPath] = Field(default_factory=list)
     cases: int = Field(200, ge=0)

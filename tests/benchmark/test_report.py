@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pal.core.errors import DataError
-from pal.benchmark.report import write_page
+from pal.benchmark.report.page import write_page
 from tests.benchmark import pages
 from tests.jobs import command
 
@@ -277,7 +277,7 @@ def test_the_command(tmp_path, capsys):
     include = f"report.include=[{', '.join(map(str, files))}]"
     output = tmp_path / "page.html"
     assert command("report", include, f"output={output}") == 0
-    assert f"written to {output}" in capsys.readouterr().out
+    assert f"written to .errput}" in capsys.readouterr().out
     first = output.read_bytes()
     assert json.loads((tmp_path / "page.html.run.json").read_text())["command"] == "report"
     assert command("report", include, f"output={output}") == 0
@@ -317,7 +317,7 @@ def changed(make, *path, to):
         (changed(pages.results, "systems", "pal", "label", to=None), "systems.pal.label: Field"),
         (changed(pages.results, "samples", to="many"), "samples: Input should be a valid integer"),
         (changed(pages.alpha, "trials", 3, "alpha", to=[0.5]), "trials.3.alpha: List should have"),
-        (changed(pages.results, "confidence", to=float("nan")), "confidence: Input should be"),
+        (changed(pages.results, "confidence", to=float("nan")), "NaN is no JSON number"),
         (changed(pages.cases, "cases", 0, "turn", to=99), "answers turn 99 of dialogue 'test-0000"),
         (changed(pages.cases, "cases", 0, "dialogue", to="x"), "which has 0 here"),
     ],

@@ -3,20 +3,9 @@
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pal.report.charts import (
-    STAR,
-    Plot,
-    Point,
-    marker,
-    series_class,
-    span,
-    swatch,
-    whole_ticks,
-)
 from pal.benchmark.report.parts import (
     Alpha,
     AlphaPoint,
@@ -25,11 +14,24 @@ from pal.benchmark.report.parts import (
     Results,
     ScoreRelation,
     Similarity,
-    Strategies,
+    StrategyAnalysis,
     SystemRun,
 )
-from pal.benchmark.report.tables import ARROWS, decimals, metric_name, show, show_p
+from pal.benchmark.report.tables import ARROWS, metric_name
 from pal.data.strategies import STRATEGIES
+from pal.report.charts import (
+    STAR,
+    Figure,
+    Panel,
+    Plot,
+    Point,
+    marker,
+    series_class,
+    span,
+    swatch,
+    whole_ticks,
+)
+from pal.report.tables import decimals, show, show_p
 
 SCORE_NAMES = {
     "empathy": "Empathy",
@@ -37,23 +39,6 @@ SCORE_NAMES = {
     "intensity_decrease": "Decrease in emotional intensity",
 }
 LONGEST_LINE = 400  # points; a longer training log is drawn with every k-th of its entries
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot, its heading and what is said beneath it."""
-
-    heading: str
-    plot: Markup
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Plots that share a legend of (picture, name)."""
-
-    panels: list[Panel]
-    legend: list[tuple[Markup, str]]
 
 
 def loss_curves(results: Results, ident: str) -> Figure:
@@ -168,7 +153,9 @@ def _relation_text(relation: ScoreRelation) -> str:
     return "; ".join(parts) + "."
 
 
-def top_accuracy(strategies: Strategies, series: Mapping[str, int], ident: str) -> Figure | None:
+def top_accuracy(
+    strategies: StrategyAnalysis, series: Mapping[str, int], ident: str
+) -> Figure | None:
     """The paper's Figure 4: accuracy of the first n strategies; None where nobody has it."""
     known = {name: s for name, s in strategies.systems.items() if s.top is not None}
     if not known:
@@ -189,7 +176,9 @@ def top_accuracy(strategies: Strategies, series: Mapping[str, int], ident: str) 
     return Figure([Panel("", plot.svg())], _system_legend(known, series, line=True))
 
 
-def distribution(strategies: Strategies, series: Mapping[str, int], ident: str) -> Figure | None:
+def distribution(
+    strategies: StrategyAnalysis, series: Mapping[str, int], ident: str
+) -> Figure | None:
     """Share of each strategy in the corpus (bar) and among each system's responses (marker)."""
     systems = {name: s for name, s in strategies.systems.items() if sum(s.distribution.values())}
     gold = strategies.gold or {}

@@ -1,86 +1,34 @@
-"""Parts in, one HTML text out."""
+"""The benchmark's parts in, its page out."""
 
-import base64
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from pal.benchmark.report import figures, tables
-from pal.report.charts import series_class
-from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Part, Results
+from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Results
 from pal.benchmark.systems import TABLE_3
+from pal.core.files import write_text
 from pal.data.strategies import STRATEGIES
+from pal.report.charts import series_class
+from pal.report.page import PageSection, lay_out
+from pal.report.parts import Part, check_part
+from pal.report.tables import number_grid
 
-TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of a page: its anchor, heading, template, and what the template reads."""
-
-    ident: str
-    heading: str
-    template: str
-    part: Part
-    data: dict[str, Any]
+OWN_TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(parts: Sequence[Part], title: str) -> str:
+def render_page(parts: Sequence[Part], title: str) -> str:
     """Return the page of these parts; the same parts give the same text."""
     parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
-    return lay_out(title, list(_sections(parts)), parts, facts=_facts(parts), labels=_labels(parts))
-
-
-def lay_out(
-    title: str,
-    sections: Sequence[Section],
-    parts: Sequence[Part],
-    *,
-    facts: Sequence[str],
-    templates: Sequence[Path] = (),
-    labels: Mapping[str, str] | None = None,
-) -> str:
-    """Return the page of these sections in the frame that all reports share.
-
-    Args:
-        title: heading of the page.
-        sections: what it shows, in order.
-        parts: what it is made of; the records of their runs stand at its end.
-        facts: what is said beneath the title.
-        templates: folders of the sections' templates, besides this one's.
-        labels: what systems are called, for parts that only know their names.
-    """
-    environment = Environment(
-        loader=FileSystemLoader([*templates, TEMPLATES]), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    return lay_out(
+        title, list(_sections(parts)), parts, facts=_facts(parts), templates=[OWN_TEMPLATES],
+        context={"labels": _labels(parts), "metric_name": tables.metric_name,
+                 "metric_meaning": tables.metric_meaning},
     )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    environment.filters |= {"number": tables.show, "p": tables.show_p, "pretty": _pretty}
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
-        title=title,
-        facts=facts,
-        sections=sections,
-        recorded=[part for part in parts if part.run],
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=digest,
-        missing=tables.MISSING,
-        metric_name=tables.metric_name,
-        metric_meaning=tables.metric_meaning,
-        labels=labels or {},
-    )
 
 
-def _sections(parts: Sequence[Part]) -> Iterator[Section]:
+def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
     """Yield the sections there is data for, in the page's order, each kind's parts in theirs."""
     series = _series(parts)
     makers: tuple[tuple[str, str, type[Part], Callable[..., dict[str, Any] | None]], ...] = (
@@ -101,7 +49,7 @@ def _sections(parts: Sequence[Part]) -> Iterator[Section]:
         for number, (part, data) in enumerate(kept, start=1):
             ident = name if number == 1 else f"{name}-{number}"
             more = f": {part.title or number}" if len(kept) > 1 else ""
-            yield Section(ident, heading + more, f"{name}.html", part, data)
+            yield PageSection(ident, heading + more, f"{name}.html", part, data)
 
 
 def _series(parts: Sequence[Part]) -> dict[str, int]:
@@ -168,8 +116,8 @@ def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any
             ("All other metrics", tables.metric_table(part, others)),
         ],
         "authors": tables.metric_table(part, differ, authors=True) if differ else None,
-        "runs": list(zip(runs, tables.grid(values, runs).rows, strict=True)),
-        "run_columns": tables.grid(values, runs).columns,
+        "runs": list(zip(runs, number_grid(values, runs).rows, strict=True)),
+        "run_columns": number_grid(values, runs).columns,
         "columns": tables.columns_of(keys, part.metrics),
         "any_sd": any(s.sd is not None for x in part.systems.values() for s in x.summary.values()),
         "any_printed": any(system.printed for system in part.systems.values()),
@@ -224,7 +172,7 @@ def _strategies(part: Analysis, series: dict[str, int], ident: str) -> dict[str,
             for system in found.systems.values()
             if system.confusion is not None
         ],
-        "per_strategy": tables.grid(scores, rows),
+        "per_strategy": number_grid(scores, rows),
         "labels": [system.label for system in found.systems.values() if system.per_strategy],
         "names": STRATEGIES,
     }
@@ -279,5 +227,25 @@ def _cases(part: Cases, series: dict[str, int], ident: str) -> dict[str, Any] | 
     }
 
 
-def _pretty(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+def write_page(path: str | Path, parts: Sequence[dict[str, Any]], *, title: str) -> Path:
+    """Write the page of these parts, each what one JSON file holds; only the user may read it.
+
+    Args:
+        path: the HTML file.
+        parts: objects of any kinds, any number, in any order.
+        title: heading of the page.
+
+    Raises:
+        PalError: a part is not what its kind should be, or the file cannot be written.
+    """
+    checked: list[Part] = []
+    for number, part in enumerate(parts, start=1):
+        checked.append(check_part(part, f"part {number} of the report", KINDS))
+    write_text(path, render_page(checked, title), private=True)
+    return Path(path)
+
+
+def spread_cases(items: list[Any], limit: int) -> list[Any]:
+    """Return at most ``limit`` items, evenly spread."""
+    count = min(limit, len(items))
+    return [items[index * len(items) // count] for index in range(count)]

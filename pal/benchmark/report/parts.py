@@ -1,30 +1,19 @@
-"""The files a page is made of: results, analysis, alpha, human, cases, each told by its ``kind``.
+"""The files that the benchmark's page is made of: results, analysis, alpha, human, cases.
 
-Their format is written down here, and checked: a page is never made from half a file. Numbers that
-a file leaves out, or gives as null, are shown as missing.
+Their format is written down here; see :mod:`pal.report.parts`.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pal.core.errors import DataError, suggest
-from pal.core.files import read_json
 from pal.data.strategies import STRATEGIES
-
-FORMAT = 1  # of all five kinds
+from pal.report.parts import Number, Part, PartModel, ShownTurn
 
 _EIGHT = Field(min_length=len(STRATEGIES), max_length=len(STRATEGIES))
-Number = float | None
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
-
-
-class MetricInfo(_Model):
+class MetricInfo(PartModel):
     """What a metric key means."""
 
     family: str = ""
@@ -34,7 +23,7 @@ class MetricInfo(_Model):
     n: int | None = None
 
 
-class Summary(_Model):
+class MetricSummary(PartModel):
     """A metric over a system's seeds; the interval is over dialogues."""
 
     mean: Number = None
@@ -43,7 +32,7 @@ class Summary(_Model):
     high: Number = None
 
 
-class CurvePoint(_Model):
+class CurvePoint(PartModel):
     """One entry of a training log; losses in nats a token."""
 
     epoch: float
@@ -51,32 +40,32 @@ class CurvePoint(_Model):
     validation_nll: Number = None
 
 
-class SystemRun(_Model):
+class SystemRun(PartModel):
     """One training run of a system and its scores."""
 
     seed: int | None = None
     checkpoint: str | None = None
     epoch: Number = None
     validation_nll: Number = None
-    values: dict[str, Number] = {}
+    values: dict[str, Number] = Field(default_factory=dict)
     model: str | None = None
     predictions: str | None = None
-    curve: list[CurvePoint] = []
+    curve: list[CurvePoint] = Field(default_factory=list)
 
 
-class System(_Model):
+class SystemResults(PartModel):
     """One row of the results."""
 
     label: str
     note: str | None = None
     printed: dict[str, Number] | None = None
-    summary: dict[str, Summary]
-    authors: dict[str, Number] = {}
-    missing: dict[str, str] = {}
-    runs: list[SystemRun] = []
+    summary: dict[str, MetricSummary]
+    authors: dict[str, Number] = Field(default_factory=dict)
+    missing: dict[str, str] = Field(default_factory=dict)
+    runs: list[SystemRun] = Field(default_factory=list)
 
 
-class Comparison(_Model):
+class TestResult(PartModel):
     """A paired test; the difference is a − b."""
 
     metric: str
@@ -89,14 +78,6 @@ class Comparison(_Model):
     p_holm: Number = None
 
 
-class Part(_Model):
-    """What all kinds have."""
-
-    kind: str
-    title: str | None = None
-    run: dict[str, Any] = {}
-
-
 class Results(Part):
     """Scores of all systems (``pal reproduce``)."""
 
@@ -104,12 +85,12 @@ class Results(Part):
     dialogues: int | None = None
     confidence: float = Field(0.95, gt=0, lt=1)
     metrics: dict[str, MetricInfo]
-    systems: dict[str, System]
-    tests: list[Comparison] = []
-    notes: list[str] = []
+    systems: dict[str, SystemResults]
+    tests: list[TestResult] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
 
-class Level(_Model):
+class Level(PartModel):
     """Mean similarity of the dialogues of one survey score."""
 
     score: float
@@ -119,11 +100,11 @@ class Level(_Model):
     high: Number = None
 
 
-class ScoreRelation(_Model):
+class ScoreRelation(PartModel):
     """One survey score against the similarity of responses and persona."""
 
     points: list[tuple[float, float]]
-    levels: list[Level] = []
+    levels: list[Level] = Field(default_factory=list)
     slope: Number = None
     intercept: Number = None
     r2: Number = None
@@ -133,7 +114,7 @@ class ScoreRelation(_Model):
     n: int
 
 
-class Similarity(_Model):
+class Similarity(PartModel):
     """The paper's Figures 3 and 5."""
 
     embedder: str
@@ -145,7 +126,7 @@ class Similarity(_Model):
     scores: dict[str, ScoreRelation]
 
 
-class StrategyScores(_Model):
+class StrategyScores(PartModel):
     """Scores of one strategy."""
 
     strategy: str
@@ -161,51 +142,51 @@ class StrategyScores(_Model):
     cos_sim: Number = None
 
 
-class SystemStrategies(_Model):
+class SystemStrategies(PartModel):
     """What strategies a system chose; ``confusion`` is [gold][predicted] counts."""
 
     label: str
     n: int | None = None
     top: Annotated[list[float], _EIGHT] | None = None
     confusion: Annotated[list[Annotated[list[int], _EIGHT]], _EIGHT] | None = None
-    distribution: dict[str, int] = {}
-    per_strategy: list[StrategyScores] = []
+    distribution: dict[str, int] = Field(default_factory=dict)
+    per_strategy: list[StrategyScores] = Field(default_factory=list)
 
 
-class Strategies(_Model):
-    """Strategies of the corpus and of the systems."""
+class StrategyAnalysis(PartModel):
+    """StrategyAnalysis of the corpus and of the systems."""
 
     gold: dict[str, int] | None = None
-    systems: dict[str, SystemStrategies] = {}
+    systems: dict[str, SystemStrategies] = Field(default_factory=dict)
 
 
-class SentenceCounts(_Model):
+class SentenceCounts(PartModel):
     """Persona sentences a dialogue; histogram rows are [sentences, dialogues]."""
 
     mean: Number = None
     sd: Number = None
     median: Number = None
     max: Number = None
-    histogram: list[tuple[float, int]] = []
+    histogram: list[tuple[float, int]] = Field(default_factory=list)
 
 
-class FirstTurns(_Model):
+class FirstTurns(PartModel):
     """First utterance (from 1) with a persona; histogram rows are [turn, dialogues]."""
 
     mean: Number = None
     median: Number = None
-    histogram: list[tuple[float, int]] = []
+    histogram: list[tuple[float, int]] = Field(default_factory=list)
 
 
-class Coverage(_Model):
+class Coverage(PartModel):
     """Evaluated supporter turns with a persona; ``by_turn`` rows are [turn, share 0 to 1]."""
 
     turns: int
     with_persona: int
-    by_turn: list[tuple[float, float]] = []
+    by_turn: list[tuple[float, float]] = Field(default_factory=list)
 
 
-class Personas(_Model):
+class Personas(PartModel):
     """Statistics of the personas."""
 
     dialogues: int
@@ -219,11 +200,11 @@ class Analysis(Part):
     """Similarity, strategies and personas (``pal analyze``)."""
 
     similarity: Similarity | None = None
-    strategies: Strategies | None = None
+    strategies: StrategyAnalysis | None = None
     personas: Personas | None = None
 
 
-class Objective(_Model):
+class Objective(PartModel):
     """What a trial is judged by."""
 
     key: str
@@ -231,7 +212,7 @@ class Objective(_Model):
     unit: str = ""
 
 
-class AlphaPoint(_Model):
+class AlphaPoint(PartModel):
     """One α vector and its values, with what tells it apart."""
 
     alpha: Annotated[list[float], _EIGHT]
@@ -250,13 +231,13 @@ class Alpha(Part):
     samples: int
     sampler: str = ""
     objectives: Annotated[list[Objective], Field(min_length=1)]
-    baselines: list[AlphaPoint] = []
+    baselines: list[AlphaPoint] = Field(default_factory=list)
     trials: list[AlphaPoint]
     chosen: AlphaPoint | None = None
     strategies: Annotated[list[str], _EIGHT]
 
 
-class ItemVotes(_Model):
+class ItemVotes(PartModel):
     """Items won, tied and lost by most of their raters: what the sign test counts."""
 
     a_wins: int
@@ -264,7 +245,7 @@ class ItemVotes(_Model):
     b_wins: int
 
 
-class Question(_Model):
+class QuestionVotes(PartModel):
     """Votes on one question about one pair."""
 
     question: str
@@ -276,21 +257,21 @@ class Question(_Model):
     p_holm: Number = None
 
 
-class Pair(_Model):
+class HumanPair(PartModel):
     """Two systems that met."""
 
     a: str
     b: str
-    questions: list[Question]
-    kappa: dict[str, Number] = {}
-    kappa_missing: dict[str, str] = {}
+    questions: list[QuestionVotes]
+    kappa: dict[str, Number] = Field(default_factory=dict)
+    kappa_missing: dict[str, str] = Field(default_factory=dict)
     raters: int | None = None
     items: int | None = None
     same_text: int | None = None
     samples: int | None = None
 
 
-class Problem(_Model):
+class Problem(PartModel):
     """A row of a sheet that could not be counted."""
 
     file: str = ""
@@ -303,26 +284,18 @@ class Problem(_Model):
 class Human(Part):
     """Human evaluation (``pal human-eval score``)."""
 
-    pairs: list[Pair]
-    problems: list[Problem] = []
+    pairs: list[HumanPair]
+    problems: list[Problem] = Field(default_factory=list)
 
 
-class CaseSystem(_Model):
+class CaseSystem(PartModel):
     """A system of the case studies."""
 
     name: str
     label: str
 
 
-class Turn(_Model):
-    """One utterance."""
-
-    speaker: Literal["seeker", "supporter"]
-    text: str
-    strategy: str | None = None
-
-
-class CaseResponse(_Model):
+class CaseResponse(PartModel):
     """A system's response to a case."""
 
     response: str
@@ -330,24 +303,24 @@ class CaseResponse(_Model):
     alpha: Number = None
 
 
-class Case(_Model):
+class CaseStudy(PartModel):
     """A dialogue up to ``turn`` and every response to it."""
 
     id: str
     dialogue: str
     turn: int = Field(ge=0)
-    persona: list[str] = []
+    persona: list[str] = Field(default_factory=list)
     strategy: str | None = None
     reference: str | None = None
     responses: dict[str, CaseResponse | None]
 
 
 class Cases(Part):
-    """Case studies (``pal reproduce``)."""
+    """CaseStudy studies (``pal reproduce``)."""
 
     systems: list[CaseSystem]
-    dialogues: dict[str, list[Turn]]
-    cases: list[Case]
+    dialogues: dict[str, list[ShownTurn]]
+    cases: list[CaseStudy]
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
@@ -367,57 +340,3 @@ KINDS: dict[str, type[Part]] = {
     "human": Human,
     "cases": Cases,
 }
-
-
-def read_part(path: str | Path, kinds: Mapping[str, type[Part]] = KINDS) -> Part:
-    """Read one file of any of these kinds.
-
-    Raises:
-        DataError: missing, not JSON, or not what its kind should be (see :func:`check_part`).
-    """
-    return check_part(read_json(path), str(path), kinds)
-
-
-def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]] = KINDS) -> Part:
-    """Check one part and return it in its kind's form.
-
-    Args:
-        value: what the JSON file holds.
-        where: what messages call it.
-        kinds: the forms, by name.
-
-    Raises:
-        DataError: another kind or format, or a field of the wrong type; one line names the first.
-    """
-    kind = str(value.get("kind")) if isinstance(value, Mapping) else ""
-    if not isinstance(value, Mapping) or kind not in kinds:
-        got = (
-            f"kind {value.get('kind')!r}"
-            if isinstance(value, Mapping)
-            else f"a {type(value).__name__}"
-        )
-        raise DataError(
-            f"{where}: expected an object of kind {', '.join(kinds)}, got {got}"
-            f"{suggest(kind, kinds)}; give what a command of this report wrote"
-        )
-    if value.get("format") != FORMAT:
-        raise DataError(
-            f"{where}: {kind} of format {value.get('format')!r}, but only format {FORMAT} can be "
-            "read; write it anew with this version"
-        )
-    try:
-        return kinds[kind].model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or kind
-        got = "" if first["type"] == "missing" else f", got {_shorten(first['input'])}"
-        raise DataError(
-            f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}"
-            f"{got if first['loc'] else ''}; write the {kind} anew with this version"
-        ) from None
-
-
-def _shorten(value: Any) -> str:
-    """Return a value for a message: one line, and no whole dialogue."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,17 +1,20 @@
-"""Numbers as text, and the rows of the page's tables.
-
-A column has one number of decimals, so that its values line up; what is best is decided by what
-is shown, so that two systems with the same printed value are both marked.
-"""
+"""The benchmark's tables: systems against metrics, significance, points of the α search."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from markupsafe import Markup
 
+from pal.benchmark.report.parts import (
+    Alpha,
+    AlphaPoint,
+    MetricInfo,
+    MetricSummary,
+    Results,
+    SystemResults,
+)
 from pal.report.charts import forest
-from pal.benchmark.report.parts import Alpha, AlphaPoint, MetricInfo, Results, Summary, System
+from pal.report.tables import MISSING, NumberGrid, decimals, number_grid, show, show_p
 
 # Short name (the paper's, where it has one) and meaning of each metric key.
 METRIC_NAMES = {
@@ -29,8 +32,6 @@ METRIC_NAMES = {
     **{f"top_{n}": (f"top-{n}", f"gold strategy among the first {n}") for n in range(1, 9)},
 }
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-MISSING = "–"
-
 _UNITS = {"percent": "%", "perplexity": "", "cosine": ""}
 
 
@@ -44,26 +45,8 @@ def metric_meaning(key: str) -> str:
     return METRIC_NAMES.get(key, (key, ""))[1]
 
 
-def decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals a column of these values is shown with."""
-    largest = max((abs(value) for value in values if value is not None), default=0)
-    return next((n for limit, n in ((1, 3), (100, 2), (1000, 1)) if largest < limit), 0)
-
-
-def show(value: float | None, digits: int = 2) -> str:
-    """Return a number as text, a dash for none."""
-    return MISSING if value is None else f"{value:z,.{digits}f}".replace("-", "−")
-
-
-def show_p(p: float | None) -> str:
-    """Return a p-value as text; small ones as a bound."""
-    if p is None:
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 @dataclass(frozen=True)
-class Column:
+class MetricColumn:
     """A metric as a column."""
 
     key: str
@@ -75,7 +58,7 @@ class Column:
 
 
 @dataclass
-class Cell:
+class MetricCell:
     """A value with what is shown around it; ``footnote`` explains a missing one."""
 
     text: str = MISSING
@@ -87,36 +70,36 @@ class Cell:
 
 
 @dataclass
-class Row:
+class MetricRow:
     """One line of a system; ``kind`` is measured, authors or printed."""
 
     kind: str
-    cells: list[Cell]
+    cells: list[MetricCell]
 
 
 @dataclass
-class Table:
+class MetricTable:
     """Systems as rows, metrics as columns."""
 
-    columns: list[Column]
-    groups: list[tuple[str, str, list[Row]]] = field(default_factory=list)
+    columns: list[MetricColumn]
+    groups: list[tuple[str, str, list[MetricRow]]] = field(default_factory=list)
     footnotes: dict[str, str] = field(default_factory=dict)  # letter → reason
 
 
-def columns_of(keys: Iterable[str], metrics: Mapping[str, MetricInfo]) -> list[Column]:
+def columns_of(keys: Iterable[str], metrics: Mapping[str, MetricInfo]) -> list[MetricColumn]:
     """Return the columns of these metrics."""
     found = []
     for key in keys:
         info = metrics.get(key, MetricInfo())
         unit = _UNITS.get(info.unit, info.unit)
         found.append(
-            Column(key, metric_name(key), metric_meaning(key), ARROWS[info.direction],
+            MetricColumn(key, metric_name(key), metric_meaning(key), ARROWS[info.direction],
                    info.direction, unit)
         )  # fmt: skip
     return found
 
 
-def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False) -> Table:
+def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False) -> MetricTable:
     """Return the table of these metrics, with the paper's row beneath each system that has one.
 
     Args:
@@ -126,15 +109,15 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
     """
     systems = results.systems
     keys = [key for key in keys if any(_known(system, key) for system in systems.values())]
-    table = Table(columns_of(keys, results.metrics))
+    table = MetricTable(columns_of(keys, results.metrics))
     letters: dict[str, str] = {}
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[MetricRow]] = {}
     for name, system in systems.items():
-        rows[name] = [Row("measured", [])]
+        rows[name] = [MetricRow("measured", [])]
         if authors and system.authors:
-            rows[name].append(Row("authors", []))
+            rows[name].append(MetricRow("authors", []))
         if any((system.printed or {}).get(key) is not None for key in keys):
-            rows[name].append(Row("printed", []))
+            rows[name].append(MetricRow("printed", []))
     for column in table.columns:
         key = column.key
         digits = decimals(
@@ -153,26 +136,26 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
                         cell.footnote = letters.setdefault(cell.reason, _letter(len(letters)))
                 else:
                     source = system.authors if row.kind == "authors" else system.printed or {}
-                    cell = Cell(show(source.get(key), digits))
+                    cell = MetricCell(show(source.get(key), digits))
                 row.cells.append(cell)
     table.groups = [(system.label, name, rows[name]) for name, system in systems.items()]
     table.footnotes = {letter: reason for reason, letter in letters.items()}
     return table
 
 
-def _known(system: System, key: str) -> bool:
+def _known(system: SystemResults, key: str) -> bool:
     return key in system.summary or key in system.missing or key in (system.printed or {})
 
 
-def _summary(system: System, key: str) -> Summary:
-    return system.summary.get(key, Summary())
+def _summary(system: SystemResults, key: str) -> MetricSummary:
+    return system.summary.get(key, MetricSummary())
 
 
-def _measured(system: System, key: str, digits: int, *, plain: bool) -> Cell:
+def _measured(system: SystemResults, key: str, digits: int, *, plain: bool) -> MetricCell:
     found = _summary(system, key)
     if found.mean is None:
-        return Cell(reason=system.missing.get(key, "not measured"))
-    cell = Cell(show(found.mean, digits))
+        return MetricCell(reason=system.missing.get(key, "not measured"))
+    cell = MetricCell(show(found.mean, digits))
     if not plain:
         cell.sd = "" if found.sd is None else show(found.sd, digits)
         if found.low is not None and found.high is not None:
@@ -180,7 +163,7 @@ def _measured(system: System, key: str, digits: int, *, plain: bool) -> Cell:
     return cell
 
 
-def _best(systems: Iterable[System], key: str, direction: str, digits: int) -> str | None:
+def _best(systems: Iterable[SystemResults], key: str, direction: str, digits: int) -> str | None:
     values = [v for system in systems if (v := _summary(system, key).mean) is not None]
     if direction == "none" or len(values) < 2:
         return None
@@ -192,7 +175,7 @@ def _letter(index: int) -> str:
 
 
 @dataclass(frozen=True)
-class Difference:
+class DifferenceRow:
     """A row of the table of significance."""
 
     metric: str
@@ -207,7 +190,7 @@ class Difference:
     favours: str  # label of the better system where significant and one is better
 
 
-def differences(results: Results) -> list[Difference]:
+def differences(results: Results) -> list[DifferenceRow]:
     """Return the pairwise comparisons as rows, in the order of the results' metrics."""
     reach: dict[str, float] = {}
     digits: dict[str, int] = {}
@@ -234,7 +217,7 @@ def differences(results: Results) -> list[Difference]:
         if significant and test.difference and direction != "none":
             favours = a if (test.difference > 0) == (direction == "higher") else b
         rows.append(
-            Difference(
+            DifferenceRow(
                 test.metric, a, b, _signed(test.difference, places),
                 interval if known else MISSING,
                 forest(test.low or 0, test.high or 0, test.difference or 0, reach[test.metric],
@@ -259,40 +242,7 @@ def _signed(value: float | None, digits: int) -> str:
     return f"+{text}" if value is not None and value > 0 and float(f"{value:.{digits}f}") else text
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A plain table of numbers: column names, and rows of a name, its kind and its cells."""
-
-    columns: list[str]
-    rows: list[tuple[str, str, list[str]]]
-
-
-def grid(
-    columns: Mapping[str, Callable], rows: Iterable[tuple[str, str, Any]], *, drop: bool = True
-) -> Grid:
-    """Return a table of numbers, each column with its own number of decimals.
-
-    Args:
-        columns: name → what takes the number from a row's object.
-        rows: name, kind and object of every row.
-        drop: leave out columns without any number.
-    """
-    rows = list(rows)
-    taken = {name: [take(item) for _, _, item in rows] for name, take in columns.items()}
-    if drop:
-        taken = {n: values for n, values in taken.items() if any(v is not None for v in values)}
-    shown = {
-        name: [show(v, 0 if all(isinstance(x, int | None) for x in values) else decimals(values))
-               for v in values]
-        for name, values in taken.items()
-    }  # fmt: skip
-    return Grid(
-        list(shown),
-        [(name, kind, [c[i] for c in shown.values()]) for i, (name, kind, _) in enumerate(rows)],
-    )
-
-
-def alpha_grid(alpha: Alpha) -> Grid:
+def alpha_grid(alpha: Alpha) -> NumberGrid:
     """Return the chosen α, the baselines and the front: objectives, then α of each strategy."""
     points: list[tuple[str, str, AlphaPoint]] = []
     if alpha.chosen:
@@ -308,7 +258,7 @@ def alpha_grid(alpha: Alpha) -> Grid:
     def value_of(key: str) -> Callable[[AlphaPoint], float | None]:
         return lambda point: point.values.get(key)
 
-    numbers = grid(
+    numbers = number_grid(
         {f"{metric_name(o.key)} {ARROWS[o.direction]}": value_of(o.key) for o in alpha.objectives},
         points,
         drop=False,
@@ -319,4 +269,4 @@ def alpha_grid(alpha: Alpha) -> Grid:
         (name, kind, [*cells, *(show(a, digits) for a in point.alpha)])
         for (name, kind, cells), (_, _, point) in zip(numbers.rows, points, strict=True)
     ]
-    return Grid([*numbers.columns, *alpha.strategies], rows)
+    return NumberGrid([*numbers.columns, *alpha.strategies], rows)
