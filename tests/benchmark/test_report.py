@@ -277,7 +277,7 @@ def test_the_command(tmp_path, capsys):
     include = f"report.include=[{', '.join(map(str, files))}]"
     output = tmp_path / "page.html"
     assert command("report", include, f"output={output}") == 0
-    assert f"written to .errput}" in capsys.readouterr().out
+    assert f"written to {output}" in capsys.readouterr().err
     first = output.read_bytes()
     assert json.loads((tmp_path / "page.html.run.json").read_text())["command"] == "report"
     assert command("report", include, f"output={output}") == 0
