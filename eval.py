@@ -1,8 +1,6 @@
 """Score predictions and/or a model. ``eval.py --config FILE key=value …`` is ``pal eval``."""
 
-import sys
-
-from pal.cli import main
+from pal.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["eval", *sys.argv[1:]]))
+    run("eval")

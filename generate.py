@@ -1,8 +1,6 @@
 """Answer every sample of a file. ``generate.py --config FILE key=value …`` is ``pal generate``."""
 
-import sys
-
-from pal.cli import main
+from pal.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["generate", *sys.argv[1:]]))
+    run("generate")

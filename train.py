@@ -1,8 +1,6 @@
 """Train PAL or the extractor. ``train.py --config FILE key=value …`` is ``pal train``."""
 
-import sys
-
-from pal.cli import main
+from pal.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    run("train")

@@ -192,10 +192,14 @@ def _fail(text: str) -> int:
     return 2
 
 
-def run() -> None:
-    """Run ``pal`` as a program: a Ctrl-C at any moment, also while libraries load, is one line."""
+def run(*head: str) -> None:
+    """Run ``pal`` as a program: a Ctrl-C at any moment, also while libraries load, is one line.
+
+    Args:
+        *head: what stands before the arguments of the process, such as the command of a script.
+    """
     try:
-        code = main()
+        code = main([*head, *sys.argv[1:]])
     except KeyboardInterrupt:
         _say("interrupted; finished work is kept, run the same command again to continue")
         code = 130
