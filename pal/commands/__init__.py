@@ -181,7 +181,9 @@ def load_settings(
 @cache
 def whole_settings() -> type[CommandSettings]:
     """Return a settings class with the keys of all commands, for :func:`pal.config.load_settings`."""
-    return _joined("WholeSettings", tuple(all_settings().values()))
+    joined = _joined("WholeSettings", tuple(all_settings().values()))
+    joined.takes_blocks = True
+    return joined
 
 
 def _joined(name: str, classes: Sequence[Any]) -> Any:

@@ -31,6 +31,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -137,16 +138,30 @@ class CommandSettings(Section):
     examples: ClassVar[tuple[str, ...]] = ()
     positional: ClassVar[str] = ""
     takes_blocks: ClassVar[bool] = False
+    _task_trees: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Any) -> Self:
         """Return settings of this very class, from another command's that has its keys."""
-        if type(settings) is cls:
-            return settings
         if isinstance(settings, cls):
             return settings
         given = settings.model_dump(exclude_unset=True)
-        return cls.model_validate(_known_part(given, cls))
+        made = cls.model_validate(_known_part(given, cls))
+        made._task_trees = settings._task_trees
+        return made
+
+    def tree_of(self, task: str) -> dict[str, Any]:
+        """Return the tree that the settings of another command are made from.
+
+        A command that runs others reads theirs from it: it is what this command's settings were
+        read from, file and overrides, with the block of ``task`` laid over the rest.
+
+        Example:
+            >>> tree = settings.tree_of("persona_extractor")
+            >>> load_settings("train", tree, fixed={"task": "persona_extractor"})
+        """
+        found = self._task_trees.get(task)
+        return self.model_dump(exclude_unset=True) if found is None else found
 
     def require(self, *names: str) -> list[Any]:
         """Return these top-level settings, which must be given.
@@ -400,10 +415,7 @@ class Reader:
             self._lay_override(given, item)
         task = str((fixed or {}).get("task") or given.get("task") or tree.get("task") or "")
         task = task or (self.blocks[0] if self.blocks else "")
-        for layer in (tree, given):
-            found = {name: layer.pop(name) for name in self.blocks if _is_tree(layer.get(name))}
-            layer.update(merge(layer, found.get(task, {})))
-        whole = merge(merge(_known_part(tree, self.cls), given), fixed or {})
+        whole = self._lay_block(tree, given, task, fixed)
         settings = None
         try:
             settings = self.cls.model_validate(self._shape(_known_part(whole, self.cls), self.cls))
@@ -413,7 +425,23 @@ class Reader:
             source = config if isinstance(config, str) else "settings"
             count = "" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes: "
             raise ConfigError(f"{source}: {count}{'; '.join(self.mistakes)}")
+        if self.cls.takes_blocks:
+            settings._task_trees = {
+                name: self._lay_block(tree, given, name, fixed) for name in self.blocks
+            }
         return settings
+
+    def _lay_block(
+        self, tree: Mapping[str, Any], given: Mapping[str, Any], task: str,
+        fixed: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the layers, one over the other, each with the block of a task over its own."""
+        whole: dict[str, Any] = {}
+        for layer in (tree, given):
+            rest = {k: v for k, v in layer.items() if k not in self.blocks or not _is_tree(v)}
+            block = layer.get(task, {}) if task in self.blocks else {}
+            whole = merge(whole, merge(rest, block if isinstance(block, Mapping) else {}))
+        return merge(whole, fixed or {})
 
     # -- keys
 
