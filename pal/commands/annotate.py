@@ -218,7 +218,10 @@ def _annotate_by_llm(
     from pal.llm.base import Request
     from pal.llm.prompts import load_prompt
 
-    prompt, llm = load_prompt(Path(__file__).parents[1] / "persona" / "prompts", "persona"), settings.llm
+    prompt, llm = (
+        load_prompt(Path(__file__).parents[1] / "persona" / "prompts", "persona"),
+        settings.llm,
+    )
     identity = identity_of(
         settings, "annotate", dialogues=rows, prompt=[prompt.version, prompt.system, prompt.user],
         model=[llm.backend, llm.base_url, llm.model, llm.body],

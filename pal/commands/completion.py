@@ -1,6 +1,6 @@
 """Completion of commands and keys in the shell, through argcomplete.
 
-    eval "$(register-python-argcomplete pal)"
+eval "$(register-python-argcomplete pal)"
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Speed of persona annotation, beside what one would use instead: ``pal bench annotate``.
+"""Speed of persona annotation, compared with what one would use otherwise.
 
 Same weights, same dialogues, same beams, in one run:
 
@@ -7,68 +7,77 @@ Same weights, same dialogues, same beams, in one run:
   in batches of a fixed number of rows.
 """
 
-import random
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pal.speed.machine import Ceiling, machine, measure, measure_ceiling
-from pal.speed.sides import Side, check_output, decoder_flops, document, encoder_flops, render
-from pal.data.batches import lengths_mask, pad, plan_batches
-from pal.data.splits import load_split
-from pal.data.tokenizer import load_tokenizer, train_tokenizer
-from pal.core.errors import ConfigError, DataError
 from pal.core.job import process_state
-from pal.commands.annotate import BeamExtractor, annotated_prefixes, batch_budget
-from pal.persona.extractor import ExtractorEncoder, build_extractor, load_extractor
-from pal.core.files import fingerprint, write_json
-from pal.core.runs import describe_run
-from pal.core.schema import Settings, bundled
+from pal.data.batches import lengths_mask, pad, plan_batches
+from pal.data.tokenizer import load_tokenizer, train_tokenizer
+from pal.modeling.settings import ArchitectureSettings
+from pal.persona.extractor import (
+    BeamExtractor,
+    ExtractorEncoder,
+    build_extractor,
+    load_extractor,
+)
+from pal.persona.settings import ExtractionSettings
+from pal.speed.machine import Ceiling, machine, measure_call, measure_ceiling
+from pal.speed.sides import Side, decoder_flops, encoder_flops, sides_document, sides_table
 
-DIALOGUES = 16
 ROWS = 16  # of a batch of the other side
 
 Answers = list[list[str]]
 
 
-def bench_annotate(settings: Settings) -> str:
-    """Measure annotation; returns the Markdown table.
+def measure_annotation(
+    model: Any,
+    encoder: ExtractorEncoder,
+    prefixes: Sequence[tuple[str, ...]],
+    source: str,
+    *,
+    how: ExtractionSettings,
+    batch_tokens: int,
+    batch_rows: int,
+) -> tuple[str, dict[str, Any]]:
+    """Measure annotation; returns the Markdown table and the document.
 
-    ``limit`` dialogues of ``input`` (16 of the bundled corpus by default), drawn with ``seed``, by
-    ``model`` or by random weights of ``architecture.from_scratch``.
-
-    Raises:
-        PalError: model, input or output cannot be used.
+    Args:
+        model: the extractor.
+        encoder: its text side.
+        prefixes: utterances of a seeker so far, in the order of the dialogues.
+        source: where these are from, in words.
+        how: beams and longest output.
+        batch_tokens: encoder positions that a batch of ours holds at most, beams counted.
+        batch_rows: rows that it holds at most.
     """
-    output = check_output(settings)
-    prefixes, source = load_prefixes(settings)
-    model, encoder = load_work(settings, prefixes)
-    state = process_state()
+    state, dtype = process_state(), str(model.dtype).removeprefix("torch.")
     model.to(state.device)
     extractor = BeamExtractor(
-        model, encoder, num_beams=settings.annotate.num_beams,
-        max_new=settings.annotate.max_new_tokens,
+        model, encoder, num_beams=how.num_beams,
+        max_new=how.max_new_tokens,
     )  # fmt: skip
     lengths = [len(encoder.encode_source(prefix)) for prefix in prefixes]
     in_order = [list(range(len(prefixes)))[at : at + ROWS] for at in range(0, len(prefixes), ROWS)]
-    ceilings: dict[str, Ceiling] = {
-        settings.dtype: measure_ceiling(state.device, getattr(torch, settings.dtype))
-    }
+    ceilings: dict[str, Ceiling] = {dtype: measure_ceiling(state.device, model.dtype)}
 
     def fresh() -> ExtractorEncoder:  # it remembers what it has tokenised
         return ExtractorEncoder.from_config(encoder.tokenizer, model.config)
 
-    (ours, plan), first = measure(lambda: run_ours(settings, extractor, prefixes, fresh()),
-                                  state.device)  # fmt: skip
-    theirs, second = measure(lambda: run_generate(model, extractor, prefixes, in_order, fresh),
+    (ours, plan), first = measure_call(
+        lambda: annotate_ours(
+            extractor, prefixes, fresh(), tokens=batch_tokens // how.num_beams, rows=batch_rows
+        ),
+        state.device,
+    )  # fmt: skip
+    theirs, second = measure_call(lambda: run_generate(model, extractor, prefixes, in_order, fresh),
                              state.device)  # fmt: skip
     targets = [
         len(encoder.encode_target(sentences)) + 1 for sentences in ours
     ]  # with the end token, as far as texts become the same ids again
-    beams = settings.annotate.num_beams
+    beams = how.num_beams
     flops = sum(
         encoder_flops(model.config, length) + beams * decoder_flops(model.config, 0, target)
         + decoder_flops(model.config, length, 0)
@@ -87,61 +96,46 @@ def bench_annotate(settings: Settings) -> str:
                     len(b) * (max(lengths[i] for i in b) + max(targets[i] for i in b))
                     for b in batches
                 ),
-                flops, taken.memory, settings.dtype,
+                flops, taken.memory, dtype,
                 traffic=sum(weights * max(targets[i] for i in b) for b in batches),
             )
         )  # fmt: skip
     same = sum(one == other for one, other in zip(ours, theirs, strict=True))
     lines = [
-        render(sides, "prefixes", ceilings),
+        sides_table(sides, "prefixes", ceilings),
         f"{len(prefixes)} prefixes of {sum(lengths) / len(lengths):.0f} tokens on average, "
         f"{source}; {beams} beams, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million parameters, "
-        f"{settings.dtype}, {state.device}, {machine()['cpu']}, {machine()['cores']} cores, "
+        f"{dtype}, {state.device}, {machine()['cpu']}, {machine()['cores']} cores, "
         f"{torch.get_num_threads()} threads. The same sentences for {same} of {len(prefixes)} "
         "prefixes. Tokens are those read and those of the beam that won.",
     ]
-    if output:
-        run = describe_run(settings, "bench annotate", fingerprint(lengths), **machine())
-        write_json(output, {**document("annotate", sides, ceilings, run), "same": same})
-    return "\n".join(lines)
+    return "\n".join(lines), {**sides_document("annotate", sides, ceilings), "same": same}
 
 
-def load_prefixes(settings: Settings) -> tuple[list[tuple[str, ...]], str]:
-    """Return the prefixes to annotate, in the dialogues' order, and where they are from.
-
-    Raises:
-        DataError: there are none.
-    """
-    source = settings.input or str(bundled("sample", "esconv", "train.jsonl"))
-    rows = list(load_split(source, settings.split))
-    random.Random(settings.seed).shuffle(rows)
-    found = [
-        prefix
-        for row in rows[: settings.limit or DIALOGUES]
-        for prefix in annotated_prefixes(row["dialog"], settings.annotate.start).values()
-    ]
-    if not found:
-        raise DataError(f"input={source}: nothing to annotate in it")
-    return found, f"from {Path(source).name}"
-
-
-def load_work(
-    settings: Settings, prefixes: Sequence[tuple[str, ...]]
+def build_or_load_extractor(
+    source: str | None,
+    architecture: ArchitectureSettings,
+    prefixes: Sequence[tuple[str, ...]],
+    *,
+    seed: int = 42,
+    dtype: str = "float32",
 ) -> tuple[Any, ExtractorEncoder]:
     """Return the extractor and its encoder.
 
+    Args:
+        source: folder or hub id; None makes random weights of ``architecture.from_scratch``.
+        architecture: sizes, and the tokenizer, which is trained on the spot unless given.
+        prefixes: texts to train it on.
+        seed: of random weights.
+        dtype: of the weights.
+
     Raises:
-        PalError: the model cannot be used, or there is none.
+        PalError: the model cannot be used.
     """
-    chosen = settings.architecture
-    if settings.model:
-        model, tokenizer = load_extractor(settings.model, settings.dtype)
-    elif chosen.from_scratch is None:
-        raise ConfigError(
-            "bench annotate: give model=, or sizes as architecture.from_scratch (--config small "
-            "task=persona_extractor has them)"
-        )
+    chosen = architecture
+    if source:
+        model, tokenizer = load_extractor(source, dtype)
     else:
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = (
@@ -149,17 +143,17 @@ def load_work(
                 if chosen.tokenizer
                 else train_tokenizer((t for p in prefixes for t in p), chosen.vocab_size, folder)
             )
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(seed)
             model = build_extractor(
                 base="", from_scratch=chosen.from_scratch, tokenizer=tokenizer
-            ).to(getattr(torch, settings.dtype))
+            ).to(getattr(torch, dtype))
             model.config.max_source_tokens = chosen.max_context_tokens
             model.config.max_target_tokens = chosen.max_target_tokens
     return model.eval(), ExtractorEncoder.from_config(tokenizer, model.config)
 
 
-def run_ours(
-    settings: Settings, extractor: BeamExtractor, prefixes: Sequence[Any], encoder: Any
+def annotate_ours(
+    extractor: BeamExtractor, prefixes: Sequence[Any], encoder: Any, *, tokens: int, rows: int
 ) -> tuple[Answers, list[list[int]]]:
     """Annotate as ``pal annotate`` does; returns sentences and, by prefix, the batches."""
     from tqdm.auto import tqdm
@@ -169,9 +163,7 @@ def run_ours(
         places.setdefault(tuple(encoder.encode_source(prefix)), []).append(place)
     sources = list(places)
     answers: Answers = [[] for _ in prefixes]
-    plan = plan_batches(
-        list(map(len, sources)), max_tokens=batch_budget(settings), max_rows=settings.batch_rows
-    )
+    plan = plan_batches(list(map(len, sources)), max_tokens=max(tokens, 1), max_rows=rows)
     for batch in tqdm(plan, desc="ours"):
         found = extractor([list(sources[index]) for index in batch])
         for index, sentences in zip(batch, found, strict=True):

@@ -1,4 +1,4 @@
-"""Speed of generation, beside what one would use instead: ``pal bench generate``.
+"""Speed of generation, compared with what one would use otherwise: ``pal bench generate``.
 
 Same weights, same inputs, same strategies, the paper's sampling settings, in one run:
 
@@ -20,20 +20,17 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pal.speed.machine import Ceiling, Taken, machine, measure, measure_ceiling
-from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
-from pal.speed.sides import Side, check_output, document, encoder_flops, render
-from pal.speed.work import Work, load_work
 from pal.modeling.encoding import input_length
-from pal.core.files import fingerprint, write_json
-from pal.core.runs import describe_run
-from pal.core.schema import Settings
+from pal.speed.machine import Ceiling, Taken, machine, measure_call, measure_ceiling
+from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
+from pal.speed.sides import Side, encoder_flops, sides_document, sides_table
+from pal.speed.workload import Workload
 
 WARM_UP = 2  # contexts that each side answers before it is measured
-PROFILED = 64  # contexts of the run that tells the phases apart
+PROFILED = 64  # contexts of the run that times the phases
 PHASES = ("encode", "decode", "choose")
 
-Call = Callable[[Work], list[list[int]]]
+Call = Callable[[Workload], list[list[int]]]
 
 NAMES = {
     "ours": "ours",
@@ -42,52 +39,48 @@ NAMES = {
 }
 
 
-def bench_generate(settings: Settings) -> str:
-    """Measure generation; returns the Markdown tables.
+def measure_generation(
+    workload: Workload, *, sides: Sequence[str], rows: int, tokens: int, rounds: int
+) -> tuple[str, dict[str, Any]]:
+    """Measure generation; returns the Markdown tables and the document.
 
-    ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or synthetic ones; weights
-    of ``model``, or random ones; ours holds ``batch_rows`` rows and ``batch_tokens`` encoder
-    positions at once, as ``pal generate`` does.
-
-    Raises:
-        PalError: model, input or output cannot be used.
+    Args:
+        workload: model and inputs of all sides.
+        sides: names in :data:`NAMES`.
+        rows: that ours holds at once, at most.
+        tokens: encoder positions that ours holds at once, at most.
+        rounds: of all sides in turn.
     """
-    output = check_output(settings)
     with torch.inference_mode():
-        work = load_work(settings)
-        longest = max(map(input_length, work.inputs))
-        rows = max(1, min(settings.batch_rows, settings.batch_tokens // longest))
-        ceiling = measure_ceiling(work.model.device, work.model.dtype)
+        longest = max(map(input_length, workload.inputs))
+        rows = max(1, min(rows, tokens // longest))
+        dtype = str(workload.model.dtype).removeprefix("torch.")
+        ceiling = measure_ceiling(workload.model.device, workload.model.dtype)
         calls: dict[str, Call] = {
-            "ours": lambda work: [answer.tokens for answer in work.answer(rows)],
+            "ours": lambda workload: [answer.tokens for answer in workload.answer(rows)],
             "doubled": run_doubled,
             "two_passes": run_two_passes,
         }
-        taken, answers = run_rounds(
-            work, {side: calls[side] for side in settings.bench.sides}, settings.bench.rounds
-        )
-        phases = profile_phases(work, rows)
+        taken, answers = run_rounds(workload, {side: calls[side] for side in sides}, rounds)
+        phases = profile_phases(workload, rows)
     lengths = [len(row) for row in answers]
-    flops = sum(needed(work, lengths).values())
-    sides = [
+    flops = sum(needed(workload, lengths).values())
+    measured = [
         Side(
             NAMES[name], statistics.median(run.seconds for run in runs), len(answers),
-            tokens, padding, flops, max(run.memory for run in runs), settings.dtype,
+            drawn, padding, flops, max(run.memory for run in runs), dtype,
             rounds=tuple(run.seconds for run in runs),
         )
-        for name, (runs, tokens, padding) in taken.items()
+        for name, (runs, drawn, padding) in taken.items()
     ]  # fmt: skip
-    ceilings: dict[str, Ceiling] = {settings.dtype: ceiling}
-    lines = [render(sides, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
-    lines.append(describe(work, lengths, settings))
-    if output:
-        run = describe_run(settings, "bench generate", fingerprint(work.inputs), **machine())
-        write_json(output, {**document("generate", sides, ceilings, run), "phases": phases})
-    return "\n".join(lines)
+    ceilings: dict[str, Ceiling] = {dtype: ceiling}
+    lines = [sides_table(measured, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
+    lines.append(describe_workload(workload, lengths))
+    return "\n".join(lines), {**sides_document("generate", measured, ceilings), "phases": phases}
 
 
 def run_rounds(
-    work: Work, calls: dict[str, Call], rounds: int
+    workload: Workload, calls: dict[str, Call], rounds: int
 ) -> tuple[dict[str, tuple[list[Taken], int, float]], list[list[int]]]:
     """Run the sides in turn, so many rounds, after a few rows each that are not counted.
 
@@ -102,12 +95,12 @@ def run_rounds(
     taken: dict[str, tuple[list[Taken], int, float]] = {}
     answers: list[list[int]] = []
     for call in calls.values():
-        call(work.first(WARM_UP))
+        call(workload.first(WARM_UP))
     with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
         for _ in range(rounds):
             for name, call in calls.items():
-                with watch_padding(work.model) as seen:
-                    found, run = measure(partial(call, work), work.model.device)
+                with watch_padding(workload.model) as seen:
+                    found, run = measure_call(partial(call, workload), workload.model.device)
                 answers = answers or found
                 runs = taken[name][0] if name in taken else []
                 padding = 1 - int(seen["real"]) / seen["all"]
@@ -132,16 +125,16 @@ def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
         handle.remove()
 
 
-def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
+def profile_phases(workload: Workload, rows: int) -> dict[str, dict[str, float]]:
     """Return what the engine's phases took on a part, and needed: operations, bytes moved."""
-    on_gpu = work.model.device.type == "cuda"
+    on_gpu = workload.model.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, acc_events=True) as found:
-        answers = work.first(PROFILED).answer(rows)
+        answers = workload.first(PROFILED).answer(rows)
     events = {event.key: event for event in found.key_averages() if event.key in PHASES}
     lengths = [len(answer.tokens) for answer in answers]
     calls = {name: events[name].count for name in PHASES}
-    flops, traffic = needed(work, lengths), moved(work, lengths, calls)
+    flops, traffic = needed(workload, lengths), moved(workload, lengths, calls)
     return {
         name: {
             "seconds": (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6,
@@ -151,7 +144,7 @@ def profile_phases(work: Work, rows: int) -> dict[str, dict[str, float]]:
     }  # fmt: skip
 
 
-def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
+def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:
     """Return the floating-point operations the first responses need at least, by phase.
 
     Encoding real tokens, each distinct persona once, keys and values of all branches, and the
@@ -159,18 +152,18 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     projection a token.
 
     Args:
-        work: with the inputs.
+        workload: with the inputs.
         lengths: tokens of each response.
     """
-    config, model = work.model.config, work.model
+    config, model = workload.model.config, workload.model
     width, layers = config.d_model, config.decoder_layers
-    keys_values, branch = decoder_weights(work)
+    keys_values, branch = decoder_weights(workload)
     found = dict.fromkeys(PHASES, 0.0)
-    inputs = work.inputs[: len(lengths)]
+    inputs = workload.inputs[: len(lengths)]
     personas = {tuple(row.get("persona_input_ids", ())) for row in inputs}
     for length in [len(row["input_ids"]) for row in inputs] + [len(ids) for ids in personas]:
         found["encode"] += encoder_flops(config, length)
-    for row, tokens, sides in zip(inputs, lengths, branches(work), strict=False):
+    for row, tokens, sides in zip(inputs, lengths, branches(workload), strict=False):
         if model.fusion is not None:  # both co-attentions, scores and sums
             found["encode"] += 8 * width * len(row["input_ids"]) * len(row["persona_input_ids"])
         for length in sides:
@@ -181,20 +174,20 @@ def needed(work: Work, lengths: Sequence[int]) -> dict[str, float]:
     return found
 
 
-def moved(work: Work, lengths: Sequence[int], calls: dict[str, int]) -> dict[str, float]:
+def moved(workload: Workload, lengths: Sequence[int], calls: dict[str, int]) -> dict[str, float]:
     """Return the bytes that memory gives at least for the first responses, by phase.
 
     The weights once a call, and for every token the keys and values its branches attend to.
 
     Args:
-        work: with the inputs.
+        workload: with the inputs.
         lengths: tokens of each response.
         calls: of each phase.
     """
-    config, size = work.model.config, work.model.dtype.itemsize
-    keys_values, branch = decoder_weights(work)
+    config, size = workload.model.config, workload.model.dtype.itemsize
+    keys_values, branch = decoder_weights(workload)
     encoder = sum(
-        p.numel() for layer in work.model.model.encoder.layers for p in layer.parameters()
+        p.numel() for layer in workload.model.model.encoder.layers for p in layer.parameters()
     )
     weights = {
         "encode": encoder + keys_values, "decode": branch,
@@ -202,23 +195,25 @@ def moved(work: Work, lengths: Sequence[int], calls: dict[str, int]) -> dict[str
     }  # fmt: skip
     found = {name: size * weights[name] * calls[name] for name in PHASES}
     cached = 2 * size * config.d_model * config.decoder_layers  # of a position
-    for tokens, sides in zip(lengths, branches(work), strict=False):
+    for tokens, sides in zip(lengths, branches(workload), strict=False):
         found["decode"] += cached * tokens * sum(length + tokens / 2 for length in sides)
     return found
 
 
-def decoder_weights(work: Work) -> tuple[int, int]:
+def decoder_weights(workload: Workload) -> tuple[int, int]:
     """Return the weights that meet every encoder position, and those that meet every token."""
-    config = work.model.config
-    linear = [m for m in work.model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    config = workload.model.config
+    linear = [m for m in workload.model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
     keys_values = 2 * config.d_model**2 * config.decoder_layers
     return keys_values, sum(m.weight.numel() for m in linear) - keys_values
 
 
-def branches(work: Work) -> Iterator[list[int]]:
+def branches(workload: Workload) -> Iterator[list[int]]:
     """Yield, row by row, the encoder positions of its branches: two where α is not zero."""
-    for row, strategy in zip(work.inputs, work.strategies, strict=True):
-        contrasted = work.model.fusion is not None and work.model.config.alpha[strategy] != 0
+    for row, strategy in zip(workload.inputs, workload.strategies, strict=True):
+        contrasted = (
+            workload.model.fusion is not None and workload.model.config.alpha[strategy] != 0
+        )
         yield [input_length(row), *([len(row["input_ids"])] if contrasted else [])]
 
 
@@ -239,15 +234,15 @@ def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[s
     return lines
 
 
-def describe(work: Work, lengths: Sequence[int], settings: Settings) -> str:
+def describe_workload(workload: Workload, lengths: Sequence[int]) -> str:
     """Say what was measured on what."""
-    contexts = [len(row["input_ids"]) for row in work.inputs]
-    personas = [len(row.get("persona_input_ids", ())) for row in work.inputs]
-    parameters = sum(p.numel() for p in work.model.parameters()) / 1e6
+    contexts = [len(row["input_ids"]) for row in workload.inputs]
+    personas = [len(row.get("persona_input_ids", ())) for row in workload.inputs]
+    parameters = sum(p.numel() for p in workload.model.parameters()) / 1e6
     facts = machine()
     return (
-        f"{len(contexts)} {work.source} of {statistics.mean(contexts):.0f} tokens on average "
+        f"{len(contexts)} {workload.source} of {statistics.mean(contexts):.0f} tokens on average "
         f"(personas {statistics.mean(personas):.0f}), responses of {statistics.mean(lengths):.1f}; "
-        f"{parameters:.1f} million parameters, {settings.dtype}, {work.model.device}, "
+        f"{parameters:.1f} million parameters, {str(workload.model.dtype).removeprefix('torch.')}, {workload.model.device}, "
         f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads."
     )

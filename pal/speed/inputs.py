@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pal.data.strategies import STRATEGIES, strategy_token
 from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
 from pal.modeling.checkpoint import build_response_model
-from pal.core.schema import Settings
-from pal.data.strategies import STRATEGIES, strategy_token
+from pal.modeling.settings import ArchitectureSettings
 
 # Tokens of the 14,642 evaluation samples of ESConv (all splits, the 90M tokenizer, at most 512 and
 # 160), personas from a small extractor: shares of samples and the length up to which they reach.
@@ -19,9 +19,11 @@ TARGET = (3, 4, 7, 9, 12, 15, 18, 21, 25, 29, 35, 45, 56, 86, 206)  # strategy a
 PUBLISHED_VOCABULARY = 54_960  # of the 90M tokenizer with PAL's tokens
 
 
-def build_random(settings: Settings, *, with_tokenizer: bool) -> tuple[Any, Any]:
+def build_random(
+    chosen: ArchitectureSettings, *, seed: int, dtype: str = "float32", with_tokenizer: bool
+) -> tuple[Any, Any]:
     """Return a response model with random weights, in evaluation mode, and its tokenizer if any."""
-    chosen, tokenizer = settings.architecture, None
+    tokenizer = None
     if with_tokenizer:
         tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer or chosen.base))
         vocabulary = len(tokenizer)
@@ -31,7 +33,7 @@ def build_random(settings: Settings, *, with_tokenizer: bool) -> tuple[Any, Any]
         vocabulary = PUBLISHED_VOCABULARY if chosen.from_scratch is None else chosen.vocab_size
         strategies = list(range(vocabulary - len(STRATEGIES), vocabulary))
         special = [0, 1, 2, *strategies]
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed)
     model = build_response_model(
         base=chosen.base, from_scratch=chosen.from_scratch or {}, vocab_size=vocabulary,
         pal_settings={
@@ -42,7 +44,7 @@ def build_random(settings: Settings, *, with_tokenizer: bool) -> tuple[Any, Any]
             "strategy_token_ids": strategies, "special_token_ids": special,
         },
     )  # fmt: skip
-    return model.to(getattr(torch, settings.dtype)).eval(), tokenizer
+    return model.to(getattr(torch, dtype)).eval(), tokenizer
 
 
 def synthetic_rows(config: Any, count: int, seed: int) -> list[dict[str, list[int]]]:

@@ -21,16 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pal.speed.machine import Taken, clock, machine, measure
-from pal.speed.sides import check_output
 from pal.core.errors import PalError
 from pal.llm import Request, connect
 from pal.llm.base import Reply
 from pal.llm.cache import Cache, key_of
+from pal.llm.settings import LlmSettings
 from pal.llm.structured import RUNGS, body_of
-from pal.core.files import fingerprint, write_json
-from pal.core.runs import describe_run
-from pal.core.schema import LlmSettings, Settings
+from pal.speed.machine import Taken, clock, machine, measure_call
 
 SECONDS = 0.05  # of the server's answer
 REQUESTS = 2000  # a round
@@ -44,22 +41,26 @@ SCHEMA = {
 }
 
 
-def bench_llm(settings: Settings) -> str:
-    """Measure the client; returns the Markdown table.
+def measure_client(llm: LlmSettings, *, count: int = REQUESTS, rounds: int = 3) -> tuple[str, Any]:
+    """Measure the client.
 
-    ``limit`` requests a round (2,000), ``bench.rounds`` rounds of both sides in turn,
-    ``llm.connections`` at once.
+    Args:
+        llm: number of connections and what else the client takes; endpoint, model and cache are
+            those of the measurement.
+        count: requests a round.
+        rounds: of both sides in turn.
+
+    Returns:
+        The Markdown table and the document.
 
     Raises:
-        PalError: the output is there already, or a side got wrong answers.
+        PalError: a side got wrong answers.
     """
-    output = check_output(settings)
-    count = settings.limit or REQUESTS
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     work: dict[str, list[float]] = {"ours": [], "bare": []}  # processor seconds
     with tempfile.TemporaryDirectory() as folder, loopback() as url:
-        for number in range(settings.bench.rounds):
-            llm = settings.llm.model_copy(
+        for number in range(rounds):
+            own = llm.model_copy(
                 update={
                     "base_url": url, "model": f"loopback-{number}", "structured": RUNGS[0],
                     "backend": "openai", "cache": str(Path(folder) / "round.sqlite"),
@@ -67,26 +68,22 @@ def bench_llm(settings: Settings) -> str:
             )  # fmt: skip
             requests = make_requests(count)
             sides: dict[str, Callable[[], object]] = {
-                "ours": partial(ask_ours, settings, llm, requests),
-                "bare": partial(run_bare, llm, requests),
+                "ours": partial(ask_ours, own, requests),
+                "bare": partial(run_bare, own, requests),
             }
             for name in list(sides)[:: -1 if number % 2 else 1]:
                 before = time.process_time()
                 seconds[name].append(clock(sides[name]))
                 work[name].append(time.process_time() - before)
-        read = measure_reading(Path(folder) / "study.sqlite", settings)
+        read = measure_reading(Path(folder) / "study.sqlite", llm)
     ours, bare = (count / statistics.median(seconds[name]) for name in ("ours", "bare"))
-    ceiling = settings.llm.connections / SECONDS
-    if output:
-        document = {
-            "kind": "bench", "format": 1, "title": "llm", "requests": count,
-            "connections": settings.llm.connections, "latency": SECONDS,
-            "seconds": seconds, "processor_seconds": work,
-            "ratio": ours / bare, "ceiling": ceiling,
-            "study": {"answers": STUDY, "seconds": read.seconds, "memory": read.memory},
-            "run": describe_run(settings, "bench llm", fingerprint(count), **machine()),
-        }  # fmt: skip
-        write_json(output, document)
+    ceiling = llm.connections / SECONDS
+    document = {
+        "kind": "bench", "format": 1, "title": "llm", "requests": count,
+        "connections": llm.connections, "latency": SECONDS,
+        "seconds": seconds, "processor_seconds": work, "ratio": ours / bare, "ceiling": ceiling,
+        "study": {"answers": STUDY, "seconds": read.seconds, "memory": read.memory},
+    }  # fmt: skip
     lines = [
         "| | requests/s | of openai's client | of the ceiling | processor, ms a request |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -98,13 +95,13 @@ def bench_llm(settings: Settings) -> str:
     both = (f"{name} {', '.join(f'{s:.2f}' for s in taken)} s" for name, taken in seconds.items())
     lines += [
         "",
-        f"{count:,} requests a round, {settings.llm.connections} connections: at most "
-        f"{ceiling:.0f} requests/s; medians of {settings.bench.rounds} rounds ({'; '.join(both)}); "
+        f"{count:,} requests a round, {llm.connections} connections: at most "
+        f"{ceiling:.0f} requests/s; medians of {rounds} rounds ({'; '.join(both)}); "
         f"{machine()['cpu']}, {machine()['cores']} cores, the server on one of them.",
         f"{STUDY:,} answers read back from the cache, keys and all: {read.seconds:.1f} s, "
         f"{read.memory / 2**20:.0f} MiB beyond the requests themselves.",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines), document
 
 
 def make_requests(count: int) -> list[Request]:
@@ -121,13 +118,13 @@ def make_requests(count: int) -> list[Request]:
     ]
 
 
-def ask_ours(settings: Settings, llm: LlmSettings, requests: list[Request]) -> None:
+def ask_ours(llm: LlmSettings, requests: list[Request]) -> None:
     """Ask by our client.
 
     Raises:
         PalError: an answer is missing.
     """
-    model = connect(settings.model_copy(update={"llm": llm}))
+    model = connect(llm)
     outcomes = model.ask(requests, description="bench llm")
     if any(outcome.value != {"answer": 3} for outcome in outcomes):
         raise PalError("bench llm: an answer went missing; run the tests of pal.llm")
@@ -153,17 +150,17 @@ async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:
         await asyncio.gather(*(work() for _ in range(llm.connections)))
 
 
-def measure_reading(path: Path, settings: Settings) -> Taken:
+def measure_reading(path: Path, llm: LlmSettings) -> Taken:
     """Fill a cache with a study's answers, then measure asking for all of them again."""
     requests = make_requests(STUDY)
     name = "study"
     cache = Cache(path)
     cache.write(name, ((key_of(name, request), Reply({"answer": 3})) for request in requests))
     cache.close()
-    llm = settings.llm.model_copy(
+    own = llm.model_copy(
         update={"base_url": "http://localhost:1", "model": name, "cache": str(path)}
     )
-    return measure(lambda: ask_ours(settings, llm, requests), "cpu")[1]
+    return measure_call(lambda: ask_ours(own, requests), "cpu")[1]
 
 
 @contextlib.contextmanager

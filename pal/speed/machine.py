@@ -85,7 +85,7 @@ class Taken:
     memory: int
 
 
-def measure(call: Callable[[], Any], device: Any) -> tuple[Any, Taken]:
+def measure_call(call: Callable[[], Any], device: Any) -> tuple[Any, Taken]:
     """Run a call and return its result and what it took.
 
     On a CPU the peak is that of the process's resident memory, looked at every 5 ms.

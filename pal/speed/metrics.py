@@ -1,6 +1,6 @@
 """Speed on this machine, measured beside what one would use instead: ``pal bench metrics``.
 
-A benchmark is a list of rows (:class:`Row`): the seconds of both sides, taken in turn in the same
+A benchmark is a list of rows (:class:`TimedPair`): the seconds of both sides, taken in turn in the same
 process on the same inputs, and compared by their medians. It counts only if both sides give the
 same values, so that is checked first, and said.
 """
@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from pal.speed.machine import clock, machine
-from pal.core.errors import DataError, OutputError, PalError
+from pal.core.errors import DataError, PalError
+from pal.core.settings import bundled
 from pal.data.predictions import read_predictions
 from pal.metrics import Predictions, compute_metrics
 from pal.metrics.text import tokenize
-from pal.core.files import fingerprint, write_json
-from pal.core.runs import describe_run
-from pal.core.schema import Settings, bundled
+from pal.speed.machine import clock, machine
 
 PAIRS = 2000  # about the samples of ESConv's test split (2,295)
 ROUNDS = 7
@@ -35,7 +33,7 @@ LENGTHS = (1, 6, 8, 11, 14, 16, 19, 23, 28, 36, 46, 60, 72, 108, 166)
 
 
 @dataclass(frozen=True)
-class Row:
+class TimedPair:
     """One thing measured.
 
     Args:
@@ -54,26 +52,27 @@ class Row:
         return statistics.median(self.plain) / statistics.median(self.ours)
 
 
-def bench_metrics(settings: Settings) -> str:
-    """Measure ROUGE-L and Distinct (with EAD) against plain Python; returns the Markdown table.
+def measure_metrics(
+    responses: list[str], references: list[str], source: str
+) -> tuple[str, dict[str, Any]]:
+    """Measure ROUGE-L and Distinct (with EAD) against plain Python.
 
-    Pairs come from ``predictions`` (records with ``response`` and ``reference``), or else are cut
-    out of the bundled corpus with ESConv's lengths and ``seed``; ``limit`` sets their number. Both
-    sides read the same tokens, so the table has them without and with the time to make the tokens.
-    With ``output`` set, all seconds are written there as JSON; texts are not.
+    Both sides read the same tokens, so the table has them without and with the time to make the
+    tokens.
+
+    Args:
+        responses: texts.
+        references: as many.
+        source: where these are from, in words.
+
+    Returns:
+        The Markdown table, and the document with all seconds; neither holds a text.
 
     Raises:
-        PalError: inputs or output cannot be used, or the two sides' values differ.
+        PalError: the values of the two sides differ.
     """
     from tqdm.auto import tqdm
 
-    output = Path(settings.output) if settings.output else None
-    if output and output.exists() and not settings.overwrite:
-        raise OutputError(
-            f"{output} exists, and a measurement is not repeated over an older one; "
-            "give overwrite=true to replace it, or choose another output"
-        )
-    responses, references, source = load_pairs(settings)
     predictions = Predictions(responses, references)
     differences = check_same_values(predictions)
     work: dict[str, Callable[[], object]] = {
@@ -91,11 +90,13 @@ def bench_metrics(settings: Settings) -> str:
     tokens = seconds["tokens"]
     plain = add(seconds["plain rouge"], seconds["plain distinct"])
     rows = [
-        Row("ROUGE-L and Distinct together", seconds["together"], plain),
-        Row("ROUGE-L", seconds["rouge"], seconds["plain rouge"]),
-        Row("Distinct", seconds["distinct"], seconds["plain distinct"]),
-        Row("word tokens (both sides the same)", tokens, tokens),
-        Row("together, word tokens included", add(seconds["together"], tokens), add(plain, tokens)),
+        TimedPair("ROUGE-L and Distinct together", seconds["together"], plain),
+        TimedPair("ROUGE-L", seconds["rouge"], seconds["plain rouge"]),
+        TimedPair("Distinct", seconds["distinct"], seconds["plain distinct"]),
+        TimedPair("word tokens (both sides the same)", tokens, tokens),
+        TimedPair(
+            "together, word tokens included", add(seconds["together"], tokens), add(plain, tokens)
+        ),
     ]
     notes = [
         f"{len(responses):,} pairs, {source}. Median of {ROUNDS} rounds (fastest – slowest), one "
@@ -106,31 +107,18 @@ def bench_metrics(settings: Settings) -> str:
         "subsequence by a full table, n-grams by loops over slices. Both sides read the same word "
         f"tokens ({predictions.word_tokenizer}), made once; the last row counts that time on both.",
     ]
-    if output:
-        facts = describe_run(
-            settings, "bench metrics", fingerprint([responses, references]), **machine()
-        )
-        write_json(
-            output,
-            {
-                "kind": "bench",
-                "format": 1,
-                "title": "metrics",
-                "pairs": len(responses),
-                "source": source,
-                "rows": [
-                    {"name": r.name, "ours": r.ours, "plain": r.plain, "ratio": r.ratio}
-                    for r in rows
-                ],
-                "differences": differences,
-                "tolerance": TOLERANCE,
-                "run": facts,
-            },
-        )
-    return render(rows, len(responses), "pairs", notes)
+    document = {
+        "kind": "bench", "format": 1, "title": "metrics", "pairs": len(responses),
+        "source": source,
+        "rows": [
+            {"name": r.name, "ours": r.ours, "plain": r.plain, "ratio": r.ratio} for r in rows
+        ],
+        "differences": differences, "tolerance": TOLERANCE,
+    }  # fmt: skip
+    return timing_table(rows, len(responses), "pairs", notes), document
 
 
-def render(rows: Sequence[Row], items: int, unit: str, notes: Sequence[str]) -> str:
+def timing_table(rows: Sequence[TimedPair], items: int, unit: str, notes: Sequence[str]) -> str:
     """Return rows as a Markdown table: seconds, items a second, and the ratio of the medians."""
     lines = [
         f"| | ours, s | plain, s | ours, {unit}/s | plain, {unit}/s | ratio |",
@@ -148,25 +136,32 @@ def add(*sides: Sequence[float]) -> list[float]:
     return [sum(parts) for parts in zip(*sides, strict=True)]
 
 
-def load_pairs(settings: Settings) -> tuple[list[str], list[str], str]:
+def load_pairs(
+    path: str | None, *, count: int | None, seed: int
+) -> tuple[list[str], list[str], str]:
     """Return responses, references, and where they are from in words.
+
+    Args:
+        path: records with ``response`` and ``reference``; None cuts pairs out of the bundled
+            corpus, as long as those of ESConv.
+        count: how many, at most.
+        seed: of the synthetic pairs.
 
     Raises:
         DataError: the predictions cannot be read, or a record has no reference.
     """
-    if settings.predictions is None:
-        responses, references = synthetic_pairs(settings.limit or PAIRS, settings.seed)
-        source = f"the bundled corpus cut to ESConv's lengths (seed {settings.seed})"
-        return responses, references, source
-    records = read_predictions(settings.predictions)[: settings.limit]
+    if path is None:
+        responses, references = synthetic_pairs(count or PAIRS, seed)
+        return responses, references, f"the bundled corpus cut to ESConv's lengths (seed {seed})"
+    records = read_predictions(path)[:count]
     for record in records:
         if not isinstance(record.get("reference"), str):
             raise DataError(
-                f"{settings.predictions}: record {record['id']!r} has no text as 'reference', got "
+                f"{path}: record {record['id']!r} has no text as 'reference', got "
                 f"{record.get('reference')!r}; give responses that have one each"
             )
     responses = [record["response"] for record in records]
-    return responses, [record["reference"] for record in records], Path(settings.predictions).name
+    return responses, [record["reference"] for record in records], Path(path).name
 
 
 def synthetic_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
@@ -175,7 +170,7 @@ def synthetic_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
     Lengths are drawn from :data:`LENGTHS`; a text begins at any word and may run on into the next
     turns, so that few are alike.
     """
-    from pal.data import load_esconv
+    from pal.data.esconv import load_esconv
 
     words = [
         word
@@ -194,7 +189,7 @@ def synthetic_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
 
 
 def make_tokens(responses: list[str], references: list[str]) -> None:
-    """Make all tokens anew."""
+    """Make all tokens again."""
     tokenize.cache_clear()
     for text in responses + references:
         tokenize(text)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, LogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
-from pal.speed.work import Work
 from pal.decoding.contrast import combine
 from pal.modeling.pal import PalForConditionalGeneration
+from pal.speed.workload import Workload
 
 DOUBLED_ROWS, TWO_PASS_ROWS = 32, 8  # of a batch; what is fastest for each on two CPU cores
 
@@ -30,18 +30,18 @@ class ContrastHalves(LogitsProcessor):
         return combine(first[:, None], second[:, None], self.alpha)[:, 0].repeat(2, 1)
 
 
-def run_doubled(work: Work, rows: int = DOUBLED_ROWS) -> list[list[int]]:
+def run_doubled(workload: Workload, rows: int = DOUBLED_ROWS) -> list[list[int]]:
     """Answer with transformers' ``generate`` on batches that hold every row twice."""
-    model, answers = work.model, []
+    model, answers = workload.model, []
     # What is left open the model's own options would decide, so everything is said.
     greedy = GenerationConfig(
         do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0,
-        min_length=0, min_new_tokens=0, max_new_tokens=work.options.max_new_tokens, num_beams=1,
+        min_length=0, min_new_tokens=0, max_new_tokens=workload.options.max_new_tokens, num_beams=1,
         eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id,
     )  # fmt: skip
-    for chosen in work.batches(rows):
-        encoded = model.encode(**work.collate(chosen))
-        prompt, alpha = work.prompt(chosen)
+    for chosen in workload.batches(rows):
+        encoded = model.encode(**workload.collate(chosen))
+        prompt, alpha = workload.prompt(chosen)
         length = max(encoded.mask.shape[1], encoded.dialogue_mask.shape[1])
         states, mask = [], []
         for side, kept in (
@@ -50,7 +50,7 @@ def run_doubled(work: Work, rows: int = DOUBLED_ROWS) -> list[list[int]]:
             states.append(F.pad(side, (0, 0, 0, length - side.shape[1])))
             mask.append(F.pad(kept, (0, length - kept.shape[1])))
         # All of them ours and the contrast first: −inf of both halves would give NaN after it.
-        processors = work.processors(work.keys[list(chosen)].repeat(2))
+        processors = workload.processors(workload.keys[list(chosen)].repeat(2))
         processors.insert(0, ContrastHalves(alpha))
         found = super(PalForConditionalGeneration, model).generate(
             decoder_input_ids=prompt.repeat(2, 1),
@@ -63,33 +63,33 @@ def run_doubled(work: Work, rows: int = DOUBLED_ROWS) -> list[list[int]]:
     return [cut(row, model.config.eos_token_id) for row in answers]
 
 
-def run_two_passes(work: Work, rows: int = TWO_PASS_ROWS) -> list[list[int]]:
+def run_two_passes(workload: Workload, rows: int = TWO_PASS_ROWS) -> list[list[int]]:
     """Answer as the specification describes the authors' code.
 
     Persona and dialogue padded to one length; two decoder passes a step, for rows with α = 0 too;
     rows contrasted one by one; filters and softmax over the whole vocabulary; batches in file
     order, until the last row ends; attention written out, as their copy of the model has it.
     """
-    model, options, answers = work.model, work.options, []
+    model, options, answers = workload.model, workload.options, []
     config, end = model.config, model.config.eos_token_id
     attention = config._attn_implementation
     model.set_attn_implementation("eager")
-    for chosen in work.batches(rows):
-        batch = work.collate(chosen)
+    for chosen in workload.batches(rows):
+        batch = workload.collate(chosen)
         names = [name for name in batch if name.endswith("input_ids")]
         length = max(batch[name].shape[1] for name in names)
         for name, tensor in batch.items():
             value = config.pad_token_id if name in names else 0
             batch[name] = F.pad(tensor, (0, length - tensor.shape[1]), value=value)
         encoded = model.encode(**batch)
-        ids, alpha = work.prompt(chosen)
+        ids, alpha = workload.prompt(chosen)
         sides = [
             (states, mask, EncoderDecoderCache(DynamicCache(config=config),
                                                DynamicCache(config=config)))
             for states, mask in ((encoded.states, encoded.mask),
                                  (encoded.dialogue_states, encoded.dialogue_mask))
         ]  # fmt: skip
-        processors = work.processors(work.keys[list(chosen)])
+        processors = workload.processors(workload.keys[list(chosen)])
         new, ended = ids, torch.zeros(len(chosen), dtype=torch.bool, device=ids.device)
         for _ in range(options.max_new_tokens):
             logits = [

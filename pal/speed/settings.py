@@ -7,16 +7,24 @@ from pydantic import Field
 from pal.core.settings import Section
 
 
-class SpeedSettings(Section):
-    """Speed measurements.
+class RoundSettings(Section):
+    """How often something is timed.
 
     Attributes:
-        sides: what ``bench generate`` measures.
-        endings: ``fixed``: every response has ``decoding.max_new_tokens`` tokens; ``natural``: they
-            are about as long as ESConv's (the end token's bias is set so).
         rounds: how often each side runs; medians are compared.
+    """
+
+    rounds: int = Field(3, gt=0, le=1000)
+
+
+class GenerationSpeedSettings(RoundSettings):
+    """How generation is timed.
+
+    Attributes:
+        sides: which sides are measured.
+        endings: ``fixed``: every response has ``decoding.max_new_tokens`` tokens; ``natural``: they
+            are about as long as those of ESConv (the bias of the end token is set so).
     """
 
     sides: list[Literal["ours", "doubled", "two_passes"]] = ["ours", "doubled", "two_passes"]
     endings: Literal["fixed", "natural"] = "fixed"
-    rounds: int = Field(3, gt=0)

@@ -1,13 +1,10 @@
-"""Sides of a benchmark: what each took for the same work, and the table of them all."""
+"""Sides of a measurement: what each took for the same work, and the table of all sides."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pal.speed.machine import Ceiling
-from pal.core.errors import OutputError
-from pal.core.schema import Settings
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Side:
         memory: bytes at the peak beyond those held before.
         dtype: of the matrix products.
         traffic: bytes of weights (and of the optimiser's state) it cannot do without moving; None
-            where that is told by phase.
+            where it is known by phase.
         idle: share of the time spent waiting for the next batch; None where it is not apart.
         warm_up: seconds of the first step, not among the others; None where nothing is left out.
         rounds: seconds of each round, where there are several.
@@ -44,19 +41,7 @@ class Side:
     rounds: tuple[float, ...] = ()
 
 
-def check_output(settings: Settings) -> Path | None:
-    """Return where the JSON goes, if anywhere.
-
-    Raises:
-        OutputError: there is an older measurement.
-    """
-    output = Path(settings.output) if settings.output else None
-    if output and output.exists() and not settings.overwrite:
-        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
-    return output
-
-
-def render(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
+def sides_table(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
     """Return the table; the first side is ours. Columns of which nothing is known are left out."""
     rows = [_cells(side, sides[0], unit, ceilings[side.dtype]) for side in sides]
     heads = [head for head in rows[0] if any(row[head] for row in rows)]
@@ -79,7 +64,7 @@ def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, st
         "seconds": f"{side.seconds:.1f}{spread}",
         "tokens/s": f"{rate:.1f}",
         f"{unit}/s": f"{side.samples / side.seconds:.2f}",
-        "ours is faster by": f"{first.tokens / first.seconds / rate:.2f}",
+        "speedup of ours": f"{first.tokens / first.seconds / rate:.2f}",
         "padding": f"{side.padding:.1%}",
         "peak memory, GiB": f"{side.memory / 2**30:.2f}",
         "FLOP/s, of ceiling": f"{side.flops / side.seconds / ceiling.flops:.0%}",
@@ -91,11 +76,13 @@ def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, st
     }
 
 
-def document(title: str, sides: Sequence[Side], ceilings: dict[str, Ceiling], run: Any) -> Any:
-    """Return the JSON document of a benchmark."""
+def sides_document(
+    title: str, sides: Sequence[Side], ceilings: dict[str, Ceiling]
+) -> dict[str, Any]:
+    """Return the JSON document of a measurement, without the record of the run."""
     return {
         "kind": "bench", "format": 1, "title": title, "sides": [asdict(side) for side in sides],
-        "ceilings": {dtype: asdict(ceiling) for dtype, ceiling in ceilings.items()}, "run": run,
+        "ceilings": {dtype: asdict(ceiling) for dtype, ceiling in ceilings.items()},
     }  # fmt: skip
 
 

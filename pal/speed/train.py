@@ -1,4 +1,4 @@
-"""Speed of training, beside what one would use instead: ``pal bench train``.
+"""Speed of training, compared with what one would use otherwise: ``pal bench train``.
 
 Same weights, same samples, same number of rows a step (theirs: 4), in one run:
 
@@ -15,7 +15,7 @@ import copy
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,21 +30,19 @@ from transformers import (
     TrainerCallback,
 )
 
-from pal.speed.inputs import build_random, synthetic_rows
-from pal.speed.machine import machine, measure, measure_ceiling, synchronize
-from pal.speed.sides import Side, check_output, decoder_flops, document, encoder_flops, render
+from pal.core.errors import DataError
+from pal.core.job import process_state
 from pal.data.batches import Collator
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
-from pal.core.errors import DataError
-from pal.commands.generate import load_model_and_tokenizer
-from pal.core.job import process_state
 from pal.modeling.fusion import build_fusion
+from pal.modeling.responder import load_model_and_tokenizer
+from pal.modeling.settings import ArchitectureSettings
+from pal.speed.inputs import build_random, synthetic_rows
+from pal.speed.machine import machine, measure_call, measure_ceiling, synchronize
+from pal.speed.sides import Side, decoder_flops, encoder_flops, sides_document, sides_table
 from pal.training.preparation import Ingredients
-from pal.core.files import fingerprint, write_json
-from pal.core.runs import describe_run
-from pal.core.schema import Settings
 from pal.training.trainer import build_trainer, prefers_bf16
 
 STEPS = 16  # of each side, beside a first one that is not counted
@@ -52,7 +50,7 @@ THEIR_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingSide:
     """What one side does.
 
     Attributes:
@@ -70,44 +68,52 @@ class Run:
     common_length: bool = False
 
 
-def bench_train(settings: Settings) -> str:
-    """Measure training steps of the response model; returns the Markdown table.
+def measure_training(
+    model: Any,
+    encoded: list[dict[str, list[int]]],
+    source: str,
+    *,
+    options: Mapping[str, Any],
+    limit: int | None = None,
+    seed: int = 42,
+) -> tuple[str, dict[str, Any]]:
+    """Measure training steps of the response model; returns the Markdown table and the document.
 
-    ``model`` and ``input`` are what is measured; without the first, random weights of
-    ``architecture.from_scratch`` (by default of 90 million parameters), without the second, random
-    tokens of ESConv's lengths. ``limit`` samples a side.
-
-    Raises:
-        PalError: model, input or output cannot be used.
+    Args:
+        model: with the weights that all sides begin with.
+        encoded: samples as token ids.
+        source: where these are from, in words.
+        options: of the trainer of ``pal train``.
+        limit: samples a side.
+        seed: of their choice and order.
     """
-    output = check_output(settings)
-    model, encoded, source = load_work(settings)
     state = process_state()
-    batches = draw_batches(settings, model, encoded)
+    batches = draw_batches(model, encoded, options=options, limit=limit, seed=seed)
     able = prefers_bf16(state.device, 2**20) or (
         state.device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     dtypes = ["float32", "bfloat16"] if able else ["float32"]
     shuffled = [index for batch in batches for index in batch]
-    random.Random(settings.seed).shuffle(shuffled)
+    random.Random(seed).shuffle(shuffled)
     rows = len(batches[0])
     plain = [shuffled[at : at + rows] for at in range(0, len(shuffled), rows)]
     theirs = [shuffled[at : at + THEIR_ROWS] for at in range(0, len(shuffled), THEIR_ROWS)]
 
-    def ours(dtype: str) -> Run:
+    def ours(dtype: str) -> TrainingSide:
         ordered = pick(encoded, batches)
-        return Run(
+        return TrainingSide(
             f"ours, {dtype}", batches,
-            lambda model: run_ours(settings, model, ordered, rows, dtype), dtype,
+            lambda model: train_ours(model, ordered, rows, dtype, options=options, seed=seed),
+            dtype,
         )  # fmt: skip
 
     runs = [
         *map(ours, dtypes),
-        Run(
+        TrainingSide(
             f"Seq2SeqTrainer, batch of {rows}", plain,
             lambda model: run_plain(model, pick(encoded, plain), rows),
         ),
-        Run(
+        TrainingSide(
             f"the authors' padding, batch of {THEIR_ROWS}", theirs,
             lambda model: run_theirs(model, [[encoded[i] for i in batch] for batch in theirs]),
             common_length=True,
@@ -118,7 +124,7 @@ def bench_train(settings: Settings) -> str:
     for run in runs:
         # A copy for each: what a trainer has prepared for bf16 stays so.
         own = copy.deepcopy(model).to(state.device).train()
-        steps, taken = measure(partial(run.call, own), state.device)
+        steps, taken = measure_call(partial(run.call, own), state.device)
         counted = [[encoded[index] for index in batch] for batch in run.batches[1:]]
         seconds, tokens = sum(step for step, _ in steps[1:]), real_tokens(counted)
         sides.append(
@@ -134,51 +140,72 @@ def bench_train(settings: Settings) -> str:
         )  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters())
     lines = [
-        render(sides, "samples", ceilings),
+        sides_table(sides, "samples", ceilings),
         f"{len(shuffled)} samples, {source}; {parameters / 1e6:.1f} million parameters, "
         f"{state.device}, {machine()['cpu']}, {machine()['cores']} cores, "
         f"{torch.get_num_threads()} threads. Tokens are those of dialogue, persona and target; the "
         "first step of each side is not counted.",
     ]
-    if output:
-        facts = describe_run(settings, "bench train", fingerprint(shuffled), **machine())
-        write_json(output, document("train", sides, ceilings, facts))
-    return "\n".join(lines)
+    return "\n".join(lines), sides_document("train", sides, ceilings)
 
 
-def load_work(settings: Settings) -> tuple[Any, list[dict[str, list[int]]], str]:
+def load_training_samples(
+    source: str | None,
+    split: str | None,
+    *,
+    model: str | None,
+    architecture: ArchitectureSettings,
+    seed: int = 42,
+) -> tuple[Any, list[dict[str, list[int]]], str]:
     """Return the model, samples as token ids, and where these are from in words.
 
+    Args:
+        source: dialogues; None makes random tokens of ESConv's lengths.
+        split: of the source.
+        model: folder or hub id; None makes random weights of ``architecture``.
+        architecture: sizes of random weights.
+        seed: of random weights and tokens.
+
     Raises:
-        PalError: model or input cannot be used, or there is no tokenizer for ``input``.
+        PalError: model or source cannot be used, or there is no tokenizer for the source.
     """
-    if settings.model:
-        model, tokenizer = load_model_and_tokenizer(settings.model)
+    loaded: Any
+    if model:
+        loaded, tokenizer = load_model_and_tokenizer(model)
     else:
-        model, tokenizer = build_random(settings, with_tokenizer=settings.input is not None)
-    if not settings.input:
-        return model, synthetic_rows(model.config, 12_271, settings.seed), "of ESConv's lengths"
-    samples = build_samples(load_split(settings.input, settings.split), "training")
+        loaded, tokenizer = build_random(architecture, seed=seed, with_tokenizer=source is not None)
+    if source is None:
+        return loaded, synthetic_rows(loaded.config, 12_271, seed), "of ESConv's lengths"
+    samples = build_samples(load_split(source, split), "training")
     if not samples:
-        raise DataError(f"input={settings.input}: no samples in it")
-    encoder = SampleEncoder.from_config(tokenizer, model.config)
+        raise DataError(f"input={source}: no samples in it")
+    encoder = SampleEncoder.from_config(tokenizer, loaded.config)
     from tqdm.auto import tqdm
 
     encoded = [encoder.encode(sample) for sample in tqdm(samples, desc="tokenise", leave=False)]
-    return model, encoded, f"of {len(samples):,} in {Path(settings.input).name}"
+    return loaded, encoded, f"of {len(samples):,} in {Path(source).name}"
 
 
-def draw_batches(settings: Settings, model: Any, encoded: list[Any]) -> list[list[int]]:
+def draw_batches(
+    model: Any,
+    encoded: list[Any],
+    *,
+    options: Mapping[str, Any],
+    limit: int | None = None,
+    seed: int = 42,
+) -> list[list[int]]:
     """Draw full batches from the plan ours makes of all samples."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of_ours(settings, model, dataset(encoded), folder, "float32")
+        trainer = trainer_of_ours(
+            model, dataset(encoded), folder, "float32", options=options, seed=seed
+        )
         plan: Any = trainer.get_train_dataloader().batch_sampler
         rows = trainer.args.train_batch_size
         batches = [batch for batch in plan if len(batch) == rows]
-    wanted = STEPS + 1 if settings.limit is None else max(2, settings.limit // rows)
+    wanted = STEPS + 1 if limit is None else max(2, limit // rows)
     if len(batches) < 2:
         raise DataError(f"bench train: {len(encoded)} samples do not fill two batches of {rows}")
-    random.Random(settings.seed).shuffle(batches)
+    random.Random(seed).shuffle(batches)
     return batches[:wanted]
 
 
@@ -226,29 +253,39 @@ def collator_of(model: Any) -> Collator:
 
 
 def trainer_of_ours(
-    settings: Settings, model: Any, samples: Dataset, folder: str, dtype: str, **options: Any
+    model: Any,
+    samples: Dataset,
+    folder: str,
+    dtype: str,
+    *,
+    options: Mapping[str, Any],
+    seed: int = 42,
+    **more: Any,
 ) -> Seq2SeqTrainer:
     """Return the trainer of ``pal train`` for one epoch that neither evaluates nor saves."""
     training = {
-        **settings.training, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no",
+        **options, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no",
         "load_best_model_at_end": False, "num_train_epochs": 1, "bf16": dtype == "bfloat16",
-        "max_steps": -1, **options,
+        "max_steps": -1, **more,
     }  # fmt: skip
-    chosen = settings.model_copy(
-        update={"task": "response", "training": training, "early_stopping_patience": None}
-    )
     parts = Ingredients(model, None, samples, samples, collator_of(model))
-    return build_trainer(chosen, parts, Path(folder), bf16=False)
+    return build_trainer(parts, Path(folder), options=training, seed=seed, bf16=False)
 
 
-def run_ours(
-    settings: Settings, model: Any, samples: Dataset, rows: int, dtype: str
+def train_ours(
+    model: Any,
+    samples: Dataset,
+    rows: int,
+    dtype: str,
+    *,
+    options: Mapping[str, Any],
+    seed: int = 42,
 ) -> list[tuple[float, float]]:
     """Train on batches planned before; returns seconds and waiting of each step."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of_ours(
-            settings, model, samples, folder, dtype, train_sampling_strategy="sequential",
-            per_device_train_batch_size=rows,
+            model, samples, folder, dtype, options=options, seed=seed,
+            train_sampling_strategy="sequential", per_device_train_batch_size=rows,
         )  # fmt: skip
         return timed_steps(trainer)
 

@@ -4,20 +4,25 @@ import json
 
 import torch
 
+from pal.data.samples import load_samples
+from pal.data.settings import SourceSettings
+from pal.decoding.settings import DecodingSettings
+from pal.modeling.settings import ArchitectureSettings
 from pal.speed.generate import needed, watch_padding
 from pal.speed.peers import run_doubled, run_two_passes
-from pal.speed.work import load_work
-from pal.core.schema import Settings
+from pal.speed.workload import load_workload
 from tests.jobs import ESCONV, command
 
-FAST = {"max_new_tokens": 8, "min_new_tokens": 2}
+FAST = DecodingSettings(max_new_tokens=8, min_new_tokens=2)
 SMALL = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
          "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}  # fmt: skip
 
 
-def settings(model=None, **changes):
-    source = {"model": str(model), "input": str(ESCONV / "test.jsonl")} if model else {}
-    return Settings(**source, limit=20, decoding=FAST, **changes)
+def workload_of(model):
+    samples = load_samples(str(ESCONV / "test.jsonl"), None, SourceSettings(), limit=20)
+    return load_workload(
+        samples, model=str(model), architecture=ArchitectureSettings(), decoding=FAST
+    )
 
 
 def ours(work):
@@ -26,7 +31,7 @@ def ours(work):
 
 def test_all_sides_give_the_same_responses(response_model):
     """So the times are of the same work."""
-    work = load_work(settings(response_model))
+    work = workload_of(response_model)
     with torch.inference_mode():
         found = ours(work)
         assert found == run_doubled(work, 6) == run_two_passes(work, 3)
@@ -35,11 +40,9 @@ def test_all_sides_give_the_same_responses(response_model):
 
 
 def test_synthetic_contexts_random_weights_and_natural_endings():
-    work = load_work(
-        Settings(
-            architecture={"from_scratch": SMALL, "base": "unreachable/name"}, limit=24,
-            bench={"endings": "natural"},
-        )
+    work = load_workload(
+        None, model=None, decoding=DecodingSettings(), natural=True, count=24,
+        architecture=ArchitectureSettings(from_scratch=SMALL, base="unreachable/name"),
     )  # fmt: skip
     with torch.inference_mode():
         found = ours(work)
@@ -51,7 +54,7 @@ def test_synthetic_contexts_random_weights_and_natural_endings():
 
 
 def test_padding_is_counted(response_model):
-    work = load_work(settings(response_model))
+    work = workload_of(response_model)
     shares = []
     with torch.inference_mode():
         for call in (ours, lambda work: run_two_passes(work, 10)):
@@ -65,7 +68,7 @@ def test_needed_work_is_that_of_a_run_without_padding_or_contrast(response_model
     """Against the library's own count of the operations of single rows."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    work = load_work(settings(response_model))
+    work = workload_of(response_model)
     work.model.config.alpha = [0.0] * 8
     work.model.set_attn_implementation("eager")  # the count knows no fused attention on a CPU
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

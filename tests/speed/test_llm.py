@@ -2,11 +2,12 @@ import re
 
 import pytest
 
-from pal.speed import llm
-from pal.speed.llm import bench_llm, loopback
-from pal.core.config import load_settings
+from pal.commands.bench import bench_llm
+from pal.config import load_settings
 from pal.core.errors import OutputError, PalError
 from pal.core.files import read_json
+from pal.speed import llm
+from pal.speed.llm import loopback
 
 
 def test_both_sides_are_measured(tmp_path, monkeypatch):
@@ -30,4 +31,4 @@ def test_a_missing_answer_stops_the_measurement(monkeypatch, tmp_path):
     with loopback() as url:
         side = settings.llm.model_copy(update={"base_url": url, "structured": "json_schema"})
         with pytest.raises(PalError, match="an answer went missing"):
-            llm.ask_ours(settings, side, llm.make_requests(2))
+            llm.ask_ours(side, llm.make_requests(2))

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from pal.speed import metrics as bench
+from pal.commands.bench import BenchMetricsSettings, bench_metrics
 from pal.core.errors import DataError, OutputError, PalError
 from pal.metrics import Predictions
-from pal.core.schema import Settings
+from pal.speed import metrics as bench
 from tests.jobs import command
 
 
@@ -63,7 +63,7 @@ def test_the_command_prints_the_table_and_writes_the_seconds(tmp_path, capsys):
 
 def test_given_pairs_and_none_of_their_words_in_the_output(pairs, tmp_path):
     output = tmp_path / "bench.json"
-    table = bench.bench_metrics(Settings(predictions=str(pairs), output=str(output)))
+    table = bench_metrics(BenchMetricsSettings(predictions=str(pairs), output=str(output)))
     assert "3 pairs, predictions.jsonl" in table
     assert "heavy secret" not in output.read_text() + table
 
@@ -72,17 +72,17 @@ def test_a_pair_without_reference(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"id": "a/1", "response": "hi"}\n')
     with pytest.raises(DataError, match=r"x.jsonl: record 'a/1' has no text as 'reference', got N"):
-        bench.bench_metrics(Settings(predictions=str(path)))
+        bench_metrics(BenchMetricsSettings(predictions=str(path)))
 
 
 def test_an_older_measurement_is_kept(pairs, tmp_path):
     output = tmp_path / "bench.json"
     output.write_text("old")
-    settings = Settings(predictions=str(pairs), output=str(output))
+    settings = BenchMetricsSettings(predictions=str(pairs), output=str(output))
     with pytest.raises(OutputError, match="overwrite=true"):
-        bench.bench_metrics(settings)
+        bench_metrics(settings)
     assert output.read_text() == "old"
-    bench.bench_metrics(settings.model_copy(update={"overwrite": True}))
+    bench_metrics(settings.model_copy(update={"overwrite": True}))
     assert json.loads(output.read_text())["kind"] == "bench"
 
 
@@ -115,7 +115,7 @@ def one_short(plain):
 def test_different_values_are_not_compared(pairs, monkeypatch, name, broken, message):
     monkeypatch.setattr(bench, name, broken(getattr(bench, name)))
     with pytest.raises(PalError, match=message):
-        bench.bench_metrics(Settings(predictions=str(pairs)))
+        bench_metrics(BenchMetricsSettings(predictions=str(pairs)))
 
 
 def test_responses_without_any_token_have_the_same_missing_values():

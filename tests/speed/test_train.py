@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from pal.modeling.settings import ArchitectureSettings
 from pal.speed.inputs import synthetic_rows
 from pal.speed.sides import decoder_flops, encoder_flops
-from pal.speed.train import draw_batches, load_work, positions, real_tokens
-from pal.core.config import load_settings
+from pal.speed.train import draw_batches, load_training_samples, positions, real_tokens
 from tests.jobs import ESCONV, TINY_RESPONSE, command
 
 FEW = ["--config", "quickstart", *TINY_RESPONSE, "training.per_device_train_batch_size=2"]
@@ -37,12 +37,17 @@ def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     assert "overwrite=true" in capsys.readouterr().err
 
 
+def load(model, source=None, split=None):
+    return load_training_samples(
+        source and str(source), split, model=str(model), architecture=ArchitectureSettings()
+    )
+
+
 def test_a_model_and_real_samples(response_model):
-    settings = load_settings(None, [f"model={response_model}", f"input={ESCONV}", "split=test"])
-    model, encoded, source = load_work(settings)
+    model, encoded, source = load(response_model, ESCONV, "test")
     assert {*encoded[0]} == {"input_ids", "persona_input_ids", "labels"}
     assert source.endswith(f"{len(encoded)} in esconv")
-    batches = draw_batches(settings, model, encoded)
+    batches = draw_batches(model, encoded, options={})
     assert {len(batch) for batch in batches} == {8}
     indices = [index for batch in batches for index in batch]
     assert len(set(indices)) == len(indices)
@@ -68,8 +73,7 @@ def test_positions_by_hand():
 
 def test_synthetic_lengths_are_those_of_esconv(response_model):
     """There 307, 120 and 24 tokens on average."""
-    settings = load_settings(None, [f"model={response_model}"])
-    config = load_work(settings)[0].config
+    config = load(response_model)[0].config
     config.max_context_tokens, config.max_persona_tokens, config.max_target_tokens = 512, 160, 128
     rows = synthetic_rows(config, 3000, seed=1)
     for name, mean in (("input_ids", 307), ("persona_input_ids", 120), ("labels", 24)):
@@ -80,7 +84,7 @@ def test_flops_are_those_the_library_counts(response_model):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = load_work(load_settings(None, [f"model={response_model}"]))[0].eval()
+    model = load(response_model)[0].eval()
     model.set_attn_implementation("eager")
     ids = torch.ones(1, 40, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

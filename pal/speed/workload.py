@@ -16,16 +16,18 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-from pal.speed.inputs import build_random, synthetic_rows
-from pal.decoding.noise import sample_keys
-from pal.commands.generate import Responder, generation_options, load_model_and_tokenizer, load_samples
 from pal.core.job import process_state
-from pal.modeling.encoding import collate, encode_sorted, input_length
+from pal.data.samples import Sample
+from pal.data.strategies import STRATEGIES, strategy_id
 from pal.decoding.engine import Answer, Engine, Request
+from pal.decoding.noise import sample_keys
+from pal.decoding.settings import DecodingSettings
+from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import inference_twin
 from pal.modeling.pal import sampling_processors
-from pal.core.schema import Settings
-from pal.data.strategies import STRATEGIES, strategy_id
+from pal.modeling.responder import Responder, generation_options, load_model_and_tokenizer
+from pal.modeling.settings import ArchitectureSettings
+from pal.speed.inputs import build_random, synthetic_rows
 
 CONTEXTS = 64
 ENDING_ROWS, ENDING_TRIALS = 16, 8  # of the search for the bias of the end token
@@ -33,7 +35,7 @@ RESPONSE_LENGTH = 20.0  # mean of the supporter's turns, about
 
 
 @dataclass
-class Work:
+class Workload:
     """What every side answers.
 
     Attributes:
@@ -87,8 +89,8 @@ class Work:
             found.extend(sampling_processors(options, keys))
         return found
 
-    def first(self, count: int) -> "Work":
-        """Return the work on the first rows."""
+    def first(self, count: int) -> "Workload":
+        """Return the workload of the first rows."""
         return replace(
             self, inputs=self.inputs[:count], strategies=self.strategies[:count],
             keys=self.keys[:count],
@@ -111,59 +113,73 @@ class Work:
         )  # fmt: skip
 
 
-def load_work(settings: Settings) -> Work:
-    """Return the work of the settings: given or random weights, given or synthetic inputs.
+def load_workload(
+    samples: Sequence[Sample] | None,
+    *,
+    model: str | None,
+    architecture: ArchitectureSettings,
+    decoding: DecodingSettings,
+    natural: bool = False,
+    count: int = CONTEXTS,
+    seed: int = 42,
+    dtype: str = "float32",
+) -> Workload:
+    """Return given or random weights with given or synthetic inputs.
 
-    Without ``model`` the weights are random, of the size that ``architecture`` says (the published
-    one by default); without ``input`` contexts are random tokens of ESConv's lengths.
+    Args:
+        samples: what is answered; None makes contexts of random tokens of ESConv's lengths.
+        model: folder or hub id; None makes random weights.
+        architecture: sizes of random weights; those of the published model by default.
+        decoding: sampling options.
+        natural: let responses end as those of ESConv; else all are as long as they may be.
+        count: how many synthetic contexts.
+        seed: of weights, inputs, strategies and noise.
+        dtype: of the weights.
 
     Raises:
-        PalError: model, tokenizer or input cannot be used.
+        PalError: model or tokenizer cannot be used.
     """
-    count = settings.limit or CONTEXTS
-    samples = None
-    if settings.input:
-        samples = load_samples(settings.model_copy(update={"limit": None}))
-        random.Random(settings.seed).shuffle(samples)
-        samples = samples[:count]
-    if settings.model:
-        model, tokenizer = load_model_and_tokenizer(settings.model, settings.dtype)
+    loaded: Any
+    if model:
+        loaded, tokenizer = load_model_and_tokenizer(model, dtype)
     else:
-        model, tokenizer = build_random(settings, with_tokenizer=samples is not None)
-    model.to(process_state().device)
-    options, draw = generation_options(model, settings.decoding), random.Random(settings.seed)
+        loaded, tokenizer = build_random(
+            architecture, seed=seed, dtype=dtype, with_tokenizer=samples is not None
+        )
+    loaded.to(process_state().device)
+    options, draw = generation_options(loaded, decoding), random.Random(seed)
     if samples is None:
-        inputs = synthetic_rows(model.config, count, settings.seed)
+        inputs = synthetic_rows(loaded.config, count, seed)
         for row in inputs:
             del row["labels"]
         strategies = [draw.randrange(len(STRATEGIES)) for _ in inputs]
         ids: list[str] = [str(index) for index in range(count)]
         source = "synthetic contexts of ESConv's lengths"
     else:
-        inputs = Responder(model, tokenizer, settings.decoding, settings.seed).encode(samples)
+        inputs = Responder(loaded, tokenizer, decoding, seed).encode(samples)
         ids = [sample.id for sample in samples]
         strategies = [
             draw.randrange(len(STRATEGIES)) if s.strategy is None else strategy_id(s.strategy)
             for s in samples
         ]
         source = "real contexts"
-    keys = sample_keys(settings.seed, ids, model.device)
-    work = Work(model, inputs, strategies, keys, options, source)
-    if settings.bench.endings == "natural":
-        let_end(work)
+    keys = sample_keys(seed, ids, loaded.device)
+    workload = Workload(loaded, inputs, strategies, keys, options, source)
+    if natural:
+        let_end(workload)
     else:
         options.min_new_tokens = options.max_new_tokens
-    return work
+    return workload
 
 
-def let_end(work: Work) -> None:
+def let_end(workload: Workload) -> None:
     """Set the end token's bias so that responses are about as long as ESConv's, on some rows."""
-    end, options = work.model.config.eos_token_id, work.options
+    end, options = workload.model.config.eos_token_id, workload.options
     options.min_new_tokens = 0
     low, high = 0.0, 64.0
     for _ in range(ENDING_TRIALS):
         middle = (low + high) / 2
-        work.model.final_logits_bias[0, end] = middle
-        answers = work.first(ENDING_ROWS).answer(ENDING_ROWS)
+        workload.model.final_logits_bias[0, end] = middle
+        answers = workload.first(ENDING_ROWS).answer(ENDING_ROWS)
         mean = float(np.mean([len(answer.tokens) for answer in answers]))
         low, high = (low, middle) if mean < RESPONSE_LENGTH else (middle, high)

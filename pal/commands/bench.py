@@ -1,0 +1,281 @@
+"""``pal bench``: the speed of this machine, compared with what one would use otherwise.
+
+Each measures all sides in one run, on the same inputs, and prints a table; with ``output`` set the
+figures are written as JSON too. A measurement never takes the place of an older one unasked.
+"""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pal.commands.common import ModelSettings, WriterSettings
+from pal.core.errors import ConfigError, DataError, OutputError
+from pal.core.settings import Count, InputPath, Source, bundled
+from pal.data.settings import SourceSettings
+from pal.decoding.settings import DecodingSettings
+from pal.llm.settings import LlmSettings
+from pal.modeling.settings import ArchitectureSettings
+from pal.persona.settings import ExtractionSettings
+from pal.speed.settings import GenerationSpeedSettings, RoundSettings
+from pal.training.settings import TrainingOptions
+
+DIALOGUES = 16  # annotated where no limit is given
+
+
+class BenchSettings(WriterSettings):
+    """What every measurement takes.
+
+    Attributes:
+        seed: of random weights, of the choice of inputs and of sampling.
+        limit: how many inputs are measured; the default of each measurement when null.
+    """
+
+    seed: int = 42
+    limit: Count | None = None
+
+
+class BenchModelSettings(BenchSettings, ModelSettings):
+    """A measurement of a model on dialogues.
+
+    Attributes:
+        model: folder or hub id; random weights of ``architecture`` when null.
+        input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``; random tokens of
+            ESConv's lengths (``bench annotate``: the bundled corpus) when null.
+        split: which split of a folder or hub id ``input`` means.
+    """
+
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    architecture: ArchitectureSettings = ArchitectureSettings()
+
+
+class BenchGenerateSettings(BenchModelSettings):
+    """Measure decoding."""
+
+    examples = (
+        "pal bench generate model=runs/pal input=runs/pesconv split=test limit=64",
+        "pal bench generate limit=16 bench.rounds=1 bench.endings=natural",
+    )
+
+    decoding: DecodingSettings = DecodingSettings()
+    bench: GenerationSpeedSettings = GenerationSpeedSettings()
+
+
+class BenchTrainSettings(BenchModelSettings):
+    """Measure training steps of the response model.
+
+    Attributes:
+        training: options of transformers' ``Seq2SeqTrainingArguments``, by their own names.
+    """
+
+    examples = (
+        "pal bench train --config pal input=runs/pesconv model=runs/pal limit=64",
+        "pal bench train --config quickstart limit=32",
+    )
+
+    training: TrainingOptions = {}
+
+
+class BenchAnnotateSettings(BenchModelSettings):
+    """Measure annotation."""
+
+    examples = (
+        "pal bench annotate model=runs/extractor input=runs/pesconv limit=16",
+        "pal bench annotate --config small architecture.from_scratch.model_type=bart limit=4",
+    )
+
+    annotate: ExtractionSettings = ExtractionSettings()
+
+
+class BenchMetricsSettings(BenchSettings):
+    """Measure scores.
+
+    Attributes:
+        predictions: file of records with ``response`` and ``reference``; pairs cut out of the
+            bundled corpus, as long as those of ESConv, when null.
+    """
+
+    examples = (
+        "pal bench metrics",
+        "pal bench metrics predictions=runs/pal_test.jsonl output=runs/bench_metrics.json",
+    )
+
+    predictions: InputPath | None = None
+
+
+class BenchLlmSettings(BenchSettings):
+    """Measure the client of language models against a loopback server."""
+
+    examples = (
+        "pal bench llm",
+        "pal bench llm bench.rounds=5 llm.connections=64 output=runs/bench_llm.json",
+    )
+
+    bench: RoundSettings = RoundSettings()
+    llm: LlmSettings = LlmSettings()
+
+
+def bench_generate(settings: BenchGenerateSettings) -> str:
+    """Measure generation; returns the Markdown tables.
+
+    ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or synthetic ones; ours
+    holds ``batch_rows`` rows and ``batch_tokens`` encoder positions at once, as ``pal generate``
+    does.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    settings = BenchGenerateSettings.of(settings)
+    output = _free_output(settings)
+    from pal.data.samples import load_samples
+    from pal.speed.generate import measure_generation
+    from pal.speed.workload import CONTEXTS, load_workload
+
+    count, samples = settings.limit or CONTEXTS, None
+    if settings.input:
+        rule = settings.decoding.samples
+        samples = load_samples(settings.input, settings.split, SourceSettings(), rule=rule)
+        random.Random(settings.seed).shuffle(samples)
+        samples = samples[:count]
+    workload = load_workload(
+        samples, model=settings.model, architecture=settings.architecture,
+        decoding=settings.decoding, natural=settings.bench.endings == "natural", count=count,
+        seed=settings.seed, dtype=settings.dtype,
+    )  # fmt: skip
+    table, document = measure_generation(
+        workload, sides=settings.bench.sides, rounds=settings.bench.rounds,
+        rows=settings.batch_rows, tokens=settings.batch_tokens,
+    )  # fmt: skip
+    return _finished(table, document, output, "bench generate", settings)
+
+
+def bench_train(settings: BenchTrainSettings) -> str:
+    """Measure training steps of the response model; returns the Markdown table.
+
+    ``model`` and ``input`` are what is measured; without the first, random weights of
+    ``architecture`` (by default of 90 million parameters), without the second, random tokens of
+    ESConv's lengths. ``limit`` samples a side.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    settings = BenchTrainSettings.of(settings)
+    output = _free_output(settings)
+    from pal.speed.train import load_training_samples, measure_training
+
+    model, encoded, source = load_training_samples(
+        settings.input, settings.split, model=settings.model,
+        architecture=settings.architecture, seed=settings.seed,
+    )  # fmt: skip
+    table, document = measure_training(
+        model, encoded, source, options=settings.training, limit=settings.limit,
+        seed=settings.seed,
+    )  # fmt: skip
+    return _finished(table, document, output, "bench train", settings)
+
+
+def bench_annotate(settings: BenchAnnotateSettings) -> str:
+    """Measure annotation; returns the Markdown table.
+
+    ``limit`` dialogues of ``input`` (16 of the bundled corpus by default), drawn with ``seed``, by
+    ``model`` or by random weights of ``architecture.from_scratch``.
+
+    Raises:
+        PalError: model, input or output cannot be used.
+    """
+    settings = BenchAnnotateSettings.of(settings)
+    output = _free_output(settings)
+    from pal.data.splits import load_split
+    from pal.persona.cleaning import annotated_prefixes
+    from pal.speed.annotate import build_or_load_extractor, measure_annotation
+
+    source = settings.input or str(bundled("sample", "esconv", "train.jsonl"))
+    rows = list(load_split(source, settings.split))
+    random.Random(settings.seed).shuffle(rows)
+    prefixes = [
+        prefix
+        for row in rows[: settings.limit or DIALOGUES]
+        for prefix in annotated_prefixes(row["dialog"], settings.annotate.start).values()
+    ]
+    if not prefixes:
+        raise DataError(f"input={source}: nothing to annotate in it")
+    if not settings.model and settings.architecture.from_scratch is None:
+        raise ConfigError(
+            "bench annotate: give model=, or sizes as architecture.from_scratch (the "
+            "persona_extractor block of --config small has them)"
+        )
+    model, encoder = build_or_load_extractor(
+        settings.model, settings.architecture, prefixes, seed=settings.seed, dtype=settings.dtype
+    )
+    table, document = measure_annotation(
+        model, encoder, prefixes, f"from {Path(source).name}", how=settings.annotate,
+        batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
+    )  # fmt: skip
+    return _finished(table, document, output, "bench annotate", settings)
+
+
+def bench_metrics(settings: BenchMetricsSettings) -> str:
+    """Measure ROUGE-L and Distinct against plain Python; returns the Markdown table.
+
+    ``limit`` sets the number of pairs. Texts are not written.
+
+    Raises:
+        PalError: inputs or output cannot be used, or the values of the two sides differ.
+    """
+    settings = BenchMetricsSettings.of(settings)
+    output = _free_output(settings)
+    from pal.speed.metrics import load_pairs, measure_metrics
+
+    pairs = load_pairs(settings.predictions, count=settings.limit, seed=settings.seed)
+    table, document = measure_metrics(*pairs)
+    return _finished(table, document, output, "bench metrics", settings)
+
+
+def bench_llm(settings: BenchLlmSettings) -> str:
+    """Measure the client; returns the Markdown table.
+
+    ``limit`` requests a round (2,000), ``bench.rounds`` rounds of both sides in turn,
+    ``llm.connections`` at once.
+
+    Raises:
+        PalError: the output is there already, or a side got wrong answers.
+    """
+    settings = BenchLlmSettings.of(settings)
+    output = _free_output(settings)
+    from pal.speed.llm import REQUESTS, measure_client
+
+    table, document = measure_client(
+        settings.llm, count=settings.limit or REQUESTS, rounds=settings.bench.rounds
+    )
+    return _finished(table, document, output, "bench llm", settings)
+
+
+def _free_output(settings: BenchSettings) -> Path | None:
+    """Return where the JSON goes, if anywhere.
+
+    Raises:
+        OutputError: there is an older measurement.
+    """
+    output = Path(settings.output) if settings.output else None
+    if output and output.exists() and not settings.overwrite:
+        raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+    return output
+
+
+def _finished(
+    table: str,
+    document: Mapping[str, Any],
+    output: Path | None,
+    command: str,
+    settings: BenchSettings,
+) -> str:
+    """Write the document of a measurement, where it is wanted, and return the table."""
+    if output:
+        from pal.core.files import write_json
+        from pal.core.job import Job
+        from pal.speed.machine import machine
+
+        run = Job(command, settings, output).describe(**machine())
+        write_json(output, {**document, "run": run})
+    return table
