@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 
 from pal import __version__
-from pal.data.samples import Sample
-from pal.data.splits import load_split
-from pal.core.errors import DataError
-from pal.commands.analyze import analyze_personas, analyze_similarity, analyze_strategies
-from pal.data.predictions import read_outside, read_predictions
 from pal.benchmark.report import write_page
 from pal.benchmark.stages import Run, source_fingerprint
-from pal.commands.evaluate import build_predictions
-from pal.stats.resampling import Spread, compare, group_samples, spreads, statistics_of
 from pal.benchmark.systems import TABLE_3, System, printed_row
+from pal.commands.analyze import analyze_personas, analyze_similarity, analyze_strategies
+from pal.commands.evaluate import build_predictions
 from pal.commands.generate import load_samples
-from pal.metrics import METRICS, Embedder, Report, compute_metrics, find_metric
-from pal.metrics.base import VOCAB_SIZE
-from pal.metrics.vectors import StoredEmbedder
+from pal.core.errors import DataError
 from pal.core.files import (
     file_fingerprint,
     fingerprint,
@@ -34,6 +27,13 @@ from pal.core.files import (
 from pal.core.runs import describe_run
 from pal.core.schema import Settings
 from pal.core.tracking import track
+from pal.data.predictions import read_outside, read_predictions
+from pal.data.samples import Sample
+from pal.data.splits import load_split
+from pal.metrics import METRICS, Embedder, Report, compute_metrics, find_metric
+from pal.metrics.base import VOCAB_SIZE
+from pal.metrics.vectors import StoredEmbedder
+from pal.stats.resampling import Spread, compare, group_samples, spreads, statistics_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pal.benchmark.systems import System, choose_systems
 from pal.core.config import load_settings, merge, read_config
 from pal.core.errors import ConfigError
-from pal.benchmark.systems import System, choose_systems
-from pal.metrics import find_metric
 from pal.core.files import file_fingerprint, fingerprint, read_json, write_json
 from pal.core.schema import DecodingSettings, Settings
 from pal.data.strategies import STRATEGIES, canonical_strategy
+from pal.metrics import find_metric
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pal.commands.evaluate import build_predictions
 from pal.core.errors import DataError
 from pal.data.predictions import column
-from pal.commands.evaluate import build_predictions
+from pal.data.strategies import STRATEGIES
 from pal.metrics import Embedder, compute_metrics
 from pal.metrics.strategy import TOP_KEYS
-from pal.data.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pal.core.errors import ConfigError, suggest
 from pal.benchmark.settings import BenchmarkSettings
+from pal.core.errors import ConfigError, suggest
 
 # Columns of the paper's Table 3, by our names.
 TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from pal.data.samples import build_samples
-from pal.data.splits import load_split
-from pal.core.errors import ConfigError, DataError
-from pal.data.predictions import read_predictions
 from pal.benchmark.similarity_analysis import analyze_similarity
 from pal.benchmark.strategy_analysis import TEXT_KEYS, analyze_strategies
+from pal.core.errors import ConfigError, DataError
+from pal.core.files import file_fingerprint, write_json, write_text
 from pal.core.job import claimed, is_finished, record_path
+from pal.core.runs import describe_run, identity_of
+from pal.core.schema import Settings
+from pal.data.predictions import read_predictions
+from pal.data.samples import build_samples
+from pal.data.splits import load_split
 from pal.metrics import Embedder, load_embedder
 from pal.metrics.similarity import load_word_vectors, remember
 from pal.metrics.text import tokenize
-from pal.core.files import file_fingerprint, write_json, write_text
-from pal.core.runs import describe_run, identity_of
-from pal.core.schema import Settings
 
 __all__ = ["analyze", "analyze_personas", "analyze_similarity", "analyze_strategies", "markdown"]
 

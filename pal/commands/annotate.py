@@ -8,17 +8,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pal.core.errors import ConfigError
+from pal.core.files import output_lock
+from pal.core.job import claimed, finish, is_finished, record_path, run_batches
+from pal.core.runs import identity_of, write_run
+from pal.core.schema import Settings
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.esconv import write_pesconv, write_released
 from pal.data.splits import load_split
-from pal.core.errors import ConfigError
-from pal.core.job import claimed, finish, is_finished, record_path, run_batches
 from pal.modeling.checkpoint import model_fingerprint
 from pal.modeling.packed import inference_twin
 from pal.persona.extractor import ExtractorEncoder, load_extractor
-from pal.core.files import output_lock
-from pal.core.runs import identity_of, write_run
-from pal.core.schema import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pal.data.batches import Collator, plan_batches
-from pal.data.templates import SampleEncoder
-from pal.core.errors import ConfigError, DataError
-from pal.data.predictions import column, is_foreign, read_outside, read_predictions
 from pal.benchmark.systems import TABLE_3
 from pal.commands.generate import load_model_and_tokenizer, load_samples
-from pal.core.job import claimed, is_finished, process_state, record_path
-from pal.metrics import Embedder, Predictions, Report, compute_metrics, load_embedder
-from pal.modeling.packed import inference_twin
+from pal.core.errors import ConfigError, DataError
 from pal.core.files import file_fingerprint, write_json, write_text
+from pal.core.job import claimed, is_finished, process_state, record_path
 from pal.core.runs import identity_of, write_run
 from pal.core.schema import Settings
-from pal.data.strategies import STRATEGIES, strategy_id
 from pal.core.tracking import track
+from pal.data.batches import Collator, plan_batches
+from pal.data.predictions import column, is_foreign, read_outside, read_predictions
+from pal.data.strategies import STRATEGIES, strategy_id
+from pal.data.templates import SampleEncoder
+from pal.metrics import Embedder, Predictions, Report, compute_metrics, load_embedder
+from pal.modeling.packed import inference_twin
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ def quickstart(config: str, overrides: Sequence[str] = ()) -> str:
         fixed["task"] = task
         return load_settings(config, overrides, fixed=fixed, check_training=True)
 
+    from pal.commands.annotate import annotate
     from pal.commands.evaluate import score
     from pal.commands.generate import generate
-    from pal.commands.annotate import annotate
     from pal.training.trainer import train
 
     logger.info("[1/5] train the persona extractor → %s", extractor)

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 import yaml
 
-from pal.data.batches import plan_batches
-from pal.core.errors import ConfigError, OutputError
 from pal.commands.evaluate import build_predictions
-from pal.stats.resampling import Statistic, statistics_of
 from pal.commands.generate import Responder, load_model_and_tokenizer, load_samples
+from pal.core.errors import ConfigError, OutputError
+from pal.core.files import Journal, fingerprint, read_json, write_json, write_text
 from pal.core.job import claimed, is_finished, record_path
+from pal.core.runs import describe_run, identity_of, write_run
+from pal.core.schema import Settings, TuneAlphaSettings
+from pal.data.batches import plan_batches
+from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from pal.metrics import Pooled, Types, compute_metrics, find_metric
 from pal.metrics.vectors import StoredEmbedder
 from pal.modeling.checkpoint import model_fingerprint
 from pal.modeling.pal import EncodedInputs
-from pal.core.files import Journal, fingerprint, read_json, write_json, write_text
-from pal.core.runs import describe_run, identity_of, write_run
-from pal.core.schema import Settings, TuneAlphaSettings
-from pal.data.strategies import PAPER_ALPHA, STRATEGIES
+from pal.stats.resampling import Statistic, statistics_of
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pal.data.samples import Sample, build_samples
 from pal.core.errors import ConfigError, DataError, OutputError, suggest
-from pal.human_eval.results import compare, results_tables, same_text
+from pal.core.files import file_fingerprint, output_lock, read_jsonl, write_json, write_text
+from pal.core.job import is_finished, record_path
+from pal.core.runs import describe_run, identity_of, write_run
+from pal.core.schema import HumanEvalSettings, Settings
 from pal.data.predictions import read_predictions
+from pal.data.samples import Sample, build_samples
+from pal.human_eval.results import compare, results_tables, same_text
 from pal.human_eval.sheets import (
     FOLDER,
     KEY,
@@ -33,10 +37,6 @@ from pal.human_eval.sheets import (
     read_key,
     write_sheets,
 )
-from pal.core.job import is_finished, record_path
-from pal.core.files import file_fingerprint, output_lock, read_jsonl, write_json, write_text
-from pal.core.runs import describe_run, identity_of, write_run
-from pal.core.schema import HumanEvalSettings, Settings
 
 logger = logging.getLogger(__name__)
 

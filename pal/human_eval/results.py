@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pal.stats.agreement import fleiss_kappa, sign_test
 from pal.human_eval.sheets import Votes
+from pal.stats.agreement import fleiss_kappa, sign_test
 from pal.stats.resampling import holm
 
 SHOWN_PROBLEMS = 20  # in the tables; human.json has all

@@ -3,11 +3,11 @@
 import json
 
 from pal.core.errors import ConfigError
+from pal.core.schema import Settings
 from pal.llm.asking import CachedModel
 from pal.llm.base import Backend, LanguageModel, Outcome, Request
 from pal.llm.cache import Cache
 from pal.llm.structured import RUNGS
-from pal.core.schema import Settings
 
 __all__ = ["LanguageModel", "Outcome", "Request", "connect"]
 

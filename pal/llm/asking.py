@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, PlannedStop
+from pal.core.schema import LlmSettings
 from pal.llm.base import Backend, Check, Outcome, Reply, Request
 from pal.llm.batchfile import read_results, write_requests
 from pal.llm.cache import Cache, key_of
 from pal.llm.estimate import estimate
-from pal.core.schema import LlmSettings
 
 
 class CachedModel:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pal.core.errors import DataError, OutputError
+from pal.core.files import read_jsonl, write_jsonl
+from pal.core.schema import LlmSettings
 from pal.llm.base import Check, Reply, Request
 from pal.llm.client import read_completion
 from pal.llm.structured import RUNGS, body_of
-from pal.core.files import read_jsonl, write_jsonl
-from pal.core.schema import LlmSettings
 
 LARGEST = 50_000  # requests a file, OpenAI's limit
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, OutputError
-from pal.llm.base import Reply, Request
 from pal.core.files import dumps
+from pal.llm.base import Reply, Request
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (

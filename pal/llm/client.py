@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pal.core.errors import ConfigError, PalError, first_line
+from pal.core.schema import LlmSettings
 from pal.llm.base import Check, Reply, Request
 from pal.llm.structured import PROBE, RUNGS, body_of, parse, shorten
-from pal.core.schema import LlmSettings
 
 ANSWERS = 3  # malformed ones to a request, before it counts as malformed for good
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from pal.llm.base import Request
 from pal.core.schema import LlmSettings
+from pal.llm.base import Request
 
 CHARACTERS = 4  # a token, in English text
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pal.core.errors import CheckpointError, first_line
+from pal.core.schema import LlmSettings
 from pal.llm.base import Check, Reply, Request
 from pal.llm.client import read_completion
 from pal.llm.structured import body_of
-from pal.core.schema import LlmSettings
 
 
 class TransformersBackend:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pal.core.errors import OutputError
+from pal.core.files import file_fingerprint, fingerprint
 from pal.metrics.base import Embedder
 from pal.metrics.similarity import load_embedder
-from pal.core.files import file_fingerprint, fingerprint
 
 
 class StoredEmbedder:

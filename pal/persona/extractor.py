@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from pal.data.tokenizer import load_tokenizer
 from pal.core.errors import CheckpointError, ConfigError, first_line
+from pal.data.tokenizer import load_tokenizer
 from pal.modeling.checkpoint import (
     check_complete,
     check_sizes,

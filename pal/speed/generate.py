@@ -211,9 +211,8 @@ def decoder_weights(workload: Workload) -> tuple[int, int]:
 def branches(workload: Workload) -> Iterator[list[int]]:
     """Yield, row by row, the encoder positions of its branches: two where α is not zero."""
     for row, strategy in zip(workload.inputs, workload.strategies, strict=True):
-        contrasted = (
-            workload.model.fusion is not None and workload.model.config.alpha[strategy] != 0
-        )
+        model = workload.model
+        contrasted = model.fusion is not None and model.config.alpha[strategy] != 0
         yield [input_length(row), *([len(row["input_ids"])] if contrasted else [])]
 
 
@@ -239,10 +238,11 @@ def describe_workload(workload: Workload, lengths: Sequence[int]) -> str:
     contexts = [len(row["input_ids"]) for row in workload.inputs]
     personas = [len(row.get("persona_input_ids", ())) for row in workload.inputs]
     parameters = sum(p.numel() for p in workload.model.parameters()) / 1e6
+    dtype, device = str(workload.model.dtype).removeprefix("torch."), workload.model.device
     facts = machine()
     return (
         f"{len(contexts)} {workload.source} of {statistics.mean(contexts):.0f} tokens on average "
         f"(personas {statistics.mean(personas):.0f}), responses of {statistics.mean(lengths):.1f}; "
-        f"{parameters:.1f} million parameters, {str(workload.model.dtype).removeprefix('torch.')}, {workload.model.device}, "
+        f"{parameters:.1f} million parameters, {dtype}, {device}, "
         f"{facts['cpu']}, {facts['cores']} cores, {torch.get_num_threads()} threads."
     )

@@ -1,8 +1,8 @@
-"""Speed on this machine, measured beside what one would use instead: ``pal bench metrics``.
+"""Speed of scores, compared with plain Python: ``pal bench metrics``.
 
-A benchmark is a list of rows (:class:`TimedPair`): the seconds of both sides, taken in turn in the same
-process on the same inputs, and compared by their medians. It counts only if both sides give the
-same values, so that is checked first, and said.
+A measurement is a list of pairs (:class:`TimedPair`): the seconds of both sides, taken in turn in
+the same process on the same inputs, and compared by their medians. It counts only if both sides
+give the same values, so that is checked first, and stated.
 """
 
 import math

@@ -11,6 +11,10 @@ from datasets import Dataset
 from pyarrow import ArrowInvalid
 
 from pal import __version__
+from pal.core.errors import ConfigError, DataError, first_line
+from pal.core.files import fingerprint
+from pal.core.job import process_state
+from pal.core.schema import DataSettings, Settings
 from pal.data.batches import Collator
 from pal.data.cards import give_cards
 from pal.data.personachat import load_personachat
@@ -25,12 +29,8 @@ from pal.data.tokenizer import (
     tokenizer_fingerprint,
     train_tokenizer,
 )
-from pal.core.errors import ConfigError, DataError, first_line
-from pal.core.job import process_state
 from pal.modeling.checkpoint import build_response_model
 from pal.persona.extractor import ExtractorEncoder, build_extractor
-from pal.core.files import fingerprint
-from pal.core.schema import DataSettings, Settings
 
 logger = logging.getLogger(__name__)
 

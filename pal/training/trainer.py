@@ -29,7 +29,11 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pal.core.errors import ConfigError, OutputError, first_line
+from pal.core.files import read_json, write_json
 from pal.core.job import claimed, is_finished, process_state
+from pal.core.runs import identity_of, write_run
+from pal.core.schema import Settings
+from pal.core.tracking import stay_offline_without_key
 from pal.modeling.checkpoint import model_fingerprint
 from pal.training.preparation import (
     SPOT_TOKENIZER,
@@ -38,10 +42,6 @@ from pal.training.preparation import (
     prepare_extractor,
     prepare_response,
 )
-from pal.core.files import read_json, write_json
-from pal.core.runs import identity_of, write_run
-from pal.core.schema import Settings
-from pal.core.tracking import stay_offline_without_key
 
 logger = logging.getLogger(__name__)
 

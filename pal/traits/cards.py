@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pal.llm.base import LanguageModel, Request
 from pal.core.schema import Settings
+from pal.llm.base import LanguageModel, Request
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import (
     Item,

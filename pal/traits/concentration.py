@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from pal.stats.resampling import holm
 from pal.core.schema import StatisticsSettings
-from pal.traits.documents import Record, grouped
 from pal.stats.estimates import ends, estimate, permutation_p, resampled_weights, undefined
+from pal.stats.resampling import holm
+from pal.traits.documents import Record, grouped
 from pal.traits.inventories import Inventory
 
 FEWEST = 4  # seekers of a side

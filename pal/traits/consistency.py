@@ -11,17 +11,7 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import ConfigError, DataError
-from pal.stats.resampling import holm
 from pal.core.schema import Settings, StatisticsSettings
-from pal.traits.concentration import compare_concentration
-from pal.traits.documents import (
-    Group,
-    Record,
-    describe_unanswered,
-    paper,
-    read_measurements,
-    write_document,
-)
 from pal.stats.estimates import (
     Estimate,
     cell,
@@ -32,6 +22,16 @@ from pal.stats.estimates import (
     resampled_weights,
     table,
     undefined,
+)
+from pal.stats.resampling import holm
+from pal.traits.concentration import compare_concentration
+from pal.traits.documents import (
+    Group,
+    Record,
+    describe_unanswered,
+    paper,
+    read_measurements,
+    write_document,
 )
 from pal.traits.inventories import Inventory, load_inventory
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import ConfigError
-from pal.stats.resampling import holm
 from pal.core.schema import Settings, StatisticsSettings
+from pal.stats.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
+from pal.stats.resampling import holm
 from pal.traits.documents import (
     Record,
     describe_unanswered,
@@ -20,7 +21,6 @@ from pal.traits.documents import (
     read_measurements,
     write_document,
 )
-from pal.stats.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
 from pal.traits.inventories import Inventory, load_inventory
 from pal.traits.scoring import analyze_reliability
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from pal.core.files import read_jsonl
 from pal.core.schema import Settings, StatisticsSettings
-from pal.traits.documents import paper, write_document
 from pal.stats.estimates import (
     Estimate,
     cell,
@@ -19,6 +18,7 @@ from pal.stats.estimates import (
     table,
     undefined,
 )
+from pal.traits.documents import paper, write_document
 from pal.traits.talks import Talk, inputs_of, read_talks
 
 SPEAKERS = ("all", "seeker", "supporter")

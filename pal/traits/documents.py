@@ -10,10 +10,17 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from pal.core.errors import DataError
 from pal.benchmark.stages import source_fingerprint
+from pal.core.errors import DataError
+from pal.core.files import (
+    file_fingerprint,
+    output_lock,
+    read_json,
+    read_jsonl,
+    read_text,
+    write_json,
+)
 from pal.core.job import is_finished, record_path
-from pal.core.files import file_fingerprint, output_lock, read_json, read_jsonl, read_text, write_json
 from pal.core.runs import describe_run, identity_of
 from pal.core.schema import Settings
 from pal.traits.inventories import Form, Inventory

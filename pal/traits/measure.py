@@ -7,8 +7,8 @@ a card share (Figure 13). An answer that does not come stays out, with its reaso
 import logging
 from typing import Any
 
-from pal.llm.base import LanguageModel, Request
 from pal.core.schema import Settings
+from pal.llm.base import LanguageModel, Request
 from pal.traits.cards import object_schema
 from pal.traits.inventories import SCALE, load_inventory
 from pal.traits.readers import is_usable, persona_text, read_cards

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pal.data.splits import load_split
 from pal.core.errors import DataError, suggest
 from pal.core.files import read_jsonl, read_text
 from pal.core.schema import Settings
+from pal.data.splits import load_split
 
 
 @dataclass(frozen=True)

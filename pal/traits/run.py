@@ -11,8 +11,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from pal.core.errors import ConfigError
 from pal.benchmark.stages import source_fingerprint
+from pal.core.errors import ConfigError
 from pal.core.files import fingerprint, read_jsonl, write_jsonl
 from pal.core.schema import Settings
 from pal.traits.cards import cards, describe, expand, filter_cards

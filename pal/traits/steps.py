@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pal.core.files import output_lock, read_jsonl, write_jsonl
 from pal.core.job import is_finished, record_path
+from pal.core.runs import identity_of, write_run
+from pal.core.schema import Settings
 from pal.llm import connect
 from pal.llm.base import LanguageModel
 from pal.llm.prompts import Prompt, load_prompt
-from pal.core.files import output_lock, read_jsonl, write_jsonl
-from pal.core.runs import identity_of, write_run
-from pal.core.schema import Settings
 
 logger = logging.getLogger(__name__)
 

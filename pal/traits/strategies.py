@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import DataError
-from pal.stats.resampling import holm
 from pal.core.schema import Settings, StatisticsSettings
 from pal.data.strategies import STRATEGIES
-from pal.traits.documents import paper, write_document
 from pal.stats.estimates import (
     cell,
     ends,
@@ -27,6 +25,8 @@ from pal.stats.estimates import (
     table,
     undefined,
 )
+from pal.stats.resampling import holm
+from pal.traits.documents import paper, write_document
 from pal.traits.talks import BASELINES, Talk, inputs_of, read_talks
 
 logger = logging.getLogger(__name__)

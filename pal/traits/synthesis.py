@@ -7,13 +7,13 @@ written in ESConv's form, so training and analysis read them like any corpus.
 from collections.abc import Mapping
 from typing import Any
 
-from pal.data.cards import split_sentences
-from pal.core.errors import ConfigError, DataError
-from pal.llm.base import LanguageModel, Outcome, Request
 from pal.commands.annotate import clean_sentences
+from pal.core.errors import ConfigError, DataError
 from pal.core.files import fingerprint, read_jsonl
 from pal.core.schema import Settings
+from pal.data.cards import split_sentences
 from pal.data.strategies import DEFINITIONS, STRATEGIES
+from pal.llm.base import LanguageModel, Outcome, Request
 from pal.traits.cards import object_schema
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import (

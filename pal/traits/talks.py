@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pal.data.esconv import SPEAKERS
-from pal.data.splits import load_split
 from pal.core.errors import DataError, PalError
 from pal.core.files import read_jsonl
 from pal.core.schema import Settings
+from pal.data.esconv import SPEAKERS
+from pal.data.splits import load_split
 from pal.data.strategies import canonical_strategy
 
 # Conditions without traits, as synthesize and continue name them.

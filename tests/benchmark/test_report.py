@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pal.core.errors import DataError
 from pal.benchmark.report.page import write_page
+from pal.core.errors import DataError
 from tests.benchmark import pages
 from tests.jobs import command
 

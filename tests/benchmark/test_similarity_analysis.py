@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pal.data.esconv import load_esconv
 from pal.benchmark.similarity_analysis import analyze_similarity, relate
+from pal.data.esconv import load_esconv
 
 # cos(text, "p") for each text: unit vectors at that angle to the persona's [1, 0].
 COSINES = {"p": 1.0, "none": 0.0, "half": 0.5, "most": 0.8, "all": 1.0, "p q": -1.0}

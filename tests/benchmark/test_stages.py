@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from pal.benchmark.stages import choose_checkpoint
+from pal.core.errors import ConfigError
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
-from pal.core.errors import ConfigError
-from pal.benchmark.stages import choose_checkpoint
 from tests.jobs import ESCONV, TINY_RESPONSE, command, start
 
 TINY = [

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pal.core.errors import DataError
 from pal.benchmark.strategy_analysis import analyze_strategies
-from pal.metrics import Predictions, compute_metrics
+from pal.core.errors import DataError
 from pal.data.strategies import STRATEGIES
+from pal.metrics import Predictions, compute_metrics
 from tests.metrics.conftest import bag_of_letters
 
 Q, R, O = STRATEGIES[0], STRATEGIES[2], STRATEGIES[7]  # noqa: E741

@@ -1,10 +1,10 @@
 import pytest
-
 from pal.core.config import load_settings
-from pal.core.errors import ConfigError
-from pal.benchmark.systems import SYSTEMS, TABLE_3, choose_systems, printed_row
-from pal.metrics import find_metric
 from pal.core.schema import ReproduceSettings
+
+from pal.benchmark.systems import SYSTEMS, TABLE_3, choose_systems, printed_row
+from pal.core.errors import ConfigError
+from pal.metrics import find_metric
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

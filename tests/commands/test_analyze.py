@@ -3,10 +3,10 @@
 import json
 
 import pytest
-
-from pal.data.esconv import load_esconv
-from pal.commands.analyze import analyze_personas
 from pal.core.schema import Settings
+
+from pal.commands.analyze import analyze_personas
+from pal.data.esconv import load_esconv
 from pal.data.strategies import STRATEGIES
 from tests.jobs import ESCONV, command
 

@@ -2,9 +2,9 @@ import json
 import math
 
 import pytest
+from pal.core.schema import Settings
 
 from pal.commands.evaluate import token_losses
-from pal.core.schema import Settings
 from tests.jobs import ESCONV, command
 
 SOURCE = ESCONV / "test.jsonl"
@@ -74,9 +74,9 @@ def test_perplexity_equals_the_models_own_loss(response_model):
     """Whatever the batches, and with the strategy token counted as the paper does."""
     import torch
 
+    from pal.commands.generate import load_model_and_tokenizer, load_samples
     from pal.data.batches import Collator
     from pal.data.templates import SampleEncoder
-    from pal.commands.generate import load_model_and_tokenizer, load_samples
 
     settings = Settings(model=str(response_model), input=str(SOURCE), limit=10, batch_rows=3)
     losses = token_losses(settings)

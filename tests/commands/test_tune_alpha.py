@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from pal.core.errors import ConfigError
-from pal.commands.tune_alpha import most_balanced, objective_directions, pareto_front
 from pal.commands.generate import Responder
+from pal.commands.tune_alpha import most_balanced, objective_directions, pareto_front
+from pal.core.errors import ConfigError
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV, command, start
 

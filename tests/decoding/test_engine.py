@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from pal.decoding.engine import Engine, Request
 from pal.decoding.noise import sample_keys
 from pal.modeling.encoding import encode_sorted
-from pal.decoding.engine import Engine, Request
 from pal.modeling.pal import EncodedInputs
 from tests.modeling.small import build, collate, encode_samples, load_pal_tokenizer
 

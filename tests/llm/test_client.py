@@ -2,12 +2,12 @@ import threading
 import time
 
 import pytest
-
 from pal.core.config import load_settings
+from pal.core.runs import describe_run
+
 from pal.core.errors import ConfigError, DataError, PalError, PlannedStop
 from pal.llm import Outcome, Request, connect
 from pal.llm.client import seconds_of
-from pal.core.runs import describe_run
 from tests.llm.server import FakeServer
 
 SCHEMA = {

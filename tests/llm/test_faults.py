@@ -11,9 +11,9 @@ from collections import Counter
 import pytest
 
 from pal.core.errors import PalError
+from pal.core.files import read_json, write_json
 from pal.llm import connect
 from pal.llm.client import OpenAIBackend
-from pal.core.files import read_json, write_json
 from tests.llm.server import FakeServer
 from tests.llm.test_client import answer, number_in, question, settings_for
 

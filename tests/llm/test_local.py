@@ -1,12 +1,12 @@
 import pytest
+from pal.core.config import load_settings
+from pal.core.schema import bundled
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pal.core.config import load_settings
+from pal.core.errors import CheckpointError
 from pal.data import load_esconv
 from pal.data.tokenizer import train_tokenizer
-from pal.core.errors import CheckpointError
 from pal.llm import Request, connect
-from pal.core.schema import bundled
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 

@@ -9,14 +9,14 @@ import json
 
 import pytest
 import torch
+from pal.speed.work import Work
 from transformers import GenerationConfig
 
-from pal.speed.peers import run_two_passes
-from pal.speed.work import Work
 from pal.modeling import engine
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import encode_sorted
 from pal.modeling.packed import can_pack, inference_twin
+from pal.speed.peers import run_two_passes
 from tests.modeling.golden import load_model
 from tests.modeling.small import build, encode_samples, load_pal_tokenizer
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pal.data.splits import load_split
 from pal.commands.annotate import add_personas, annotated_prefixes, clean_sentences
+from pal.data.splits import load_split
 
 
 def turn(speaker, text):

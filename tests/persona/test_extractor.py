@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pal.data.tokenizer import train_tokenizer
 from pal.core.errors import CheckpointError
+from pal.data.tokenizer import train_tokenizer
 from pal.persona.extractor import (
     ExtractorEncoder,
     build_extractor,

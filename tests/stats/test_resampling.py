@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pal.stats.resampling import compare, group_samples, holm, spreads, statistics_of
 from pal.metrics import Items, Predictions, Types, compute_metrics, mean_of
+from pal.stats.resampling import compare, group_samples, holm, spreads, statistics_of
 
 OPTIONS = {"confidence": 0.95, "resamples": 999, "seed": 0}
 

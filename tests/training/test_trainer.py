@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pal.training.trainer import corpus_metrics, prefers_bf16, summarise_rows, token_loss, unigram_nll
+from pal.training.trainer import (
+    corpus_metrics,
+    prefers_bf16,
+    summarise_rows,
+    token_loss,
+    unigram_nll,
+)
 from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, start, torchrun
 
 

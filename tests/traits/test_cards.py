@@ -2,8 +2,8 @@ import json
 import logging
 
 import pytest
-
 from pal.core.config import load_settings
+
 from pal.core.errors import DataError, OutputError
 from pal.core.files import read_json, read_jsonl, write_jsonl
 from pal.traits import steps

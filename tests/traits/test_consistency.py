@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
-from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.concentration import compare_spread
 from pal.traits.consistency import compare, compare_group, compare_scores, sign_flip_p
 from tests.traits.planted import HEXACO, scored

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
-from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.correlations import correlate, correlate_group, correlation
 from pal.traits.documents import paper
 from tests.traits.planted import CSI, HEXACO, correlated, measure

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from pal.core.schema import Settings, StatisticsSettings
 
 from pal.core.files import write_jsonl
-from pal.core.schema import Settings, StatisticsSettings
 from pal.traits.dialogue_statistics import describe_cards, describe_talks, share, stats
 from pal.traits.documents import paper
 from pal.traits.talks import Talk, Turn

@@ -1,6 +1,6 @@
 import pytest
-
 from pal.core.config import load_settings
+
 from pal.core.files import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.inventories import load_inventory

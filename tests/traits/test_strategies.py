@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
-from pal.core.schema import Settings, StatisticsSettings
 from pal.data.strategies import STRATEGIES
 from pal.traits.documents import paper
 from pal.traits.strategies import compare_strategies, compare_two, describe, strategies

@@ -1,14 +1,14 @@
 import json
 
 import pytest
+from pal.core.config import load_settings
 
 from pal import load_esconv
-from pal.core.config import load_settings
-from pal.data.samples import build_samples
 from pal.core.errors import ConfigError
+from pal.core.files import read_jsonl, write_jsonl
+from pal.data.samples import build_samples
 from pal.llm.structured import parse
 from pal.training.preparation import response_samples
-from pal.core.files import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.steps import failures_path
 from pal.traits.synthesis import (

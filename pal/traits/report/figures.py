@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pal.benchmark.report.figures import Figure, Panel
+from pal.benchmark.report.tables import MISSING, show
 from pal.report.charts import (
     Plot,
     Point,
@@ -15,8 +17,6 @@ from pal.report.charts import (
     swatch,
     whole_ticks,
 )
-from pal.benchmark.report.figures import Figure, Panel
-from pal.benchmark.report.tables import MISSING, show
 
 BINS = 16  # of the scale from 1 to 5: a quarter each
 SCALE = (1.0, 5.0)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from pal.core.errors import DataError
-from pal.core.job import record_path
 from pal.core.files import read_json, read_jsonl
+from pal.core.job import record_path
 from pal.traits.report.parts import Card, Dialogue, Measurement, Record
 from pal.traits.steps import failures_path
 
