@@ -1,6 +1,6 @@
 """The command line: arguments in, one call, exit code out.
 
-Every command takes ``--config FILE_OR_NAME``, ``key=value`` overrides, ``--dry-run`` and ``--help``.
+Every command takes ``--config FILE_OR_NAME``, ``key=value`` overrides, ``--dry-run``, ``--help``.
 Exit codes: 0 done, 2 a mistake of the user's (one line says which), 130 interrupted.
 """
 

@@ -180,7 +180,7 @@ def load_settings(
 
 @cache
 def whole_settings() -> type[CommandSettings]:
-    """Return a settings class with the keys of all commands, for :func:`pal.config.load_settings`."""
+    """Return a settings class with the keys of all commands; see :mod:`pal.config`."""
     joined = _joined("WholeSettings", tuple(all_settings().values()))
     joined.takes_blocks = True
     return joined

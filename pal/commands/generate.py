@@ -1,4 +1,4 @@
-"""``pal generate``: responses for a whole file; strategy, then contrastive decoding, one record each.
+"""``pal generate``: responses for a whole file, each strategy first, then words.
 
 A record is a function of (weights, input, settings, seed, sample id) and of the batch plan, which
 is made from the whole input; so a resumed or sharded run writes the same bytes as a plain one.

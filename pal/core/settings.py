@@ -48,7 +48,7 @@ class Inert:
 
 @dataclass(frozen=True)
 class Contents:
-    """Marks a field that names files, folders or hub ids, whose contents decide, not their names."""
+    """Marks a field that names files, folders or hub ids; their contents decide a result."""
 
 
 @dataclass(frozen=True)
@@ -490,9 +490,9 @@ class Reader:
             owners = [n for n, cls in self.others.items() if cls is not self.cls
                       and _find(cls, path[1:] if path[0] in self.blocks else path)]  # fmt: skip
             if owners:
-                verb = "is a setting" if len(owners) == 1 else "is a setting"
                 self.mistakes.append(
-                    f"{key!r} {verb} of {_listed_names(owners)}, not of {self.command}; leave it out"
+                    f"{key!r} is a setting of {_listed_names(owners)}, not of {self.command}; "
+                    "leave it out"
                 )
             else:
                 self.mistakes.append(f"unknown key {key!r}{self._hint(path)}")
@@ -558,7 +558,8 @@ class Reader:
             cls, "model_fields", {}
         ):
             return f"{key}.{message}"
-        shown = repr(str(detail["input"]) if isinstance(detail["input"], Plain) else detail["input"])
+        value = detail["input"]
+        shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
         return f"{key}: {message[0].lower()}{message[1:]}, got {shown}"
 
@@ -744,7 +745,7 @@ def _type_words(annotation: Any) -> str:
     if origin is list:
         return f"list of {_type_words(args[0])}"
     if origin is tuple:
-        return f"{len(args)} × {_type_words(args[0])}"
+        return f"{len(args)} of {_type_words(args[0])}"
     if origin is dict:
         return f"mapping to {_type_words(args[1])}"
     if section_of(annotation) is not None:

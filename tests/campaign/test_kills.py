@@ -67,7 +67,8 @@ def assets(tmp_path_factory):
     made("train", *TRAIN_RESPONSE, f"output_dir={folder / 'model'}")
     made("train", *TRAIN_EXTRACTOR, f"output_dir={folder / 'extractor'}")
     made("annotate", f"model={folder / 'extractor'}", f"input={ESCONV}", "split=test",
-         "annotate.num_beams=2", "annotate.max_new_tokens=12", f"output={folder / 'pes.jsonl'}")  # fmt: skip
+         "annotate.num_beams=2", "annotate.max_new_tokens=12",
+         f"output={folder / 'pes.jsonl'}")  # fmt: skip
     made("generate", f"model={folder / 'model'}", f"input={folder / 'pes.jsonl'}",
          "decoding.max_new_tokens=12", f"output={folder / 'out.jsonl'}")  # fmt: skip
     cards = [
@@ -164,6 +165,7 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path):
             place, found = run(rounds)
             assert found["code"] == 0, fork.log.read_text()[-2000:]
             assert contents(place) == expected
-            left = [p.name for p in place.parent.rglob("*") if ".tmp" in p.name or ".part" in p.name]
+            names = [path.name for path in place.parent.rglob("*")]
+            left = [name for name in names if ".tmp" in name or ".part" in name]
             assert not left
     print(f"{name}: {killed} kills, {rounds} results, all the same")
