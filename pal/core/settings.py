@@ -226,8 +226,9 @@ def _known_part(tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
         if field is None:
             continue
         below = section_of(field.annotation)
-        whole = below is None or not isinstance(value, Mapping)
-        known[key] = value if whole else _known_part(value, below)
+        if below is not None and isinstance(value, Mapping):
+            value = _known_part(value, below)
+        known[key] = value
     return known
 
 
@@ -269,7 +270,8 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {}
 _Loader.add_constructor(
-    "tag:yaml.org,2002:str", lambda loader, node: loader.construct_scalar(node)
+    "tag:yaml.org,2002:str",
+    lambda loader, node: loader.construct_scalar(node),  # type: ignore[arg-type]
 )
 
 
@@ -536,7 +538,8 @@ class Reader:
 
     def _explain(self, detail: Any) -> str:
         # pydantic puts the alternatives of a key that takes several types into its place
-        names, cls = [], self.cls
+        names: list[str] = []
+        cls: Any = self.cls
         for part in detail["loc"]:
             field = cls.model_fields.get(str(part)) if cls else None
             if field is None and not isinstance(part, int):
@@ -545,7 +548,7 @@ class Reader:
                 names.append(str(part))
                 continue
             names.append(str(part))
-            cls = section_of(field.annotation) if field else None  # type: ignore[assignment]
+            cls = section_of(field.annotation) if field else None
         key = ".".join(names)
         if detail["type"] == "extra_forbidden":
             return f"unknown key {key!r}{self._hint(tuple(names))}"

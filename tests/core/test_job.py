@@ -1,0 +1,128 @@
+"""One job: locked, journalled, published with its record, and left clean."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from pal.commands import all_settings
+from pal.core.errors import OutputError
+from pal.core.files import atomic_writer, write_json, write_jsonl
+from pal.core.job import Job, output_lock, record_path
+
+GenerateSettings = all_settings()["generate"]
+
+
+class State:
+    """Stands in for accelerate's state: one process."""
+
+    is_main_process, process_index, num_processes = True, 0, 1
+
+    def wait_for_everyone(self):
+        pass
+
+
+def job(output, **settings):
+    return Job("generate", GenerateSettings(**settings), output)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_an_output_is_made_once(tmp_path):
+    output = tmp_path / "out.jsonl"
+    one = job(output, seed=3)
+    assert not one.is_finished()
+    with one.claimed(processes=False):
+        one.publish(lambda path: write_jsonl(path, [{"a": 1}]), samples=1)
+    record = json.loads(record_path(output).read_text())
+    assert (record["identity"], record["samples"]) == (one.identity, 1)
+    assert job(output, seed=3).is_finished()
+    assert not job(output, seed=3, overwrite=True).is_finished()
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.run.json"]
+
+
+def test_a_record_without_its_output_is_no_result(tmp_path):
+    """A kill between the two leaves a job to continue."""
+    output = tmp_path / "out.jsonl"
+    one = job(output)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    output.write_text("old\n")
+    with pytest.raises(KeyboardInterrupt):
+        one.publish(killed)
+    assert not output.exists()
+    assert not job(output).is_finished()
+
+
+def test_batches_are_done_once_whatever_interrupts(tmp_path):
+    output, done = tmp_path / "out.jsonl", []
+
+    def work(batch):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(list(batch))
+        return [index * 10 for index in batch]
+
+    plan = [[0, 3], [1], [2, 4]]
+    with pytest.raises(KeyboardInterrupt):
+        job(output).run_batches(plan, work, state=State(), description="x")
+    done.clear()
+    found = job(output).run_batches(plan, work, state=State(), description="x")
+    assert found == {index: index * 10 for index in range(5)}
+    assert done == [[2, 4]]
+    done.clear()
+    with pytest.raises(OutputError, match="unfinished work made with other settings"):
+        job(output, seed=1).run_batches(plan, work, state=State(), description="x")
+    with pytest.raises(KeyboardInterrupt):
+        job(output, seed=1, overwrite=True).run_batches(plan, work, state=State(), description="x")
+    assert done == [[0, 3], [1]]
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with (
+        output_lock(tmp_path / "x"), pytest.raises(OutputError, match="another process"),
+        job(tmp_path / "x").claimed(processes=False),
+    ):  # fmt: skip
+        pass
+
+
+def test_leftovers_of_killed_writers_are_swept(tmp_path):
+    output = tmp_path / "out[1].jsonl"
+    (tmp_path / ".out[1].jsonl.abc.tmp").write_text("half")
+    (tmp_path / ".other.jsonl.abc.tmp").write_text("not ours")
+    with job(output).claimed(processes=False):
+        pass
+    assert os.listdir(tmp_path) == [".other.jsonl.abc.tmp"]
+
+
+def test_what_holds_texts_is_for_the_user_alone(tmp_path):
+    old = os.umask(0o022)
+    try:
+        write_jsonl(tmp_path / "texts.jsonl", [{"text": "x"}])
+        write_json(tmp_path / "figures.json", {"a": 1})
+        with atomic_writer(tmp_path / "page.html", private=True) as handle:
+            handle.write("x")
+        journal = job(tmp_path / "out").journal()
+        journal.append("0", "a text")
+    finally:
+        os.umask(old)
+    assert mode(tmp_path / "texts.jsonl") == 0o600
+    assert mode(tmp_path / "page.html") == 0o600
+    assert mode(journal.path) == 0o600
+    assert mode(tmp_path / "figures.json") == 0o644
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        job(tmp_path / "file" / "out").claimed(processes=False),
+    ):
+        pass
+    with pytest.raises(OutputError, match="is a folder"):
+        job(tmp_path).is_finished()
