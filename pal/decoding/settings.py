@@ -9,7 +9,18 @@ from pal.core.settings import Section
 Weight = Annotated[float, Field(ge=-100, le=100)]
 
 
-class DecodingSettings(Section):
+class SampleSettings(Section):
+    """Which turns are samples, for commands that decode nothing.
+
+    Attributes:
+        samples: which supporter turns are answered: ``evaluation`` (those after a seeker turn) or
+            ``training`` (all but a dialogue's first turn).
+    """
+
+    samples: Literal["evaluation", "training"] = "evaluation"
+
+
+class DecodingSettings(SampleSettings):
     """Response generation (PAL paper, section 3.4 and appendix D).
 
     Attributes:
@@ -17,8 +28,6 @@ class DecodingSettings(Section):
         alpha: contrast weight: one for all strategies, eight of them, or a mapping of names
             (``{Question: 1}``; the model's own for the others); the model's when null.
         strategy_alpha: contrast weight of the strategy step; the model's when null.
-        samples: which supporter turns are answered: ``evaluation`` (those after a seeker turn) or
-            ``training`` (all but a dialogue's first turn).
         do_sample: draw tokens; the most probable ones when false.
         temperature: divides the logits before the draw.
         top_k: how many tokens can be drawn; all when 0.
@@ -32,7 +41,6 @@ class DecodingSettings(Section):
     strategy: str = "argmax"
     alpha: Weight | list[Weight] | dict[str, Weight] | None = None
     strategy_alpha: Weight | None = None
-    samples: Literal["evaluation", "training"] = "evaluation"
     do_sample: bool = True
     temperature: float = Field(0.5, gt=0)
     top_k: int = Field(10, ge=0, le=2**31 - 1)

@@ -16,8 +16,8 @@ from pal.stats.resampling import holm
 SHOWN_PROBLEMS = 20  # in the tables; human.json has all
 
 
-def compare(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
-    """Return every pair's results, as ``pairs`` of human.json.
+def tally_votes(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
+    """Return the results of every pair, as ``pairs`` of human.json.
 
     ``a_wins``, ``ties``, ``b_wins`` and ``n_sheets`` count answers, ``items`` counts items.
 
@@ -33,7 +33,7 @@ def compare(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
 
 
 def same_text(same: int, samples: int) -> str:
-    """Tell of how many samples no sheet was made."""
+    """Say of how many samples no sheet was made."""
     return (
         f"in {same} of {samples} samples both gave the same text; these are on no sheet and "
         "count nowhere"
@@ -41,7 +41,7 @@ def same_text(same: int, samples: int) -> str:
 
 
 def _compare_pair(pair: Mapping[str, Any], key: Mapping[str, Any], votes: Votes) -> dict[str, Any]:
-    """Return one pair's wins, ties and losses, tests and agreement."""
+    """Return wins, ties and losses of one pair, with tests and agreement."""
     a, b = pair["a"], pair["b"]
     items = [name for name, item in key["items"].items() if {item["A"], item["B"]} == {a, b}]
     rows, kappas, reasons = [], {}, {}
@@ -138,7 +138,7 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
 
 
 def _shares(row: Mapping[str, Any]) -> list[str]:
-    """Return one question's percentages of wins, losses and draws."""
+    """Return the percentages of wins, losses and draws of one question."""
     counts = row["a_wins"], row["b_wins"], row["ties"]
     if not row["n_sheets"]:
         return ["–"] * 3

@@ -1,8 +1,8 @@
-"""Settings: who is compared by people."""
+"""Settings: who is compared by people, and what they answered."""
 
 from pydantic import Field
 
-from pal.core.settings import Section
+from pal.core.settings import InputPath, Section
 
 
 class HumanEvalSettings(Section):
@@ -10,15 +10,23 @@ class HumanEvalSettings(Section):
 
     Attributes:
         systems: responses to compare, name → file; whole dialogues where ``input`` is not given.
-        pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when None.
+        pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when null.
         items: samples a pair.
         seed: of the choice of samples, of their order and of which side a system is on; keep it
             from raters.
-        answers: filled-in sheets that ``score`` reads (files or folders).
     """
 
-    systems: dict[str, str] = Field(default_factory=dict)
+    systems: dict[str, InputPath] = Field(default_factory=dict)
     pairs: list[tuple[str, str]] | None = None
     items: int = Field(50, gt=0)
     seed: int = 0
-    answers: list[str] = Field(default_factory=list)
+
+
+class HumanAnswerSettings(Section):
+    """What raters handed in.
+
+    Attributes:
+        answers: filled-in sheets (files or folders).
+    """
+
+    answers: list[InputPath] = Field(default_factory=list)

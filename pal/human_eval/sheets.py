@@ -29,7 +29,14 @@ ANSWERS = {"a": "A", "b": "B", "tie": "Tie"}
 
 # Ids of consonants: no words, and nothing a spreadsheet takes for a number, date or formula.
 _LETTERS = str.maketrans("0123456789abcdef", "bcdfghjkmnpqrstv")
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+# A spreadsheet runs a cell that begins so as a formula. A cell begins at the text's start, and
+# after whatever a spreadsheet of another locale may split the text at, whether quoted or not; the
+# last four characters are the wide forms.
+_CELL_START = r"(?<![^;\t\r\n])([ \"']*)"
+_FORMULA = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"
+_GUARD = re.compile(_CELL_START + _FORMULA)
+_GUARDED = re.compile(_CELL_START + "'" + _FORMULA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,11 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TextComparison:
     """Two systems' texts in one context.
 
     Attributes:
-        systems: names of the two, in the order in which results are told; none is "Tie".
+        systems: names of the two, in the order of the results; none is "Tie".
         sample: which sample of the data it is.
         context: what came before, as (speaker, text) turns; may be empty.
         texts: the two systems' texts.
@@ -73,13 +80,15 @@ class Votes:
 
 def write_sheets(
     folder: str | Path,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[TextComparison],
     questions: Sequence[Question],
     *,
     seed: int,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write sheet, form and guidelines into ``folder/for_raters``, and ``folder/key.json``.
+
+    They hold texts about people's distress, so only the user may read them.
 
     Each pair of systems has either side equally often (to one for an odd number of items).
 
@@ -88,7 +97,7 @@ def write_sheets(
         comparisons: what is compared, in any order.
         questions: what is asked.
         seed: of ids, order and sides.
-        facts: what else the key is to tell.
+        facts: what else the key holds.
 
     Returns:
         The key: ``items`` with each item's sample, systems at A and B, and checksum of its texts.
@@ -124,15 +133,15 @@ def write_sheets(
         "items": {item: items[item] for item in sorted(items)},
     }
     folder = Path(folder)
-    write_text(folder / FOLDER / "sheet.csv", _sheet(shown, names))
+    write_text(folder / FOLDER / "sheet.csv", _sheet(shown, names), private=True)
     data = {"sheet": fingerprint(sorted(items)), "questions": asked, "items": shown}
     template = Path(__file__).with_name("human_eval.html").read_text(encoding="utf-8")
     # Inside a script element only "<" could end the data early.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    write_text(folder / FOLDER / "form.html", template.replace("__DATA__", text))
+    write_text(folder / FOLDER / "form.html", template.replace("__DATA__", text), private=True)
     listed = "\n".join(f"- **{question.name}**: {question.text}" for question in questions)
     write_text(folder / FOLDER / "guidelines.md", GUIDELINES.format(questions=listed))
-    write_json(folder / KEY, key)
+    write_json(folder / KEY, key, private=True)
     return key
 
 
@@ -152,6 +161,21 @@ Open `form.html` in a browser; it needs no connection and sends nothing. At the 
 file: hand that in. Or fill in `sheet.csv` in a spreadsheet: write A, B or Tie under each question,
 put your name or number into the column `rater`, change nothing else, and save it as CSV (UTF-8).
 """
+
+
+def guard_cell(text: str) -> str:
+    """Put an apostrophe before whatever a spreadsheet would run as a formula.
+
+    Example:
+        >>> guard_cell("hello;=1+1")
+        "hello;'=1+1"
+    """
+    return _GUARD.sub(r"\1'", text)
+
+
+def unguard_cell(text: str) -> str:
+    """Return what :func:`guard_cell` was given."""
+    return _GUARDED.sub(r"\1", text)
 
 
 def _item_id(seed: int, *parts: str) -> str:
@@ -174,13 +198,12 @@ def _checksum(texts: Sequence[str]) -> str:
 def _sheet(rows: Sequence[Mapping[str, Any]], questions: Sequence[str]) -> str:
     """Return the CSV, to be filled in; with a byte order mark, by which Excel knows UTF-8."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["item", *TEXTS, *questions, "rater"])
     for row in rows:
         texts = [_transcript(row["context"]), row["a"], row["b"]]
-        # Spreadsheets run a cell that begins so as a formula.
-        guarded = ["'" + text if _FORMULA.match(text) else text for text in texts]
-        writer.writerow([row["item"], *guarded, *[""] * (len(questions) + 1)])
+        blank = [""] * (len(questions) + 1)
+        writer.writerow([row["item"], *map(guard_cell, texts), *blank])
     return "\ufeff" + buffer.getvalue()
 
 
@@ -196,7 +219,36 @@ def read_key(folder: str | Path) -> dict[str, Any]:
     key = read_json(path)
     if not isinstance(key, dict) or key.get("kind") != "human-key" or key.get("format") != 1:
         raise DataError(f"{path}: not a key of human-eval export, format 1")
+    wrong = _wrong_in_key(key)
+    if wrong:
+        raise DataError(
+            f"{path}: the key is damaged ({wrong}); take the copy that human-eval export wrote, or "
+            "export again with the same settings"
+        )
     return key
+
+
+def _wrong_in_key(key: Mapping[str, Any]) -> str:
+    """Return what of a key is not as :func:`write_sheets` writes it; empty where all is."""
+    questions, items, pairs = (key.get(name) for name in ("questions", "items", "pairs"))
+    if not isinstance(questions, list) or not all(isinstance(name, str) for name in questions):
+        return "questions: expected a list of names"
+    if not isinstance(items, dict):
+        return "items: expected an object"
+    for name, item in items.items():
+        fields = ("sample", "A", "B", "texts")
+        if not isinstance(item, dict) or not all(isinstance(item.get(f), str) for f in fields):
+            return f"items.{name:.40}: expected an object with texts {', '.join(fields)}"
+    if not isinstance(pairs, list):
+        return "pairs: expected a list"
+    for number, pair in enumerate(pairs):
+        if (
+            not isinstance(pair, dict)
+            or not all(isinstance(pair.get(f), str) for f in ("a", "b"))
+            or not all(type(pair.get(f)) is int for f in ("items", "samples", "same"))
+        ):
+            return f"pairs.{number}: expected an object with a, b, items, samples and same"
+    return ""
 
 
 def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes:
@@ -279,6 +331,11 @@ def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str,
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(f"no CSV ({error})") from None
+    if table and any("\n" in name or "\r" in name for name in table[0]):
+        raise ValueError(
+            "its header holds a line break: a quotation mark there is not closed; save it from the "
+            "spreadsheet as CSV again"
+        )
     names = [name.strip().casefold() for name in table[0]] if table else []
     needed = ["item", *TEXTS, *questions]
     wrong = [name for name in needed if names.count(name.casefold()) != 1]
@@ -288,8 +345,9 @@ def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str,
         if any(cell.strip() for cell in cells):
             found = dict(zip(names, cells + [""] * len(names), strict=False))
             row = {name: found[name.casefold()] for name in needed}
+            row |= {name: unguard_cell(row[name]) for name in TEXTS}
             row["item"] = row["item"].strip().lower()
-            row["rater"] = found.get("rater", "").strip().removeprefix("'")
+            row["rater"] = unguard_cell(found.get("rater", "").strip())
             yield number, row
 
 

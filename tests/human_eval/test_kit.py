@@ -11,8 +11,15 @@ import pytest
 
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
-from pal.human_eval.kit import DIALOGUE_QUESTIONS, PAL_QUESTIONS
-from pal.human_eval.sheets import Comparison, Question, read_answers, read_key, write_sheets
+from pal.human_eval.choice import DIALOGUE_QUESTIONS, PAL_QUESTIONS
+from pal.human_eval.sheets import (
+    Question,
+    TextComparison,
+    read_answers,
+    read_key,
+    unguard_cell,
+    write_sheets,
+)
 from tests.jobs import ESCONV, command
 
 SOURCE = ESCONV / "test.jsonl"
@@ -138,7 +145,7 @@ def test_the_key_tells_the_truth(exported, systems, samples):
         assert row["context"] == contexts[item["sample"]]
         for side in "AB":
             shown = row[f"response {side}"]
-            assert shown.removeprefix("'") == texts[item[side]][item["sample"]]
+            assert unguard_cell(shown) == texts[item[side]][item["sample"]]
             assert shown[0] not in "=+-@"
     assert key["pairs"][0] == {
         "a": SYSTEMS[0], "b": SYSTEMS[1], "items": 10, "samples": len(samples), "same": 3,
@@ -434,7 +441,7 @@ def test_sheets_serve_other_comparisons(tmp_path):
     """Whole dialogues without a context and other questions, as another study may ask them."""
     questions = [Question("Consistency", "Which dialogue keeps its roles better?")]
     comparisons = [
-        Comparison(("with", "without"), f"{n}", (), (f"Seeker: yes {n}", f"Seeker: no {n}"))
+        TextComparison(("with", "without"), f"{n}", (), (f"Seeker: yes {n}", f"Seeker: no {n}"))
         for n in range(7)
     ]
     facts = {"pairs": [{"a": "with", "b": "without", "items": 7, "samples": 7, "same": 0}]}

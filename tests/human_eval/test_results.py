@@ -1,6 +1,6 @@
 import pytest
 
-from pal.human_eval.results import compare, results_tables
+from pal.human_eval.results import results_tables, tally_votes
 from pal.human_eval.sheets import Votes
 
 KEY = {
@@ -32,7 +32,7 @@ def votes(problems=0):
 
 
 def test_an_item_counts_once_by_its_most_frequent_answer():
-    first, second = compare(KEY, votes())
+    first, second = tally_votes(KEY, votes())
     (row,) = first["questions"]
     assert (row["a_wins"], row["ties"], row["b_wins"], row["n_sheets"]) == (3, 2, 2, 7)
     assert row["items"] == {"a_wins": 1, "ties": 1, "b_wins": 1}
@@ -49,7 +49,7 @@ def test_an_item_counts_once_by_its_most_frequent_answer():
 
 
 def test_tables():
-    table = results_tables(compare(KEY, votes()), votes(23).problems)
+    table = results_tables(tally_votes(KEY, votes()), votes(23).problems)
     assert "| Overall | **42.9** | 28.6 | 28.6 | 0.0 | **100.0**‡ | 0.0 |" in table
     assert "| one vs. three | Overall | 0, 0, 12 | 0, 0, 6 | 0.0312 | 0.0625 | – |" in table
     assert "one vs. two: 4 raters, 3 of 3 items answered; in 1 of 9 samples" in table
@@ -58,6 +58,6 @@ def test_tables():
 
 
 def test_no_answers_at_all():
-    results = compare(KEY, Votes())
+    results = tally_votes(KEY, Votes())
     assert results[0]["questions"][0]["p_holm"] is None
     assert "| Overall | – | – | – | – | – | – |" in results_tables(results, [])

@@ -1,0 +1,188 @@
+"""``pal human-eval``: blinded A/B sheets of responses out, wins, ties and losses back in.
+
+``export`` writes a folder: ``for_raters/`` is handed out, ``key.json`` beside it is not. ``score``
+reads that folder and the filled-in sheets.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pal.commands.common import DialogueSettings, WriterSettings
+from pal.core.errors import ConfigError, OutputError
+from pal.core.files import write_json, write_text
+from pal.core.job import Job, record_path
+from pal.core.settings import InputPath
+from pal.decoding.settings import SampleSettings
+from pal.human_eval.settings import HumanAnswerSettings, HumanEvalSettings
+
+logger = logging.getLogger(__name__)
+
+
+class ExportSheetsSettings(DialogueSettings, WriterSettings):
+    """Write blinded sheets of two or more systems, and the key that says which is which.
+
+    Attributes:
+        input: dialogues that the responses answer; without it the systems' files hold whole
+            dialogues, which are compared card by card.
+        output: folder to write.
+        human_eval: who is compared.
+    """
+
+    examples = (
+        "pal human-eval export input=pesconv.jsonl output=runs/sheets "
+        "human_eval.systems='{pal: a.jsonl, joint: b.jsonl}'",
+        "pal human-eval export output=runs/sheets human_eval.items=30 "
+        "human_eval.systems='{both: dialogues.jsonl, none: dialogues.jsonl}'",
+    )
+
+    human_eval: HumanEvalSettings = HumanEvalSettings()
+    decoding: SampleSettings = SampleSettings()
+
+
+class ScoreSheetsSettings(WriterSettings):
+    """Read filled-in sheets: wins, ties and losses with tests and agreement.
+
+    Attributes:
+        input: folder that export wrote.
+        output: JSON file to write; the tables go beside it as .md. Without it they are only shown.
+        human_eval: what raters handed in.
+    """
+
+    examples = (
+        "pal human-eval score input=runs/sheets human_eval.answers=[anna.csv, bo.csv]",
+        "pal human-eval score input=runs/sheets human_eval.answers=[answers] output=human.json",
+    )
+
+    input: InputPath | None = None
+    human_eval: HumanAnswerSettings = HumanAnswerSettings()
+
+
+def export_sheets(settings: ExportSheetsSettings) -> str:
+    """Write blinded sheets of ``human_eval.systems`` into the folder ``output``.
+
+    The folder appears whole or not at all; an interrupted export is run again.
+
+    Returns:
+        What was written, and what to hand out.
+
+    Raises:
+        PalError: settings, responses, dialogues or output cannot be used.
+    """
+    settings = ExportSheetsSettings.of(settings)
+    (target,) = settings.require("output")
+    from pal.human_eval import choice
+    from pal.human_eval.sheets import KEY, Question, read_key, write_sheets
+
+    chosen, folder = settings.human_eval, Path(target)
+    pairs = choice.choose_pairs(list(chosen.systems), chosen.pairs)
+    if settings.input is None:
+        questions: Sequence[Question] = choice.DIALOGUE_QUESTIONS
+        responses = choice.read_transcripts(chosen.systems)
+        samples = choice.samples_of_transcripts(responses)
+    else:
+        from pal.data.samples import load_samples
+
+        questions = choice.PAL_QUESTIONS
+        samples = load_samples(
+            settings.input, settings.split, settings.data, rule=settings.decoding.samples,
+            limit=settings.limit,
+        )  # fmt: skip
+        responses = choice.read_responses(chosen.systems, samples, settings.input)
+    job = Job(
+        "human-eval export", settings, folder, versions=(),
+        facts={"questions": [(question.name, question.text) for question in questions]},
+    )  # fmt: skip
+    if folder.is_file() or (
+        folder.is_dir() and not record_path(folder).exists() and any(folder.iterdir())
+    ):
+        raise OutputError(f"{folder} exists and is no export; give the name of a new folder")
+    if record_path(folder).exists() and job.is_finished() and (folder / KEY).exists():
+        return _export_summary(folder, read_key(folder), chosen.items)
+    comparisons, facts = choice.draw_comparisons(
+        pairs, samples, responses, items=chosen.items, seed=chosen.seed
+    )
+    with job.claimed(processes=False):
+        unfinished = folder.parent / f".{folder.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        key = write_sheets(
+            unfinished, comparisons, questions, seed=chosen.seed, facts={"pairs": facts}
+        )
+        write_json(unfinished / "run.json", job.describe(), private=True)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(unfinished, folder)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    return _export_summary(folder, key, chosen.items)
+
+
+def _export_summary(folder: Path, key: Mapping[str, Any], asked: int) -> str:
+    from pal.human_eval.results import same_text
+    from pal.human_eval.sheets import FOLDER, KEY
+
+    lines = [f"{len(key['items'])} items written to {folder / FOLDER}"]
+    for pair in key["pairs"]:
+        line = f"- {pair['a']} vs. {pair['b']}: {pair['items']} items"
+        if pair["items"] < asked:
+            line += f" ({asked} were asked for)"
+        lines.append(f"{line}; {same_text(pair['same'], pair['samples'])}")
+    lines += [
+        f"Hand out {folder / FOLDER} (form.html or sheet.csv, with guidelines.md) to each rater.",
+        f"Keep {folder / KEY} and {folder / 'run.json'} from them: they say which side is which.",
+        f"Then: pal human-eval score input={folder} human_eval.answers=[…] output=human.json",
+    ]
+    return "\n".join(lines)
+
+
+def score_sheets(settings: ScoreSheetsSettings) -> str:
+    """Score the filled-in sheets ``human_eval.answers`` of the export in the folder ``input``.
+
+    With ``output`` set, the result is written there as JSON and the tables beside it as Markdown.
+
+    Returns:
+        The tables, and the first of the problems.
+
+    Raises:
+        PalError: settings, key, answers or output cannot be used.
+    """
+    settings = ScoreSheetsSettings.of(settings)
+    (source,) = settings.require("input")
+    if not settings.human_eval.answers:
+        raise ConfigError("missing settings: give human_eval.answers=[…], the filled-in sheets")
+    from pal.human_eval.results import results_tables, tally_votes
+    from pal.human_eval.sheets import answer_files, read_answers, read_key
+
+    key = read_key(source)
+    files = answer_files(settings.human_eval.answers)
+    output = Path(settings.output) if settings.output else None
+    if output is None:
+        votes = read_answers(files, key)
+        return results_tables(tally_votes(key, votes), votes.problems)
+    if output.suffix == ".md":
+        raise ConfigError(f"output={output}: give a .json name; the tables go beside it as .md")
+    # A file's name is the rater's where the file names none.
+    facts = {"key": key, "names of answers": [str(file) for file in files]}
+    job = Job("human-eval score", settings, output, versions=("scipy",), facts=facts)
+    summary = output.with_suffix(".md")
+    if job.is_finished() and summary.exists():
+        return summary.read_text(encoding="utf-8").rstrip()
+    votes = read_answers(files, key)
+    results = tally_votes(key, votes)
+    tables = results_tables(results, votes.problems)
+    document = {
+        "kind": "human", "format": 1, "pairs": results, "problems": votes.problems,
+        "run": job.describe(),
+    }  # fmt: skip
+
+    def write(path: Path) -> None:
+        write_text(summary, tables + "\n", private=True)
+        write_json(path, document, private=True)
+
+    with job.claimed(processes=False):
+        job.publish(write)
+    logger.info("written to %s", output)
+    return tables

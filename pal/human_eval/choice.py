@@ -1,0 +1,234 @@
+"""Which texts are compared by people: questions, pairs of systems, samples drawn for each pair.
+
+Departure from the PAL paper (section 4.5, appendix F): its workers talked with both systems about a
+situation; here raters compare two responses to one real context, which can be repeated exactly.
+Responses of the same text are left out and counted apart: nobody has to be asked about them.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from pal.core.errors import ConfigError, DataError, suggest
+from pal.core.files import read_jsonl
+from pal.data.predictions import read_predictions
+from pal.data.samples import Sample
+from pal.human_eval.sheets import Question, TextComparison
+
+logger = logging.getLogger(__name__)
+
+# PAL paper, appendix F, Figure 7, worded for single responses.
+PAL_QUESTIONS = (
+    Question(
+        "Coherence",
+        "Which response makes more sense in itself and has more to do with what was said before?",
+    ),
+    Question(
+        "Identification",
+        "Which response explores your situation in more depth and helps more to find out what the "
+        "problem is?",
+    ),
+    Question("Comforting", "Which response is more skilful at comforting you?"),
+    Question("Suggestion", "Which response gives you more helpful suggestions for your problem?"),
+    Question("Information", "Which response is more specific and contains more information?"),
+    Question("Overall", "All in all, whose emotional support do you prefer?"),
+)
+
+# The trait paper, section 6.2 and Table 9, worded for two whole conversations.
+DIALOGUE_QUESTIONS = (
+    Question("Suggestion", "Which supporter gives more helpful advice?"),
+    Question(
+        "Consistency",
+        "In which conversation do both keep to their roles more consistently and behave more "
+        "coherently?",
+    ),
+    Question("Comforting", "Which supporter gives more emotional support?"),
+    Question(
+        "Identification",
+        "Which supporter goes deeper into the seeker's situation and finds out better what the "
+        "problem is?",
+    ),
+    Question("Overall", "All in all, which conversation is the better emotional support?"),
+)
+
+
+def choose_pairs(
+    names: Sequence[str], pairs: Sequence[tuple[str, str]] | None
+) -> list[tuple[str, str]]:
+    """Return the pairs of systems to compare: those given, or the first with each other one.
+
+    Raises:
+        ConfigError: fewer than two systems, a name that is unknown or an answer, or a pair twice.
+    """
+    if len(names) < 2:
+        raise ConfigError(
+            f"human_eval.systems: expected two or more, name → file, got {len(names)}"
+        )
+    if "Tie" in names:
+        raise ConfigError("human_eval.systems: 'Tie' is an answer; give that system another name")
+    if pairs is None:
+        return [(names[0], name) for name in names[1:]]
+    for pair in pairs:
+        for name in pair:
+            if name not in names:
+                raise ConfigError(
+                    f"human_eval.pairs: unknown system {name!r}{suggest(name, names)} "
+                    f"(human_eval.systems has {', '.join(names)})"
+                )
+    distinct = {frozenset(pair) for pair in pairs}
+    if not pairs or len(distinct) < len(pairs) or min(map(len, distinct)) < 2:
+        raise ConfigError("human_eval.pairs: expected pairs of different systems, each pair once")
+    return list(pairs)
+
+
+def read_responses(
+    systems: Mapping[str, str], samples: Sequence[Sample], source: str
+) -> dict[str, dict[str, str]]:
+    """Return {system: {sample id: response}}.
+
+    Raises:
+        DataError: systems answered different samples, or samples that ``input`` does not have.
+    """
+    known = {sample.id for sample in samples}
+    responses: dict[str, dict[str, str]] = {}
+    for name, path in systems.items():
+        found = {record["id"]: record["response"] for record in read_predictions(path)}
+        unknown = [sample for sample in found if sample not in known]
+        if unknown:
+            raise DataError(
+                f"{path}: {len(unknown)} ids are no samples of {source}, the first "
+                f"{unknown[0]!r}; give the input the responses were made from"
+            )
+        responses[name] = found
+    for one, other in combinations(systems, 2):
+        apart = sorted(responses[one].keys() ^ responses[other].keys())
+        if apart:
+            raise DataError(
+                f"{systems[one]} and {systems[other]}: {len(apart)} samples are answered in one "
+                f"only, the first {apart[0]!r}; give responses to the same samples"
+            )
+    return responses
+
+
+def read_transcripts(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return {system: {card: transcript}} of the cards that every system has a dialogue of.
+
+    Raises:
+        DataError: there is no such card (see :func:`_transcripts` for others).
+    """
+    found = {name: _transcripts(name, path) for name, path in systems.items()}
+    shared = set.intersection(*map(set, found.values()))
+    left = {card for texts in found.values() for card in texts} - shared
+    if not shared:
+        raise DataError(
+            f"{', '.join(systems.values())}: no card has a dialogue in each; give files made from "
+            "the same cards"
+        )
+    if left:
+        logger.info("%d cards lack a dialogue of one system or more and are left out", len(left))
+    return {
+        name: {card: text for card, text in texts.items() if card in shared}
+        for name, texts in found.items()
+    }
+
+
+def samples_of_transcripts(transcripts: Mapping[str, Mapping[str, str]]) -> list[Sample]:
+    """Return a sample without context for every card that all systems have a dialogue of."""
+    first = next(iter(transcripts.values()))
+    return [Sample(card, card, 0, (), (), None, None) for card in first]
+
+
+def _transcripts(name: str, path: str) -> dict[str, str]:
+    """Return {card or id: transcript} of a file of dialogues.
+
+    Where the file holds several conditions, the system's name tells which.
+
+    Raises:
+        DataError: a line is no dialogue with an id, no dialogue is of that condition, or a card is
+            met twice.
+    """
+    rows = list(read_jsonl(path))
+    conditions = {row.get("condition") for _, row in rows if isinstance(row, dict)}
+    if len(conditions) > 1 and name not in conditions:
+        known = ", ".join(sorted(map(str, conditions)))
+        raise DataError(
+            f"{path}: no dialogue of condition {name!r} (it has {known}); "
+            "name the system after its condition"
+        )
+    found: dict[str, str] = {}
+    for number, record in rows:
+        try:
+            if len(conditions) > 1 and record.get("condition") != name:
+                continue
+            card = str(record.get("card") or record["id"])
+            turns = [f"{turn['speaker'].capitalize()}: {turn['text']}" for turn in record["dialog"]]
+        except (AttributeError, KeyError, TypeError):
+            raise DataError(
+                f"{path}, line {number}: expected a dialogue with id (or card) and dialog; to "
+                "compare responses give input=, the dialogues they answer"
+            ) from None
+        if card in found:
+            raise DataError(
+                f"{path}, line {number}: {card!r} comes twice; give one dialogue for each card"
+            )
+        found[card] = "\n".join(turns)
+    return found
+
+
+def draw_comparisons(
+    pairs: Sequence[tuple[str, str]],
+    samples: Sequence[Sample],
+    responses: Mapping[str, Mapping[str, str]],
+    *,
+    items: int,
+    seed: int,
+) -> tuple[list[TextComparison], list[dict[str, Any]]]:
+    """Draw the samples of each pair, other ones than the pairs before it while there are any.
+
+    A response met in two items would show that it is of the system the pairs share.
+
+    Args:
+        pairs: names of the systems that meet.
+        samples: what was answered.
+        responses: {system: {sample id: response}}.
+        items: samples a pair, at most.
+        seed: of the draw.
+
+    Returns:
+        The comparisons, and for every pair how many samples there are, are drawn, and have the
+        same text twice.
+
+    Raises:
+        DataError: two systems gave the same texts everywhere.
+    """
+    comparisons, facts = [], []
+    used: Counter[str] = Counter()
+
+    def rank(sample: Sample) -> tuple[int, str]:
+        drawn = hashlib.blake2b(f"{seed}\0{sample.id}".encode()).hexdigest()
+        return used[sample.id], drawn
+
+    for a, b in pairs:
+        common = [sample for sample in samples if sample.id in responses[a]]
+        differing = [
+            sample
+            for sample in common
+            if responses[a][sample.id].split() != responses[b][sample.id].split()
+        ]
+        if not differing:
+            raise DataError(
+                f"{a} and {b}: all {len(common)} responses are "
+                "the same texts; there is nothing to compare"
+            )
+        drawn = sorted(differing, key=rank)[:items]
+        used.update(sample.id for sample in drawn)
+        for sample in drawn:
+            context = [(turn["speaker"].capitalize(), turn["text"]) for turn in sample.context]
+            texts = responses[a][sample.id], responses[b][sample.id]
+            comparisons.append(TextComparison((a, b), sample.id, context, texts))
+        same = len(common) - len(differing)
+        facts.append({"a": a, "b": b, "items": len(drawn), "samples": len(common), "same": same})
+    return comparisons, facts
