@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pal.core.settings import Name, Section
+from pal.core.settings import InputPath, Name, Section
 
 
 def _distinct(values: list[int]) -> list[int]:
@@ -62,5 +62,5 @@ class AnalysisSettings(Section):
             place of ``metrics.embedder`` (in cos_sim by strategy too).
     """
 
-    systems: dict[str, str] = Field(default_factory=dict)
-    word_vectors: str | None = None
+    systems: dict[str, InputPath] = Field(default_factory=dict)
+    word_vectors: InputPath | None = None

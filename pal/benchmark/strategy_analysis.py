@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pal.commands.evaluate import build_predictions
 from pal.core.errors import DataError
 from pal.data.predictions import column
 from pal.data.strategies import STRATEGIES
-from pal.metrics import Embedder, compute_metrics
+from pal.metrics import Embedder, build_predictions, compute_metrics
+from pal.metrics.base import Tokenizer
 from pal.metrics.strategy import TOP_KEYS
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ def analyze_strategies(
     *,
     labels: Mapping[str, str] | None = None,
     embedder: Embedder | None = None,
+    tokenizer: Tokenizer = "words",
 ) -> dict[str, Any] | None:
     """Describe the strategies of systems' responses.
 
@@ -32,6 +33,7 @@ def analyze_strategies(
         labels: what to call the systems; their names by default.
         embedder: for cos_sim, which is None without; asked once for each strategy of each system,
             so give one made by :func:`pal.metrics.similarity.remember`.
+        tokenizer: what the text metrics cut texts into.
 
     Returns:
         The part ``strategies`` of analysis.json. Per system: top-1..8 accuracy (paper, Figure 4),
@@ -50,7 +52,10 @@ def analyze_strategies(
     return {
         "gold": _count(list(gold.values())) if gold else None,
         "systems": {
-            name: {"label": (labels or {}).get(name, name), **_describe(name, records, embedder)}
+            name: {
+                "label": (labels or {}).get(name, name),
+                **_describe(name, records, embedder, tokenizer),
+            }
             for name, records in systems.items()
         },
     }
@@ -77,9 +82,12 @@ def _gold_strategies(systems: Mapping[str, Sequence[dict[str, Any]]]) -> dict[st
 
 
 def _describe(
-    name: str, records: Sequence[dict[str, Any]], embedder: Embedder | None
+    name: str,
+    records: Sequence[dict[str, Any]],
+    embedder: Embedder | None,
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
-    predictions = build_predictions(records, {}, embedder)
+    predictions = build_predictions(records, {}, embedder, tokenizer=tokenizer)
     # cos_sim is for the embedder: all texts of the system in one pass, whatever their strategy.
     report = compute_metrics(predictions, ["strategy", "cos_sim"])
     for key in ("accuracy", "top_1"):
@@ -93,12 +101,15 @@ def _describe(
         "top": None if TOP_KEYS[0] in report.missing else [report.values[key] for key in TOP_KEYS],
         "confusion": None if confusion is None else confusion.tolist(),
         "distribution": chosen_counts or {},
-        "per_strategy": _per_strategy(records, confusion, embedder),
+        "per_strategy": _per_strategy(records, confusion, embedder, tokenizer),
     }
 
 
 def _per_strategy(
-    records: Sequence[dict[str, Any]], confusion: np.ndarray | None, embedder: Embedder | None
+    records: Sequence[dict[str, Any]],
+    confusion: np.ndarray | None,
+    embedder: Embedder | None,
+    tokenizer: Tokenizer,
 ) -> list[dict[str, Any]]:
     if column(records, "reference_strategy") is None:
         return []
@@ -114,7 +125,8 @@ def _per_strategy(
             row["recall"] = _percent(right, len(answers))
             row["f1"] = _percent(2 * right, predicted + len(answers))
         if answers:
-            row |= compute_metrics(build_predictions(answers, {}, embedder), TEXT_KEYS).values
+            predictions = build_predictions(answers, {}, embedder, tokenizer=tokenizer)
+            row |= compute_metrics(predictions, TEXT_KEYS).values
         rows.append(row)
     return rows
 

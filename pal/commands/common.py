@@ -1,7 +1,10 @@
 """What the settings of several commands share."""
 
+from pathlib import Path
 from typing import Literal
 
+from pal.core.errors import OutputError
+from pal.core.job import Job, record_path
 from pal.core.settings import CommandSettings, Count, OutputPath, Source
 from pal.data.settings import SourceSettings
 
@@ -47,3 +50,17 @@ class ModelSettings(CommandSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_tokens: Count = 12288
     batch_rows: Count = 64
+
+
+def beside(job: Job, suffix: str) -> Path:
+    """Return where a job writes a second file, named as its output but for the suffix.
+
+    Raises:
+        OutputError: a file of that name lies there that this output's job did not write.
+    """
+    path = job.output.with_suffix(suffix)
+    if path.exists() and not record_path(job.output).exists() and not job.overwrite:
+        raise OutputError(
+            f"{path} exists and was not made by pal {job.command}; choose another output"
+        )
+    return path

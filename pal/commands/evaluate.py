@@ -1,34 +1,49 @@
-"""One system's scores: responses against references, and a model's perplexity on its samples."""
+"""``pal eval``: one system's scores: responses against references, and a model's perplexity.
+
+Scores go to a JSON file, and the same as a Markdown table beside it.
+"""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch.nn import functional as F
-
-from pal.benchmark.systems import TABLE_3
-from pal.commands.generate import load_model_and_tokenizer, load_samples
+from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
-from pal.core.files import file_fingerprint, write_json, write_text
-from pal.core.job import claimed, is_finished, process_state, record_path
-from pal.core.runs import identity_of, write_run
-from pal.core.schema import Settings
-from pal.core.tracking import track
-from pal.data.batches import Collator, plan_batches
-from pal.data.predictions import column, is_foreign, read_outside, read_predictions
-from pal.data.strategies import STRATEGIES, strategy_id
-from pal.data.templates import SampleEncoder
-from pal.metrics import Embedder, Predictions, Report, compute_metrics, load_embedder
-from pal.modeling.packed import inference_twin
+from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.settings import InputPath
+from pal.core.tracking import TrackingSettings, track
+from pal.decoding.settings import SampleSettings
+from pal.metrics.settings import MetricSettings
+
+if TYPE_CHECKING:
+    from pal.data.samples import Sample
+    from pal.metrics import Embedder, Report
 
 logger = logging.getLogger(__name__)
 
 
-def score(settings: Settings) -> str:
+class EvaluateSettings(ModelSettings, DialogueSettings, WriterSettings):
+    """Score predictions, a model's perplexity, or both.
+
+    Attributes:
+        predictions: responses to score: what ``pal generate`` writes, a JSON list or a CSV of such
+            records, or the files of other projects, which need ``input``.
+        output: JSON file of the scores; the table goes beside it as .md, and is printed anyway.
+    """
+
+    examples = (
+        "pal eval predictions=runs/pal_test.jsonl output=runs/pal_test.scores.json",
+        "pal eval predictions=runs/pal_test.jsonl model=runs/pal input=runs/pesconv split=test",
+    )
+
+    predictions: InputPath | None = None
+    decoding: SampleSettings = SampleSettings()
+    metrics: MetricSettings = MetricSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def evaluate(settings: EvaluateSettings) -> str:
     """Score ``predictions`` and/or ``model`` (on ``input``); returns the Markdown table.
 
     With ``output`` set, the scores are written there as JSON and the table beside it as Markdown.
@@ -36,106 +51,106 @@ def score(settings: Settings) -> str:
     Raises:
         PalError: inputs, checkpoint, settings or output cannot be used.
     """
+    settings = EvaluateSettings.of(settings)
     if settings.predictions is None and settings.model is None:
         raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("eval runs in one process; start it without torchrun or accelerate")
-    output = Path(settings.output) if settings.output else None
-    identity = _identity(settings)
-    if output and output.suffix == ".md":
-        raise ConfigError(f"output={output}: give a .json name; the table goes beside it as .md")
-    done = output and is_finished(output, identity, overwrite=settings.overwrite)
-    if output and done and output.with_suffix(".md").exists():
-        logger.info("%s is finished already; overwrite=true would make it anew", output)
-        return output.with_suffix(".md").read_text(encoding="utf-8").rstrip()
+    if settings.model is not None:
+        settings.require("input")
+    if settings.output and settings.output.endswith(".md"):
+        raise ConfigError(
+            f"output={settings.output}: give a .json name; the table goes beside it as .md"
+        )
+    refuse_several_processes("eval")
+    from pal.core.files import write_json, write_text
+    from pal.metrics import build_predictions, compute_metrics, metric_versions
+
+    names = settings.metrics.names
+    job = None
+    if settings.output:
+        job = Job(
+            "eval", settings, settings.output, versions=(*SCORING, *COMPUTING),
+            facts={"metrics": metric_versions(names)},
+        )  # fmt: skip
+        table_path = beside(job, ".md")
+        if job.is_finished() and table_path.exists():
+            return table_path.read_text(encoding="utf-8").rstrip()
 
     records = None
     if settings.predictions is not None:
-        records = _read(settings)
-    losses = token_losses(settings, records) if settings.model is not None else {}
-    embedder = None
-    if settings.metrics.embedder and any(column(records or [{}], "persona") or ()):
-        embedder = load_embedder(settings.metrics.embedder)
-    predictions = build_predictions(records, losses, embedder)
-    report = compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
-    table = markdown_table(report, len(predictions))
-    if output:
-        with claimed(output):
-            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
-            write_run(record_path(output), settings, "eval", identity, samples=len(predictions))
-            write_text(output.with_suffix(".md"), table + "\n")
-            write_json(output, report.as_dict())
-        logger.info("scores written to %s", output)
-    track(settings, Path(settings.predictions or settings.model or "").stem, report.values, records)
+        records = _read_predictions(settings)
+    losses = _token_losses(settings, records) if settings.model is not None else {}
+    embedder, reasons = _load_embedder(settings, records)
+    predictions = build_predictions(
+        records, losses, embedder, tokenizer=settings.metrics.tokenizer, reasons=reasons
+    )
+    report = compute_metrics(predictions, names, settings.metrics.variant)
+    for note in report.notes:
+        logger.warning("%s", note)
+    table = scores_table(report, len(predictions))
+    if job is not None:
+        with job.claimed(processes=False):
+
+            def write(path: Path) -> None:
+                write_text(path.with_suffix(".md"), table + "\n")
+                write_json(path, report.as_dict())
+
+            job.publish(write, samples=len(predictions))
+        logger.info("scores written to %s", job.output)
+    name = Path(settings.predictions or settings.model or "").stem
+    track(settings.tracking, name, report.values, records, settings=settings.model_dump())
     return table
 
 
-def _read(settings: Settings) -> list[dict[str, Any]]:
+def scores_table(report: "Report", samples: int) -> str:
+    """Return scores as a Markdown table: the paper's Table 3 first, then all others."""
+    from pal.benchmark.systems import TABLE_3
+
+    keys = [key for key in TABLE_3 if key in report.values]
+    keys += [key for key in report.values if key not in TABLE_3]
+    arrows = {"higher": "↑", "lower": "↓", "none": ""}
+    lines = ["| metric | value | unit | better |", "| --- | ---: | --- | :-: |"]
+    for key in keys:
+        meta = report.meta[key]
+        lines.append(
+            f"| {key} | {report.values[key]:.4g} | {meta.unit} | {arrows[meta.direction]} |"
+        )
+    words = f"; word tokens: {report.tokenizer}" if report.tokenizer else ""
+    notes = [
+        f"{samples} samples{words}.",
+        *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
+    ]
+    notes += [f"Left out: {name} ({reason})." for name, reason in report.missing.items()]
+    return "\n".join([*lines, "", *notes])
+
+
+def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
     """Read ``predictions``; where they have no ids, they answer the samples of ``input``."""
+    from pal.data.predictions import is_foreign, read_outside, read_predictions
+
     (path,) = settings.require("predictions")
     if not is_foreign(path):
         return read_predictions(path)[: settings.limit]
     if settings.input is None:
         raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
-    return read_outside(path, load_samples(settings))
+    return read_outside(path, _load_samples(settings, settings.limit))
 
 
-def _identity(settings: Settings) -> str:
-    """Hash what decides the scores: settings, and the content of the files they name."""
-    files = {}
-    for name in ("predictions", "model", "input"):
-        source = getattr(settings, name)
-        found = [] if source is None else [Path(source), *sorted(Path(source).glob("*"))]
-        files[name] = [source, *(file_fingerprint(path) for path in found if path.is_file())]
-    return identity_of(
-        settings, "metrics", "limit", "split", "data", "decoding", "dtype", "batch_tokens",
-        "batch_rows", files=files,
-    )  # fmt: skip
+def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
+    from pal.data.samples import load_samples
+
+    (source,) = settings.require("input")
+    rule = settings.decoding.samples
+    return load_samples(source, settings.split, settings.data, rule=rule, limit=limit)
 
 
-def build_predictions(
-    records: Sequence[dict[str, Any]] | None,
-    losses: dict[str, Any],
-    embedder: Embedder | None = None,
-) -> Predictions:
-    """Put records and token losses, sample by sample, into the form that metrics read."""
-    if records is None:
-        return Predictions(**losses)
-    gold, chosen = column(records, "reference_strategy"), column(records, "strategy")
-    probs, personas = column(records, "strategy_probs"), column(records, "persona")
-    return Predictions(
-        responses=[record["response"] for record in records],
-        references=column(records, "reference"),
-        personas=personas,
-        strategies=[strategy_id(name) for name in gold] if gold else None,
-        predicted_strategies=[strategy_id(name) for name in chosen] if chosen else None,
-        strategy_probs=(
-            np.array([[row[name] for name in STRATEGIES] for row in probs]) if probs else None
-        ),
-        embedder=embedder,
-        **losses,
-    )
-
-
-@torch.inference_mode()
-def token_losses(
-    settings: Settings, records: Sequence[dict[str, Any]] | None = None
+def _token_losses(
+    settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    """Return the model's losses on gold targets of ``input``, one value a sample.
+    """Return the model's token losses on the samples that the records answer, or on all."""
+    from pal.modeling.losses import token_losses
+    from pal.modeling.responder import load_model_and_tokenizer
 
-    Keys: ``token_nll`` (nats, strategy token included), ``token_count``, ``strategy_nll`` and the
-    model's ``vocab_size``. Targets are cut only at the model's last position.
-
-    Args:
-        settings: name the model and the input.
-        records: predictions whose samples are measured, in their order; all samples when None.
-
-    Raises:
-        DataError: a prediction's id is no sample of ``input``, or has no gold response there.
-    """
-    from tqdm.auto import tqdm
-
-    samples = load_samples(settings)
+    samples = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
         by_id = {sample.id: sample for sample in samples}
         for record in records:
@@ -147,52 +162,30 @@ def token_losses(
         samples = [by_id[record["id"]] for record in records]
     if any(sample.response is None for sample in samples):
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
-    source, _ = settings.require("model", "input")
+    (source,) = settings.require("model")
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    model = inference_twin(model.to(process_state().device))
-    config = model.config
-    encoder = SampleEncoder.from_config(tokenizer, config)
-    encoder.max_target_tokens = config.max_position_embeddings - 1
-    encoded = [encoder.encode(sample) for sample in samples]
-    collate = Collator(
-        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
+    return token_losses(
+        model, tokenizer, samples,
+        batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
+    )  # fmt: skip
+
+
+def _load_embedder(
+    settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
+) -> "tuple[Embedder | None, dict[str, str]]":
+    """Return the sentence encoder, if a metric asks for it, or why there is none."""
+    from pal.metrics import choose_metrics, load_embedder
+    from pal.metrics.similarity import load_if_possible
+
+    name = settings.metrics.embedder
+    wanted = any("embedder" in metric.needs for metric, _ in choose_metrics(settings.metrics.names))
+    if records is None or not wanted:
+        return None, {}
+    if name is None:
+        return None, {"embedder": "metrics.embedder is null"}
+    if not any(record.get("persona") for record in records):
+        return None, {"embedder": "no sample has a persona"}
+    embedder, reason = load_if_possible(
+        lambda: load_embedder(name), name, chosen="embedder" in settings.metrics.model_fields_set
     )
-    lengths = [len(row["input_ids"]) + len(row["labels"]) for row in encoded]
-    batches = plan_batches(lengths, max_tokens=settings.batch_tokens, max_rows=settings.batch_rows)
-    result = np.zeros((len(samples), 3))
-    with tqdm(total=len(samples), desc="perplexity", unit="item", dynamic_ncols=True) as bar:
-        for indices in batches:
-            batch = collate([encoded[index] for index in indices])
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")
-            nats = F.cross_entropy(
-                model(**batch).logits.transpose(1, 2).float(), labels, reduction="none",
-                ignore_index=-100,
-            )  # fmt: skip
-            rows = torch.stack([nats.sum(1), (labels != -100).sum(1), nats[:, 0]], dim=1)
-            result[indices] = rows.cpu().double().numpy()
-            bar.update(len(indices))
-    nll, count, strategy = result.T
-    return {
-        "token_nll": nll,
-        "token_count": count,
-        "strategy_nll": strategy,
-        "vocab_size": config.vocab_size,
-    }
-
-
-def markdown_table(report: Report, samples: int) -> str:
-    """Return the scores as a Markdown table: the paper's Table 3 first, then all others."""
-    keys = [key for key in TABLE_3 if key in report.values]
-    keys += [key for key in report.values if key not in TABLE_3]
-    arrows = {"higher": "↑", "lower": "↓", "none": ""}
-    lines = ["| metric | value | unit | better |", "| --- | ---: | --- | :-: |"]
-    for key in keys:
-        meta = report.meta[key]
-        lines.append(
-            f"| {key} | {report.values[key]:.4g} | {meta.unit} | {arrows[meta.direction]} |"
-        )
-    words = f"; word tokens: {report.tokenizer}" if report.tokenizer else ""
-    notes = [f"{samples} samples{words}."]
-    notes += [f"Left out: {name} ({reason})." for name, reason in report.missing.items()]
-    return "\n".join([*lines, "", *notes])
+    return embedder, {"embedder": reason} if reason else {}

@@ -1,186 +1,111 @@
-"""Choice of the contrast weight α of each strategy on validation dialogues.
+"""``pal tune-alpha``: choose the contrast weight α of each strategy on validation dialogues.
 
-The paper sets α by hand and leaves a search to future work (section 3.4 and appendix D). A response
-depends on the α of its own strategy alone, so every (strategy, α) is generated and scored once and
-trials combine them: their number costs next to nothing. Encoder states and strategies do not depend
-on α and are computed once.
+Writes all trials, the Pareto front and the choice as JSON, and beside it a YAML of the chosen
+decoding that ``pal generate --config`` takes.
 """
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import yaml
-
-from pal.commands.evaluate import build_predictions
-from pal.commands.generate import Responder, load_model_and_tokenizer, load_samples
-from pal.core.errors import ConfigError, OutputError
-from pal.core.files import Journal, fingerprint, read_json, write_json, write_text
-from pal.core.job import claimed, is_finished, record_path
-from pal.core.runs import describe_run, identity_of, write_run
-from pal.core.schema import Settings, TuneAlphaSettings
-from pal.data.batches import plan_batches
-from pal.data.strategies import PAPER_ALPHA, STRATEGIES
-from pal.metrics import Pooled, Types, compute_metrics, find_metric
-from pal.metrics.vectors import StoredEmbedder
-from pal.modeling.checkpoint import model_fingerprint
-from pal.modeling.pal import EncodedInputs
-from pal.stats.resampling import Statistic, statistics_of
+from pal.benchmark.settings import AlphaSearchSettings
+from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings, beside
+from pal.core.errors import ConfigError
+from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.decoding.settings import DecodingSettings
+from pal.metrics.settings import ScoreSettings
 
 logger = logging.getLogger(__name__)
 
-STATES_BYTES = 4 * 2**30  # encoder states kept at most; the rest is encoded again for each α
-RULE = (
-    "of the front, the point whose worst objective is best, each objective scaled to 0-1 "
-    "over the front"
-)
+SEARCH = ("tune_alpha", "metrics")  # settings that no response depends on
 
 
-class Grid:
-    """Responses of every strategy's samples at any α, each made once and kept in a journal."""
+class TuneAlphaSettings(ModelSettings, DialogueSettings, WriterSettings):
+    """Choose α of each strategy on validation dialogues.
 
-    def __init__(
-        self, settings: Settings, responder: Responder, samples: Sequence[Any], journal: Journal
-    ):
-        self.settings, self.responder, self.samples = settings, responder, samples
-        self.journal, self.done = journal, journal.read()
-        self.encoded = responder.encode(samples)
-        self.batches: dict[int, list[list[int]]] = {}
-        self._states: dict[tuple[int, int], EncodedInputs] = {}
-        self._bytes = 0
+    Attributes:
+        seed: key of the noise that tokens are drawn with, and of the search.
+        output: JSON file of all trials and the choice; a YAML for ``pal generate`` goes beside it.
+    """
 
-    def predict_strategies(self) -> None:
-        """Find each sample's strategy, and plan batches of each strategy's samples."""
-        from tqdm.auto import tqdm
+    examples = (
+        "pal tune-alpha model=runs/pal input=runs/pesconv split=validation output=runs/alpha.json",
+        "pal tune-alpha model=runs/pal input=val.jsonl output=a.json tune_alpha.trials=50",
+    )
 
-        chosen: dict[int, int] = {}
-        plan = self._plan(range(len(self.samples)))
-        for number, batch in enumerate(tqdm(plan, desc="strategies", unit="batch", leave=False)):
-            key = f"strategies/{number}"
-            if key not in self.done:
-                samples, states = [self.samples[i] for i in batch], self._encode(batch)
-                records = self.responder(samples, states, words=False)
-                self._keep(key, [STRATEGIES.index(record["strategy"]) for record in records])
-            chosen.update(zip(batch, self.done[key], strict=True))
-        for strategy in range(len(STRATEGIES)):
-            mine = [i for i in range(len(self.samples)) if chosen[i] == strategy]
-            if mine:
-                self.batches[strategy] = self._plan(mine)
-
-    def records(self, strategy: int, alpha: float) -> list[dict[str, Any]]:
-        """Return the responses of a strategy's samples at one α, generating what is new."""
-        found: dict[int, dict[str, Any]] = {}
-        for number, batch in enumerate(self.batches[strategy]):
-            key = f"{strategy}/{alpha:g}/{number}"
-            if key not in self.done:
-                records = self.responder(
-                    [self.samples[i] for i in batch],
-                    self._states_of(strategy, number),
-                    strategies=[strategy] * len(batch),
-                    alpha=alpha,
-                )
-                self._keep(key, [record["response"] for record in records])
-            for index, response in zip(batch, self.done[key], strict=True):
-                sample = self.samples[index]
-                found[index] = {
-                    "response": response,
-                    "reference": sample.response,
-                    "persona": list(sample.persona),
-                }
-        return [found[index] for index in sorted(found)]
-
-    def _keep(self, key: str, value: Any) -> None:
-        self.journal.append(key, value)
-        self.done[key] = value
-
-    def _plan(self, indices: Sequence[int]) -> list[list[int]]:
-        lengths = [
-            sum(len(ids) for name, ids in self.encoded[i].items() if name.endswith("input_ids"))
-            for i in indices
-        ]
-        plan = plan_batches(
-            lengths, max_tokens=self.settings.batch_tokens, max_rows=self.settings.batch_rows
-        )
-        return [[indices[i] for i in batch] for batch in plan]
-
-    def _encode(self, batch: Sequence[int]) -> EncodedInputs:
-        return self.responder.encode_states([self.encoded[i] for i in batch])
-
-    def _states_of(self, strategy: int, number: int) -> EncodedInputs:
-        if (strategy, number) in self._states:
-            return self._states[strategy, number]
-        states = self._encode(self.batches[strategy][number])
-        size = sum(tensor.nbytes for tensor in states)
-        if self._bytes + size <= STATES_BYTES:
-            self._bytes += size
-            self._states[strategy, number] = states
-        return states
+    seed: int = 42
+    decoding: DecodingSettings = DecodingSettings()
+    metrics: ScoreSettings = ScoreSettings()
+    tune_alpha: AlphaSearchSettings = AlphaSearchSettings()
 
 
-def tune_alpha(settings: Settings) -> str:
+def tune_alpha(settings: TuneAlphaSettings) -> str:
     """Search α for every strategy on ``input`` and return the outcome as Markdown.
 
-    Writes ``output`` (all trials, the Pareto front, the choice) and beside it a YAML of the chosen
-    decoding that ``generate`` takes.
+    Interrupted, the same command continues, and so does one that searches in another way: the
+    responses made before serve both.
 
     Raises:
         PalError: inputs, checkpoint, settings or output cannot be used.
     """
-    source, _, target = settings.require("model", "input", "output")
-    output, options = Path(target), settings.tune_alpha
-    if output.suffix != ".json":
-        raise ConfigError(f"output={output}: give a .json name; the YAML goes beside it")
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("tune-alpha runs in one process; start it without torchrun or accelerate")
-    made = output.with_suffix(".yaml")
-    if made.exists() and not record_path(output).exists() and not settings.overwrite:
-        raise OutputError(f"{made} exists and is not ours; choose another output")
-    samples = load_samples(settings)
+    settings = TuneAlphaSettings.of(settings)
+    source, given, target = settings.require("model", "input", "output")
+    if Path(target).suffix != ".json":
+        raise ConfigError(f"output={target}: give a .json name; the YAML goes beside it")
+    refuse_several_processes("tune-alpha")
+    import torch
+
+    from pal.benchmark.alpha import AlphaGrid, alpha_table, objective_directions, search_alpha
+    from pal.core.files import fingerprint, read_json, write_json, write_text
+    from pal.core.journal import Journal
+    from pal.data.samples import load_samples
+    from pal.data.strategies import STRATEGIES
+    from pal.metrics import find_metric, metric_versions
+    from pal.modeling.responder import Responder, load_model_and_tokenizer
+
+    options = settings.tune_alpha
+    directions = objective_directions(options.objectives)
+    job = Job(
+        "tune-alpha", settings, target, versions=(*COMPUTING, *SCORING, "optuna"),
+        facts={"metrics": metric_versions(options.objectives)},
+    )  # fmt: skip
+    chosen_decoding = beside(job, ".yaml")
+    if job.is_finished() and chosen_decoding.exists():
+        return alpha_table(read_json(job.output))
+    samples = load_samples(
+        given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
+    )
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     if model.fusion is None:
         raise ConfigError(
             f"model={source}: persona_mode {model.config.persona_mode!r} has nothing to contrast, "
             "so no α; give a model trained with persona_mode=fusion"
         )
-    directions = objective_directions(options.objectives)
     responder = Responder(model, tokenizer, settings.decoding, settings.seed)
-    identity = identity_of(
-        settings, "seed", "decoding", "dtype", "batch_tokens", "batch_rows", "tune_alpha",
-        "metrics", samples=[(s.id, s.response, s.strategy, s.persona) for s in samples],
-        inputs=fingerprint(responder.encode(samples)), weights=model_fingerprint(model),
-    )  # fmt: skip
-    if is_finished(output, identity, overwrite=settings.overwrite):
-        logger.info("%s is finished already; overwrite=true would make it anew", output)
-        return markdown_alpha(read_json(output))
-
-    vectors = output.with_name(output.name + ".vectors.sqlite")
-    with claimed(output) as state, torch.inference_mode():
+    vectors = job.output.with_name(job.output.name + ".vectors.sqlite")
+    # Responses do not depend on how α is searched, so another search continues with them.
+    responses = {key: value for key, value in job.made_of.items() if not key.startswith(SEARCH)}
+    with job.claimed() as state, torch.inference_mode():
+        embedder, directions = _load_embedder(settings, directions, vectors)
         model.to(state.device)
-        # Responses do not depend on how α is searched, so another search goes on with them.
-        responses = identity_of(
-            settings, "seed", "decoding", "dtype", "batch_tokens", "batch_rows",
-            samples=[(s.id, s.response, s.strategy, s.persona) for s in samples],
-            inputs=fingerprint(responder.encode(samples)), weights=model_fingerprint(model),
+        journal = Journal(job.output, fingerprint(responses))
+        grid = AlphaGrid(
+            responder, samples, journal, job.open_journal(journal),
+            batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
         )  # fmt: skip
-        journal = Journal(output, responses)
-        if settings.overwrite:
-            try:
-                journal.read()
-            except OutputError:
-                journal.delete()
-        grid = Grid(settings, responder, samples, journal)
         grid.predict_strategies()
-        found = search(grid, options, directions, settings, vectors)
+        found = search_alpha(
+            grid, directions, sampler=options.sampler, trials=options.trials,
+            highest=options.highest, step=options.step, seed=settings.seed, embedder=embedder,
+            variant=settings.metrics.variant, tokenizer=settings.metrics.tokenizer,
+        )  # fmt: skip
         journal.close()
         document = {
             "kind": "alpha",
             "format": 1,
             "model": source,
-            "input": settings.input,
+            "input": given,
             "samples": len(samples),
             "sampler": options.sampler,
             "objectives": [
@@ -189,202 +114,57 @@ def tune_alpha(settings: Settings) -> str:
             ],
             **found,
             "strategies": list(STRATEGIES),
-            "run": describe_run(settings, "tune-alpha", identity),
+            "run": job.describe(samples=len(samples)),
         }
-        output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
-        write_run(record_path(output), settings, "tune-alpha", identity, samples=len(samples))
-        write_text(output.with_suffix(".yaml"), _yaml(settings, document))
-        write_json(output, document)
-        journal.delete()
+
+        def write(path: Path) -> None:
+            write_text(chosen_decoding, _decoding_yaml(settings, document, path))
+            write_json(path, document)
+
+        job.publish(write, samples=len(samples))
         vectors.unlink(missing_ok=True)
-    logger.info("written: %s, and the choice as %s", output, output.with_suffix(".yaml"))
-    return markdown_alpha(document)
+    logger.info("written: %s, and the choice as %s", job.output, chosen_decoding)
+    return alpha_table(document)
 
 
-def objective_directions(objectives: Sequence[str]) -> dict[str, str]:
-    """Return each objective's direction.
+def _load_embedder(
+    settings: TuneAlphaSettings, directions: Mapping[str, str], vectors: Path
+) -> tuple[Any, dict[str, str]]:
+    """Return the sentence encoder, if an objective needs it, and the objectives that remain.
 
     Raises:
-        ConfigError: a key that does not exist, does not depend on responses, or has no direction.
+        ConfigError: the user names an objective that needs an encoder, and there is none.
     """
-    directions = {}
-    for key in objectives:
-        metric = find_metric(key)
-        if key not in metric.keys or "responses" not in metric.needs:
-            raise ConfigError(
-                f"tune_alpha.objectives: {key!r} is no metric of responses; give keys such as "
-                "bleu_2, distinct_2, cos_sim"
-            )
-        if metric.direction[key] == "none":
-            raise ConfigError(f"tune_alpha.objectives: more {key!r} is neither better nor worse")
-        directions[key] = str(metric.direction[key])
-    return directions
+    from pal.metrics import find_metric
+    from pal.metrics.similarity import load_if_possible
+    from pal.metrics.vectors import StoredEmbedder
 
-
-def search(
-    grid: Grid,
-    options: TuneAlphaSettings,
-    directions: Mapping[str, str],
-    settings: Settings,
-    vectors: Path,
-) -> dict[str, Any]:
-    """Try α vectors with optuna and return baselines, trials and the choice."""
-    import optuna
-    from tqdm.auto import tqdm
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = settings.metrics.embedder
-    embedder = StoredEmbedder(name, vectors) if name else None
-    parts: dict[tuple[int, float], dict[str, Statistic]] = {}
-
-    def measure(alpha: Sequence[float]) -> dict[str, float]:
-        several = []
-        for strategy in grid.batches:
-            at = (strategy, alpha[strategy])
-            if at not in parts:
-                size = {"vocab_size": grid.responder.model.config.vocab_size}
-                predictions = build_predictions(grid.records(*at), size, embedder)
-                report = compute_metrics(predictions, list(directions), settings.metrics.variant)
-                parts[at] = statistics_of(report, np.zeros(len(predictions), dtype=int))
-            several.append(parts[at])
-        return {key: _combined(key, several) for key in directions}
-
-    steps = int(options.highest / options.step + 1e-9)
-    zero = [0.0] * len(STRATEGIES)
-    baselines: list[dict[str, Any]] = [
-        {"name": "α = 0", "alpha": zero, "values": measure(zero)},
-        {"name": "paper", "alpha": list(PAPER_ALPHA), "values": measure(PAPER_ALPHA)},
-    ]
-    gain = _relative_gain(directions, baselines[0]["values"])
-    if options.sampler == "tpe":
-        sampler: Any = optuna.samplers.TPESampler(seed=settings.seed)
-        ways: list[Any] = [
-            "maximize" if way == "higher" else "minimize" for way in directions.values()
-        ]
-    else:
-        sampler, ways = optuna.samplers.CmaEsSampler(seed=settings.seed), ["maximize"]
-    study = optuna.create_study(directions=ways, sampler=sampler)
-    for baseline in baselines:  # begin with these, where they lie on the grid
-        found = np.array([baseline["alpha"][strategy] for strategy in grid.batches])
-        on_grid = np.isclose(found / options.step, np.round(found / options.step)).all()
-        if on_grid and found.max() <= steps * options.step:
-            names = [f"alpha_{strategy}" for strategy in grid.batches]
-            study.enqueue_trial(dict(zip(names, found.tolist(), strict=True)))
-    trials: list[dict[str, Any]] = []
-    with tqdm(total=options.trials, desc="trials", unit="trial", dynamic_ncols=True) as bar:
-        while len(trials) < options.trials:
-            trial = study.ask()
-            # Nothing here depends on the α of strategies that occur nowhere: the model's own stay.
-            alpha = [float(a) for a in grid.responder.model.config.alpha]
-            for strategy in grid.batches:
-                top = steps * options.step
-                value = trial.suggest_float(f"alpha_{strategy}", 0.0, top, step=options.step)
-                alpha[strategy] = round(value, 6)
-            values = measure(alpha)
-            study.tell(trial, list(values.values()) if options.sampler == "tpe" else gain(values))
-            trials.append({"number": len(trials), "alpha": alpha, "values": values})
-            bar.set_postfix(generated=len(parts), refresh=False)
-            bar.update()
-    front = pareto_front([trial["values"] for trial in trials], directions)
-    seen: set[tuple[float, ...]] = set()
-    for one, on_front in zip(trials, front, strict=True):  # a point tried again stands there once
-        one["front"] = on_front and tuple(one["alpha"]) not in seen
-        seen.add(tuple(one["alpha"]))
-    chosen = most_balanced([one for one in trials if one["front"]], directions)
-    return {
-        "tried": [STRATEGIES[strategy] for strategy in grid.batches],
-        "baselines": baselines,
-        "trials": trials,
-        "chosen": {"alpha": chosen["alpha"], "values": chosen["values"], "rule": RULE},
-    }
+    needing = [key for key in directions if "embedder" in find_metric(key).needs]
+    if not needing or name is None:
+        return None, dict(directions)
+    named = settings.metrics.model_fields_set & {"embedder"} or (
+        settings.tune_alpha.model_fields_set & {"objectives"}
+    )
+    embedder, _ = load_if_possible(
+        lambda: StoredEmbedder(name, vectors).load(), name, chosen=bool(named)
+    )
+    if embedder is None:
+        directions = {key: way for key, way in directions.items() if key not in needing}
+    return embedder, dict(directions)
 
 
-def pareto_front(
-    values: Sequence[Mapping[str, float]], directions: Mapping[str, str]
-) -> list[bool]:
-    """Return which points no other point beats: as good in everything and better in something."""
-    table = _upwards(values, directions)
-    as_good = np.asarray((table[None] >= table[:, None]).all(-1))
-    better = np.asarray((table[None] > table[:, None]).any(-1))
-    beaten: Any = (as_good & better).any(axis=1)
-    return [not one for one in beaten.tolist()]
+def _decoding_yaml(settings: TuneAlphaSettings, document: Mapping[str, Any], path: Path) -> str:
+    import yaml
 
-
-def most_balanced(
-    points: Sequence[dict[str, Any]], directions: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the point whose worst objective is best, objectives scaled to 0-1 over the points."""
-    table = _upwards([point["values"] for point in points], directions)
-    width = table.max(0) - table.min(0)
-    scaled = np.where(width > 0, (table - table.min(0)) / np.where(width > 0, width, 1), 1.0)
-    order = np.lexsort((-scaled.mean(1), -scaled.min(1)))
-    return points[int(order[0])]
-
-
-def markdown_alpha(document: Mapping[str, Any]) -> str:
-    """Return the outcome as Markdown: baselines and choice, then the choice's α by strategy."""
-    keys = [objective["key"] for objective in document["objectives"]]
-    rows = [*document["baselines"], {"name": "chosen", **document["chosen"]}]
-    lines = [f"| α | {' | '.join(keys)} |", f"| --- |{' ---: |' * len(keys)}"]
-    for row in rows:
-        cells = [f"{row['values'][key]:.4g}" for key in keys]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    lines += ["", "| strategy | paper | chosen |", "| --- | ---: | ---: |"]
-    for strategy, paper, chosen in zip(
-        document["strategies"], PAPER_ALPHA, document["chosen"]["alpha"], strict=True
-    ):
-        note = "" if strategy in document["tried"] else " (not tried: no sample has it)"
-        lines.append(f"| {strategy} | {paper:g} | {chosen:g}{note} |")
-    front = sum(trial["front"] for trial in document["trials"])
-    lines += ["", f"{document['samples']} samples, {len(document['trials'])} trials, "
-              f"{front} on the Pareto front. Chosen: {document['chosen']['rule']}."]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _yaml(settings: Settings, document: Mapping[str, Any]) -> str:
     decoding = settings.decoding.model_dump()
     decoding["alpha"] = document["chosen"]["alpha"]
     tree = {
         **settings.model_dump(include={"model", "dtype", "batch_tokens", "batch_rows"}),
         "decoding": decoding,
     }
-    name = Path(str(settings.output)).with_suffix(".yaml")
     head = (
-        f"# α chosen on {document['samples']} samples; trials and front: {settings.output}\n"
-        f"#   pal generate --config {name} input=… output=…\n"
+        f"# α chosen on {document['samples']} samples; trials and front: {path}\n"
+        f"#   pal generate --config {path.with_suffix('.yaml')} input=… output=…\n"
     )
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-def _combined(key: str, several: Sequence[Mapping[str, Statistic]]) -> float:
-    """One value over several groups; those without it (no persona anywhere) are left out."""
-    found = [part[key] for part in several if key in part]
-    if not found:
-        raise ConfigError(
-            f"tune_alpha.objectives: {key} has no value on these samples; cos_sim needs personas "
-            "and metrics.embedder, distances to a reference need gold responses"
-        )
-    first, *others = found
-    if isinstance(first, Types):
-        items = first.items.join(*(o.items for o in others if isinstance(o, Types)))
-        return float(Types(items, first.finish).value())
-    return float(first.join(*(o for o in others if isinstance(o, Pooled))).value())
-
-
-def _upwards(values: Sequence[Mapping[str, float]], directions: Mapping[str, str]) -> np.ndarray:
-    """Values as a table [points, objectives] in which more is better."""
-    signs = [1.0 if way == "higher" else -1.0 for way in directions.values()]
-    return np.array([[value[key] for key in directions] for value in values]) * signs
-
-
-def _relative_gain(
-    directions: Mapping[str, str], base: Mapping[str, float]
-) -> Callable[[Mapping[str, float]], float]:
-    def gain(values: Mapping[str, float]) -> float:
-        gains = [
-            (values[key] - base[key]) / max(abs(base[key]), 1e-9) * (1 if way == "higher" else -1)
-            for key, way in directions.items()
-        ]
-        return float(np.mean(gains))
-
-    return gain

@@ -7,11 +7,10 @@ import logging
 import netrc
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pal.core.errors import first_line
-from pal.core.runs import redact
-from pal.core.schema import Settings
+from pal.core.settings import INERT, Section
 
 logger = logging.getLogger(__name__)
 
@@ -19,41 +18,60 @@ logger = logging.getLogger(__name__)
 TEXTS = ("id", "strategy", "response", "reference_strategy", "reference", "persona")
 
 
+class TrackingSettings(Section):
+    """Experiment tracking of scores; training has ``training.report_to``.
+
+    Attributes:
+        wandb: log to Weights & Biases, offline when no key is set.
+        project: its project.
+        texts: log responses too; numbers and settings only otherwise.
+    """
+
+    wandb: Annotated[bool, INERT] = False
+    project: Annotated[str, INERT] = "pal"
+    texts: Annotated[bool, INERT] = False
+
+
 def stay_offline_without_key() -> None:
-    """Tell wandb to write its runs to disk when this machine has no account to report to."""
+    """Let wandb write its runs to disk when this machine has no account to report to."""
     if not _has_key():
         os.environ.setdefault("WANDB_MODE", "offline")
 
 
 def track(
-    settings: Settings,
+    tracking: TrackingSettings,
     name: str,
     values: Mapping[str, float],
     records: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Log one system's scores as one run; nothing unless ``tracking.wandb`` is set.
+    """Log the scores of one system as one run; nothing unless ``tracking.wandb`` is set.
 
-    A tracker that fails is warned about and loses nothing: results lie on this machine.
+    A tracker that fails costs a warning and no result: results lie on this machine.
 
     Args:
-        settings: their ``tracking`` block decides; they are logged with the run, paths included.
+        tracking: whether, where, and how much.
         name: the run's name.
         values: metric key → value.
         records: predictions, logged as a table only with ``tracking.texts``.
+        settings: what the scores were made with, dumped; paths are logged too, secrets are not.
     """
-    if not settings.tracking.wandb:
+    if not tracking.wandb:
         return
     import wandb
+
+    from pal.core.job import redact
 
     stay_offline_without_key()
     try:
         with wandb.init(
-            project=settings.tracking.project, name=name, job_type="score",
-            config=redact(settings.model_dump()),
+            project=tracking.project, name=name, job_type="score",
+            config=redact(dict(settings or {})),
             settings=wandb.Settings(console="off", silent=True),
         ) as run:  # fmt: skip
             run.summary.update(dict(values))
-            if settings.tracking.texts and records is not None:
+            if tracking.texts and records is not None:
                 rows = [[_text(record.get(key)) for key in TEXTS] for record in records]
                 run.log({"responses": wandb.Table(columns=list(TEXTS), data=rows)})
     except (wandb.Error, OSError, RuntimeError) as error:

@@ -2,11 +2,11 @@
 
 N samples throughout. A metric value over the corpus is one of three kinds, and intervals and tests
 need to know which: the mean of its ``per_sample`` values; a function of sums over the samples
-(:class:`Pooled`: BLEU, perplexity, macro F1); or a function of how many different things the
-samples hold (:class:`Types`: Distinct-n, EAD), which do not add up.
+(:class:`~pal.stats.pooled.Pooled`: BLEU, perplexity, macro F1); or a function of how many different
+things the samples hold (:class:`~pal.stats.pooled.Types`: Distinct-n, EAD), which do not add up.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -15,12 +15,16 @@ import numpy as np
 
 from pal.core.errors import PalError
 from pal.data.strategies import STRATEGIES
+from pal.stats.pooled import Pooled, Types
 
 Variant = Literal["correct", "authors"]
+Tokenizer = Literal["words", "characters"]
 Direction = Literal["higher", "lower", "none"]
 Embedder = Callable[[list[str]], np.ndarray]
 
 VOCAB_SIZE = 54_956  # Blenderbot-small's 54,944 entries and the 12 tokens PAL adds
+
+UNSPACED_SHARE = 0.05  # of the texts, above which word tokens mislead
 
 _TEXT_FIELDS = ("responses", "references")
 _STRATEGY_FIELDS = ("strategies", "predicted_strategies")
@@ -44,6 +48,9 @@ class Predictions:
         strategy_nll: the strategy token's share of ``token_nll``, nats, [N].
         vocab_size: the model's vocabulary size V of EAD, tokens.
         embedder: turns n texts into vectors, [n, d]; see :func:`pal.metrics.load_embedder`.
+        tokenizer: what texts are cut into: ``words``, or ``characters`` where a script has no
+            spaces between words.
+        reasons: why a field is None, for those where more is to say than that it is.
 
     Raises:
         PalError: no samples, fields of different lengths, or values of the wrong kind.
@@ -60,6 +67,8 @@ class Predictions:
     strategy_nll: np.ndarray | None = None
     vocab_size: int = VOCAB_SIZE
     embedder: Embedder | None = None
+    tokenizer: Tokenizer = "words"
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {
@@ -99,16 +108,34 @@ class Predictions:
 
     @property
     def word_tokenizer(self) -> str | None:
-        """Name of the sentence model behind the tokens, None while nothing was tokenised."""
+        """What cut the texts into tokens, None while nothing was tokenised."""
+        if not {"response_tokens", "reference_tokens"} & vars(self).keys():
+            return None
         from pal.metrics.text import word_tokenizer
 
-        used = {"response_tokens", "reference_tokens"} & vars(self).keys()
-        return word_tokenizer() if used else None
+        words = word_tokenizer()
+        return words if self.tokenizer == "words" else f"characters of unspaced scripts, {words}"
 
-    @staticmethod
-    def _tokenize(texts: Sequence[str] | None) -> list[tuple[str, ...]]:
-        from pal.metrics.text import tokenize
+    def notes(self) -> list[str]:
+        """Return what a reader of the scores must know of the tokens made so far."""
+        if self.word_tokenizer is None or self.tokenizer != "words":
+            return []
+        from pal.metrics.text import is_unspaced
 
+        texts = [*(self.responses or ()), *(self.references or ())]
+        found = sum(map(is_unspaced, texts))
+        if found <= UNSPACED_SHARE * len(texts):
+            return []
+        return [
+            f"{found} of {len(texts)} responses and references are in a script without spaces "
+            "between words, which the word tokenizer does not split: BLEU, ROUGE-L, F1, Distinct, "
+            "EAD and length take whole sentences for words; give metrics.tokenizer=characters"
+        ]
+
+    def _tokenize(self, texts: Sequence[str] | None) -> list[tuple[str, ...]]:
+        from pal.metrics.text import find_tokenizer
+
+        tokenize = find_tokenizer(self.tokenizer)
         return [tokenize(text) for text in texts or ()]
 
     def _check_lists(self) -> None:
@@ -149,118 +176,6 @@ class Predictions:
                 f"predictions: token_count[{index}] is {self.token_count[index]:g}; "
                 "every target has at least one token"
             )
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """A corpus value computed from sums over the samples, for resampling without recounting.
-
-    Args:
-        parts: what each sample adds, [N, K].
-        finish: turns sums [..., K] into values [...]; sums of one sample give that sample's value.
-    """
-
-    parts: np.ndarray
-    finish: Callable[[np.ndarray], np.ndarray]
-
-    def value(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Return the corpus value, or one value for each row of sample weights [..., N]."""
-        return self.finish(self.parts.sum(0) if weights is None else weights @ self.parts)
-
-    def grouped(self, groups: np.ndarray, count: int) -> "Pooled":
-        """Return the same over groups of samples; ``groups`` has each sample's, 0 to count − 1."""
-        sums = np.zeros((count, self.parts.shape[1]))
-        np.add.at(sums, groups, self.parts)
-        return Pooled(sums, self.finish)
-
-    def join(self, *others: "Pooled") -> "Pooled":
-        """Return the same over this one's samples and then the others'."""
-        return Pooled(np.concatenate([self.parts, *(o.parts for o in others)]), self.finish)
-
-
-def mean_of(values: Sequence[float] | np.ndarray) -> Pooled:
-    """Return the mean of values of single samples, [N], as a pooled value."""
-    values = np.asarray(values, dtype=float)
-    return Pooled(np.stack([values, np.ones(len(values))], axis=1), _ratio)
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
-
-
-class Items:
-    """What each sample holds, such as its n-grams, counted for any choice of samples.
-
-    Args:
-        list_items: returns the things each of N samples holds, repeats included; called when they
-            are first counted.
-    """
-
-    def __init__(self, list_items: Callable[[], Sequence[Sequence[Hashable]]]):
-        self._list = list_items
-        self._last: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None = None
-
-    @cached_property
-    def items(self) -> Sequence[Sequence[Hashable]]:
-        """The things each sample holds, repeats included."""
-        return self._list()
-
-    @cached_property
-    def _table(self) -> tuple[Any, np.ndarray]:
-        """Which sample holds which type, sparse [types, N], and the number of items, [N]."""
-        from scipy.sparse import csr_array
-
-        ids: dict[Hashable, int] = {}
-        cells = [
-            (ids.setdefault(item, len(ids)), sample)
-            for sample, held in enumerate(self.items)
-            for item in dict.fromkeys(held)
-        ]
-        rows, columns = np.array(cells, dtype=np.int64).reshape(-1, 2).T
-        shape = (len(ids), len(self.items))
-        held = csr_array((np.ones(len(cells), dtype=np.float32), (rows, columns)), shape=shape)
-        return held, np.array([len(held) for held in self.items], dtype=float)
-
-    def count(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return types and items among the samples, each taken ``weights`` times, [..., N]."""
-        if self._last is None or self._last[0] is not weights:  # metrics ask for the same in turn
-            table, lengths = self._table
-            rows = weights.reshape(-1, weights.shape[-1])
-            types = np.empty(len(rows))
-            for start in range(0, len(rows), 512):
-                chosen = (rows[start : start + 512] > 0).astype(np.float32)
-                types[start : start + 512] = (table @ chosen.T > 0).sum(0)
-            self._last = weights, (types.reshape(weights.shape[:-1]), weights @ lengths)
-        return self._last[1]
-
-    def grouped(self, groups: np.ndarray, count: int) -> "Items":
-        """Return the same over groups of samples; ``groups`` has each sample's, 0 to count − 1."""
-        merged: list[list[Hashable]] = [[] for _ in range(count)]
-        for group, held in zip(groups, self.items, strict=True):
-            merged[group].extend(held)
-        return Items(lambda: merged)
-
-    def join(self, *others: "Items") -> "Items":
-        """Return the same over this one's samples and then the others'."""
-        return Items(lambda: [held for one in (self, *others) for held in one.items])
-
-
-@dataclass(frozen=True)
-class Types:
-    """A corpus value computed from the number of different items and of all items.
-
-    Args:
-        items: what each of N samples holds; values of the same items may share it.
-        finish: turns types [...] and items [...] into values [...].
-    """
-
-    items: Items
-    finish: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-    def value(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """Return the corpus value, or one value for each row of sample weights [..., N]."""
-        weights = np.ones(len(self.items.items)) if weights is None else weights
-        return self.finish(*self.items.count(weights))
 
 
 @dataclass

@@ -4,7 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from pal.metrics.base import Metric, Pooled, Predictions, Scores, Variant
+from pal.metrics.base import Metric, Predictions, Scores, Variant
+from pal.stats.pooled import Pooled
 
 ORDERS = (1, 2, 3, 4)
 

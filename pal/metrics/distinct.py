@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pal.metrics.base import Items, Metric, Predictions, Scores, Types, Variant
+from pal.metrics.base import Metric, Predictions, Scores, Variant
+from pal.stats.pooled import Items, Types
 
 DISTINCT_ORDERS = (1, 2, 3)
 EAD_ORDERS = (1, 2)
@@ -28,8 +29,9 @@ def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> 
     whole: list[list[Sequence[str]]] = [[tokens] for tokens in predictions.response_tokens]
     pieces = whole
     if variant == "authors":
-        from pal.metrics.text import sentences, tokenize
+        from pal.metrics.text import find_tokenizer, sentences
 
+        tokenize = find_tokenizer(predictions.tokenizer)
         pieces = [
             [tokenize(sentence, lower=False) for sentence in sentences(response)]
             for response in predictions.responses or ()

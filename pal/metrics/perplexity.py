@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pal.metrics.base import Metric, Pooled, Predictions, Scores, Variant
+from pal.metrics.base import Metric, Predictions, Scores, Variant
+from pal.stats.pooled import Pooled
 
 
 def compute_perplexity(predictions: Predictions, variant: Variant = "correct") -> Scores:

@@ -2,18 +2,37 @@
 
 from typing import Literal
 
-from pal.core.settings import Section
+from pal.core.settings import Section, Source
 
 
-class MetricSettings(Section):
+class TextSettings(Section):
+    """How texts are cut into tokens and compared.
+
+    Attributes:
+        embedder: sentence encoder of cos_sim, a hub id or folder; null leaves cos_sim out.
+        tokenizer: ``words``, or ``characters`` for texts in scripts without spaces between words
+            (Chinese, Japanese, Thai …).
+    """
+
+    embedder: Source | None = "princeton-nlp/sup-simcse-bert-base-uncased"
+    tokenizer: Literal["words", "characters"] = "words"
+
+
+class ScoreSettings(TextSettings):
     """Scores.
 
     Attributes:
-        names: metric families to compute; all that the inputs allow when None.
         variant: ``correct``, or ``authors`` for what the released scripts compute.
-        embedder: sentence encoder of cos_sim, a hub id or folder; None leaves cos_sim out.
+    """
+
+    variant: Literal["correct", "authors"] = "correct"
+
+
+class MetricSettings(ScoreSettings):
+    """Scores, and which of them.
+
+    Attributes:
+        names: metric families to compute; all that the inputs allow when null.
     """
 
     names: list[str] | None = None
-    variant: Literal["correct", "authors"] = "correct"
-    embedder: str | None = "princeton-nlp/sup-simcse-bert-base-uncased"

@@ -5,9 +5,9 @@ its Figure 5 fastText's word vectors, averaged (Joulin et al. 2017).
 """
 
 import logging
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from pal.metrics.base import Embedder, Metric, Predictions, Scores, Variant
 from pal.metrics.text import tokenize
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SIMCSE = "princeton-nlp/sup-simcse-bert-base-uncased"  # the paper's
 
@@ -115,6 +117,35 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
     return embedder
 
 
+def load_if_possible(
+    load: Callable[[], T], name: str, *, chosen: bool
+) -> tuple[T | None, str | None]:
+    """Load a sentence encoder; where the user named none and the default cannot be had, go without.
+
+    Args:
+        load: loads it.
+        name: the folder or hub id, for the warning.
+        chosen: whether the user named it: a failure is then an error.
+
+    Returns:
+        The encoder and None, or None and why cos_sim is left out, which is logged too.
+
+    Raises:
+        CheckpointError: a chosen encoder cannot be loaded.
+    """
+    try:
+        return load(), None
+    except CheckpointError as error:
+        if chosen:
+            raise
+        logger.warning(
+            "cos_sim is left out: the default sentence encoder cannot be loaded (%s); give the "
+            "folder of one as metrics.embedder=…, or metrics.embedder=null for scores without it",
+            str(error).partition("; ")[0],
+        )
+        return None, f"the default embedder {name} cannot be loaded; give metrics.embedder=FOLDER"
+
+
 def _simcse_modules(name: str) -> list[Any]:
     """Return the modules that compute ``AutoModel(…).pooler_output`` (equal to the last bit)."""
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
@@ -145,7 +176,7 @@ def load_word_vectors(path: str | Path, words: Container[str] | None = None) -> 
     A text's vector is the mean of the vectors of its lower-cased word tokens
     (:func:`pal.metrics.text.tokenize`), punctuation included, each as often as it occurs; unknown
     ones are passed over. A text without any known word has the zero vector, so its cosine with
-    every other is 0; a log line tells how many there are.
+    every other is 0; a log line says how many there are.
 
     Args:
         path: text file in fastText's .vec form: a first line ``count dimensions``, which may be
@@ -225,9 +256,9 @@ def _parse_vector(numbers: bytes, path: Path, number: int) -> np.ndarray:
     try:
         vector = np.array([float(text) for text in numbers.split(b" ")], dtype=np.float32)
     except ValueError as error:
-        raise DataError(f"{path}, line {number}: {first_line(error)}; mend the line") from None
+        raise DataError(f"{path}, line {number}: {first_line(error)}; correct the line") from None
     if not np.isfinite(vector).all():
-        raise DataError(f"{path}, line {number}: not all numbers are finite; mend the line")
+        raise DataError(f"{path}, line {number}: not all numbers are finite; correct the line")
     return vector
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from pal.data.strategies import STRATEGIES
-from pal.metrics.base import Metric, Pooled, Predictions, Scores, Variant
+from pal.metrics.base import Metric, Predictions, Scores, Variant
+from pal.stats.pooled import Pooled
 
 SIZE = len(STRATEGIES)
 TOP_KEYS = tuple(f"top_{k}" for k in range(1, SIZE + 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pal.core.errors import OutputError
-from pal.core.files import file_fingerprint, fingerprint
+from pal.core.files import fingerprint, source_fingerprint
 from pal.metrics.base import Embedder
 from pal.metrics.similarity import load_embedder
 
@@ -26,9 +26,18 @@ class StoredEmbedder:
 
     def __init__(self, name: str, path: str | Path):
         self.name, self.path = name, Path(path)
-        files = sorted(file for file in Path(name).rglob("*") if file.is_file())
-        self.model = fingerprint([name if not files else [file_fingerprint(f) for f in files]])
+        self.model = fingerprint([source_fingerprint(name)])
         self._embedder: Embedder | None = None
+
+    def load(self) -> "StoredEmbedder":
+        """Load the model now, so that one that cannot be had shows before any work.
+
+        Raises:
+            CheckpointError: nothing loadable there.
+        """
+        if self._embedder is None:
+            self._embedder = load_embedder(self.name)
+        return self
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Return the vectors of texts, [n, d].
@@ -52,8 +61,8 @@ class StoredEmbedder:
                     )
                 new = {key: text for key, text in zip(keys, texts, strict=True) if not known[key]}
                 if new:
-                    if self._embedder is None:
-                        self._embedder = load_embedder(self.name)
+                    self.load()
+                    assert self._embedder is not None
                     vectors = np.asarray(self._embedder(list(new.values())), dtype=np.float32)
                     rows = list(zip(new, (v.tobytes() for v in vectors), strict=True))
                     with store:
@@ -62,7 +71,7 @@ class StoredEmbedder:
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
                 f"{self.path}: cannot keep sentence vectors ({error}); free space or delete the "
-                "file, it is made anew"
+                "file, which is then made again"
             ) from error
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 

@@ -21,23 +21,37 @@ def fleiss_kappa(counts: ArrayLike) -> tuple[float | None, str | None]:
 
     κ = (P̄ − P̄e) / (1 − P̄e), where P̄ is the mean over items of the share of pairs of raters that
     agree, and P̄e the sum of the squared shares of the categories (Fleiss 1971, equations 1 to 7).
-    The formula holds for one number of raters an item, of at least two; they need not be the same
-    people.
+    Raters need not be the same people for all items, nor as many: an item's pairs are those of its
+    own raters, and a category's share is the mean of its shares in the items. With one number of
+    raters for all items these are Fleiss' equations. Items with fewer than two answers have no
+    pair and take no part: :func:`count_rated` says how many remain.
+
+    Args:
+        counts: how many raters put an item into a category [items, categories].
+
+    Example:
+        >>> fleiss_kappa([[3, 0], [0, 2]])
+        (1.0, None)
+    """
+    table = np.asarray(counts, dtype=float)
+    if table.size == 0 or not table.any():
+        return None, "no answers"
+    table = table[table.sum(axis=1) >= 2]
+    if not len(table):
+        return None, "one answer an item; κ needs two raters or more"
+    raters = table.sum(axis=1)
+    observed = np.mean(np.sum(table * (table - 1), axis=1) / (raters * (raters - 1)))
+    expected = np.sum((table / raters[:, None]).mean(axis=0) ** 2)
+    if np.isclose(expected, 1):
+        return None, "all answers are the same; κ is undefined"
+    return float((observed - expected) / (1 - expected)), None
+
+
+def count_rated(counts: ArrayLike) -> int:
+    """Return how many items at least two raters answered: the n of :func:`fleiss_kappa`.
 
     Args:
         counts: how many raters put an item into a category [items, categories].
     """
     table = np.asarray(counts, dtype=float)
-    if table.size == 0 or not table.any():
-        return None, "no answers"
-    raters = table.sum(axis=1)
-    low, high = int(raters.min()), int(raters.max())
-    if low != high:
-        return None, f"items have {low} to {high} answers; κ needs one number for all"
-    if high < 2:
-        return None, "one answer an item; κ needs two raters or more"
-    observed = np.mean(np.sum(table * (table - 1), axis=1) / (high * (high - 1)))
-    expected = np.sum((table.sum(axis=0) / table.sum()) ** 2)
-    if np.isclose(expected, 1):
-        return None, "all answers are the same; κ is undefined"
-    return float((observed - expected) / (1 - expected)), None
+    return int((table.sum(axis=1) >= 2).sum()) if table.size else 0

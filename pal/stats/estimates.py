@@ -1,14 +1,14 @@
-"""Figures with their intervals, or the reason why there is none; draws; Markdown tables.
+"""Figures with their intervals, or the reason why there is none; as cells of Markdown tables.
 
 An estimate is ``{"n", "value", "low", "high", "reason"}``: ``value`` is None exactly where
 ``reason`` is not, so that no table holds NaN.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TypedDict
 
-import numpy as np
+from pal.stats.permutation import permutation_p  # noqa: F401  MIGRATION: import it from there
+from pal.stats.resampling import ends, resampled_weights  # noqa: F401  MIGRATION: likewise
 
 
 class Estimate(TypedDict):
@@ -29,30 +29,6 @@ def estimate(value: float, low: float | None, high: float | None, n: int) -> Est
 def undefined(n: int, reason: str) -> Estimate:
     """Return what stands in the place of a figure that does not exist."""
     return {"n": n, "value": None, "low": None, "high": None, "reason": reason}
-
-
-def ends(drawn: np.ndarray, confidence: float) -> tuple[float | None, float | None]:
-    """Return the percentile interval of draws [B]; None where fewer than two are finite."""
-    finite = drawn[np.isfinite(drawn)]
-    if len(finite) < 2:
-        return None, None
-    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=1)  # several figures of one sample share them
-def resampled_weights(size: int, resamples: int, seed: int) -> np.ndarray:
-    """Return how often each of ``size`` units is drawn in each bootstrap sample, [B, size]."""
-    drawn = np.random.default_rng(seed).integers(0, size, size=(resamples, size))
-    drawn += size * np.arange(resamples)[:, None]
-    weights = np.bincount(drawn.ravel(), minlength=resamples * size).astype(float)
-    weights.flags.writeable = False
-    return weights.reshape(resamples, size)
-
-
-def permutation_p(drawn: np.ndarray, observed: float) -> float:
-    """Return the p of a statistic that is large under the alternative, (1 + exceeding)/(1 + B)."""
-    return float((1 + (drawn >= observed - 1e-12).sum()) / (1 + len(drawn)))
 
 
 def cell(figure: Estimate, digits: int = 2) -> str:

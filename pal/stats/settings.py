@@ -5,15 +5,23 @@ from pydantic import Field
 from pal.core.settings import Section
 
 
-class StatisticsSettings(Section):
+class ConfidenceSettings(Section):
+    """Intervals.
+
+    Attributes:
+        confidence: of the intervals.
+    """
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class StatisticsSettings(ConfidenceSettings):
     """Intervals and tests.
 
     Attributes:
         resamples: bootstrap resamples of an interval, and permutations of a test.
-        confidence: of the intervals.
         seed: of both.
     """
 
-    resamples: int = Field(9999, gt=99)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(9999, gt=99, le=10**7)
     seed: int = 0

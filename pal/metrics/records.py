@@ -1,0 +1,61 @@
+"""From records of predictions and token losses to what metrics read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pal.data.predictions import column
+from pal.data.strategies import STRATEGIES, strategy_id
+from pal.metrics.base import Embedder, Predictions, Tokenizer
+
+NOT_CHOSEN = {
+    "gold": "the strategies are the gold ones, not the model's choice",
+    "given": "the strategies were given, not chosen by the model",
+}
+
+
+def build_predictions(
+    records: Sequence[Mapping[str, Any]] | None,
+    losses: Mapping[str, Any] | None = None,
+    embedder: Embedder | None = None,
+    *,
+    tokenizer: Tokenizer = "words",
+    reasons: Mapping[str, str] | None = None,
+) -> Predictions:
+    """Put records and token losses, sample by sample, into the form that metrics read.
+
+    Strategies that were given to the model or are the gold ones are no predictions: they are left
+    out, with the reason, so that no accuracy is computed of them. Records say so in
+    ``strategy_from``; one without it holds the model's own choice.
+
+    Args:
+        records: of :func:`pal.data.predictions.read_predictions`; None for losses alone.
+        losses: of :func:`pal.modeling.losses.token_losses`.
+        embedder: sentence encoder of cos_sim.
+        tokenizer: ``words`` or ``characters``.
+        reasons: why a field is None, such as ``{"embedder": "…"}``.
+    """
+    losses, reasons = dict(losses or {}), dict(reasons or {})
+    if records is None:
+        return Predictions(**losses, tokenizer=tokenizer, reasons=reasons)
+    gold, chosen = column(records, "reference_strategy"), column(records, "strategy")
+    probs, personas = column(records, "strategy_probs"), column(records, "persona")
+    origins = {str(record.get("strategy_from") or "model") for record in records}
+    for origin in sorted(origins - {"model"}):
+        chosen = probs = None
+        reasons["predicted_strategies"] = NOT_CHOSEN.get(origin, f"strategies from {origin}")
+    return Predictions(
+        responses=[record["response"] for record in records],
+        references=column(records, "reference"),
+        personas=personas,
+        strategies=[strategy_id(name) for name in gold] if gold else None,
+        predicted_strategies=[strategy_id(name) for name in chosen] if chosen else None,
+        strategy_probs=(
+            np.array([[row[name] for name in STRATEGIES] for row in probs]) if probs else None
+        ),
+        embedder=embedder,
+        tokenizer=tokenizer,
+        reasons=reasons,
+        **losses,
+    )

@@ -1,0 +1,101 @@
+"""The table of metric families.
+
+A new family is one file with a ``METRIC`` and one line in ``METRICS``; a user's own is named
+``their_package.module:OBJECT`` in the user's own YAML. Families are imported when first used.
+"""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pal.core.errors import ConfigError, PalError, suggest
+from pal.core.registry import Registry
+from pal.metrics.base import Metric
+
+METRICS = Registry(
+    "metric",
+    {
+        name: f"pal.metrics.{name}:METRIC"
+        for name in (
+            "strategy", "perplexity", "bleu", "distinct", "rouge", "f1", "length", "similarity",
+        )
+    },
+)  # fmt: skip
+
+
+def find_metric(name: str) -> Metric:
+    """Return a family by its name, by one of its keys, or as ``their_package.module:OBJECT``.
+
+    Raises:
+        ConfigError: there is none of that name, or the object is no metric.
+
+    Example:
+        >>> find_metric("bleu_2").name
+        'bleu'
+    """
+    if ":" in name or name in METRICS:
+        found = METRICS.find(name)
+        if not isinstance(found, Metric):
+            raise ConfigError(
+                f"metric {name!r}: expected a pal.metrics.Metric, got {type(found).__name__}"
+            )
+        return found
+    for metric in METRICS.values():
+        if name in metric.keys:
+            return metric
+    keys = [key for metric in METRICS.values() for key in metric.keys]
+    raise ConfigError(
+        f"unknown metric {name!r}{suggest(name, [*METRICS, *keys])} (families: "
+        f"{', '.join(METRICS)}; or their_package.module:OBJECT)"
+    )
+
+
+def choose_metrics(names: Iterable[str] | None = None) -> list[tuple[Metric, tuple[str, ...]]]:
+    """Return each family asked for, once, with the keys asked for, in the family's order.
+
+    Args:
+        names: families, single keys, or plug-ins; all families when None.
+
+    Raises:
+        ConfigError: an unknown name, or two families of one name.
+    """
+    found: dict[str, tuple[Metric, set[str]]] = {}
+    for name in METRICS if names is None else names:
+        metric = find_metric(name)
+        if metric is not found.setdefault(metric.name, (metric, set()))[0]:
+            raise ConfigError(f"two metrics are named {metric.name!r}; rename the plug-in {name!r}")
+        found[metric.name][1].update([name] if name in metric.keys else metric.keys)
+    return [(m, tuple(key for key in m.keys if key in keys)) for m, keys in found.values()]
+
+
+def metric_versions(names: Iterable[str] | None = None) -> list[list[Any]]:
+    """Return name and version of each family asked for; of a plug-in also a hash of its file.
+
+    They are part of the identity of scores, so that scores of another version are not taken for
+    these.
+    """
+    from pal.core.files import file_fingerprint
+
+    versions: list[list[Any]] = []
+    for metric, _ in choose_metrics(names):
+        versions.append([metric.name, metric.version])
+        if METRICS.get(metric.name) is not metric:
+            try:
+                file = inspect.getsourcefile(inspect.unwrap(metric.compute))
+            except TypeError:  # no plain function
+                file = None
+            versions[-1].append(file_fingerprint(file) if file and Path(file).is_file() else None)
+    return versions
+
+
+def evaluate_module(name: str) -> str:
+    """Return the path that ``evaluate.load`` takes for a family (or one of its keys).
+
+    Raises:
+        PalError: an unknown name, or a plug-in.
+    """
+    metric = find_metric(name)
+    if METRICS.get(metric.name) is not metric:
+        raise PalError(f"metric {name!r} is a plug-in; its own package has to offer a module")
+    return str(Path(__file__).parent / "hub" / f"{metric.name}.py")
