@@ -1,19 +1,26 @@
 """Files that survive a kill, and files as people hand them in: atomic writes, JSON, JSON lines.
 
 What holds texts is written for the user alone (mode 600); figures, settings and weights as the
-umask says. JSON is read strictly: no NaN, no key twice, no number that overflows.
+umask says. JSON is read strictly: no NaN, no key twice, no number that overflows. Compressed files
+(gz, bz2, xz, zst) are read as what is in them. A pipe is read once, when its hash or its contents
+are first asked for, and its bytes stay in memory, so that it can be used like a file.
 """
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from pal.core.errors import DataError, OutputError
 
@@ -24,6 +31,22 @@ BESIDE_CONTENTS = re.compile(
     r"|training_args\.bin|__pycache__)"
 )
 LONGEST_NUMBER = 400  # digits; a float has 309
+
+# Endings of compressed files.
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+# Files that are no text, by their first bytes: what they are, and what to do.
+BINARY: dict[bytes, tuple[str, str]] = {
+    b"PAR1": ("a parquet file", "give JSON lines"),
+    b"ARROW1": ("an arrow file", "give JSON lines"),
+    b"PK\x03\x04": ("a zip archive or a workbook", "unpack it, or save the sheet as CSV"),
+    b"\x80": ("a pickle, which is code and never loaded", "write its contents as JSON lines"),
+    b"%PDF": ("a PDF", "give its text"),
+    b"SQLite": ("a database", "write its contents as JSON lines"),
+    b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
+}
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def dumps(value: Any) -> str:
@@ -101,6 +124,23 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
+def kind_of(
+    source: str | os.PathLike[str],
+) -> Literal["file", "folder", "pipe", "device", "nothing"]:
+    """Return what a path leads to; a name that can be no path leads to nothing."""
+    try:
+        mode = os.stat(source).st_mode
+    except PermissionError:
+        return "file"  # reading it says what is wrong
+    except (OSError, ValueError):
+        return "nothing"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "pipe"
+    return "file" if stat.S_ISREG(mode) else "device"
+
+
 def file_fingerprint(path: str | Path) -> str:
     """Return a hash of a file's bytes; a file that has not changed is read once a process.
 
@@ -108,6 +148,8 @@ def file_fingerprint(path: str | Path) -> str:
         DataError: the file cannot be read.
     """
     try:
+        if kind_of(path) == "pipe":
+            return _hash(_pipe_contents(path))
         found = os.stat(path)
         return _file_hash(str(path), found.st_size, found.st_mtime_ns, found.st_ino)
     except OSError as error:
@@ -118,6 +160,28 @@ def file_fingerprint(path: str | Path) -> str:
 def _file_hash(path: str, size: int, changed: int, inode: int) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:24]
+
+
+def _hash(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:24]
+
+
+def _pipe_contents(path: str | Path) -> bytes:
+    found = os.stat(path)
+    return _read_pipe(str(path), found.st_dev, found.st_ino)
+
+
+@cache
+def _read_pipe(path: str, device: int, inode: int) -> bytes:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise DataError(
+            f"{path}: a pipe, which only one of several processes could read; give a file"
+        )
+    if path == "/dev/stdin":  # where it is a socket, it has no name to open
+        with os.fdopen(os.dup(0), "rb") as handle:
+            return handle.read()
+    with open(path, "rb") as handle:
+        return handle.read()
 
 
 def source_fingerprint(source: str | Path) -> str:
@@ -135,7 +199,7 @@ def source_fingerprint(source: str | Path) -> str:
                 )
             ]  # fmt: skip
             return fingerprint([[str(f.relative_to(path)), file_fingerprint(f)] for f in files])
-        if path.is_file():
+        if kind_of(path) in ("file", "pipe"):
             return file_fingerprint(path)
     except (OSError, ValueError):  # no name of a file: too long, a NUL in it
         pass
@@ -223,25 +287,83 @@ def write_jsonl(path: str | Path, rows: Iterable[Any], *, private: bool = True) 
             handle.write(dumps(row) + "\n")
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file or a pipe, decompressed where it is compressed.
+
+    Raises:
+        DataError: missing, a folder, unreadable, a damaged archive, or a pointer of Git LFS.
+    """
+    kind = kind_of(path)
+    shown = ascii(str(path))[:80] if "\0" in str(path) else str(path)[-300:]
+    if kind == "nothing":
+        raise DataError(f"{shown}: no such file; check the path")
+    if kind in ("folder", "device"):
+        raise DataError(f"{shown}: a {kind}, not a file; give a file")
+    try:
+        contents = _pipe_contents(path) if kind == "pipe" else Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{shown}: cannot be read ({error.strerror})") from None
+    for magic, (name, decompress) in _DECOMPRESS.items():
+        if contents.startswith(magic):
+            try:
+                contents = decompress(contents)
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+                reason = str(error).splitlines()[0]
+                raise DataError(
+                    f"{shown}: a damaged {name} file ({reason}); fetch or compress it again"
+                ) from None
+            break
+    if contents.startswith(LFS_POINTER):
+        raise DataError(
+            f"{shown}: a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder"
+        )
+    return contents
+
+
+def _unpack_zst(contents: bytes) -> bytes:
+    import pyarrow  # it comes with datasets; Python's own reader comes with 3.14
+
+    with pyarrow.CompressedInputStream(pyarrow.BufferReader(contents), "zstd") as stream:
+        return stream.read()
+
+
+_DECOMPRESS: dict[bytes, tuple[str, Callable[[bytes], bytes]]] = {
+    b"\x1f\x8b": ("gz", gzip.decompress),
+    b"BZh": ("bz2", bz2.decompress),
+    b"\xfd7zXZ\0": ("xz", lzma.decompress),
+    b"\x28\xb5\x2f\xfd": ("zst", _unpack_zst),
+}
+
+
 def read_text(path: str | Path) -> str:
-    """Read a UTF-8 text file.
+    """Read a UTF-8 text file, or a compressed one, or a pipe; line ends become newlines.
 
     Raises:
         DataError: the file is missing, empty, unreadable or not UTF-8.
     """
-    path = Path(path)
+    return decode_text(read_bytes(path), str(path))
+
+
+def decode_text(contents: bytes, name: str) -> str:
+    """Return the text of a file's bytes; see :func:`read_text`.
+
+    Args:
+        contents: the bytes.
+        name: of the file, for messages.
+
+    Raises:
+        DataError: empty, or not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
+        text = contents.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no possible name of a file"
-        raise DataError(f"{str(path)!r:.80}: cannot be read ({reason})") from None
+        for magic, (kind, remedy) in BINARY.items():
+            if contents.startswith(magic):
+                raise DataError(f"{name}: not UTF-8: it is {kind}; {remedy}") from None
+        raise DataError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     if not text.strip():
-        raise DataError(f"{path}: the file is empty; give one with at least one record")
-    return text
+        raise DataError(f"{name}: the file is empty; give one with at least one record")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, Any]]:

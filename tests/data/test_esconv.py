@@ -302,7 +302,7 @@ MISTAKES = {
     "used id": ({**HUB, "id": "talks-00000"}, ["the id 'talks-00000' was used before"]),
     "survey value": (
         {**HUB, "survey_score": {"seeker": {"empathy": "high"}}},
-        ["survey_score.seeker.empathy must be a number or null, got 'high'"],
+        ["survey_score.seeker.empathy must be a number from 1 to 5 or null, got 'high'"],
     ),
     "survey NaN": ({**HUB, "survey_score": {"supporter": {"relevance": "nan"}}}, ["got 'nan'"]),
     "survey bool": ({**HUB, "survey_score": {"seeker": {"empathy": True}}}, ["got True"]),

@@ -1,0 +1,111 @@
+"""Forms in which dialogues come as files: a reader is one class in a file here, and one line below.
+
+A file is shown to every reader of :data:`CORPORA` in order; the first that recognises it reads it.
+Outside readers are named in one's own settings: ``data.reader=their_package.module:Class``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pal.core.errors import DataError
+from pal.core.files import decode_text
+from pal.core.registry import Registry
+
+# Name → reader, in the order in which they are asked. The last takes whatever is left.
+CORPORA = Registry(
+    "reader",
+    {
+        "parquet": "pal.data.corpora.columnar:ParquetReader",
+        "arrow": "pal.data.corpora.columnar:ArrowReader",
+        "release_contexts": "pal.data.corpora.refused:ReleaseContextsReader",
+        "emodynamix": "pal.data.corpora.refused:EmoDynamixReader",
+        "table": "pal.data.corpora.tables:TableReader",
+        "json": "pal.data.corpora.json_files:JsonReader",
+    },
+)
+
+# Endings of files that hold dialogues, the preferred first.
+ENDINGS = (".jsonl", ".json", ".ndjson", ".txt", ".parquet", ".arrow", ".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """A file of dialogues, read and decompressed.
+
+    Attributes:
+        name: its path, for messages.
+        ending: its name's ending in lower case, without that of a compressed file.
+        contents: its bytes.
+    """
+
+    name: str
+    ending: str
+    contents: bytes
+
+    @cached_property
+    def text(self) -> str:
+        """The contents as text.
+
+        Raises:
+            DataError: empty, or not UTF-8.
+        """
+        return decode_text(self.contents, self.name)
+
+    @cached_property
+    def first_line(self) -> str:
+        """The first line that is not blank; empty where the file is no text."""
+        head = self.contents[: 1 << 16].decode("utf-8-sig", "replace").lstrip()
+        return head.splitlines()[0] if head else ""
+
+    def fail(self, problem: str) -> DataError:
+        """Return the error that names the file."""
+        return DataError(f"{self.name}: {problem}")
+
+
+class CorpusReader:
+    """One form of dialogues; subclasses recognise it and read it."""
+
+    def recognises(self, file: CorpusFile) -> bool:
+        """Whether the file has this form."""
+        raise NotImplementedError
+
+    def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
+        """Yield (place in the file, record) of every record.
+
+        A record is a dialogue in any layout that :mod:`pal.data.records` takes, or one turn with
+        its dialogue's id; turns are then put together.
+
+        Args:
+            file: what to read.
+
+        Raises:
+            DataError: the file is damaged; the message names the place.
+        """
+        raise NotImplementedError
+
+
+def find_reader(file: CorpusFile, name: str | None = None) -> CorpusReader:
+    """Return the reader of a file.
+
+    Args:
+        file: the file.
+        name: a key of :data:`CORPORA`, or ``their_package.module:Class``; None asks all in order.
+
+    Raises:
+        ConfigError: no reader of that name.
+        DataError: a form that is not known.
+    """
+    if name is not None:
+        return CORPORA.find(name)()
+    for key in CORPORA:
+        reader = CORPORA[key]()
+        if reader.recognises(file):
+            return reader
+    file.text  # noqa: B018 - says what is wrong with a file that is no text
+    raise file.fail(
+        "no form of dialogues that is known: expected JSON lines, a JSON list, parquet, arrow, or "
+        "CSV and TSV with a column for dialogue, speaker and text (data.columns names them), got "
+        f"{file.first_line[:60]!r}"
+    )

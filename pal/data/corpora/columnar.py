@@ -1,0 +1,52 @@
+"""Parquet and arrow, as ``datasets`` and the hub write them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pal.core.errors import DataError, first_line
+from pal.data.corpora import CorpusFile, CorpusReader
+
+
+class ParquetReader(CorpusReader):
+    """One dialogue a row, or one turn a row."""
+
+    def recognises(self, file: CorpusFile) -> bool:
+        """Whether the file opens as parquet does, or is called so."""
+        return file.contents.startswith(b"PAR1") or file.ending == ".parquet"
+
+    def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
+        """Yield every row."""
+        from pyarrow import BufferReader, parquet
+
+        yield from _rows(file, lambda: parquet.read_table(BufferReader(file.contents)))
+
+
+class ArrowReader(CorpusReader):
+    """The same, in arrow's stream (``datasets``) or file form."""
+
+    def recognises(self, file: CorpusFile) -> bool:
+        """Whether the file opens as arrow does, or is called so."""
+        return file.contents.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or file.ending == ".arrow"
+
+    def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
+        """Yield every row."""
+        from pyarrow import BufferReader, ipc
+
+        is_file = file.contents.startswith(b"ARROW1")
+        opened = ipc.open_file if is_file else ipc.open_stream
+        yield from _rows(file, lambda: opened(BufferReader(file.contents)).read_all())
+
+
+def _rows(file: CorpusFile, load: Any) -> Iterator[tuple[str, Any]]:
+    from pyarrow import ArrowException
+
+    if not file.contents:
+        raise file.fail("the file is empty; give one with at least one record")
+    try:
+        rows = load().to_pylist()
+    except (ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
+        raise DataError(
+            f"{file.name}: cannot be read as {file.ending.lstrip('.') or 'arrow'} "
+            f"({first_line(error)[:200]}); fetch or write the file again"
+        ) from None
+    yield from ((f"dialogue {index}", row) for index, row in enumerate(rows))

@@ -1,0 +1,89 @@
+"""JSON: one dialogue a line, one list, or whole documents one after the other."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pal.core.errors import DataError
+from pal.core.files import parse_json, why_not_json
+from pal.data.corpora import CorpusFile, CorpusReader
+
+
+class JsonReader(CorpusReader):
+    """``ESConv.json``, ``PESConv.json``, JSON lines of any ending, an indented file a dialogue."""
+
+    def recognises(self, file: CorpusFile) -> bool:
+        """Whether the first character opens a list or an object, or the name says so."""
+        return file.first_line.startswith(("[", "{")) or file.ending in (
+            ".jsonl", ".json", ".ndjson",
+        )  # fmt: skip
+
+    def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
+        """Yield every object of the list, line or document."""
+        text = file.text
+        if text.lstrip().startswith("["):
+            whole = _document(text, file.name)
+            records = whole if isinstance(whole, list) else [whole]
+            yield from ((f"dialogue {index}", record) for index, record in enumerate(records))
+            return
+        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        if not _opens_document(lines[0][1]):
+            for index, (number, line) in enumerate(lines):
+                yield f"line {number} (dialogue {index})", _line(line, file.name, number)
+            return
+        for index, (number, record) in enumerate(_documents(text, file.name)):
+            yield f"line {number} (dialogue {index})", record
+
+
+def _line(line: str, name: str, number: int) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        raise DataError(
+            f"{name}, line {number}: not valid JSON ({why_not_json(error)}); correct that line"
+        ) from None
+
+
+def _opens_document(line: str) -> bool:
+    """Whether a line is the first of a document of many: valid as far as it goes."""
+    try:
+        parse_json(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line.rstrip())
+    except ValueError:
+        pass
+    return False
+
+
+def _document(text: str, name: str) -> Any:
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{name}, line {error.lineno}: not valid JSON ({why_not_json(error)}); correct that "
+            "line, or fetch the file again if it was cut off"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{name}: not valid JSON ({error}); correct it") from None
+
+
+def _documents(text: str, name: str) -> Iterator[tuple[int, Any]]:
+    """Yield (first line, value) of JSON documents that follow each other."""
+    decoder, position = json.JSONDecoder(), 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
+            continue
+        line = text.count("\n", 0, position) + 1
+        try:
+            _, end = decoder.raw_decode(text, position)
+            yield line, parse_json(text[position:end])  # with the strict rules
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{name}, line {error.lineno}: not valid JSON ({why_not_json(error)}); correct "
+                "that line, or fetch the file again if it was cut off"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+            raise DataError(f"{name}, line {line}: not valid JSON ({reason}); correct it") from None
+        position = end

@@ -1,0 +1,156 @@
+"""CSV and TSV with one row a turn, and turns put together to dialogues."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pal.core.errors import DataError, suggest
+from pal.data.corpora import CorpusFile, CorpusReader
+
+# Names of columns that are taken without being told, lower case, the first found wins.
+USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "dialogue": ("dialogue", "dialog", "dialogue_id", "dialog_id", "conversation_id", "conv_id"),
+    "speaker": ("speaker", "role"),
+    "text": ("text", "utterance", "content", "message"),
+    "strategy": ("strategy",),
+    "persona": ("persona",),
+}
+# Columns that describe a dialogue.
+DESCRIPTION = ("experience_type", "emotion_type", "problem_type", "situation")
+NEEDED = ("dialogue", "speaker", "text")
+
+
+class TableReader(CorpusReader):
+    """CSV or TSV with a header; rows are turns, see :func:`group_turns`."""
+
+    def recognises(self, file: CorpusFile) -> bool:
+        """Whether the name says so, or the header has the usual columns."""
+        if file.ending in (".csv", ".tsv"):
+            return True
+        if file.first_line.startswith(("{", "[")):
+            return False
+        header = file.first_line.lower().split(_delimiter(file.first_line))
+        names = {name.strip().strip('"') for name in header}
+        return all(names & set(USUAL_COLUMNS[role]) for role in NEEDED)
+
+    def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
+        """Yield every row as a mapping."""
+        delimiter = _delimiter(file.first_line)
+        rows = csv.reader(io.StringIO(file.text.lstrip("\n"), newline=""), delimiter=delimiter,
+                          strict=True)  # fmt: skip
+        number = 1
+        try:
+            header = [name.strip() for name in next(rows)]
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise file.fail(f"the column {twice!r} stands twice in the header; rename one")
+            number = rows.line_num + 1
+            for row in rows:
+                if row and len(row) != len(header):
+                    raise DataError(
+                        f"{file.name}, line {number}: expected {len(header)} cells, as the header "
+                        f"has, got {len(row)}; correct that row"
+                    )
+                if row:
+                    yield (
+                        f"line {number}",
+                        {
+                            name: cell if cell else None
+                            for name, cell in zip(header, row, strict=True)
+                        },
+                    )
+                number = rows.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{file.name}, line {number}: not valid CSV ({error}); correct that row"
+            ) from None
+
+
+def _delimiter(header: str) -> str:
+    return max(("\t", ",", ";"), key=header.count)
+
+
+def find_columns(
+    names: Iterable[str], given: Mapping[str, str | None], where: str
+) -> dict[str, str] | None:
+    """Return the column of every role that a table has; None where the usual ones are missing.
+
+    Args:
+        names: the table's columns.
+        given: role → column, from the user's settings; None for the usual names.
+        where: the file, for messages.
+
+    Raises:
+        DataError: a given column is not there.
+    """
+    names = [str(name) for name in names]
+    by_lower_name = {name.lower(): name for name in reversed(names)}
+    found = {}
+    for role, usual in USUAL_COLUMNS.items():
+        wanted = given.get(role)
+        if wanted is not None and wanted not in names:
+            raise DataError(
+                f"{where}: no column {wanted!r}, which data.columns.{role} names"
+                f"{suggest(wanted, names)} (columns: {', '.join(names)[:300]})"
+            )
+        column = wanted or next((by_lower_name[n] for n in usual if n in by_lower_name), None)
+        if column is not None:
+            found[role] = column
+    return found if all(role in found for role in NEEDED) else None
+
+
+def is_turn_table(record: Any, columns: Mapping[str, str | None]) -> bool:
+    """Whether the first record of a file is a turn, not a dialogue."""
+    if not isinstance(record, dict) or "dialog" in record:
+        return False
+    names = {str(key) for key in record}
+    if names & {name for name in columns.values() if name is not None}:
+        return True
+    return bool({name.lower() for name in names} & set(USUAL_COLUMNS["speaker"]))
+
+
+def group_turns(
+    rows: Iterable[tuple[str, Any]], columns: Mapping[str, str | None], name: str
+) -> Iterator[tuple[str, Any]]:
+    """Yield (place of the first turn, dialogue) from turns in order, those of a dialogue together.
+
+    The description of a dialogue is what its first turn has in the columns of :data:`DESCRIPTION`.
+
+    Raises:
+        DataError: columns are missing, or a dialogue's turns do not stand together.
+    """
+    dialogues: dict[str, tuple[str, dict[str, Any]]] = {}
+    roles: dict[str, str] | None = None
+    last = None
+    for where, row in rows:
+        if not isinstance(row, dict):
+            raise DataError(f"{name}, {where}: expected an object, got {type(row).__name__}")
+        if roles is None:
+            roles = find_columns(row, columns, name)
+            if roles is None:
+                raise DataError(
+                    f"{name}: a table whose columns cannot be told apart "
+                    f"({', '.join(map(str, row))[:300]}); name those of a turn's dialogue, speaker "
+                    "and text: data.columns='{dialogue: …, speaker: …, text: …, strategy: …}'"
+                )
+        values = {role: row.get(column) for role, column in roles.items()}
+        key = values.pop("dialogue")
+        if key is None or isinstance(key, float | bool | list | dict):
+            raise DataError(
+                f"{name}, {where}: the dialogue's id in column {roles['dialogue']!r} must be text "
+                f"or a whole number, got {key!r:.60}"
+            )
+        ident = str(key)
+        if ident not in dialogues:
+            head = {key: row[key] for key in DESCRIPTION if row.get(key) is not None}
+            dialogues[ident] = where, {**head, "id": ident, "dialog": []}
+        elif ident != last:
+            raise DataError(
+                f"{name}, {where}: turns of dialogue {ident!r} stand apart, so their order is not "
+                "known; sort the file by dialogue and turn"
+            )
+        last = ident
+        dialogues[ident][1]["dialog"].append(values)
+    for index, (where, record) in enumerate(dialogues.values()):
+        yield f"{where} (dialogue {index})", record

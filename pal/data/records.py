@@ -1,0 +1,287 @@
+"""One record of any published layout in, one validated row out.
+
+A record is a request for the next turn where it says ``"request": true``; or where it has no keys
+but ``id``, ``dialog`` and ``persona``, and none of its supporter turns has a strategy, so that
+there is nothing in it to learn from or to compare with. Every other record is a dialogue. This
+holds wherever a record is read, so training and generation see the same in it.
+"""
+
+import datetime
+import math
+import re
+import reprlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from pal.core.errors import DataError, PalError
+from pal.core.files import parse_json, why_not_json
+from pal.data.corpora.tables import DESCRIPTION
+from pal.data.strategies import canonical_strategy
+from pal.data.texts import normalise_text
+
+SPEAKERS = {
+    "seeker": "seeker", "usr": "seeker", "speaker": "seeker",
+    "supporter": "supporter", "sys": "supporter", "listener": "supporter",
+}  # fmt: skip
+
+# Where the survey's columns lie in the published layouts, and the lowest score of each; the
+# highest is 5. The release holds four zeros, all of them supporters' relevance.
+SURVEY = {
+    "empathy": ("seeker", "empathy", 1),
+    "relevance": ("seeker", "relevance", 1),
+    "initial_emotion_intensity": ("seeker", "initial_emotion_intensity", 1),
+    "final_emotion_intensity": ("seeker", "final_emotion_intensity", 1),
+    "supporter_relevance": ("supporter", "relevance", 0),
+}
+HIGHEST_SCORE = 5
+
+# A record with no other keys can be a request for a response.
+REQUEST_KEYS = {"id", "dialog", "persona"}
+# ``persona_list`` of the release starts at this turn of the seeker, counted from 1.
+FIRST_LISTED_TURN = 3
+# Personas are inferred from this utterance of the conversation on, counted from 1 (PAL, Table 1).
+FIRST_INFERRED_UTTERANCE = 3
+
+
+def fail_at(where: str, problem: str) -> NoReturn:
+    """Raise the error that names a place.
+
+    Raises:
+        DataError: always.
+    """
+    raise DataError(f"{where}: {problem}")
+
+
+def parse_dialogue(
+    record: Any,
+    name: str,
+    where: str,
+    *,
+    requests: bool = False,
+    labels: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """Return the row of a record, see :func:`pal.load_esconv`.
+
+    Args:
+        record: as it was read.
+        name: id of a record that has none.
+        where: file and record, for messages.
+        requests: take requests too, and supporter turns without strategy.
+        labels: strategy labels of another set → this one's names, None where none fits.
+
+    Raises:
+        DataError: a record that cannot be used; the message names the turn.
+    """
+    if isinstance(record, dict) and "dialog" not in record and isinstance(record.get("text"), str):
+        try:  # the hub's form: one column that holds the JSON
+            record = parse_json(record["text"])
+        except ValueError as error:
+            fail_at(
+                where, f"the column 'text' is not valid JSON ({why_not_json(error)}); correct it"
+            )
+    turns = _get(record, "dialog", list, where)
+    if not turns:
+        fail_at(where, "the dialog is empty, expected at least one turn; add turns or delete it")
+    known_labels = {normalise_text(key).lower(): value for key, value in (labels or {}).items()}
+    dialog = [
+        _parse_turn(turn, f"{where}, turn {index}", known_labels)
+        for index, turn in enumerate(turns)
+    ]
+    request = _is_request(record, dialog, where)
+    if not requests:
+        _refuse_request(record, dialog, where)
+    elif not request and all(turn["speaker"] == "seeker" for turn in dialog):
+        fail_at(where, "no supporter turn; add one or delete the dialogue")
+
+    persona = _parse_sentences(record.get("persona"), f"{where}, persona")
+    if record.get("persona_list") is not None:
+        _lay_listed_personas(dialog, _get(record, "persona_list", list, where), where)
+    known = (persona or []) if request else []
+    for turn in dialog:
+        known = turn["persona"] = known if turn["persona"] is None else turn["persona"]
+    return {
+        "id": _parse_id(record.get("id"), where) or name,
+        **{key: _parse_text(record, key, where) for key in DESCRIPTION},
+        "survey": _parse_survey(record, where),
+        "dialog": dialog,
+        "persona": known if persona is None else persona,
+        "request": request,
+    }
+
+
+def _is_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str) -> bool:
+    told = record.get("request")
+    if told is not None:
+        if not isinstance(told, bool):
+            fail_at(where, f"'request' must be true or false, got {reprlib.repr(told)}")
+        return told
+    keys = {key for key, value in record.items() if value is not None}
+    return keys <= REQUEST_KEYS and not any(turn["strategy"] for turn in dialog)
+
+
+def waits_unanswered(record: Any, row: Mapping[str, Any]) -> bool:
+    """Whether a dialogue looks like a request whose earlier turns are labelled."""
+    return (
+        not row["request"]
+        and isinstance(record, dict)
+        and {key for key, value in record.items() if value is not None} <= REQUEST_KEYS
+        and row["dialog"][-1]["speaker"] == "seeker"
+    )
+
+
+def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str) -> None:
+    if record.get("request"):
+        fail_at(where, "a request for the next turn, without an answer to learn from; leave it out")
+    if all(turn["speaker"] == "seeker" for turn in dialog):
+        fail_at(where, "no supporter turn; add one or delete the dialogue")
+    for index, turn in enumerate(dialog):
+        if turn["speaker"] == "supporter" and turn["strategy"] is None:
+            fail_at(
+                f"{where}, turn {index}", "a supporter turn without strategy; add its 'strategy'"
+            )
+
+
+def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where: str) -> None:
+    """Give the seeker's turns the entries of ``persona_list``.
+
+    The release has one for every seeker turn from the third on. What the authors' processing
+    writes has one for every seeker turn; of these, the ones before the conversation's third
+    utterance are left out, since the paper infers personas only from there on.
+    """
+    places = [index for index, turn in enumerate(dialog) if turn["speaker"] == "seeker"]
+    released = places[FIRST_LISTED_TURN - 1 :]
+    if len(listed) not in (len(released), len(places)):
+        fail_at(
+            where,
+            f"persona_list: expected {len(released)} entries, one for every seeker turn from the "
+            f"third on, or {len(places)}, one for every seeker turn, got {len(listed)}; add or "
+            "delete entries",
+        )
+    for index, entry in zip(
+        released if len(listed) == len(released) else places, listed, strict=True
+    ):
+        sentences = _parse_sentences(entry, f"{where}, persona_list")
+        early = index < FIRST_INFERRED_UTTERANCE - 1 and len(listed) == len(places)
+        if dialog[index]["persona"] is None and not early:
+            dialog[index]["persona"] = sentences
+
+
+def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
+    name = _get(turn, "speaker", str, where)
+    speaker = SPEAKERS.get(normalise_text(name).lower())
+    if speaker is None:
+        fail_at(where, f"unknown speaker {name!r:.80} (allowed: {', '.join(SPEAKERS)})")
+    key = "text" if turn.get("text") is not None or "content" not in turn else "content"
+    text = normalise_text(_get(turn, key, str, where))
+    if not text:
+        fail_at(
+            where, f"{key!r} is empty, expected what the {speaker} says; add it or delete the turn"
+        )
+    annotation = turn.get("annotation")
+    if annotation is not None and not isinstance(annotation, dict):
+        fail_at(where, f"'annotation' must be an object, got {reprlib.repr(annotation)}")
+    annotation = annotation or {}
+    strategy = None
+    if speaker == "supporter":
+        strategy = turn.get("strategy")
+        strategy = annotation.get("strategy") if strategy in (None, "") else strategy
+        strategy = None if strategy in (None, "") else _parse_strategy(strategy, where, labels)
+    persona = turn.get("persona")
+    if persona is None:
+        persona = annotation.get("persona")
+    persona = _parse_sentences(persona, f"{where}, persona")
+    return {"speaker": speaker, "text": text, "strategy": strategy, "persona": persona}
+
+
+def _parse_strategy(name: Any, where: str, labels: Mapping[str, str | None]) -> str | None:
+    if isinstance(name, str):
+        name = normalise_text(name)
+        if name.lower() in labels:
+            return labels[name.lower()]
+    try:
+        return canonical_strategy(name)
+    except PalError as error:
+        fail_at(
+            where,
+            f"{error}; labels of another set are mapped by data.strategy_labels="
+            "'{their label: one of ours, or null}'",
+        )
+
+
+def _get(record: Any, key: str, kind: type, where: str) -> Any:
+    if not isinstance(record, dict):
+        fail_at(where, f"expected a JSON object, got {type(record).__name__}")
+    if key not in record:
+        shown = ", ".join(map(repr, record))[:300] or "none"
+        fail_at(where, f"missing key {key!r}; it has {shown}")
+    if not isinstance(record[key], kind):
+        fail_at(where, f"{key!r} must be a {kind.__name__}, got {reprlib.repr(record[key])}")
+    return record[key]
+
+
+def _parse_id(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        fail_at(where, f"'id' must be a str or an int, got {reprlib.repr(value)}")
+    return normalise_text(str(value))
+
+
+def _parse_text(record: dict[str, Any], key: str, where: str) -> str | None:
+    if record.get(key) is None:
+        return None
+    return normalise_text(_get(record, key, str, where)) or None
+
+
+def _parse_survey(record: dict[str, Any], where: str) -> dict[str, float | None]:
+    """Read the scores of the published layouts, or those of a row of :func:`pal.load_esconv`."""
+    row = record.get("survey")
+    if row is not None:
+        if not isinstance(row, dict):
+            fail_at(where, f"'survey' must be an object, got {reprlib.repr(row)}")
+        return {
+            column: _parse_score(row.get(column), lowest, f"{where}: survey.{column}")
+            for column, (_, _, lowest) in SURVEY.items()
+        }
+    scores = record.get("survey_score")
+    if scores is None:
+        scores = {}
+    found = {}
+    for column, (side, key, lowest) in SURVEY.items():
+        given = scores.get(side) if isinstance(scores, dict) else 0
+        given = {} if given is None else given
+        if not isinstance(given, dict):
+            fail_at(
+                where,
+                f"'survey_score' must hold an object for each speaker, got {reprlib.repr(scores)}",
+            )
+        found[column] = _parse_score(given.get(key), lowest, f"{where}: survey_score.{side}.{key}")
+    return found
+
+
+def _parse_score(value: Any, lowest: int, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not lowest <= score <= HIGHEST_SCORE:
+        raise DataError(
+            f"{where} must be a number from {lowest} to {HIGHEST_SCORE} or null, got "
+            f"{reprlib.repr(value)}; correct it, or put null where it was not answered"
+        )
+    return score
+
+
+def _parse_sentences(value: Any, where: str) -> list[str] | None:
+    """Read a persona: a list of sentences, or one string with ``<persona>`` between them."""
+    if value is None:
+        return None
+    pieces = [value] if isinstance(value, str) else value
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        fail_at(where, f"must be a string or a list of strings, got {reprlib.repr(value)}")
+    split = (part for piece in pieces for part in re.split("<input>|<persona>", piece))
+    return [sentence for part in split if (sentence := normalise_text(part))]

@@ -1,0 +1,300 @@
+"""Where dialogues come from: files, folders of splits, the hub, or this process's memory."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from pal.core.errors import DataError, first_line, suggest
+from pal.core.files import COMPRESSED, kind_of, read_bytes
+from pal.data.corpora import ENDINGS, CorpusFile, find_reader
+from pal.data.corpora.tables import TableReader, group_turns, is_turn_table
+from pal.data.records import fail_at
+
+logger = logging.getLogger(__name__)
+
+# Names of splits, and how their files may begin.
+SPLIT_STEMS = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+SPLITS = tuple(SPLIT_STEMS)
+
+# (where it stands, default id, record) of every dialogue.
+Entries = Iterator[tuple[str, str, Any]]
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_ENDING = rf"({'|'.join(map(re.escape, ENDINGS))})({'|'.join(map(re.escape, COMPRESSED))})?"
+_SPLIT_FILE = re.compile(rf"([a-z]+)(?:-(\d{{5}})-of-(\d{{5}}))?{_ENDING}")
+
+
+def has_splits(source: Any) -> bool:
+    """Whether a source has splits of its own: a folder of them, a hub id, a ``DatasetDict``."""
+    if isinstance(source, Mapping):
+        return True
+    if not isinstance(source, str | PurePath):
+        return False
+    if kind_of(source) == "folder":
+        return not _is_saved(Path(source), "state.json")
+    return kind_of(source) == "nothing" and is_hub_id(source)
+
+
+def is_hub_id(source: str | PurePath) -> bool:
+    """Whether a name has the form ``owner/name`` and not that of a file."""
+    name = str(source)
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((*ENDINGS, *COMPRESSED))
+
+
+def read_entries(
+    source: Any,
+    split: str | None = None,
+    *,
+    reader: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+) -> Entries:
+    """Yield the records of a source.
+
+    Args:
+        source: a file, folder or hub id; a list of files; a list of dialogues; or a ``Dataset``.
+        split: one of ``SPLITS``, for what has splits; None joins them in that order.
+        reader: see :func:`pal.data.corpora.find_reader`; None recognises each file.
+        columns: column of every role in a table with one row a turn.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read.
+    """
+    if split is not None and split not in SPLITS:
+        raise DataError(
+            f"unknown split {split!r}{suggest(split, SPLITS)} (allowed: {', '.join(SPLITS)})"
+        )
+    columns = columns or {}
+    if isinstance(source, str | PurePath):
+        yield from _read_named(source, split, reader, columns)
+        return
+    if isinstance(source, Mapping) and all(hasattr(part, "column_names") for part in
+                                           source.values()):  # fmt: skip
+        yield from _read_splits(source, split, "the data set", "dialogues", columns)
+        return
+    if split is not None:
+        fail_at("dialogues in memory", f"they have no split {split!r}; give them without one")
+    if hasattr(source, "column_names") and hasattr(source, "to_list"):
+        source = source.to_list()
+    if not isinstance(source, list | tuple):
+        raise DataError(
+            f"dialogues cannot be read from a {type(source).__name__}; give a file, a folder, a "
+            "hub id, a list of files, a list of dialogues (mappings), or a datasets.Dataset"
+        )
+    kinds = {isinstance(item, str | PurePath) for item in source}
+    if kinds == {True}:
+        yield from _read_several(source, reader, columns)
+    elif kinds == {False}:
+        named = ((f"dialogue {index}", record) for index, record in enumerate(source))
+        yield from _name_entries(named, "dialogues", "dialogues", columns)
+    elif kinds:
+        raise DataError("a list of dialogues holds names of files too; give one kind at a time")
+
+
+def _read_named(
+    source: str | PurePath, split: str | None, reader: str | None, columns: Mapping[str, Any]
+) -> Entries:
+    kind = kind_of(source)
+    path = Path(source)
+    if kind == "folder":
+        if _is_saved(path, "dataset_dict.json") or _is_saved(path, "state.json"):
+            yield from _read_saved(path, split, columns)
+            return
+        for name, files in _split_files(path, split).items():
+            yield from _read_files(files, files[0].name.split(".")[0].split("-")[0] or name,
+                                   reader, columns)  # fmt: skip
+    elif kind != "nothing":
+        if split is not None:
+            fail_at(str(source), f"a file has no split {split!r}; give a folder, or no split")
+        yield from _read_files([path], _stem(path), reader, columns)
+    elif is_hub_id(source):
+        yield from _read_hub(str(source), split, columns)
+    else:
+        shown = ascii(str(source))[:120] if "\0" in str(source) else str(source)[-300:]
+        fail_at(shown, "no such file; check the path")
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without endings; that of a pipe is not its own."""
+    if kind_of(path) == "pipe":
+        return "pipe"
+    name = path.name
+    for endings in (COMPRESSED, ENDINGS):
+        name = next((name.removesuffix(e) for e in endings if name.lower().endswith(e)), name)
+    return name if name != path.name else path.stem
+
+
+def _read_several(
+    paths: Sequence[str | PurePath], reader: str | None, columns: Mapping[str, Any]
+) -> Entries:
+    seen: dict[str, int] = {}
+    for item in paths:
+        path = Path(item)
+        stem = _stem(path)
+        seen[stem] = seen.get(stem, 0) + 1
+        if kind_of(path) in ("nothing", "folder"):
+            fail_at(str(item), "no such file; give a list of files, or one folder")
+        name = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
+        yield from _read_files([path], name, reader, columns)
+
+
+def _read_files(
+    paths: Sequence[Path], stem: str, reader: str | None, columns: Mapping[str, Any]
+) -> Entries:
+    """Read the parts of one split, or one file."""
+    count = 0
+    for path in paths:
+        ending = path.name.lower()
+        for compressed in COMPRESSED:
+            ending = ending.removesuffix(compressed)
+        file = CorpusFile(str(path), PurePath(ending).suffix, read_bytes(path))
+        chosen = find_reader(file, reader)
+        turns = True if isinstance(chosen, TableReader) else None
+        for entry in _name_entries(chosen.read(file), str(path), stem, columns, count, turns):
+            count += 1
+            yield entry
+
+
+def _name_entries(
+    records: Iterator[tuple[str, Any]],
+    name: str,
+    stem: str,
+    columns: Mapping[str, Any],
+    start: int = 0,
+    turns: bool | None = None,
+) -> Entries:
+    """Put single turns together, and give every dialogue its full place and default id."""
+    first = next(records, None)
+    if first is None:
+        return
+    if is_turn_table(first[1], columns) if turns is None else turns:
+        records, first = group_turns(_chain(first, records), columns, name), None
+    if first is not None:
+        records = _chain(first, records)
+    for index, (where, record) in enumerate(records, start=start):
+        yield f"{name}, {where}", f"{stem}-{index:05d}", record
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+# Folders.
+
+
+def _split_files(folder: Path, split: str | None) -> dict[str, list[Path]]:
+    """Return the files of every split: ``train.jsonl``, or parts as the hub writes them."""
+    found = _files_of(folder)
+    if not found and (folder / "data").is_dir():  # a clone from the hub
+        found = _files_of(folder / "data")
+    if not found or (split is not None and split not in found):
+        have = ", ".join(file.name for files in found.values() for file in files) or "no split"
+        fail_at(
+            str(folder),
+            f"expected {split or 'train, validation or test'}.jsonl or .json (or .txt, .parquet, "
+            f".csv …) in the folder, got {have[:300]}; add the file, or name one",
+        )
+    return found if split is None else {split: found[split]}
+
+
+def _files_of(folder: Path) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[tuple[int, str, Path]]] = {}
+    parts: dict[str, str | None] = {}
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        fail_at(str(folder), f"cannot be read ({error.strerror})")
+    for path in names:
+        match = _SPLIT_FILE.fullmatch(path.name)
+        if match and path.is_file():
+            stem, number, total, ending, packed = match.groups()
+            kind = f"{ending}{packed or ''}"
+            by_stem.setdefault(stem, []).append((ENDINGS.index(ending), kind, path))
+            parts[str(path)] = total if number is not None else None
+    found: dict[str, list[Path]] = {}
+    for split, stems in SPLIT_STEMS.items():
+        candidates = [c for stem in stems for c in sorted(by_stem.get(stem, []))]
+        if not candidates:
+            continue
+        _, kind, first = candidates[0]
+        stem = first.name.split(".")[0].split("-")[0]
+        total = parts[str(first)]
+        files = [
+            path for _, other, path in candidates
+            if total is not None and other == kind and parts[str(path)] == total
+            and path.name.startswith(f"{stem}-")
+        ] or [first]  # fmt: skip
+        if total is not None and len(files) != int(total):
+            fail_at(
+                str(folder),
+                f"{len(files)} of the {int(total)} parts of {split} are there; fetch the others",
+            )
+        others = [path.name for _, _, path in candidates if path not in files]
+        if others:
+            logger.warning(
+                "%s: %s is read from %s, not from %s", folder, split, files[0].name,
+                ", ".join(others),
+            )  # fmt: skip
+        found[split] = files
+    return found
+
+
+def _is_saved(folder: Path, mark: str) -> bool:
+    """Whether ``save_to_disk`` wrote a folder: a ``Dataset``'s state, or a ``DatasetDict``'s."""
+    return (folder / mark).is_file()
+
+
+def _read_saved(folder: Path, split: str | None, columns: Mapping[str, Any]) -> Entries:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+        if not isinstance(saved, Mapping):
+            if split is not None:
+                fail_at(str(folder), f"a single data set has no split {split!r}; give no split")
+            rows = iter(saved.to_list())
+            named = ((f"dialogue {index}", record) for index, record in enumerate(rows))
+            yield from _name_entries(named, str(folder), folder.name, columns)
+            return
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of the library
+        fail_at(str(folder), f"a saved data set that cannot be loaded ({first_line(error)[:200]}); "
+                "save it again")  # fmt: skip
+    yield from _read_splits(saved, split, str(folder), "", columns)
+
+
+# Data sets.
+
+
+def _read_hub(hub_id: str, split: str | None, columns: Mapping[str, Any]) -> Entries:
+    import datasets
+
+    try:
+        found = datasets.load_dataset(hub_id)
+    except Exception as error:  # offline, unknown, private, malformed: the remedy is one
+        fail_at(
+            hub_id,
+            f"neither a local path nor a data set the hub gave ({first_line(error)}); "
+            "give a local file or folder",
+        )
+    yield from _read_splits(found, split, hub_id, hub_id.split("/")[-1], columns)
+
+
+def _read_splits(
+    found: Mapping[str, Any], split: str | None, name: str, stem: str, columns: Mapping[str, Any]
+) -> Entries:
+    names = [part for part in SPLITS if part in found] if split is None else [split]
+    if not names or names[0] not in found:
+        shown = ", ".join(map(str, found))
+        fail_at(name, f"no {split or 'train, validation or test'} split; it has {shown}")
+    for part in names:
+        default = f"{stem}-{part}" if stem else part
+        records = ((f"dialogue {index}", record) for index, record in enumerate(found[part]))
+        yield from _name_entries(records, f"{name} ({part})", default, columns)

@@ -1,0 +1,23 @@
+"""Texts as people type and copy them: one kind of space, and nothing that cannot be seen."""
+
+import re
+
+# Code points that a reader never sees: Unicode's Default_Ignorable_Code_Point (zero-width spaces
+# and joiners, byte order marks, soft hyphens, direction and variation marks, tags) and controls.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def normalise_text(text: str) -> str:
+    r"""Return a text without invisible characters, one space between words, none at the ends.
+
+    The authors' preprocessing joins words likewise, ``" ".join(text.split())``.
+
+    Example:
+        >>> normalise_text(" I am\n so\u200b tired\ufeff ")
+        'I am so tired'
+    """
+    return " ".join(_INVISIBLE.sub("", text).split())
