@@ -46,6 +46,7 @@ BINARY: dict[bytes, tuple[str, str]] = {
     b"\xff\xfe": ("UTF-16 text", "save it as UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "save it as UTF-8"),
 }
+Kind = Literal["file", "folder", "pipe", "device", "nothing"]
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 

@@ -1,18 +1,41 @@
-"""Persona cards in place of the personas of dialogues."""
+"""Persona cards in place of the personas of dialogues.
 
+A card describes the seeker of a whole dialogue. Given as the persona, it lets a model know at the
+first turn what the seeker says in the last, so responses and scores with cards know more than
+those with personas inferred turn by turn, and the two cannot be compared. :func:`give_cards` warns
+of it, and :func:`cards_note` is the fact that a record of such a run carries.
+"""
+
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pal.core.errors import DataError
 from pal.core.files import read_jsonl
+from pal.data.texts import normalise_text
+
+logger = logging.getLogger(__name__)
+
+CARDS_NOTE = (
+    "cards describe whole dialogues: at every turn the model knows what the seeker says later; "
+    "compare these results with no others"
+)
+_warned: set[str] = set()
+
+
+def cards_note(path: str | None) -> dict[str, str]:
+    """Return what a record says of a run with cards: ``{"cards": …}``; nothing without.
+
+    Args:
+        path: the setting ``data.cards``.
+    """
+    return {} if path is None else {"cards": CARDS_NOTE}
 
 
 def split_sentences(text: str) -> list[str]:
     """Split a description into sentences: at ``.``, ``!`` or ``?`` before a space and a capital."""
-    return [
-        part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"'“])", " ".join(text.split())) if part
-    ]
+    return [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"'“])", normalise_text(text)) if part]
 
 
 def give_cards(
@@ -20,24 +43,22 @@ def give_cards(
 ) -> Iterable[Mapping[str, Any]]:
     """Yield dialogues with a card's sentences as the persona known at every turn.
 
+    A warning says once for each file that cards know what is said later.
+
     Args:
         dialogues: rows of :func:`pal.data.load_esconv`.
         path: cards as JSONL with ``id`` (the dialogue's) and ``description``; None changes nothing.
 
     Raises:
-        DataError: a line is no card, or a dialogue has none.
+        DataError: a line is no card, a dialogue has none, or two.
     """
     if path is None:
         yield from dialogues
         return
-    personas: dict[str, list[str]] = {}
-    for line, card in read_jsonl(path):
-        if not isinstance(card, dict) or not isinstance(card.get("id"), str):
-            raise DataError(f"{path}, line {line}: no card; give 'id' and 'description'")
-        if "failed" not in card and card.get("keep", True):
-            if not isinstance(card.get("description"), str):
-                raise DataError(f"{path}, line {line}: the card has no 'description'; add it")
-            personas[card["id"]] = split_sentences(card["description"])
+    if path not in _warned:
+        _warned.add(path)
+        logger.warning("data.cards=%s: %s", path, CARDS_NOTE)
+    personas = read_card_personas(path)
     for dialogue in dialogues:
         persona = personas.get(dialogue["id"])
         if persona is None:
@@ -47,3 +68,29 @@ def give_cards(
             )
         dialog = [{**turn, "persona": persona} for turn in dialogue["dialog"]]
         yield {**dialogue, "dialog": dialog, "persona": persona}
+
+
+def read_card_personas(path: str) -> dict[str, list[str]]:
+    """Return the sentences of every card that was kept, by id.
+
+    Raises:
+        DataError: a line is no card, or an id has two.
+    """
+    personas: dict[str, list[str]] = {}
+    for line, card in read_jsonl(path):
+        where = f"{path}, line {line}"
+        if not isinstance(card, dict) or not isinstance(card.get("id"), str):
+            raise DataError(f"{where}: no card; give 'id' and 'description'")
+        keep = card.get("keep", True)
+        if not isinstance(keep, bool):
+            raise DataError(f"{where}: 'keep' must be true or false, got {keep!r:.60}")
+        if "failed" in card or not keep:
+            continue
+        if not isinstance(card.get("description"), str):
+            raise DataError(f"{where}: the card has no 'description'; add it")
+        if card["id"] in personas:
+            raise DataError(
+                f"{where}: a second card of dialogue {card['id']!r:.80}; keep one of them"
+            )
+        personas[card["id"]] = split_sentences(card["description"])
+    return personas

@@ -24,7 +24,7 @@ class Sample:
         turn: index of the target turn; the number of turns for a request.
         context: the turns before it.
         persona: what is known of the seeker then, that is after the turn before it.
-        strategy: the target's strategy, None for a request.
+        strategy: the target's strategy; None for a request, or where it is not known.
         response: the target's text, None for a request.
     """
 
@@ -87,14 +87,14 @@ def load_samples(
     Args:
         source: file, folder or hub id.
         split: which split of it; None for all dialogues.
-        how: how splits are made, and cards in place of personas.
+        how: how files are read and splits made, and cards in place of personas.
         rule: which supporter turns are samples.
         limit: at most so many of them.
 
     Raises:
         DataError: the source cannot be read, or holds no turn to answer.
     """
-    dialogues = load_split(source, split, mode=how.split, seed=how.split_seed, requests=True)
+    dialogues = load_split(source, split, how=how, requests=True)
     samples = build_samples(give_cards(dialogues, how.cards), rule)[:limit]
     if not samples:
         raise DataError(

@@ -1,8 +1,40 @@
-"""Settings: where dialogues come from."""
+"""Settings: where dialogues come from, and how they are read."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
+from pal.core.errors import PalError
 from pal.core.settings import Count, InputPath, Section, Source
+from pal.data.strategies import canonical_strategy
+
+
+class ColumnSettings(Section):
+    """Columns of a table (CSV, TSV, parquet) that has one row a turn.
+
+    Attributes:
+        dialogue: the dialogue's id; null takes dialogue_id, conversation_id and their like.
+        speaker: who speaks; null takes speaker or role.
+        text: what is said; null takes text, utterance, content or message.
+        strategy: the strategy of a supporter's turn; null takes strategy, where it is there.
+        persona: what is known of the seeker then; null takes persona, where it is there.
+    """
+
+    dialogue: str | None = None
+    speaker: str | None = None
+    text: str | None = None
+    strategy: str | None = None
+    persona: str | None = None
+
+
+def _canonical_labels(labels: dict[str, str | None]) -> dict[str, str | None]:
+    try:
+        return {
+            label: None if name is None else canonical_strategy(name)
+            for label, name in labels.items()
+        }
+    except PalError as error:
+        raise ValueError(str(error)) from None
 
 
 class SourceSettings(Section):
@@ -13,12 +45,20 @@ class SourceSettings(Section):
             dialogue with ``split_seed`` (the paper's way).
         split_seed: seed of the seeded split.
         cards: persona cards whose description takes the place of the seeker's persona, matched by
-            dialogue id.
+            dialogue id. A card knows the whole dialogue, so scores with cards are not comparable.
+        reader: form of the files, a name in ``pal.data.corpora`` or their_package.module:Class;
+            null recognises it.
+        columns: names of a table's columns.
+        strategy_labels: labels of another strategy set, each with one of ours, or null where none
+            fits: ``{Greetings: Others}``.
     """
 
     split: Literal["published", "seeded"] = "published"
     split_seed: int = 13
     cards: InputPath | None = None
+    reader: str | None = None
+    columns: ColumnSettings = ColumnSettings()
+    strategy_labels: Annotated[dict[str, str | None], AfterValidator(_canonical_labels)] = {}
 
 
 class DataSettings(SourceSettings):

@@ -1,31 +1,45 @@
 """Which dialogues are for training, validation and test."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pal.data.esconv import load_esconv, split_dialogues
+from pal.data.settings import SourceSettings
+from pal.data.sources import has_splits
 
 
 def load_split(
-    source: str,
+    source: Any,
     split: str | None,
     *,
+    how: SourceSettings | None = None,
     mode: Literal["published", "seeded"] = "published",
     seed: int = 13,
     requests: bool = False,
 ) -> Any:
     """Load one split of a corpus as a ``datasets.Dataset``.
 
-    Mode ``published`` takes a folder's or hub id's own splits; a single file has none, so a split
-    of it is the seeded one, as in mode ``seeded`` (7:2:1 by dialogue, PAL paper, section 4.3).
+    Mode ``published`` takes the splits that a folder, hub id or ``DatasetDict`` has; anything else
+    has none, so a split of it is the seeded one, as in mode ``seeded`` (7:2:1 by dialogue, PAL
+    paper, section 4.3).
 
     Args:
-        source: file, folder or hub id, see :func:`pal.load_esconv`.
+        source: see :func:`pal.load_esconv`.
         split: ``train``, ``validation``, ``test``, or None for all dialogues.
+        how: the section of settings that says all of the following, and how files are read.
         mode: as above.
         seed: seed of the seeded split.
-        requests: accept dialogues that only wait for a response.
+        requests: accept requests for the next turn, and turns without strategy.
+
+    Raises:
+        DataError: nothing there, or a record that cannot be used.
     """
-    if split is None or (mode == "published" and not Path(source).is_file()):
-        return load_esconv(source, split, requests=requests)
-    return split_dialogues(load_esconv(source, requests=requests), seed=seed)[split]
+    how = how or SourceSettings(split=mode, split_seed=seed)
+    given: dict[str, Any] = {
+        "requests": requests,
+        "reader": how.reader,
+        "columns": how.columns.model_dump(),
+        "strategy_labels": how.strategy_labels,
+    }
+    if split is None or (how.split == "published" and has_splits(source)):
+        return load_esconv(source, split, **given)
+    return split_dialogues(load_esconv(source, **given), seed=how.split_seed)[split]
