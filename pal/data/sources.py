@@ -111,7 +111,7 @@ def _read_named(
     elif kind != "nothing":
         if split is not None:
             fail_at(str(source), f"a file has no split {split!r}; give a folder, or no split")
-        yield from _read_files([path], _stem(path), reader, columns)
+        yield from _read_files([path], default_name(path), reader, columns)
     elif is_hub_id(source):
         yield from _read_hub(str(source), split, columns)
     else:
@@ -119,8 +119,11 @@ def _read_named(
         fail_at(shown, "no such file; check the path")
 
 
-def _stem(path: Path) -> str:
-    """Return a file's name without endings; that of a pipe is not its own."""
+def default_name(path: Path) -> str:
+    """Return what dialogues of a file are named after: its name without endings.
+
+    A pipe's name says nothing of what comes through it, and may be another one next time.
+    """
     if kind_of(path) == "pipe":
         return "pipe"
     name = path.name
@@ -135,7 +138,7 @@ def _read_several(
     seen: dict[str, int] = {}
     for item in paths:
         path = Path(item)
-        stem = _stem(path)
+        stem = default_name(path)
         seen[stem] = seen.get(stem, 0) + 1
         if kind_of(path) in ("nothing", "folder"):
             fail_at(str(item), "no such file; give a list of files, or one folder")

@@ -2,7 +2,8 @@
 
 ``clean`` (default) spaces marks and punctuation so that the tokenizer meets no avoidable unknown
 token, and drops whole turns from the left. ``authors`` writes what the released code writes.
-A new format is one class here and one name in ``TEMPLATES``.
+A new format is a subclass of :class:`Template` and one line in ``TEMPLATES``; outside of the
+package, a user's own settings name ``their_package.module:Class``.
 """
 
 import re
@@ -10,7 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pal.core.errors import ConfigError, suggest
+from pal.core.errors import ConfigError
+from pal.core.registry import Registry
 from pal.data.samples import Sample
 from pal.data.strategies import strategy_token
 
@@ -20,7 +22,35 @@ _TYPOGRAPHIC = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“"
                               "„": '"', "–": "-", "—": "-", "−": "-"})  # fmt: skip
 
 
-class AuthorsTemplate:
+class Template:
+    """How turns, personas and prompts are written before they are tokenised.
+
+    Attributes:
+        prompt: what stands where the supporter is to speak.
+        persona_heading: what opens the persona in mode ``prompt``.
+        dialogue_heading: what opens the dialogue after it.
+        drops_whole_turns: whether a dialogue too long loses whole turns before one is cut.
+    """
+
+    prompt: str
+    persona_heading: str
+    dialogue_heading: str
+    drops_whole_turns: bool
+
+    def text(self, text: str) -> str:
+        """Return an utterance as it is written."""
+        return text
+
+    def turn(self, turn: Turn) -> str:
+        """Return a turn of the dialogue history with its speaker mark."""
+        raise NotImplementedError
+
+    def detokenise(self, text: str) -> str:
+        """Return generated text as it is shown and scored."""
+        return text
+
+
+class AuthorsTemplate(Template):
     """The released code's text: ``Persona:`` and ``System:[Strategy]`` set before the utterance.
 
     Written without a space, ``Persona:Hi`` starts every seeker turn with an unknown token.
@@ -31,10 +61,6 @@ class AuthorsTemplate:
     dialogue_heading = "Dialogue:\n"
     drops_whole_turns = False
 
-    def text(self, text: str) -> str:
-        """Return an utterance as it is written."""
-        return text
-
     def turn(self, turn: Turn) -> str:
         """Return a turn of the dialogue history with its speaker mark."""
         if turn["speaker"] == "seeker":
@@ -42,12 +68,8 @@ class AuthorsTemplate:
         strategy = strategy_token(turn["strategy"]) if turn["strategy"] else ""
         return self.prompt + strategy + self.text(turn["text"])
 
-    def detokenise(self, text: str) -> str:
-        """Return generated text as it is shown and scored."""
-        return text
 
-
-class CleanTemplate(AuthorsTemplate):
+class CleanTemplate(Template):
     """The same content, spaced: ``user : …`` and ``supporter : [Strategy] …``."""
 
     prompt = "supporter :"
@@ -74,7 +96,24 @@ class CleanTemplate(AuthorsTemplate):
         return re.sub(r"(?<=\w) - (?=\w)", "-", text)
 
 
-TEMPLATES: dict[str, type[AuthorsTemplate]] = {"clean": CleanTemplate, "authors": AuthorsTemplate}
+TEMPLATES = Registry("template", {"clean": CleanTemplate, "authors": AuthorsTemplate})
+
+
+def make_template(name: str, *, trusted: bool = True) -> Template:
+    """Return the text format of a name.
+
+    Args:
+        name: a key of ``TEMPLATES``, or ``their_package.module:Class``.
+        trusted: whether the name comes from the user's own settings; one from a checkpoint never
+            imports code from outside of the package.
+
+    Raises:
+        ConfigError: no such template, or something else.
+    """
+    cls = TEMPLATES.find(name, trusted=trusted)
+    if not (isinstance(cls, type) and issubclass(cls, Template)):
+        raise ConfigError(f"template {name!r} is no subclass of pal.data.templates.Template")
+    return cls()
 
 
 class SampleEncoder:
@@ -82,11 +121,12 @@ class SampleEncoder:
 
     Args:
         tokenizer: a tokenizer that holds PAL's added tokens.
-        template: name in ``TEMPLATES``.
+        template: name in ``TEMPLATES``, or ``their_package.module:Class``.
         persona_mode: ``fusion``, ``prompt`` or ``none``.
         max_context_tokens: encoder tokens of the dialogue (in mode ``prompt``: of both), at most.
         max_persona_tokens: encoder tokens of the persona, at most.
         max_target_tokens: target tokens, strategy and end token not counted, at most.
+        trusted: see :func:`make_template`.
 
     Raises:
         ConfigError: no such template, or no room left for the dialogue.
@@ -101,19 +141,15 @@ class SampleEncoder:
         max_context_tokens: int,
         max_persona_tokens: int,
         max_target_tokens: int,
+        trusted: bool = True,
     ):
-        if template not in TEMPLATES:
-            raise ConfigError(
-                f"unknown template {template!r}{suggest(template, TEMPLATES)} "
-                f"(allowed: {', '.join(TEMPLATES)})"
-            )
+        self.template = make_template(template, trusted=trusted)
         if persona_mode == "prompt" and 2 * max_persona_tokens > max_context_tokens:
             raise ConfigError(
                 f"prompt mode: max_persona_tokens={max_persona_tokens} must be at most half "
                 f"of max_context_tokens={max_context_tokens}, which persona and dialogue share"
             )
         self.tokenizer = tokenizer
-        self.template = TEMPLATES[template]()
         self.persona_mode = persona_mode
         self.max_context_tokens = max_context_tokens
         self.max_persona_tokens = max_persona_tokens
@@ -123,8 +159,14 @@ class SampleEncoder:
         self._input, self._persona = tokenizer.convert_tokens_to_ids(["<input>", "<persona>"])
 
     @classmethod
-    def from_config(cls, tokenizer: Any, config: Any) -> "SampleEncoder":
-        """Build the encoder a model's configuration describes."""
+    def from_config(cls, tokenizer: Any, config: Any, *, trusted: bool = False) -> "SampleEncoder":
+        """Build the encoder a model's configuration describes.
+
+        Args:
+            tokenizer: a tokenizer that holds PAL's added tokens.
+            config: the configuration.
+            trusted: whether its template was named in the user's own settings, as in training.
+        """
         return cls(
             tokenizer,
             template=config.template,
@@ -132,6 +174,7 @@ class SampleEncoder:
             max_context_tokens=config.max_context_tokens,
             max_persona_tokens=config.max_persona_tokens,
             max_target_tokens=config.max_target_tokens,
+            trusted=trusted,
         )
 
     def ids(self, text: str) -> list[int]:
