@@ -1,59 +1,134 @@
-"""The whole pipeline on the bundled corpus: extractor → PESConv → PAL → responses → scores."""
+"""``pal quickstart``: the whole pipeline on the bundled corpus.
+
+Extractor → PESConv → PAL → responses → scores. Each stage is the command of its name.
+"""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pal.core.config import load_settings
-from pal.core.files import read_jsonl, write_text
-from pal.core.schema import bundled
+from pal.core.settings import Count, OutputPath, bundled
+from pal.core.tracking import TrackingSettings
+from pal.data.settings import SourceSettings
+from pal.decoding.settings import DecodingSettings
+from pal.metrics.settings import MetricSettings
+from pal.persona.settings import ExtractionSettings
+from pal.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 5
 
+NOTE = (
+    "Tiny models with random weights on a small corpus: this shows that the pipeline runs, "
+    "not how good PAL is."
+)
 
-def quickstart(config: str, overrides: Sequence[str] = ()) -> str:
+
+class BundledDataSettings(SourceSettings):
+    """How the bundled corpus is split, and how much of it is used.
+
+    Attributes:
+        max_train_samples: use the first so many training samples only.
+        max_validation_samples: likewise.
+    """
+
+    max_train_samples: Count | None = None
+    max_validation_samples: Count | None = None
+
+
+class QuickstartSettings(TrainingSettings):
+    """Run the whole pipeline on the bundled corpus.
+
+    Attributes:
+        output_dir: folder of all that it makes.
+        overwrite: make every stage again.
+        split: which split is answered and scored.
+        dtype: number format of the weights that answer.
+        batch_tokens: encoder positions that a batch holds at most.
+        batch_rows: rows that a batch holds at most.
+        data: how the corpus is split.
+        annotate: how personas are inferred.
+        decoding: how responses are decoded.
+        metrics: which scores are computed.
+        tracking: where scores are logged.
+    """
+
+    examples = (
+        "pal quickstart",
+        "pal quickstart output_dir=runs/mine training.num_train_epochs=40",
+    )
+    takes_blocks = True
+    default_config = "quickstart"
+
+    output_dir: OutputPath = "runs/quickstart"
+    overwrite: bool = False
+    split: Literal["train", "validation", "test"] = "test"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_tokens: Count = 12288
+    batch_rows: Count = 64
+    data: BundledDataSettings = BundledDataSettings()
+    annotate: ExtractionSettings = ExtractionSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    metrics: MetricSettings = MetricSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def quickstart(settings: QuickstartSettings) -> str:
     """Run every stage into ``output_dir`` and return the closing summary.
 
-    Finished stages are kept, so an interrupted run goes on where it stopped.
+    Finished stages are kept, so an interrupted run continues where it stopped.
 
     Raises:
         PalError: settings or output cannot be used.
     """
-    base = load_settings(config, overrides, check_training=True)
-    root = Path(base.output_dir)
+    settings = QuickstartSettings.of(settings)
+    from pal.core.runtime import configure_runtime
+
+    configure_runtime()
+    root = Path(settings.output_dir)
     extractor, pesconv, model = root / "extractor", root / "pesconv.jsonl", root / "model"
     predictions, metrics, report = (
         root / name for name in ("predictions.jsonl", "metrics.json", "report.md")
     )
-    personas = bundled("sample", "personachat")
-
-    def settings(task: str = "response", **fixed: Any) -> Any:
-        fixed["task"] = task
-        return load_settings(config, overrides, fixed=fixed, check_training=True)
-
+    made = {"model": str(model), "input": str(pesconv)}
+    train_extractor, infer, train_pal, answer, measure = plan_stages(
+        settings,
+        ("train", "persona_extractor", {
+            "output_dir": str(extractor),
+            "data": {
+                name: str(bundled("sample", "personachat", f"{name}.txt"))
+                for name in ("train", "validation")
+            },
+        }),
+        ("annotate", "response", {
+            "model": str(extractor), "input": str(bundled("sample", "esconv")),
+            "output": str(pesconv), "split": None,
+        }),
+        ("train", "response", {
+            "output_dir": str(model), "data": {"train": str(pesconv), "validation": None},
+        }),
+        ("generate", "response", {**made, "output": str(predictions)}),
+        ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
+    )  # fmt: skip
     from pal.commands.annotate import annotate
-    from pal.commands.evaluate import score
+    from pal.commands.evaluate import evaluate
     from pal.commands.generate import generate
-    from pal.training.trainer import train
+    from pal.commands.train import train
+    from pal.core.files import write_text
 
     logger.info("[1/5] train the persona extractor → %s", extractor)
-    data = {"train": str(personas / "train.txt"), "validation": str(personas / "validation.txt")}
-    train(settings("persona_extractor", data=data, output_dir=str(extractor)))
+    train(train_extractor)
     logger.info("[2/5] annotate the corpus with personas → %s", pesconv)
-    corpus = str(bundled("sample", "esconv"))
-    annotate(settings(model=str(extractor), output=str(pesconv), input=corpus, split=None))
+    annotate(infer)
     logger.info("[3/5] train PAL → %s", model)
-    train(settings(data={"train": str(pesconv)}, output_dir=str(model)))
-    logger.info("[4/5] answer the test dialogues → %s", predictions)
-    made = {"model": str(model), "input": str(pesconv)}
-    generate(settings(output=str(predictions), **made))
+    train(train_pal)
+    logger.info("[4/5] answer the %s dialogues → %s", settings.split, predictions)
+    generate(answer)
     logger.info("[5/5] score → %s", metrics)
-    table = score(settings(predictions=str(predictions), output=str(metrics), **made))
+    table = evaluate(measure)
 
-    samples = _samples(predictions, pesconv)
+    samples = show_samples(predictions, pesconv)
     files = "\n".join(
         f"  {path}  {what}"
         for path, what in (
@@ -65,16 +140,36 @@ def quickstart(config: str, overrides: Sequence[str] = ()) -> str:
             (report, "scores and samples, this page"),
         )
     )
-    note = (
-        "Tiny models with random weights on a small corpus: this shows that the pipeline runs, "
-        "not how good PAL is."
-    )
-    write_text(report, f"# Quickstart\n\n{note}\n\n{table}\n\n## Samples\n\n{samples}\n")
-    return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}"
+    page = f"# Quickstart\n\n{NOTE}\n\n{table}\n\n## Samples\n\n{samples}\n"
+    write_text(report, page, private=True)
+    return f"\n{table}\n\n{samples}\n\n{NOTE}\n\nFiles:\n{files}"
 
 
-def _samples(predictions: Path, dialogues: Path) -> str:
-    """Show some exchanges: the seeker's last words, persona, strategy, response, reference."""
+def plan_stages(settings: QuickstartSettings, *stages: tuple[str, str, dict[str, Any]]) -> list[Any]:
+    """Return the settings of every stage, all of them before any work begins.
+
+    Args:
+        settings: of the whole; the file and overrides that they came from reach every stage.
+        stages: command, task, and the values that this command fixes.
+
+    Raises:
+        ConfigError: a stage cannot use what was given.
+    """
+    from pal.commands import load_settings
+
+    return [
+        load_settings(
+            command, settings.tree_of(task),
+            fixed={**fixed, "task": task} if command == "train" else fixed,
+        )
+        for command, task, fixed in stages
+    ]  # fmt: skip
+
+
+def show_samples(predictions: Path, dialogues: Path) -> str:
+    """Return some exchanges: the seeker's last words, persona, strategy, response, reference."""
+    from pal.core.files import read_jsonl
+
     turns = {row["id"]: row["dialog"] for _, row in read_jsonl(dialogues)}
     records = [record for _, record in read_jsonl(predictions)]
     step = max(1, len(records) // SHOWN)

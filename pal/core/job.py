@@ -188,13 +188,7 @@ class Job:
         Raises:
             OutputError: another process holds the output, or it cannot be written.
         """
-        state = process_state() if processes else None
-        with contextlib.ExitStack() as stack:
-            if state is None or state.is_main_process:
-                stack.enter_context(output_lock(self.output))
-                sweep_temporary(self.output)
-            if state is not None:
-                state.wait_for_everyone()
+        with claim(self.output, processes=processes) as state:
             yield state
 
     # -- work
@@ -331,6 +325,19 @@ def redact(tree: Any) -> Any:
 
 
 @contextlib.contextmanager
+def claim(output: str | Path, *, processes: bool = True) -> Iterator[Any]:
+    """Hold an output before its job is known; see :meth:`Job.claimed`."""
+    state = process_state() if processes else None
+    with contextlib.ExitStack() as stack:
+        if state is None or state.is_main_process:
+            stack.enter_context(output_lock(output))
+            sweep_temporary(output)
+        if state is not None:
+            state.wait_for_everyone()
+        yield state
+
+
+@contextlib.contextmanager
 def output_lock(path: str | Path) -> Iterator[None]:
     """Hold the only right to write ``path``; a second process is refused at once.
 
@@ -362,12 +369,17 @@ def process_state() -> Any:
 
     Without an accelerator, or with ACCELERATE_USE_CPU set, processes meet over the CPU.
     """
-    import torch
     from accelerate import PartialState
+
+    return PartialState(cpu=runs_on_cpu())
+
+
+def runs_on_cpu() -> bool:
+    """Whether work is done on a CPU: there is no accelerator, or ACCELERATE_USE_CPU is set."""
+    import torch
     from accelerate.utils import parse_flag_from_env
 
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=on_cpu)
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
 
 
 def refuse_several_processes(command: str) -> None:

@@ -132,21 +132,32 @@ class CommandSettings(Section):
 
     The class attributes are for its help: ``examples`` are two command lines, ``positional`` is a
     key that may be given without its name, ``takes_blocks`` says whether overrides may name a
-    task's block.
+    task's block, ``default_config`` is the bundled file that is read where none is given.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
     positional: ClassVar[str] = ""
     takes_blocks: ClassVar[bool] = False
+    default_config: ClassVar[str | None] = None
     _task_trees: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """Return settings of this very class, from another command's that has its keys."""
+        """Return settings of this very class, from another command's that has its keys.
+
+        Raises:
+            ConfigError: values that go together for others, but not for this command.
+        """
         if isinstance(settings, cls):
             return settings
         given = settings.model_dump(exclude_unset=True)
-        made = cls.model_validate(_known_part(given, cls))
+        try:
+            made = cls.model_validate(_known_part(given, cls))
+        except ValidationError as error:
+            reader = Reader(cls)
+            raise ConfigError(
+                "; ".join(reader.explain_mistake(detail) for detail in error.errors())
+            ) from None
         made._task_trees = settings._task_trees
         return made
 
@@ -410,7 +421,10 @@ class Reader:
             ConfigError: every mistake of file and overrides, in one line.
         """
         self.mistakes = []
-        tree = dict(config) if isinstance(config, Mapping) else read_config(config)
+        if isinstance(config, Mapping):
+            tree = dict(config)
+        else:
+            tree = read_config(self.cls.default_config if config is None else config)
         self._check_keys(tree)
         given: dict[str, Any] = {}
         for item in overrides:
@@ -422,7 +436,7 @@ class Reader:
         try:
             settings = self.cls.model_validate(self._shape(_known_part(whole, self.cls), self.cls))
         except ValidationError as error:
-            self.mistakes += [self._explain(detail) for detail in error.errors()]
+            self.mistakes += [self.explain_mistake(detail) for detail in error.errors()]
         if self.mistakes or settings is None:
             source = config if isinstance(config, str) else "settings"
             count = "" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes: "
@@ -536,7 +550,8 @@ class Reader:
                 shaped[key] = _shape_value(value, field.annotation)
         return shaped
 
-    def _explain(self, detail: Any) -> str:
+    def explain_mistake(self, detail: Any) -> str:
+        """Return what pydantic found wrong with these settings, in words."""
         # pydantic puts the alternatives of a key that takes several types into its place
         names: list[str] = []
         cls: Any = self.cls

@@ -1,1 +1,19 @@
-"""Training, for every task: what it begins with, the loop, resuming."""
+"""Training, for every task: what it begins with, the loop, the folder that it writes, resuming.
+
+Example:
+    >>> from pal.config import load_settings
+    >>> from pal.training import train
+    >>> train(load_settings("quickstart", ["data.train=bundled:esconv", "output_dir=runs/mine"]))
+"""
+
+from typing import Any
+
+__all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        from pal.commands.train import train
+
+        return train
+    raise AttributeError(f"module 'pal.training' has no attribute {name!r}")

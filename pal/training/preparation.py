@@ -12,13 +12,13 @@ from pyarrow import ArrowInvalid
 
 from pal import __version__
 from pal.core.errors import ConfigError, DataError, first_line
-from pal.core.files import fingerprint
+from pal.core.files import fingerprint, make_private
 from pal.core.job import process_state
-from pal.core.schema import DataSettings, Settings
 from pal.data.batches import Collator
 from pal.data.cards import give_cards
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
+from pal.data.settings import DataSettings
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
@@ -30,15 +30,12 @@ from pal.data.tokenizer import (
     train_tokenizer,
 )
 from pal.modeling.checkpoint import build_response_model
+from pal.modeling.settings import ArchitectureSettings
 from pal.persona.extractor import ExtractorEncoder, build_extractor
+from pal.training.folder import SPOT_TOKENIZER, TOKENS
+from pal.training.losses import token_loss
 
 logger = logging.getLogger(__name__)
-
-# Where, in the output folder, a tokenizer trained on the spot lies until all processes have it.
-SPOT_TOKENIZER = ".tokenizer"
-
-# Where, in the output folder, token ids lie until training is finished.
-TOKENS = ".tokens"
 
 
 @dataclass
@@ -52,6 +49,7 @@ class Ingredients:
         validation: encoded validation samples.
         collator: makes batches of them.
         strategy_ids: the eight strategy tokens, for the accuracy of the first target token.
+        loss: of a step, from what the model returned; None where the model computes it itself.
     """
 
     model: Any
@@ -60,14 +58,39 @@ class Ingredients:
     validation: Dataset
     collator: Collator
     strategy_ids: list[int] | None = None
+    loss: Callable[..., Any] | None = None
 
 
-def prepare_response(settings: Settings) -> Ingredients:
+def prepare(
+    task: str, data: DataSettings, architecture: ArchitectureSettings, folder: Path
+) -> Ingredients:
+    """Read a task's corpora, build or load tokenizer and model, encode the samples.
+
+    Args:
+        task: ``response`` or ``persona_extractor``.
+        data: where the corpora are.
+        architecture: what training starts from.
+        folder: of the run; what is prepared lies there until it is finished.
+
+    Raises:
+        PalError: corpora, tokenizer or base cannot be used.
+    """
+    make = prepare_response if task == "response" else prepare_extractor
+    parts = make(data, architecture, folder)
+    # Whatever number format a base was stored in: the weights that training adds to, and their
+    # sums, are float32. Small steps vanish in the rounding of anything less.
+    parts.model.float()
+    return parts
+
+
+def prepare_response(
+    data: DataSettings, architecture: ArchitectureSettings, folder: Path
+) -> Ingredients:
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
-    train_samples, validation_samples = response_samples(settings.data)
-    chosen = settings.architecture
+    train_samples, validation_samples = response_samples(data)
+    chosen = architecture
     tokenizer = add_pal_tokens(
-        _tokenizer(settings, lambda: (t for s in train_samples for t in _texts(s)))
+        _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
     )
     model = build_response_model(
         base=chosen.base,
@@ -95,13 +118,17 @@ def prepare_response(settings: Settings) -> Ingredients:
     if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
         logger.warning(
             "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
-            "and give its output as data.train", settings.data.train, chosen.persona_mode,
+            "and give its output as data.train", data.train, chosen.persona_mode,
         )  # fmt: skip
     encoder = SampleEncoder.from_config(tokenizer, model.config)
     return Ingredients(
         model,
         tokenizer,
-        *_encode_both(settings, tokenizer, encoder.encode, train_samples, validation_samples),
+        *_encode_both(
+            ["response", chosen.persona_mode, chosen.template, chosen.max_context_tokens,
+             chosen.max_persona_tokens, chosen.max_target_tokens],
+            tokenizer, encoder.encode, train_samples, validation_samples, folder,
+        ),
         Collator(
             pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id,
@@ -138,9 +165,11 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     return train_samples, samples
 
 
-def prepare_extractor(settings: Settings) -> Ingredients:
+def prepare_extractor(
+    data: DataSettings, architecture: ArchitectureSettings, folder: Path
+) -> Ingredients:
     """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
-    data, chosen = settings.data, settings.architecture
+    chosen = architecture
     rows = list(load_personachat(data.train))
     if data.validation is not None:
         validation = list(load_personachat(data.validation))
@@ -151,7 +180,7 @@ def prepare_extractor(settings: Settings) -> Ingredients:
         rows = [row for index, row in enumerate(rows) if index not in held_out]
     rows, validation = rows[: data.max_train_samples], validation[: data.max_validation_samples]
     tokenizer = _tokenizer(
-        settings, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
+        chosen, folder, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
     )
     model = build_extractor(base=chosen.base, from_scratch=chosen.from_scratch, tokenizer=tokenizer)
     positions = getattr(model.config, "max_position_embeddings", 1024)
@@ -174,11 +203,15 @@ def prepare_extractor(settings: Settings) -> Ingredients:
     return Ingredients(
         model,
         tokenizer,
-        *_encode_both(settings, tokenizer, encode, rows, validation),
+        *_encode_both(
+            ["persona_extractor", chosen.max_context_tokens, chosen.max_target_tokens],
+            tokenizer, encode, rows, validation, folder,
+        ),
         Collator(
             pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id,
         ),
+        loss=token_loss,
     )
 
 
@@ -188,33 +221,32 @@ def _texts(sample: Sample) -> list[str]:
     return [*last, sample.response or "", *sample.persona]
 
 
-def _tokenizer(settings: Settings, texts: Callable[[], Any]) -> Any:
+def _tokenizer(
+    architecture: ArchitectureSettings, folder: Path, texts: Callable[[], Any]
+) -> Any:
     """Load the tokenizer, or train one on the spot for a model from scratch."""
-    chosen = settings.architecture
+    chosen = architecture
     if chosen.tokenizer or chosen.from_scratch is None:
         return load_tokenizer(chosen.tokenizer or chosen.base)
-    folder = Path(settings.output_dir) / SPOT_TOKENIZER
+    spot = folder / SPOT_TOKENIZER
     if process_state().is_main_process:
         logger.info("training a tokenizer of %d entries", chosen.vocab_size)
-        return train_tokenizer(texts(), chosen.vocab_size, folder)
-    return load_tokenizer(folder)
+        return train_tokenizer(texts(), chosen.vocab_size, spot)
+    return load_tokenizer(spot)
 
 
 def _encode_both(
-    settings: Settings,
+    key: Sequence[Any],
     tokenizer: Any,
     encode: Callable[[Any], dict[str, list[int]]],
     train: Sequence[Any],
     validation: Sequence[Any],
+    folder: Path,
 ) -> tuple[Dataset, Dataset]:
-    """Encode training and validation items, into files in the output folder."""
-    chosen = settings.architecture.model_dump(
-        include={"persona_mode", "template", "max_context_tokens", "max_persona_tokens",
-                 "max_target_tokens"}
-    )  # fmt: skip
-    key = [__version__, settings.task, chosen, tokenizer_fingerprint(tokenizer)]
-    folder = Path(settings.output_dir) / TOKENS
-    return encode_all(encode, train, folder, key), encode_all(encode, validation, folder, key)
+    """Encode training and validation items, into files in the run's folder."""
+    whole = [__version__, *key, tokenizer_fingerprint(tokenizer)]
+    tokens = folder / TOKENS
+    return encode_all(encode, train, tokens, whole), encode_all(encode, validation, tokens, whole)
 
 
 def encode_all(
@@ -238,7 +270,7 @@ def encode_all(
             if len(kept) == len(items):
                 return kept
         except (ArrowInvalid, OSError) as error:
-            logger.warning("%s cannot be read (%s); made anew", path, first_line(error))
+            logger.warning("%s cannot be read (%s); made again", path, first_line(error))
         path.unlink()
 
     def encode_row(row: dict[str, int]) -> dict[str, Any]:
@@ -246,6 +278,7 @@ def encode_all(
         return {**encoded, "length": len(encoded["input_ids"])}
 
     folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)  # token ids are texts
     return Dataset.from_dict({"item": range(len(items))}).map(
         encode_row, remove_columns="item", cache_file_name=str(path), new_fingerprint=name,
         desc="tokenise",

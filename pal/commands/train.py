@@ -1,0 +1,218 @@
+"""``pal train``: PAL, a baseline, or the persona extractor; interrupted, the same command continues.
+
+The result is a function of settings, data, base model, seed, number format and number of processes:
+a run that was killed and continued gives the bytes of one that was not.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pal.core.errors import ConfigError, OutputError, first_line
+from pal.core.job import COMPUTING, Job, claim, runs_on_cpu
+from pal.core.settings import OutputPath
+from pal.data.settings import DataSettings
+from pal.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from pal.training.folder import RunFolder
+    from pal.training.preparation import Ingredients
+
+logger = logging.getLogger(__name__)
+
+
+class TrainSettings(TrainingSettings):
+    """Train PAL, a baseline, or the persona extractor.
+
+    Attributes:
+        task: ``response`` or ``persona_extractor``; a YAML's block of that name applies too.
+        output_dir: folder of the trained model.
+        overwrite: replace another run that lies there.
+        data: the corpora.
+    """
+
+    examples = (
+        "pal train --config small data.train=runs/pesconv output_dir=runs/pal",
+        "pal train --config small task=persona_extractor data.train=personachat.txt",
+    )
+    takes_blocks = True
+
+    task: Literal["response", "persona_extractor"] = "response"
+    output_dir: OutputPath = "runs/pal"
+    overwrite: bool = False
+    data: DataSettings = DataSettings()
+
+
+def train(settings: TrainSettings) -> Path:
+    """Train what ``task`` names into ``output_dir``; continue when checkpoints lie there.
+
+    Raises:
+        PalError: settings, data, base model or output cannot be used.
+    """
+    settings = TrainSettings.of(settings)
+    from pal.core.runtime import configure_runtime
+
+    configure_runtime()
+    output = Path(settings.output_dir)
+    check_sources(settings)
+    from transformers import set_seed
+
+    from pal.training.folder import SPOT_TOKENIZER, TOKENS, RunFolder, no_empty_folder
+    from pal.training.numbers import (
+        NumberFormat,
+        asked_format,
+        launcher_choices,
+        prefers_bf16,
+        refuse_unusable_launcher,
+    )
+    from pal.training.preparation import prepare
+    from pal.training.trainer import build_arguments, build_trainer
+
+    refuse_unusable_launcher(runs_on_cpu())
+    with no_empty_folder(output), claim(output) as state:
+        asked = asked_format(settings.training, state.device)
+
+        def arguments(numbers: NumberFormat) -> Any:
+            return build_arguments(
+                settings.training, output, seed=settings.seed, numbers=numbers,
+                with_strategy=settings.task == "response",
+                patience=settings.early_stopping_patience,
+            )  # fmt: skip
+
+        arguments(asked or NumberFormat("float32", "machine"))  # before anything is read
+        set_seed(settings.seed)
+        with state.main_process_first():
+            parts = prepare(settings.task, settings.data, settings.architecture, output)
+        folder = RunFolder(output, state)
+        folder.remove(SPOT_TOKENIZER)
+        begun = folder.begun()
+        numbers = asked or NumberFormat("float32", "machine")
+        if asked is None and begun.get("number_format_chosen_by") == "machine":
+            # begun on this machine or on another one, which may differ: the run keeps its format
+            numbers = NumberFormat(begun["number_format"], "machine")
+        elif asked is None and prefers_bf16(state.device, parts.model.config.d_model):
+            numbers = NumberFormat("bfloat16", "machine")
+        job = make_job(settings, parts, numbers.name, launcher_choices())
+        begin = {
+            "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,
+            "processes": state.num_processes,
+        }  # fmt: skip
+        if folder.is_finished(job, begin):
+            logger.info("%s is trained already; overwrite=true trains it again", output)
+            folder.remove(TOKENS)
+            return output
+        trainer = build_trainer(
+            parts, arguments(numbers), patience=settings.early_stopping_patience
+        )
+        resume = folder.last_checkpoint()
+        if resume:
+            logger.info("continuing from %s", resume)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            publish(trainer, parts, job, folder, begin)
+        except Exception as error:
+            full = shutil.disk_usage(output).free < 2**20  # torch and safetensors say it unclearly
+            if not full and not isinstance(error, OSError):
+                raise
+            reason = "the disk is full" if full else first_line(error)
+            raise OutputError(
+                f"cannot write {output}: {reason}; complete checkpoints are kept, run the same "
+                "command again to continue"
+            ) from error
+        folder.remove(TOKENS)
+    return output
+
+
+def check_sources(settings: TrainSettings) -> None:
+    """Say what will be fetched from a hub, and refuse to train over what training starts from.
+
+    Raises:
+        ConfigError: the base lies in the folder that this run replaces.
+    """
+    data, chosen = settings.data, settings.architecture
+    sources = {"data.train": data.train, "data.validation": data.validation}
+    if chosen.from_scratch is None:
+        sources["architecture.base"] = chosen.base
+        base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()
+        if Path(chosen.base).exists() and (base == output or output in base.parents):
+            raise ConfigError(
+                f"architecture.base={chosen.base} lies in output_dir={settings.output_dir}, which "
+                "this run writes; choose another output_dir"
+            )
+    sources["architecture.tokenizer"] = chosen.tokenizer
+    named = [f"{key}={name}" for key, name in sources.items() if name and is_hub_id(name)]
+    if named:
+        logger.info(
+            "from the Hugging Face hub, unless fetched before: %s; without network give files or "
+            "folders in their places (`pal quickstart` needs none)", " ".join(named),
+        )  # fmt: skip
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source is no file or folder, but of a hub id's form."""
+    owner, _, name = source.partition("/")
+    return not Path(source).exists() and bool(owner) and bool(name) and "/" not in name
+
+
+def make_job(
+    settings: TrainSettings, parts: "Ingredients", number_format: str, launcher: dict[str, str]
+) -> Job:
+    """Return the job of a run; its identity holds all that decides the trained weights."""
+    from pal.modeling.checkpoint import model_fingerprint
+
+    return Job(
+        "train", settings, settings.output_dir, versions=(*COMPUTING, "accelerate"),
+        facts={
+            "training samples": {name: parts.train[name][:] for name in parts.train.column_names},
+            "validation samples": {
+                name: parts.validation[name][:] for name in parts.validation.column_names
+            },
+            "first weights": model_fingerprint(parts.model),
+            "number format": number_format,
+            "launcher": launcher,
+        },
+    )  # fmt: skip
+
+
+def publish(
+    trainer: Any, parts: "Ingredients", job: Job, folder: "RunFolder", begin: dict[str, Any]
+) -> None:
+    """Write the chosen model into the folder, file by file, the record of the run last."""
+    from pal.core.files import write_json
+    from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
+    from pal.training.losses import unigram_nll
+    from pal.training.numbers import launcher_choices
+
+    output, saving = folder.path, folder.path / SAVING
+    trainer.save_model(str(saving))
+    if trainer.is_world_process_zero():
+        tidy_saved_files(saving)
+        for path in sorted(saving.iterdir()):
+            os.replace(path, output / path.name)
+        saving.rmdir()
+        state = trainer.state
+        losses = {e["step"]: e["eval_nll"] for e in state.log_history if "eval_nll" in e}
+        kept = state.best_global_step if trainer.args.load_best_model_at_end else None
+        saved = losses.get(kept or max(losses, default=0))
+        floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
+        write_json(output / LOG, state.log_history)
+        record = job.describe(
+            **begin, launcher=launcher_choices(), bf16=begin["number_format"] == "bfloat16",
+            device=str(trainer.args.device),
+            parameters=sum(p.numel() for p in parts.model.parameters()),
+            train_samples=len(parts.train), validation_samples=len(parts.validation),
+            validation_nll=saved, lowest_validation_nll=min(losses.values(), default=None),
+            unigram_validation_nll=floor,
+            best_checkpoint=Path(state.best_model_checkpoint or "").name or None,
+            steps=state.global_step, epochs=state.epoch,
+        )  # fmt: skip
+        write_json(output / RECORD, record)
+        (output / STARTED).unlink(missing_ok=True)
+        if saved is not None:
+            logger.info(
+                "%s: validation loss %.3f nats a token (token frequencies alone: %.3f)",
+                output, saved, floor,
+            )  # fmt: skip
+    folder.state.wait_for_everyone()

@@ -1,0 +1,178 @@
+"""The folder of a training run: what it began with, its checkpoints, and what becomes of it.
+
+``started.json`` lies there from the first step until the record, ``run.json``, takes its place. So
+a folder is nothing, an interrupted run of a known identity, or a finished one.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pal.core.errors import DataError, OutputError
+from pal.core.files import current_umask, read_json, write_json
+from pal.core.job import Job
+
+logger = logging.getLogger(__name__)
+
+RECORD = "run.json"
+STARTED = "started.json"
+LOG = "training_log.json"
+
+# A tokenizer trained on the spot, until all processes have it; it is saved with the model.
+SPOT_TOKENIZER = ".tokenizer"
+
+# Token ids, until training is finished; an interrupted run reads them.
+TOKENS = ".tokens"
+
+# The model, until all of its files can be moved to their places.
+SAVING = ".saving"
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+# What a checkpoint holds that can be continued from, whatever the number of processes.
+COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+
+
+class RunFolder:
+    """The output folder of one run.
+
+    Args:
+        path: the folder.
+        state: accelerate's process state; the first process alone writes.
+    """
+
+    def __init__(self, path: str | Path, state: Any):
+        self.path, self.state = Path(path), state
+
+    def begun(self) -> dict[str, Any]:
+        """Return the record of the finished or interrupted run that lies there, or {}."""
+        for name in (RECORD, STARTED):
+            with contextlib.suppress(DataError):
+                found = read_json(self.path / name)
+                if isinstance(found, dict):
+                    return found
+        return {}
+
+    def is_finished(self, job: Job, begin: Mapping[str, Any]) -> bool:
+        """Whether the folder holds this very run, finished; else it is made ready to begin.
+
+        Args:
+            job: the run.
+            begin: what an interrupted run goes on with, its ``processes`` among it.
+
+        Raises:
+            OutputError: another run lies there, finished or not.
+        """
+        finished = (self.path / RECORD).exists()
+        begun = self.begun()
+        same = begun.get("identity") == job.identity
+        if job.overwrite and (finished or not same or begun["processes"] != begin["processes"]):
+            self._do(self.clear)
+            begun, finished = {}, False
+        if finished:
+            job.check_record(self.path / RECORD)
+            return True
+        if begun and not same:
+            raise OutputError(
+                f"{self.path}: an unfinished run with other settings, data or versions lies there; "
+                "give those again to continue, overwrite=true to restart, or another output_dir"
+            )
+        if begun and begun.get("processes") != begin["processes"]:
+            raise OutputError(
+                f"{self.path}: an unfinished run of {begun.get('processes')} processes lies there "
+                f"and would see other batches with {begin['processes']}; start as many again to "
+                "continue, give overwrite=true to restart, or another output_dir"
+            )
+        if not begun:
+            self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
+        return False
+
+    def checkpoints(self) -> list[Path]:
+        """Return the folders that training named ``checkpoint-STEP``, in the order of steps.
+
+        What people keep beside them under other names, ``checkpoint-best``, is none of ours.
+        """
+        found = {
+            int(match[1]): path
+            for path in self.path.glob("checkpoint-*")
+            if (match := CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+        }
+        return [found[step] for step in sorted(found)]
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint; those after it, cut off by a kill, are removed."""
+        last, cut = None, []
+        for path in reversed(self.checkpoints()):
+            if is_complete(path, self.state.num_processes):
+                last = path
+                break
+            cut.append(path)
+        self.state.wait_for_everyone()  # nobody removes before all have looked
+        if cut:
+            logger.warning(
+                "%s holds nothing to continue from; training continues from %s",
+                ", ".join(path.name for path in reversed(cut)), last.name if last else "the start",
+            )  # fmt: skip
+        self._do(lambda: [shutil.rmtree(path) for path in cut])
+        return last
+
+    def clear(self) -> None:
+        """Remove what another run left: its record first, so that nothing passes for finished."""
+        for name in (RECORD, STARTED, LOG):
+            (self.path / name).unlink(missing_ok=True)
+        for path in self.path.glob("model*.safetensors*"):
+            path.unlink()
+        for path in self.checkpoints():
+            shutil.rmtree(path)
+
+    def remove(self, name: str) -> None:
+        """Remove a folder of ours inside it, once all processes are done with it."""
+        self._do(lambda: shutil.rmtree(self.path / name, ignore_errors=True))
+
+    def _do(self, work: Any) -> None:
+        self.state.wait_for_everyone()
+        if self.state.is_main_process:
+            work()
+        self.state.wait_for_everyone()
+
+
+def is_complete(checkpoint: Path, processes: int) -> bool:
+    """Whether a checkpoint holds all that training continues from, with the same result."""
+    names = [*COMPLETE, *(["rng_state.pth"] if processes == 1 else [
+        f"rng_state_{index}.pth" for index in range(processes)
+    ])]  # fmt: skip
+    try:
+        read_json(checkpoint / COMPLETE[0])
+    except DataError:
+        return False
+    return all((checkpoint / name).exists() for name in names)
+
+
+def tidy_saved_files(folder: Path) -> None:
+    """Let saved files have the modes that the umask gives, and no pickled arguments among them."""
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            os.chmod(path, 0o666 & ~current_umask())
+
+
+@contextlib.contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """Remove what a run that never began would leave: empty folders and what was prepared."""
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        begun = any((path / name).exists() for name in (RECORD, STARTED))
+        if os.environ.get("RANK", "0") == "0" and not begun:
+            for name in (SPOT_TOKENIZER, TOKENS):
+                shutil.rmtree(path / name, ignore_errors=True)
+            for folder in created:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        raise

@@ -1,0 +1,103 @@
+"""The options of training: transformers' own, which of them have no effect here, and defaults."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from pal.core.errors import suggest
+
+# Where they differ from transformers' own; a YAML's ``training`` block wins over them.
+DEFAULTS: dict[str, Any] = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "nll",
+    "logging_steps": 50,
+    "report_to": "none",
+    "train_sampling_strategy": "group_by_length",
+}
+
+# What the rest of this package relies on.
+FIXED: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"]}
+
+# Orders of samples that a resumed run sees again.
+SAMPLING = ("group_by_length", "random", "sequential")
+
+# Options that cannot be given, and what to do instead.
+RESERVED = {
+    "output_dir": "give the top-level setting 'output_dir' instead",
+    "seed": "give the top-level setting 'seed' instead",
+    "data_seed": "give the top-level setting 'seed' instead",
+    "resume_from_checkpoint": "a run resumes by itself; leave it out",
+    "ignore_data_skip": "a resumed run sees the same batches as a plain one; leave it out",
+    "predict_with_generate": "validation computes losses only; leave it out and use `pal generate`",
+    "label_smoothing_factor": "the loss is the paper's equation 5, without smoothing; leave it out",
+    "neftune_noise_alpha": "noise on embeddings (NEFTune) does not work with these models; leave it "
+    "out",
+    **{
+        name: "training uploads nothing, and no file keeps a token; leave it out and upload the "
+        "finished folder with `hf upload`"
+        for name in (
+            "push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "hub_private_repo",
+            "hub_always_push", "hub_revision",
+        )
+    },
+    **{
+        name: "the loss, the batches and the metrics of training rely on it; leave it out"
+        for name in (
+            "remove_unused_columns", "label_names", "length_column_name", "batch_eval_metrics",
+            "prediction_loss_only", "auto_find_batch_size",
+        )
+    },
+}
+
+
+@cache
+def option_types() -> dict[str, Any]:
+    """Return the type of every option of transformers' training arguments, by name."""
+    from transformers import Seq2SeqTrainingArguments
+
+    hints = get_type_hints(Seq2SeqTrainingArguments)
+    return {f.name: hints[f.name] for f in dataclasses.fields(Seq2SeqTrainingArguments) if f.init}
+
+
+def option_names() -> list[str]:
+    """Return the names of the options that a ``training`` block may hold."""
+    return [name for name in option_types() if name not in RESERVED]
+
+
+def check_options(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return options with numbers in place of quoted ones, and what is wrong with them.
+
+    Args:
+        training: the ``training`` block.
+    """
+    types, checked, mistakes = option_types(), dict(training), []
+    for key, value in training.items():
+        if key in RESERVED:
+            mistakes.append(f"training.{key}: {RESERVED[key]}")
+            continue
+        if key not in types:
+            hint = suggest(f"training.{key}", [f"training.{name}" for name in option_names()])
+            mistakes.append(f"unknown key 'training.{key}'{hint}")
+            continue
+        if key == "train_sampling_strategy" and value not in SAMPLING:
+            allowed = ", ".join(SAMPLING)
+            mistakes.append(f"training.{key}: expected one of {allowed}, got {value!r}")
+            continue
+        given, value = value, "no" if value is False and "strategy" in key else value
+        try:
+            valid = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {given!r}")
+            continue
+        except PydanticSchemaGenerationError:
+            continue  # a type only transformers itself can judge
+        if isinstance(value, str):
+            checked[key] = valid
+    return checked, mistakes
