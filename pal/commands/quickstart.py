@@ -145,7 +145,9 @@ def quickstart(settings: QuickstartSettings) -> str:
     return f"\n{table}\n\n{samples}\n\n{NOTE}\n\nFiles:\n{files}"
 
 
-def plan_stages(settings: QuickstartSettings, *stages: tuple[str, str, dict[str, Any]]) -> list[Any]:
+def plan_stages(
+    settings: QuickstartSettings, *stages: tuple[str, str, dict[str, Any]]
+) -> list[Any]:
     """Return the settings of every stage, all of them before any work begins.
 
     Args:

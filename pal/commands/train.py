@@ -1,6 +1,6 @@
-"""``pal train``: PAL, a baseline, or the persona extractor; interrupted, the same command continues.
+"""``pal train``: PAL, a baseline, or the persona extractor.
 
-The result is a function of settings, data, base model, seed, number format and number of processes:
+Interrupted, the same command continues. The result is a function of settings, data, base model, seed, number format and number of processes:
 a run that was killed and continued gives the bytes of one that was not.
 """
 
@@ -73,15 +73,11 @@ def train(settings: TrainSettings) -> Path:
     refuse_unusable_launcher(runs_on_cpu())
     with no_empty_folder(output), claim(output) as state:
         asked = asked_format(settings.training, state.device)
-
-        def arguments(numbers: NumberFormat) -> Any:
-            return build_arguments(
-                settings.training, output, seed=settings.seed, numbers=numbers,
-                with_strategy=settings.task == "response",
-                patience=settings.early_stopping_patience,
-            )  # fmt: skip
-
-        arguments(asked or NumberFormat("float32", "machine"))  # before anything is read
+        build_arguments(  # mistakes in them are found before anything is read
+            settings.training, output, seed=settings.seed,
+            numbers=asked or NumberFormat("float32", "machine"),
+            with_strategy=settings.task == "response", patience=settings.early_stopping_patience,
+        )  # fmt: skip
         set_seed(settings.seed)
         with state.main_process_first():
             parts = prepare(settings.task, settings.data, settings.architecture, output)
@@ -104,8 +100,9 @@ def train(settings: TrainSettings) -> Path:
             folder.remove(TOKENS)
             return output
         trainer = build_trainer(
-            parts, arguments(numbers), patience=settings.early_stopping_patience
-        )
+            parts, output, options=settings.training, seed=settings.seed, numbers=numbers,
+            patience=settings.early_stopping_patience,
+        )  # fmt: skip
         resume = folder.last_checkpoint()
         if resume:
             logger.info("continuing from %s", resume)

@@ -42,8 +42,9 @@ from pal.modeling.settings import ArchitectureSettings
 from pal.speed.inputs import build_random, synthetic_rows
 from pal.speed.machine import machine, measure_call, measure_ceiling, synchronize
 from pal.speed.sides import Side, decoder_flops, encoder_flops, sides_document, sides_table
+from pal.training.numbers import NumberFormat, prefers_bf16
 from pal.training.preparation import Ingredients
-from pal.training.trainer import build_trainer, prefers_bf16
+from pal.training.trainer import build_trainer
 
 STEPS = 16  # of each side, beside a first one that is not counted
 THEIR_ROWS = 4
@@ -269,7 +270,8 @@ def trainer_of_ours(
         "max_steps": -1, **more,
     }  # fmt: skip
     parts = Ingredients(model, None, samples, samples, collator_of(model))
-    return build_trainer(parts, Path(folder), options=training, seed=seed, bf16=False)
+    numbers = NumberFormat("bfloat16" if dtype == "bfloat16" else "float32", "settings")
+    return build_trainer(parts, Path(folder), options=training, seed=seed, numbers=numbers)
 
 
 def train_ours(

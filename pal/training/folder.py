@@ -71,7 +71,7 @@ class RunFolder:
         finished = (self.path / RECORD).exists()
         begun = self.begun()
         same = begun.get("identity") == job.identity
-        if job.overwrite and (finished or not same or begun["processes"] != begin["processes"]):
+        if job.overwrite and (finished or not same or begun.get("processes") != begin["processes"]):
             self._do(self.clear)
             begun, finished = {}, False
         if finished:

@@ -27,6 +27,12 @@ FIXED: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels
 # Orders of samples that a resumed run sees again.
 SAMPLING = ("group_by_length", "random", "sequential")
 
+UPLOAD = (
+    "training uploads nothing, and no file keeps a token; leave it out and upload the finished "
+    "folder with `hf upload`"
+)
+RELIED_ON = "the loss, the batches and the metrics of training rely on it; leave it out"
+
 # Options that cannot be given, and what to do instead.
 RESERVED = {
     "output_dir": "give the top-level setting 'output_dir' instead",
@@ -36,23 +42,21 @@ RESERVED = {
     "ignore_data_skip": "a resumed run sees the same batches as a plain one; leave it out",
     "predict_with_generate": "validation computes losses only; leave it out and use `pal generate`",
     "label_smoothing_factor": "the loss is the paper's equation 5, without smoothing; leave it out",
-    "neftune_noise_alpha": "noise on embeddings (NEFTune) does not work with these models; leave it "
-    "out",
-    **{
-        name: "training uploads nothing, and no file keeps a token; leave it out and upload the "
-        "finished folder with `hf upload`"
-        for name in (
-            "push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "hub_private_repo",
-            "hub_always_push", "hub_revision",
-        )
-    },
-    **{
-        name: "the loss, the batches and the metrics of training rely on it; leave it out"
-        for name in (
-            "remove_unused_columns", "label_names", "length_column_name", "batch_eval_metrics",
-            "prediction_loss_only", "auto_find_batch_size",
-        )
-    },
+    "neftune_noise_alpha": "noise on embeddings (NEFTune) does not work with these models; leave "
+    "it out",
+    "push_to_hub": UPLOAD,
+    "hub_model_id": UPLOAD,
+    "hub_token": UPLOAD,
+    "hub_strategy": UPLOAD,
+    "hub_private_repo": UPLOAD,
+    "hub_always_push": UPLOAD,
+    "hub_revision": UPLOAD,
+    "remove_unused_columns": RELIED_ON,
+    "label_names": RELIED_ON,
+    "length_column_name": RELIED_ON,
+    "batch_eval_metrics": RELIED_ON,
+    "prediction_loss_only": RELIED_ON,
+    "auto_find_batch_size": RELIED_ON,
 }
 
 

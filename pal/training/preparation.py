@@ -125,9 +125,19 @@ def prepare_response(
         model,
         tokenizer,
         *_encode_both(
-            ["response", chosen.persona_mode, chosen.template, chosen.max_context_tokens,
-             chosen.max_persona_tokens, chosen.max_target_tokens],
-            tokenizer, encoder.encode, train_samples, validation_samples, folder,
+            [
+                "response",
+                chosen.persona_mode,
+                chosen.template,
+                chosen.max_context_tokens,
+                chosen.max_persona_tokens,
+                chosen.max_target_tokens,
+            ],
+            tokenizer,
+            encoder.encode,
+            train_samples,
+            validation_samples,
+            folder,
         ),
         Collator(
             pad_token_id=model.config.pad_token_id,
@@ -205,7 +215,11 @@ def prepare_extractor(
         tokenizer,
         *_encode_both(
             ["persona_extractor", chosen.max_context_tokens, chosen.max_target_tokens],
-            tokenizer, encode, rows, validation, folder,
+            tokenizer,
+            encode,
+            rows,
+            validation,
+            folder,
         ),
         Collator(
             pad_token_id=model.config.pad_token_id,
@@ -221,9 +235,7 @@ def _texts(sample: Sample) -> list[str]:
     return [*last, sample.response or "", *sample.persona]
 
 
-def _tokenizer(
-    architecture: ArchitectureSettings, folder: Path, texts: Callable[[], Any]
-) -> Any:
+def _tokenizer(architecture: ArchitectureSettings, folder: Path, texts: Callable[[], Any]) -> Any:
     """Load the tokenizer, or train one on the spot for a model from scratch."""
     chosen = architecture
     if chosen.tokenizer or chosen.from_scratch is None:

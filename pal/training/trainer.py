@@ -6,7 +6,6 @@ vocabulary, an order of samples that survives interruptions, a log that does not
 
 import itertools
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +110,9 @@ class KeepExact(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log where a checkpoint may be saved, and at the end."""
         ends = control.should_training_stop or state.global_step >= state.max_steps
-        if args.logging_strategy != "no" and (control.should_save or control.should_evaluate or ends):
+        if args.logging_strategy != "no" and (
+            control.should_save or control.should_evaluate or ends
+        ):
             control.should_log = True
 
     on_epoch_end = on_step_end
@@ -123,7 +124,7 @@ class KeepExact(TrainerCallback):
 
 
 def build_arguments(
-    training: Mapping[str, Any],
+    options: Mapping[str, Any],
     output: Path,
     *,
     seed: int,
@@ -134,7 +135,7 @@ def build_arguments(
     """Return transformers' arguments of a run.
 
     Args:
-        training: options by transformers' names; they win over the defaults.
+        options: by transformers' names; they win over the defaults.
         output: folder of the run.
         seed: of the run.
         numbers: what products are computed in.
@@ -144,7 +145,7 @@ def build_arguments(
     Raises:
         ConfigError: options that cannot be, alone or together.
     """
-    options = {**DEFAULTS, **training, **FIXED, **numbers.as_options()}
+    options = {**DEFAULTS, **options, **FIXED, **numbers.as_options()}
     metric = str(options["metric_for_best_model"]).removeprefix("eval_")
     options["metric_for_best_model"] = metric
     options.setdefault("greater_is_better", metric not in LOWER_IS_BETTER)
@@ -167,9 +168,10 @@ def build_arguments(
             )
         # A dry run of what else would only fail with the first step.
         dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+        specific: Any = arguments.lr_scheduler_kwargs or {}
         get_scheduler(
             arguments.lr_scheduler_type, dummy, arguments.get_warmup_steps(100), 100,
-            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
+            scheduler_specific_kwargs=dict(specific),
         )  # fmt: skip
     except REFUSALS as error:
         raise refused(error) from error
@@ -182,20 +184,33 @@ def refused(error: Exception) -> ConfigError:
 
 
 def build_trainer(
-    parts: Ingredients, arguments: Seq2SeqTrainingArguments, *, patience: int | None = None
+    parts: Ingredients,
+    output: Path,
+    *,
+    options: Mapping[str, Any],
+    seed: int,
+    numbers: NumberFormat,
+    patience: int | None = None,
 ) -> Seq2SeqTrainer:
     """Return the trainer of a run.
 
     Args:
         parts: model, tokenizer and samples.
-        arguments: from :func:`build_arguments`.
-        patience: validations without improvement after which training stops.
+        output: folder of the run.
+        options: of training, by transformers' names.
+        seed: of the run.
+        numbers: what products are computed in.
+        patience: validations without improvement after which training stops; None for no end.
 
     Raises:
         ConfigError: the options and the model, or this machine, do not go together.
     """
+    arguments = build_arguments(
+        options, output, seed=seed, numbers=numbers, with_strategy=parts.strategy_ids is not None,
+        patience=patience,
+    )  # fmt: skip
     disable_progress_bar()  # of writing weights; the trainer keeps its own
-    callbacks: list[TrainerCallback] = [KeepExact(Path(arguments.output_dir))]
+    callbacks: list[TrainerCallback] = [KeepExact(output)]
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(patience))
     try:

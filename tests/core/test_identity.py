@@ -50,6 +50,7 @@ def other_values(annotation, old):
         if get_origin(inner) is dict:
             value = {"decoding": {"x": 1}}
         yield {"other": value}
+        yield {"learning_rate": 0.5}  # an open group of keys may be one of known names
     elif annotation is Any:
         yield "other"
 

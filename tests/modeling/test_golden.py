@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pal.decoding.contrast import combine
-from pal.training.trainer import token_loss
+from pal.training.losses import token_loss
 from tests.modeling.golden import INPUTS, load_case, load_model
 
 CASES = ["case_equal", "case_padded"]

@@ -1,4 +1,4 @@
-"""Token ids are made once, and a file that does not fit is made anew."""
+"""Token ids are made once, and a file that does not fit is made again."""
 
 import logging
 
@@ -43,7 +43,7 @@ def test_other_texts_or_settings_are_not_taken_for_these(tmp_path, items, key):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"foreign"])
-def test_a_damaged_file_is_made_anew(tmp_path, damage, caplog, monkeypatch):
+def test_a_damaged_file_is_made_again(tmp_path, damage, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("pal"), "propagate", True)
     encode_all(Encode(), ITEMS, tmp_path, "key")
     (path,) = tmp_path.iterdir()
@@ -51,4 +51,4 @@ def test_a_damaged_file_is_made_anew(tmp_path, damage, caplog, monkeypatch):
     again = Encode()
     check(encode_all(again, ITEMS, tmp_path, "key"))
     assert again.asked == ITEMS
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text

@@ -9,13 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pal.training.trainer import (
-    corpus_metrics,
-    prefers_bf16,
-    summarise_rows,
-    token_loss,
-    unigram_nll,
-)
+from pal.training.losses import corpus_metrics, summarise_rows, token_loss, unigram_nll
+from pal.training.numbers import prefers_bf16
 from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, start, torchrun
 
 
@@ -25,6 +20,13 @@ def weights(folder):
 
 def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def begun_of(folder):
+    """What lay in a trained folder while it was trained."""
+    run = json.loads((folder / "run.json").read_text())
+    names = ("identity", "number_format", "number_format_chosen_by", "processes")
+    return {name: run[name] for name in names}
 
 
 def test_a_trained_folder_holds_everything(response_model):
@@ -189,12 +191,12 @@ def test_overwrite_goes_on_after_an_interruption(response_model, tmp_path):
 
     folder = tmp_path / "model"
     shutil.copytree(response_model, folder)
-    identity = json.loads((folder / "run.json").read_text())["identity"]
+    begun = begun_of(folder)
     newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     shutil.rmtree(newest)
     for name in ("run.json", "model.safetensors"):
         (folder / name).unlink()
-    (folder / "started.json").write_text(json.dumps({"identity": identity, "bf16": False}))
+    (folder / "started.json").write_text(json.dumps(begun))
     oldest = next(folder.glob("checkpoint-*"))
     before = (oldest / "model.safetensors").stat().st_mtime_ns
     assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}", "overwrite=true") == 0
@@ -246,14 +248,12 @@ def test_the_settings_win_and_an_interrupted_run_keeps_its_format(
 ):
     """The machine's choice is made once a run and is no part of what the run is."""
     assert json.loads((response_model / "run.json").read_text())["bf16"] is False
-    monkeypatch.setattr("pal.training.trainer.prefers_bf16", lambda *_: True)
+    monkeypatch.setattr("pal.training.numbers.prefers_bf16", lambda *_: True)
     assert command("train", *TRAIN_RESPONSE, f"output_dir={response_model}") == 0
 
     folder = tmp_path / "model"
     folder.mkdir()
-    identity = json.loads((response_model / "run.json").read_text())["identity"]
-    begun = {"identity": identity, "bf16": False}
-    (folder / "started.json").write_text(json.dumps(begun))
+    (folder / "started.json").write_text(json.dumps(begun_of(response_model)))
     assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}") == 0
     assert same(weights(response_model), weights(folder))
     assert not (folder / ".tokens").exists()
