@@ -30,7 +30,7 @@ class BundledDataSettings(SourceSettings):
 
     Attributes:
         max_train_samples: use the first so many training samples only.
-        max_validation_samples: likewise.
+        max_validation_samples: use the first so many validation samples only.
     """
 
     max_train_samples: Count | None = None

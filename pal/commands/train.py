@@ -1,7 +1,8 @@
 """``pal train``: PAL, a baseline, or the persona extractor.
 
-Interrupted, the same command continues. The result is a function of settings, data, base model, seed, number format and number of processes:
-a run that was killed and continued gives the bytes of one that was not.
+Interrupted, the same command continues. The result is a function of settings, data, base model,
+seed, number format and number of processes: a run that was killed and continued gives the bytes of
+one that was not.
 """
 
 import logging
@@ -128,6 +129,8 @@ def check_sources(settings: TrainSettings) -> None:
     Raises:
         ConfigError: the base lies in the folder that this run replaces.
     """
+    from pal.data.sources import is_hub_id
+
     data, chosen = settings.data, settings.architecture
     sources = {"data.train": data.train, "data.validation": data.validation}
     if chosen.from_scratch is None:
@@ -139,18 +142,16 @@ def check_sources(settings: TrainSettings) -> None:
                 "this run writes; choose another output_dir"
             )
     sources["architecture.tokenizer"] = chosen.tokenizer
-    named = [f"{key}={name}" for key, name in sources.items() if name and is_hub_id(name)]
+    named = [
+        f"{key}={name}"
+        for key, name in sources.items()
+        if name and is_hub_id(name) and not Path(name).exists()
+    ]
     if named:
         logger.info(
             "from the Hugging Face hub, unless fetched before: %s; without network give files or "
             "folders in their places (`pal quickstart` needs none)", " ".join(named),
         )  # fmt: skip
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a source is no file or folder, but of a hub id's form."""
-    owner, _, name = source.partition("/")
-    return not Path(source).exists() and bool(owner) and bool(name) and "/" not in name
 
 
 def make_job(

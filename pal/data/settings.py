@@ -69,7 +69,7 @@ class DataSettings(SourceSettings):
         validation: the same, for the validation loss; null takes the published split of ``train``
             or, for a single file, cuts it off by the split below.
         max_train_samples: use the first so many training samples only.
-        max_validation_samples: likewise.
+        max_validation_samples: use the first so many validation samples only.
     """
 
     train: Source = "thu-coai/esconv"

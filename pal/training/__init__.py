@@ -6,6 +6,7 @@ Example:
     >>> train(load_settings("quickstart", ["data.train=bundled:esconv", "output_dir=runs/mine"]))
 """
 
+from importlib import import_module
 from typing import Any
 
 __all__ = ["train"]
@@ -13,7 +14,5 @@ __all__ = ["train"]
 
 def __getattr__(name: str) -> Any:
     if name == "train":
-        from pal.commands.train import train
-
-        return train
+        return import_module("pal.commands.train").train
     raise AttributeError(f"module 'pal.training' has no attribute {name!r}")

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from pal.core.errors import ConfigError
+from pal.core.job import runs_on_cpu
 from pal.core.tracking import stay_offline_without_key
 from pal.training.folder import tidy_saved_files
 from pal.training.losses import (
@@ -151,7 +152,9 @@ def build_arguments(
     options.setdefault("greater_is_better", metric not in LOWER_IS_BETTER)
     if patience is not None:
         options.setdefault("restore_callback_states_from_checkpoint", True)
-    options.setdefault("dataloader_pin_memory", torch.cuda.is_available())
+    on_cpu = runs_on_cpu()
+    options.setdefault("use_cpu", on_cpu)
+    options.setdefault("dataloader_pin_memory", torch.cuda.is_available() and not on_cpu)
     if "wandb" in str(options["report_to"]):
         stay_offline_without_key()
     known = metric_names(with_strategy)
