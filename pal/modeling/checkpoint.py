@@ -179,7 +179,7 @@ _AUTHORS_NORMS = {"persona_norm": "fusion.persona_norm", "context_norm": "fusion
 _AUTHORS_WEIGHTS, _WEIGHT_ORDER = "persona_context_w", [2, 1, 0]
 
 
-def convert_authors(state_dict: str | Path, config: str | Path, output: str | Path) -> Path:
+def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str | Path) -> Path:
     """Turn a checkpoint of the authors' code into a PAL model folder.
 
     Their strategy tokens are the last eight of the vocabulary. The result has ``reference``

@@ -51,10 +51,10 @@ def can_pack(model: Any) -> bool:
     )
 
 
-def inference_twin(model: Any) -> Any:
+def packed_model(model: Any) -> Any:
     """Return a model with the same weights, shared, and packed linear layers; or the model itself.
 
-    The twin is for inference without gradients, on the device where the model is now, and for as
+    The copy is for inference without gradients, on the device where the model is now, and for as
     long as its weights do not change. Environment variables that bound oneDNN's caches are set,
     unless they are already.
     """
@@ -63,12 +63,15 @@ def inference_twin(model: Any) -> Any:
     for name, entries in CACHES.items():
         os.environ.setdefault(name, entries)
     shared = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    for module in list(twin.modules()):
+    ready = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for module in list(ready.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, PackedLinear(child.weight, child.bias))
-    return twin
+    return ready
+
+
+inference_twin = packed_model  # its old name, until all use the new one
 
 
 def join(layers: Sequence[nn.Linear], bias: Tensor | None = None) -> nn.Linear:

@@ -22,7 +22,7 @@ from pal.decoding.noise import sample_keys
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
-from pal.modeling.packed import inference_twin
+from pal.modeling.packed import packed_model
 from pal.modeling.pal import EncodedInputs
 
 
@@ -96,9 +96,9 @@ class Responder:
         self.options = generation_options(model, decoding)
 
     @cached_property
-    def twin(self) -> Any:
+    def packed(self) -> Any:
         """The model as it is used, made when the first batch comes: on the device it is on then."""
-        return inference_twin(self.model)
+        return packed_model(self.model)
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the encoder inputs of samples, without targets."""
@@ -109,7 +109,7 @@ class Responder:
 
     def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> EncodedInputs:
         """Run the encoder and the fusion on a batch; nothing of it depends on α or strategy."""
-        return self.twin.encode(**collate(self.twin, encoded))
+        return self.packed.encode(**collate(self.packed, encoded))
 
     def answer(
         self,
@@ -132,7 +132,7 @@ class Responder:
             return self(samples, self.encode_states(encoded))
         return self._run(
             samples, lengths,
-            lambda chosen: encode_sorted(self.twin, [encoded[i] for i in chosen]),
+            lambda chosen: encode_sorted(self.packed, [encoded[i] for i in chosen]),
             rows=max(1, min(rows, tokens // max(lengths))),
         )  # fmt: skip
 
@@ -190,7 +190,7 @@ class Responder:
                 strategy_alpha = config.strategy_alpha
             fused = self.model.fusion is not None
             engine = Engine(
-                self.twin,
+                self.packed,
                 options,
                 alpha=[float(a) * fused for a in np.broadcast_to(table, len(STRATEGIES))],
                 strategy_alpha=strategy_alpha * fused,
@@ -209,7 +209,7 @@ class Responder:
                 for sample, answer in zip(samples, engine(requests, lengths, encode), strict=True)
             ]
         [(_, states)] = encode(range(len(samples)))
-        output = self.twin.generate(
+        output = self.packed.generate(
             encoded=states,
             strategy_ids=strategies,
             strategy_choice=choice,

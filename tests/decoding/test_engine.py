@@ -8,7 +8,7 @@ from pal.decoding.engine import Engine, Request
 from pal.decoding.noise import sample_keys
 from pal.modeling.encoding import encode_sorted
 from pal.modeling.pal import EncodedInputs
-from tests.modeling.small import build, collate, encode_samples, load_pal_tokenizer
+from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 COUNT = 60
 GREEDY = {"do_sample": False, "repetition_penalty": 1.03, "min_new_tokens": 3, "max_new_tokens": 12}
@@ -16,13 +16,13 @@ SAMPLED = {**GREEDY, "do_sample": True, "temperature": 0.9, "top_k": 20, "top_p"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(shared_data):
-    return load_pal_tokenizer(shared_data)
+def tokenizer():
+    return small_tokenizer()
 
 
 @pytest.fixture(scope="module")
-def encoded(shared_data, tokenizer):
-    return encode_samples(shared_data, tokenizer, build(tokenizer), COUNT)[1]
+def encoded(tokenizer):
+    return encode_samples(tokenizer, build(tokenizer), COUNT)[1]
 
 
 def build_ending(tokenizer, **settings):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pal.modeling.checkpoint import convert_authors, load_response_model
+from pal.modeling.checkpoint import convert_checkpoint, load_response_model
 
 INPUTS = ("input_ids", "attention_mask", "persona_input_ids", "persona_attention_mask")
 
@@ -19,5 +19,5 @@ def load_case(folder: Path, name: str):
 
 
 def load_model(folder: Path, output: Path):
-    convert_authors(folder / "model.safetensors", folder / "config.json", output)
+    convert_checkpoint(folder / "model.safetensors", folder / "config.json", output)
     return load_response_model(str(output))

@@ -1,20 +1,29 @@
-"""A small response model with varied output, and real samples for it."""
+"""A small response model with varied output, and samples of the bundled corpus for it."""
+
+import tempfile
+from dataclasses import replace
+from functools import cache
 
 import torch
 from transformers import initialization as init
 
 from pal.data.batches import Collator
+from pal.data.esconv import load_esconv
 from pal.data.samples import build_samples
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
     add_pal_tokens,
     check_strategy_tokens,
-    load_tokenizer,
     special_token_ids,
+    train_tokenizer,
 )
 from pal.modeling.configuration import PalConfig
 from pal.modeling.fusion import CoAttentionFusion
 from pal.modeling.pal import PalForConditionalGeneration
+from tests.jobs import ESCONV
+
+
+VOCABULARY = 30000  # more than the tokenizer has: arg-maxima among many differ between rows
 
 
 class GatedFusion(CoAttentionFusion):
@@ -33,9 +42,9 @@ class GatedFusion(CoAttentionFusion):
 
 def build(tokenizer, **settings):
     """A two-layer model with random weights large enough that rows differ."""
-    torch.manual_seed(11)
+    torch.manual_seed(15)
     config = PalConfig(
-        vocab_size=len(tokenizer), d_model=48, encoder_layers=2, decoder_layers=2,
+        vocab_size=VOCABULARY, d_model=48, encoder_layers=2, decoder_layers=2,
         encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=96,
         decoder_ffn_dim=96, dropout=0.0, scale_embedding=True, init_std=0.15,
         strategy_token_ids=check_strategy_tokens(tokenizer),
@@ -44,21 +53,29 @@ def build(tokenizer, **settings):
     return PalForConditionalGeneration(config).eval()
 
 
-def load_pal_tokenizer(shared_data):
-    return add_pal_tokens(load_tokenizer(shared_data / "blenderbot_small_tokenizer"))
+@cache
+def bundled_dialogues():
+    """All dialogues of the bundled corpus."""
+    return [row for split in ("train", "validation", "test")
+            for row in load_esconv(ESCONV / f"{split}.jsonl")]  # fmt: skip
+
+
+@cache
+def small_tokenizer():
+    """A tokenizer trained on the bundled corpus, with the tokens that PAL adds."""
+    texts = [turn["text"] for row in bundled_dialogues() for turn in row["dialog"]]
+    with tempfile.TemporaryDirectory() as folder:
+        return add_pal_tokens(train_tokenizer(texts, 2000, folder))
 
 
 PERSONAS = ["i am worried about my job.", "i live alone with two dogs.", "i study pharmacy.",
             "my partner left me last winter and i cannot sleep.", "i am 41 years old."]  # fmt: skip
 
 
-def encode_samples(shared_data, tokenizer, model, count, seed=5):
-    """``count`` random real samples with invented personas of zero to five sentences."""
-    from dataclasses import replace
-
-    from pal.data.esconv import load_esconv
-
-    samples = build_samples(load_esconv(shared_data / "esconv/test.jsonl"), "evaluation")
+def encode_samples(tokenizer, model, count, seed=5):
+    """``count`` random samples of the corpus with invented personas of zero to five sentences."""
+    samples = build_samples(bundled_dialogues(), "training")
+    assert count <= len(samples)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(samples), generator=generator)[:count].tolist()
     encoder = SampleEncoder.from_config(tokenizer, model.config)

@@ -1,62 +1,62 @@
-"""A twin with packed layers gives what its model gives, and shares all but the packed copies."""
+"""A model with packed layers gives what its model gives, and shares all but the packed copies."""
 
 import pytest
 import torch
 from torch import nn
 
 from pal.modeling import packed
-from pal.modeling.packed import PackedLinear, can_pack, inference_twin, join
-from tests.modeling.small import build, encode_samples, load_pal_tokenizer
+from pal.modeling.packed import PackedLinear, can_pack, packed_model, join
+from tests.modeling.small import build, encode_samples, small_tokenizer
 
 
 @pytest.fixture(scope="module")
-def model(shared_data):
-    return build(load_pal_tokenizer(shared_data)).eval()
+def model():
+    return build(small_tokenizer()).eval()
 
 
 @pytest.fixture
-def twin(model):
+def fast(model):
     if not can_pack(model):
         pytest.skip("this CPU has no packed products")
-    return inference_twin(model)
+    return packed_model(model)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_outputs_are_the_models(shared_data, dtype, tolerance):
-    tokenizer = load_pal_tokenizer(shared_data)
+def test_outputs_are_the_models(dtype, tolerance):
+    tokenizer = small_tokenizer()
     model = build(tokenizer).eval().to(dtype)
     if not can_pack(model):
         pytest.skip("this CPU has no packed products")
-    _, (row, *_) = encode_samples(shared_data, tokenizer, model, 1)
+    _, (row, *_) = encode_samples(tokenizer, model, 1)
     inputs = {name: torch.tensor([ids]) for name, ids in row.items()}
     with torch.inference_mode():
         expected = model(**inputs).logits
-        found = inference_twin(model)(**inputs).logits
+        found = packed_model(model)(**inputs).logits
     assert found.dtype == dtype
     assert torch.allclose(found.float(), expected.float(), atol=tolerance, rtol=tolerance)
 
 
-def test_weights_are_shared_and_the_model_stays(model, twin):
-    own, shared = dict(model.named_parameters()), dict(twin.named_parameters())
+def test_weights_are_shared_and_the_model_stays(model, fast):
+    own, shared = dict(model.named_parameters()), dict(fast.named_parameters())
     assert own.keys() == shared.keys()
     assert all(shared[name] is own[name] for name in own)
-    assert twin.final_logits_bias is model.final_logits_bias
+    assert fast.final_logits_bias is model.final_logits_bias
     assert not any(isinstance(module, PackedLinear) for module in model.modules())
-    layers = [module for module in twin.modules() if isinstance(module, nn.Linear)]
+    layers = [module for module in fast.modules() if isinstance(module, nn.Linear)]
     assert len(layers) == sum(isinstance(module, nn.Linear) for module in model.modules())
     assert all(isinstance(layer, PackedLinear) for layer in layers)
 
 
-def test_only_layers_in_use_are_packed(twin):
+def test_only_layers_in_use_are_packed(fast):
     with torch.inference_mode():
-        twin.encode(torch.tensor([[5, 6, 7]]))
-    assert all(m.packed is not None for m in twin.model.encoder.modules() if hasattr(m, "packed"))
-    assert all(m.packed is None for m in twin.model.decoder.modules() if hasattr(m, "packed"))
+        fast.encode(torch.tensor([[5, 6, 7]]))
+    assert all(m.packed is not None for m in fast.model.encoder.modules() if hasattr(m, "packed"))
+    assert all(m.packed is None for m in fast.model.decoder.modules() if hasattr(m, "packed"))
 
 
 def test_elsewhere_the_model_itself_is_used(model, monkeypatch):
     monkeypatch.setattr(packed, "can_pack", lambda model: False)
-    assert inference_twin(model) is model
+    assert packed_model(model) is model
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, PackedLinear])

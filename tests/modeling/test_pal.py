@@ -4,15 +4,15 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pal import PalConfig, PalForConditionalGeneration
 from pal.modeling.fusion import FUSIONS, attend
-from tests.modeling.small import build, collate, encode_samples, load_pal_tokenizer
+from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 GREEDY = {"do_sample": False, "min_new_tokens": 3, "max_new_tokens": 12}
 SAMPLED = {"do_sample": True, "temperature": 0.9, "top_k": 20, "top_p": 0.95, "max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
-def tokenizer(shared_data):
-    return load_pal_tokenizer(shared_data)
+def tokenizer():
+    return small_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def model(tokenizer):
 
 
 @pytest.fixture(scope="module")
-def encoded(shared_data, tokenizer, model):
-    return encode_samples(shared_data, tokenizer, model, 50)[1]
+def encoded(tokenizer, model):
+    return encode_samples(tokenizer, model, 50)[1]
 
 
 @torch.no_grad()
@@ -150,10 +150,10 @@ def test_beams_and_several_sequences_a_row(model, encoded):
 
 
 @pytest.mark.parametrize("mode", ["none", "prompt"])
-def test_modes_without_fusion(tokenizer, shared_data, mode):
+def test_modes_without_fusion(tokenizer, mode):
     plain = build(tokenizer, persona_mode=mode)
     assert plain.fusion is None
-    inputs = encode_samples(shared_data, tokenizer, plain, 3)[1]
+    inputs = encode_samples(tokenizer, plain, 3)[1]
     output = plain.generate(
         **collate(plain, inputs, labels=False), return_strategies=True, **GREEDY
     )
@@ -188,7 +188,7 @@ def test_save_and_load_round_trip_through_the_auto_classes(model, tokenizer, enc
     with torch.no_grad():
         assert torch.equal(again(**batch).logits, model(**batch).logits)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert len(loaded) == len(tokenizer) == 54956
+    assert len(loaded) == len(tokenizer)
     text = "[Others] hello </s> <s> there"
     assert loaded(text).input_ids == tokenizer(text).input_ids
     assert not list(tmp_path.glob("*.bin"))
@@ -225,12 +225,13 @@ def test_decoder_embeddings_are_scaled_in_one_place(model):
     assert model.embed_scale == pytest.approx(48**0.5)
 
 
-def test_config_from_base_drops_inherited_generation_options(shared_data):
-    import json
-
-    base = json.loads((shared_data / "blenderbot_small_tokenizer/config.json").read_text())
+def test_config_from_base_drops_inherited_generation_options():
+    base = {
+        "model_type": "blenderbot-small", "d_model": 512, "scale_embedding": True, "num_beams": 10,
+        "min_length": 20, "length_penalty": 0.65, "no_repeat_ngram_size": 3, "vocab_size": 54944,
+    }  # fmt: skip
     config = PalConfig.from_base(base, fusion="reference")
-    assert config.d_model == 512
+    assert (config.model_type, config.d_model, config.vocab_size) == ("pal", 512, 54944)
     assert config.scale_embedding
     assert not {"num_beams", "min_length", "no_repeat_ngram_size"} & set(config.to_diff_dict())
 

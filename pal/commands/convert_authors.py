@@ -1,0 +1,56 @@
+"""``pal convert-authors``: a checkpoint of the authors' code becomes a PAL model folder."""
+
+import logging
+from pathlib import Path
+
+from pal.core.settings import CommandSettings, InputPath, OutputPath, Source
+
+logger = logging.getLogger(__name__)
+
+
+class ConvertAuthorsSettings(CommandSettings):
+    """Turn a checkpoint of the authors' code into a PAL model.
+
+    Attributes:
+        state_dict: the weights: ``.bin`` or ``.pt`` (no code in it runs) or ``.safetensors``.
+        config: the ``config.json`` that was saved with it.
+        output: folder to write.
+        tokenizer: folder or hub id of Blenderbot-small's tokenizer, which goes beside the model
+            with the added tokens.
+    """
+
+    examples = (
+        "pal convert-authors pytorch_model.bin config=config.json output=runs/authors "
+        "tokenizer=facebook/blenderbot_small-90M",
+        "pal convert-authors weights.safetensors config=config.json output=runs/authors",
+    )
+    positional = "state_dict"
+
+    state_dict: InputPath | None = None
+    config: InputPath | None = None
+    output: OutputPath | None = None
+    tokenizer: Source | None = None
+
+
+def convert_authors(settings: ConvertAuthorsSettings) -> Path:
+    """Convert ``state_dict`` with ``config`` into the folder ``output``, and return the folder.
+
+    Raises:
+        CheckpointError: files missing, unreadable, or not those of the authors' model.
+        OutputError: the folder holds something already.
+    """
+    settings = ConvertAuthorsSettings.of(settings)
+    weights, config, output = settings.require("state_dict", "config", "output")
+    from pal.data.tokenizer import add_pal_tokens, load_tokenizer
+    from pal.modeling.checkpoint import convert_checkpoint
+
+    tokenizer = None
+    if settings.tokenizer is not None:  # read first: nothing is written if it cannot be
+        tokenizer = add_pal_tokens(load_tokenizer(settings.tokenizer))
+    folder = convert_checkpoint(weights, config, output)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    else:
+        logger.info("no tokenizer= given: generate needs the tokenizer's files in the same folder")
+    logger.info("written to %s", folder)
+    return folder
