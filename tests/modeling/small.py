@@ -22,7 +22,6 @@ from pal.modeling.fusion import CoAttentionFusion
 from pal.modeling.pal import PalForConditionalGeneration
 from tests.jobs import ESCONV
 
-
 VOCABULARY = 30000  # more than the tokenizer has: arg-maxima among many differ between rows
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pal.modeling import packed
-from pal.modeling.packed import PackedLinear, can_pack, packed_model, join
+from pal.modeling.packed import PackedLinear, can_pack, join, packed_model
 from tests.modeling.small import build, encode_samples, small_tokenizer
 
 
