@@ -125,14 +125,15 @@ def scores_table(report: "Report", samples: int) -> str:
 
 def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
     """Read ``predictions``; where they have no ids, they answer the samples of ``input``."""
-    from pal.data.predictions import is_foreign, read_outside, read_predictions
+    from pal.data.predictions import PredictionFile
 
     (path,) = settings.require("predictions")
-    if not is_foreign(path):
-        return read_predictions(path)[: settings.limit]
+    file = PredictionFile(path)
+    if file.has_ids:
+        return file.records()[: settings.limit]
     if settings.input is None:
         raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
-    return read_outside(path, _load_samples(settings, settings.limit))
+    return file.answers(_load_samples(settings, settings.limit))
 
 
 def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
