@@ -119,21 +119,35 @@ def scores_table(report: "Report", samples: int) -> str:
         f"{samples} samples{words}.",
         *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
     ]
-    notes += [f"Left out: {name} ({reason})." for name, reason in report.missing.items()]
+    left_out: dict[str, list[str]] = {}
+    for key, reason in report.missing.items():
+        left_out.setdefault(reason, []).append(key)
+    notes += [f"Left out: {', '.join(keys)} ({reason})." for reason, keys in left_out.items()]
     return "\n".join([*lines, "", *notes])
 
 
 def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Read ``predictions``; where they have no ids, they answer the samples of ``input``."""
-    from pal.data.predictions import PredictionFile
+    """Read ``predictions``; what they lack is taken from the samples of ``input``."""
+    from pal.data.predictions import (
+        PredictionFile,
+        complete_records,
+        lacks_gold,
+        match_samples,
+    )
 
     (path,) = settings.require("predictions")
     file = PredictionFile(path)
-    if file.has_ids:
-        return file.records()[: settings.limit]
-    if settings.input is None:
-        raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
-    return file.answers(_load_samples(settings, settings.limit))
+    if not file.has_ids:
+        if settings.input is None:
+            raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
+        return file.answers(_load_samples(settings, settings.limit))
+    records = file.records()[: settings.limit]
+    if settings.input is None or not lacks_gold(records):
+        return records
+    samples = _load_samples(settings, None)
+    return complete_records(
+        records, match_samples(records, samples, path=path, source=settings.input)
+    )
 
 
 def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
@@ -148,19 +162,13 @@ def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
     """Return the model's token losses on the samples that the records answer, or on all."""
+    from pal.data.predictions import match_samples
     from pal.modeling.losses import token_losses
     from pal.modeling.responder import load_model_and_tokenizer
 
     samples = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
-        by_id = {sample.id: sample for sample in samples}
-        for record in records:
-            if record["id"] not in by_id:
-                raise DataError(
-                    f"{settings.predictions}: id {record['id']!r} is no sample of "
-                    f"{settings.input}; give the input the predictions were made from"
-                )
-        samples = [by_id[record["id"]] for record in records]
+        samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
     if any(sample.response is None for sample in samples):
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
     (source,) = settings.require("model")

@@ -100,7 +100,63 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     return PredictionFile(path).records()
 
 
-def column(records: Sequence[dict[str, Any]], key: str) -> list[Any] | None:
+def match_samples(
+    records: Sequence[Mapping[str, Any]], samples: Iterable[Sample], *, path: Any, source: Any
+) -> list[Sample]:
+    """Return the sample that each record answers.
+
+    Args:
+        records: of :func:`read_predictions`.
+        samples: of the dialogues that were answered.
+        path: file of the records, for messages.
+        source: where the samples are from, for messages.
+
+    Raises:
+        DataError: a record's id is no sample's, or its reference is not the sample's.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    found = []
+    for record in records:
+        sample = by_id.get(record["id"])
+        if sample is None:
+            raise DataError(
+                f"{path}: id {record['id']!r} is no sample of {source}; give the input the "
+                "predictions were made from"
+            )
+        reference = record.get("reference")
+        if reference is not None and not _agree(reference, sample.response):
+            raise _misfit(f"{path}, id {sample.id!r}", reference, sample)
+        found.append(sample)
+    return found
+
+
+def complete_records(
+    records: Sequence[Mapping[str, Any]], samples: Sequence[Sample]
+) -> list[dict[str, Any]]:
+    """Return records with what they lack of reference, gold strategy and persona from samples.
+
+    Args:
+        records: of :func:`read_predictions`.
+        samples: the one that each record answers, of :func:`match_samples`.
+    """
+    return [
+        {
+            "persona": list(sample.persona),
+            "reference": sample.response,
+            "reference_strategy": sample.strategy,
+            **{key: value for key, value in record.items() if value is not None},
+        }
+        for record, sample in zip(records, samples, strict=True)
+    ]
+
+
+def lacks_gold(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a record says nothing of its reference, its gold strategy or its persona."""
+    keys = ("reference", "reference_strategy", "persona")
+    return any(record.get(key) is None for record in records for key in keys)
+
+
+def column(records: Sequence[Mapping[str, Any]], key: str) -> list[Any] | None:
     """Return one field of all records, or None unless every record has it."""
     values = [record.get(key) for record in records]
     return None if any(value is None for value in values) else values
