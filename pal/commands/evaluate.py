@@ -62,6 +62,7 @@ def evaluate(settings: EvaluateSettings) -> str:
         )
     refuse_several_processes("eval")
     from pal.core.files import write_json, write_text
+    from pal.data.cards import cards_note
     from pal.metrics import build_predictions, compute_metrics, metric_versions
 
     names = settings.metrics.names
@@ -86,6 +87,8 @@ def evaluate(settings: EvaluateSettings) -> str:
     report = compute_metrics(predictions, names, settings.metrics.variant)
     for note in report.notes:
         logger.warning("%s", note)
+    if settings.input is not None:  # reading the cards has warned already
+        report.notes.extend(cards_note(settings.data.cards).values())
     table = scores_table(report, len(predictions))
     if job is not None:
         with job.claimed(processes=False):
