@@ -8,32 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from pal import __version__
-from pal.benchmark.report import write_page
-from pal.benchmark.stages import Run, source_fingerprint
+from pal.benchmark.notices import notices_of
+from pal.benchmark.persona_analysis import analyze_personas
+from pal.benchmark.report.page import write_page
+from pal.benchmark.similarity_analysis import analyze_similarity
+from pal.benchmark.stages import LOG, FinishedRun
+from pal.benchmark.strategy_analysis import analyze_strategies
 from pal.benchmark.systems import TABLE_3, System, printed_row
-from pal.commands.analyze import analyze_personas, analyze_similarity, analyze_strategies
-from pal.commands.evaluate import build_predictions
-from pal.commands.generate import load_samples
 from pal.core.errors import DataError
-from pal.core.files import (
-    file_fingerprint,
-    fingerprint,
-    output_lock,
-    read_json,
-    write_json,
-    write_text,
-)
-from pal.core.runs import describe_run
-from pal.core.schema import Settings
-from pal.core.tracking import track
+from pal.core.files import read_json, sweep_temporary, write_json, write_text
+from pal.core.job import Job
 from pal.data.predictions import read_outside, read_predictions
 from pal.data.samples import Sample
-from pal.data.splits import load_split
-from pal.metrics import METRICS, Embedder, Report, compute_metrics, find_metric
+from pal.metrics import (
+    METRICS,
+    Embedder,
+    Report,
+    build_predictions,
+    compute_metrics,
+    find_metric,
+    group_by_dialogue,
+)
 from pal.metrics.base import VOCAB_SIZE
-from pal.metrics.vectors import StoredEmbedder
-from pal.stats.resampling import Spread, compare, group_samples, spreads, statistics_of
+from pal.metrics.settings import MetricSettings
+from pal.stats.permutation import compare_systems
+from pal.stats.resampling import Spread, spreads
+from pal.stats.settings import StatisticsSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,168 +46,304 @@ NOTES = (
 )
 
 
-def write_results(
-    settings: Settings, systems: Mapping[str, System], runs: Sequence[Run], root: Path
-) -> str:
-    """Score all runs, compare the systems, write every result into ``root``; return the table.
+class ScoredRuns:
+    """Every run with its records and scores.
 
     Args:
-        settings: name the test dialogues, metrics, statistics and report.
-        systems: those trained here.
-        runs: their outputs.
-        root: where results.json, cases.json, analysis.json, table.md and report.html go.
+        runs: trained here, and from elsewhere.
+        samples: the test samples that all of them answer.
+        metrics: which scores.
+        embedder: sentence encoder of cos_sim.
+        reasons: why there is none, for what needs it.
 
     Raises:
-        PalError: predictions cannot be used, or the folder cannot be written.
+        PalError: predictions cannot be used.
     """
-    outside = settings.reproduce.outside
-    everything = [Run(name, None, Path(path)) for name, path in outside.items()]
-    everything = [*runs, *everything]
-    files = [path for run in everything for path in (run.predictions, run.losses) if path]
-    metrics = [find_metric(name) for name in settings.metrics.names or METRICS]
-    embedder = None
-    if settings.metrics.embedder and any(metric.name == "similarity" for metric in metrics):
-        embedder = StoredEmbedder(settings.metrics.embedder, root / "vectors.sqlite")
-    identity = fingerprint(
-        [
-            settings.model_dump(include={"metrics", "statistics", "report", "tracking", "split",
-                                         "limit"}),
-            settings.data.model_dump(include={"split", "split_seed"}),
-            source_fingerprint(settings.require("input")[0]), settings.decoding.samples,
-            settings.reproduce.checkpoint, embedder and embedder.model,
-            [file_fingerprint(path) for path in files],
-            [[run.system, run.seed] for run in everything],
-            [asdict(system) for system in systems.values()],
-            [file_fingerprint(Path(path)) for path in settings.report.include],
-            [[metric.name, metric.version] for metric in metrics], __version__,
-        ]
-    )  # fmt: skip
-    results, table, page = root / "results.json", root / "table.md", root / "report.html"
-    finished = all(path.exists() for path in (results, table, page, root / "analysis.json"))
-    if finished and read_json(results)["run"]["identity"] == identity:
-        logger.info("%s is up to date", results)
-        return table.read_text(encoding="utf-8").rstrip()
 
-    with output_lock(results):
-        results.unlink(missing_ok=True)  # written last: what lies there is whole or not there
-        samples = load_samples(settings)
-        records = {str(run.predictions): _records(run, samples) for run in everything}
-        sizes = [read_json(run.losses)["vocab_size"] for run in everything if run.losses]
-        vocab_size = sizes[0] if sizes else VOCAB_SIZE  # of EAD, the same in the whole table
-        reports = score_runs(settings, everything, records, embedder, vocab_size)
-        groups = group_samples([sample.id for sample in samples])
-        logger.info("intervals and tests over %d dialogues", groups.max() + 1)
-        by_system: dict[str, list[tuple[Run, Report]]] = {}
-        for run, report in zip(everything, reports, strict=True):
-            by_system.setdefault(run.system, []).append((run, report))
-        statistics = {
-            name: [statistics_of(report, groups) for _, report in several]
-            for name, several in by_system.items()
-        }
-        options = settings.statistics.model_dump()
-        spread, draws = spreads(statistics, **options)
-        tests = compare(statistics, draws, primary=TABLE_3, **options)
-        for name, several in by_system.items():  # plug-ins that give the corpus value alone
-            for key in several[0][1].values.keys() - spread[name].keys():
-                values = [report.values[key] for _, report in several if key in report.values]
-                sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                spread[name][key] = Spread(float(np.mean(values)), sd, None, None)
-        keys = _order({key for table in spread.values() for key in table})
-        first = {key: report.meta[key] for report in reversed(reports) for key in report.meta}
-        labels = {name: systems[name].label if name in systems else name for name in by_system}
-        document: dict[str, Any] = {
-            "kind": "results",
-            "format": 1,
-            "title": _title(labels, settings.reproduce.seeds if systems else ()),
-            "samples": len(samples),
-            "dialogues": int(groups.max()) + 1,
-            "confidence": settings.statistics.confidence,
-            "metrics": {key: asdict(first[key]) for key in keys},
-            "systems": {},
-            "tests": [asdict(test) for test in tests],
-            "notes": [*NOTES, f"Checkpoint: {settings.reproduce.checkpoint}."],
-            "run": describe_run(settings, "reproduce", identity),
-        }
-        for name, several in by_system.items():
-            authors = [
-                _authors_values(settings, records[str(run.predictions)], report, vocab_size)
-                for run, report in several
-            ]
-            document["systems"][name] = {
-                "label": labels[name],
-                "note": systems[name].note if name in systems else f"responses from {name}",
-                "printed": printed_row(name),
-                "summary": {key: asdict(spread[name][key]) for key in keys if key in spread[name]},
-                "authors": {
-                    key: float(np.mean([values[key] for values in authors]))
-                    for key in authors[0]
-                    if all(key in values for values in authors)
-                },
-                "missing": {k: v for _, report in several for k, v in report.missing.items()},
-                "runs": [_describe(run, report) for run, report in several],
-            }
-        first_records = {
-            name: records[str(several[0][0].predictions)] for name, several in by_system.items()
-        }
-        dialogues = _dialogues(settings)
-        parts = [document]
-        confidence = settings.statistics.confidence
-        analysis = {
-            "kind": "analysis",
-            "format": 1,
-            "title": "Test dialogues and responses of the first seed",
-            "similarity": embedder
-            and analyze_similarity(dialogues, embedder, embedder.name, confidence=confidence),
-            "strategies": analyze_strategies(first_records, labels=labels, embedder=embedder),
-            "personas": analyze_personas(dialogues),
-            "run": document["run"],
-        }
-        write_json(root / "analysis.json", analysis)
-        parts.append(analysis)
-        if settings.report.cases:
-            cases = build_cases(samples, first_records, labels, settings.report.cases)
-            write_json(root / "cases.json", cases)
-            parts.append(cases)
-        else:
-            (root / "cases.json").unlink(missing_ok=True)
-        parts += [read_json(path) for path in settings.report.include]
-        text = markdown_results(document)
-        write_page(page, parts, title=document["title"])
-        write_text(table, text + "\n")
-        write_json(results, document)
-    for run, report in zip(everything, reports, strict=True):
-        seed = "" if run.seed is None else f"-seed{run.seed}"
-        track(settings, run.system + seed, report.values, records[str(run.predictions)])
-    logger.info("written: %s, %s, %s", results, table, page)
-    return text
+    def __init__(
+        self,
+        runs: Sequence[FinishedRun],
+        samples: Sequence[Sample],
+        metrics: MetricSettings,
+        embedder: Embedder | None = None,
+        reasons: Mapping[str, str] | None = None,
+    ):
+        from tqdm.auto import tqdm
+
+        self.runs, self.samples, self.metrics = list(runs), list(samples), metrics
+        self.embedder = embedder
+        self.records = [_read_run(run, samples) for run in runs]
+        sizes = [read_json(run.losses)["vocab_size"] for run in runs if run.losses]
+        self.vocab_size = sizes[0] if sizes else VOCAB_SIZE  # of EAD, the same in the whole table
+        self.reports: list[Report] = []
+        rows = zip(runs, self.records, strict=True)
+        for run, records in tqdm(rows, desc="score", unit="run", total=len(runs), disable=None):
+            losses = read_json(run.losses) if run.losses else {"vocab_size": self.vocab_size}
+            predictions = build_predictions(
+                records, losses, embedder, tokenizer=metrics.tokenizer, reasons=reasons
+            )
+            self.reports.append(compute_metrics(predictions, metrics.names, metrics.variant))
+
+    def by_system(self) -> dict[str, list[int]]:
+        """Return the numbers of the runs of each system."""
+        found: dict[str, list[int]] = {}
+        for number, run in enumerate(self.runs):
+            found.setdefault(run.system, []).append(number)
+        return found
+
+    def authors_values(self, number: int) -> dict[str, float]:
+        """Return what the authors' scripts compute of a run, for the keys where that can differ."""
+        if self.metrics.variant == "authors":
+            return {}
+        report = self.reports[number]
+        families = {meta.family for meta in report.meta.values()}
+        names = [name for name in METRICS if name in families]
+        keys = [key for name in names for key in find_metric(name).authors_differ]
+        keys = [key for key in keys if key in report.values]
+        if not keys:
+            return {}
+        predictions = build_predictions(
+            self.records[number], {"vocab_size": self.vocab_size}, tokenizer=self.metrics.tokenizer
+        )
+        return compute_metrics(predictions, keys, "authors").values
 
 
-def score_runs(
-    settings: Settings,
-    runs: Sequence[Run],
-    records: Mapping[str, list[dict[str, Any]]],
-    embedder: Embedder | None,
-    vocab_size: int,
-) -> list[Report]:
-    """Return the scores of every run; each distinct text is embedded once.
+def build_results(
+    scored: ScoredRuns,
+    systems: Mapping[str, System],
+    statistics: StatisticsSettings,
+    *,
+    rule: str | int,
+) -> dict[str, Any]:
+    """Return the results of all systems, as results.json holds them, without the run's record.
 
     Args:
-        settings: their ``metrics`` block decides.
-        runs: the runs.
-        records: predictions by file name.
-        embedder: sentence encoder of cos_sim.
-        vocab_size: V of EAD for runs without a model.
+        scored: the runs.
+        systems: those trained here, by name.
+        statistics: of intervals and tests.
+        rule: which checkpoint answered.
     """
-    from tqdm.auto import tqdm
+    groups = group_by_dialogue(sample.id for sample in scored.samples)
+    logger.info("intervals and tests over %d dialogues", groups.max() + 1)
+    numbers = scored.by_system()
+    grouped = {
+        name: [scored.reports[number].by_group(groups) for number in several]
+        for name, several in numbers.items()
+    }
+    options = statistics.model_dump(include={"confidence", "resamples", "seed"})
+    spread, draws = spreads(grouped, **options)
+    tests = compare_systems(grouped, draws, primary=TABLE_3, **options)
+    for name, several in numbers.items():  # plug-ins that give the corpus value alone
+        reports = [scored.reports[number] for number in several]
+        for key in reports[0].values.keys() - spread[name].keys():
+            values = [report.values[key] for report in reports if key in report.values]
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            spread[name][key] = Spread(float(np.mean(values)), sd, None, None)
+    keys = _order({key for table in spread.values() for key in table})
+    meta = {key: report.meta[key] for report in reversed(scored.reports) for key in report.meta}
+    labels = labels_of(scored, systems)
+    document: dict[str, Any] = {
+        "kind": "results",
+        "format": 1,
+        "title": _title(len(numbers), len({run.seed for run in scored.runs} - {None})),
+        "samples": len(scored.samples),
+        "dialogues": int(groups.max()) + 1,
+        "confidence": statistics.confidence,
+        "metrics": {key: asdict(meta[key]) for key in keys},
+        "systems": {},
+        "tests": [asdict(test) for test in tests],
+        "notes": [*NOTES, f"Checkpoint: {rule}."],
+    }
+    for name, several in numbers.items():
+        authors = [scored.authors_values(number) for number in several]
+        document["systems"][name] = {
+            "label": labels[name],
+            "note": systems[name].note if name in systems else f"responses from {name}",
+            "printed": printed_row(name),
+            "summary": {key: asdict(spread[name][key]) for key in keys if key in spread[name]},
+            "authors": {
+                key: float(np.mean([values[key] for values in authors]))
+                for key in authors[0]
+                if all(key in values for values in authors)
+            },
+            "missing": {
+                key: why for n in several for key, why in scored.reports[n].missing.items()
+            },
+            "runs": [_describe_run(scored.runs[n], scored.reports[n]) for n in several],
+        }
+    return document
 
-    reports = []
-    for run in tqdm(runs, desc="score", unit="run", dynamic_ncols=True):
-        losses = read_json(run.losses) if run.losses else {"vocab_size": vocab_size}
-        predictions = build_predictions(records[str(run.predictions)], losses, embedder)
-        reports.append(
-            compute_metrics(predictions, settings.metrics.names, settings.metrics.variant)
+
+def labels_of(scored: ScoredRuns, systems: Mapping[str, System]) -> dict[str, str]:
+    """Return what each system is called."""
+    names = scored.by_system()
+    return {name: systems[name].label if name in systems else name for name in names}
+
+
+def build_analysis(
+    scored: ScoredRuns,
+    systems: Mapping[str, System],
+    dialogues: Sequence[Mapping[str, Any]],
+    *,
+    embedder_name: str,
+    confidence: float,
+) -> dict[str, Any]:
+    """Return the analysis of the test dialogues and of the responses of all seeds.
+
+    Strategies are counted over all seeds; scores of strategies are means over them.
+
+    Args:
+        scored: the runs.
+        systems: those trained here, by name.
+        dialogues: the test dialogues.
+        embedder_name: what the similarity's embedder is called.
+        confidence: of the intervals of the similarity.
+    """
+    labels, numbers = labels_of(scored, systems), scored.by_system()
+    embedder = scored.embedder
+    rounds = max(map(len, numbers.values()))
+    by_seed = []
+    for turn in range(rounds):
+        records = {
+            name: scored.records[several[turn]]
+            for name, several in numbers.items() if turn < len(several)
+        }  # fmt: skip
+        found = analyze_strategies(
+            records, labels=labels, embedder=embedder, tokenizer=scored.metrics.tokenizer
         )
-    return reports
+        if found:
+            by_seed.append(found)
+    seeds = {run.seed for run in scored.runs if run.seed is not None}
+    return {
+        "kind": "analysis",
+        "format": 1,
+        "title": "Test dialogues and responses of all seeds",
+        "seeds": sorted(seeds),
+        "similarity": embedder
+        and analyze_similarity(dialogues, embedder, embedder_name, confidence=confidence),
+        "strategies": join_seeds(by_seed),
+        "personas": analyze_personas(dialogues),
+    }
+
+
+def join_seeds(analyses: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Join what :func:`analyze_strategies` returns for each seed: counts are summed, scores meaned.
+
+    Args:
+        analyses: one for each seed, in which some systems may be missing.
+    """
+    if not analyses:
+        return None
+    systems: dict[str, list[Mapping[str, Any]]] = {}
+    for analysis in analyses:
+        for name, found in analysis["systems"].items():
+            systems.setdefault(name, []).append(found)
+    return {
+        "gold": analyses[0]["gold"],
+        "systems": {name: _join_system(several) for name, several in systems.items()},
+    }
+
+
+def _join_system(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    tops = [one["top"] for one in several if one["top"] is not None]
+    counts = [one["confusion"] for one in several if one["confusion"] is not None]
+    shares: dict[str, int] = {}
+    for one in several:
+        for strategy, count in one["distribution"].items():
+            shares[strategy] = shares.get(strategy, 0) + count
+    return {
+        **several[0],
+        "n": sum(one["n"] for one in several),
+        "top": np.mean(tops, axis=0).tolist() if tops else None,
+        "confusion": np.sum(counts, axis=0).tolist() if counts else None,
+        "distribution": shares,
+        "per_strategy": [
+            _join_rows(rows) for rows in zip(*(one["per_strategy"] for one in several), strict=True)
+        ],
+    }
+
+
+def _join_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the row of one strategy: its counts summed, its scores meaned where there are any."""
+    joined: dict[str, Any] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if key == "strategy" or not values:
+            joined[key] = rows[0].get(key)
+        elif key.startswith("n_"):
+            joined[key] = int(sum(values))
+        else:
+            joined[key] = float(np.mean(values))
+    return joined
+
+
+def write_results(
+    job: Job,
+    scored: ScoredRuns,
+    systems: Mapping[str, System],
+    dialogues: Sequence[Mapping[str, Any]],
+    *,
+    statistics: StatisticsSettings,
+    rule: str | int,
+    sources: Sequence[str],
+    embedder_name: str = "",
+    cases: int = 200,
+    include: Sequence[str] = (),
+) -> str:
+    """Write results.json, cases.json, analysis.json, table.md and report.html; return the table.
+
+    Args:
+        job: of results.json, which is written last: what lies there is whole or not there.
+        scored: the runs.
+        systems: those trained here, by name.
+        dialogues: the test dialogues.
+        statistics: of intervals and tests.
+        rule: which checkpoint answered.
+        sources: corpora, for the notice that they are samples.
+        embedder_name: what the similarity's embedder is called.
+        cases: case studies at most.
+        include: further parts of the page.
+
+    Raises:
+        PalError: a part cannot be used, or the folder cannot be written.
+    """
+    root = job.output.parent
+    table, page = root / "table.md", root / "report.html"
+    document = build_results(scored, systems, statistics, rule=rule)
+    trained = [run.model for run in scored.runs if run.model]
+    document["notices"] = notices_of(sources, trained)
+    document["run"] = job.describe()
+    analysis = build_analysis(
+        scored, systems, dialogues, embedder_name=embedder_name, confidence=statistics.confidence
+    )
+    analysis["run"] = document["run"]
+    text = markdown_results(document)
+    parts = [document, analysis]
+    if cases:
+        firsts = {name: several[0] for name, several in scored.by_system().items()}
+        seeds = [seed for n in firsts.values() if (seed := scored.runs[n].seed) is not None]
+        studies = build_cases(
+            scored.samples, {name: scored.records[number] for name, number in firsts.items()},
+            labels_of(scored, systems), cases, seed=seeds[0] if seeds else None,
+        )  # fmt: skip
+        parts.append(studies)
+    more = [read_json(path) for path in include]
+
+    def write(path: Path) -> None:
+        for other in (table, page, root / "analysis.json", root / "cases.json"):
+            sweep_temporary(other)
+        write_json(root / "analysis.json", analysis)
+        if cases:
+            write_json(root / "cases.json", studies, private=True)
+        else:
+            (root / "cases.json").unlink(missing_ok=True)
+        write_page(page, [*parts, *more], title=document["title"])
+        write_text(table, text + "\n")
+        write_json(path, document)
+
+    job.publish(write)
+    logger.info("written: %s, %s, %s", job.output, table, page)
+    return text
 
 
 def build_cases(
@@ -215,6 +351,8 @@ def build_cases(
     records: Mapping[str, Sequence[Mapping[str, Any]]],
     labels: Mapping[str, str],
     most: int,
+    *,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Return case studies: samples spread evenly over the test set, with every system's response.
 
@@ -223,6 +361,7 @@ def build_cases(
         records: each system's predictions, in the samples' order.
         labels: how each system is called.
         most: cases at most.
+        seed: whose responses they are.
     """
     step = max(1, -(-len(samples) // most))
     chosen = range(0, len(samples), step)
@@ -232,6 +371,7 @@ def build_cases(
     return {
         "kind": "cases",
         "format": 1,
+        "seed": seed,
         "systems": [{"name": name, "label": labels[name]} for name in records],
         "dialogues": {
             name: [{k: turn.get(k) for k in ("speaker", "text", "strategy")} for turn in dialog]
@@ -311,47 +451,28 @@ def _order(keys: set[str]) -> list[str]:
     return [key for key in dict.fromkeys(order) if key in keys]
 
 
-def _records(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Return a run's predictions in the samples' order."""
+def _read_run(run: FinishedRun, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Return a run's predictions in the order of the samples."""
     if run.seed is None:
         return read_outside(run.predictions, samples)
     found = read_predictions(run.predictions)
     if [record["id"] for record in found] != [sample.id for sample in samples]:
         raise DataError(
             f"{run.predictions}: its ids are not those of the test samples; delete it to make it "
-            "anew"
+            "again"
         )
     return found
 
 
-def _title(labels: Mapping[str, str], seeds: Sequence[int]) -> str:
-    def count(number: int, what: str) -> str:
-        return f"{number} {what}{'' if number == 1 else 's'}"
-
-    return ", ".join(
-        [count(len(labels), "system"), *([count(len(seeds), "seed")] if seeds else [])]
-    )
+def _title(systems: int, seeds: int) -> str:
+    counts = [(systems, "system"), (seeds, "seed")]
+    return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in counts if n)
 
 
-def _authors_values(
-    settings: Settings, records: list[dict[str, Any]], report: Report, vocab_size: int
-) -> dict[str, float]:
-    """What the authors' scripts compute, for the keys where that can differ."""
-    if settings.metrics.variant == "authors":
-        return {}
-    families = {meta.family for meta in report.meta.values()}
-    keys = [key for name in METRICS if name in families for key in find_metric(name).authors_differ]
-    keys = [key for key in keys if key in report.values]
-    if not keys:
-        return {}
-    predictions = build_predictions(records, {"vocab_size": vocab_size})
-    return compute_metrics(predictions, keys, "authors").values
-
-
-def _describe(run: Run, report: Report) -> dict[str, Any]:
+def _describe_run(run: FinishedRun, report: Report) -> dict[str, Any]:
     curve = []
     if run.model:
-        for entry in read_json(run.model / "training_log.json"):
+        for entry in read_json(run.model / LOG):
             point = {"train_loss": entry.get("loss"), "validation_nll": entry.get("eval_nll")}
             point = {key: value for key, value in point.items() if value is not None}
             if point and "epoch" in entry:
@@ -366,11 +487,3 @@ def _describe(run: Run, report: Report) -> dict[str, Any]:
         "predictions": str(run.predictions),
         "curve": curve,
     }
-
-
-def _dialogues(settings: Settings) -> list[dict[str, Any]]:
-    (source,) = settings.require("input")
-    data = settings.data
-    return list(
-        load_split(source, settings.split, mode=data.split, seed=data.split_seed, requests=True)
-    )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pal.core.settings import InputPath, Name, Section
+from pal.core.settings import INERT, InputPath, Name, Section, Source
 
 
 def _distinct(values: list[int]) -> list[int]:
@@ -20,18 +20,22 @@ class BenchmarkSettings(Section):
         systems: names in the table of systems (pal.benchmark.systems).
         seeds: one training, generation and score of every system for each.
         checkpoint: which epoch answers: ``lowest_loss`` (the paper), ``last``, or its number.
-        extractor: None when the dialogues hold personas; ``train`` trains the extractor of the
+        keep_checkpoints: keep every epoch, with what training needs to continue; otherwise only
+            the weights of those that answer, have the lowest loss or are the last.
+        extractor: null when the dialogues hold personas; ``train`` trains the extractor of the
             YAML's ``persona_extractor`` block and annotates them; else a trained extractor.
         overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
-        outside: responses of systems from elsewhere, name → file (see :func:`read_outside`).
+        outside: responses of systems from elsewhere, name → file: records with ids in any
+            order, or one response a line in the order of the test samples.
     """
 
     systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
     seeds: Annotated[list[int], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
     checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
-    extractor: str | None = None
+    keep_checkpoints: Annotated[bool, INERT] = False
+    extractor: Source | None = None
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    outside: dict[Name, str] = Field(default_factory=dict)
+    outside: dict[Name, InputPath] = Field(default_factory=dict)
 
 
 class AlphaSearchSettings(Section):

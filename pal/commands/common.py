@@ -36,20 +36,28 @@ class DialogueSettings(CommandSettings):
     data: SourceSettings = SourceSettings()
 
 
-class ModelSettings(CommandSettings):
-    """A command that runs a trained model.
+class InferenceSettings(CommandSettings):
+    """A command that runs trained models.
 
     Attributes:
-        model: folder or hub id of the trained model.
-        dtype: number format of its weights.
+        dtype: number format of the weights.
         batch_tokens: encoder positions that a batch holds at most.
         batch_rows: rows that a batch holds at most.
     """
 
-    model: Source | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_tokens: Count = 12288
     batch_rows: Count = 64
+
+
+class ModelSettings(InferenceSettings):
+    """A command that runs one trained model.
+
+    Attributes:
+        model: folder or hub id of the trained model.
+    """
+
+    model: Source | None = None
 
 
 def beside(job: Job, suffix: str) -> Path:

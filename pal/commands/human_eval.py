@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pal.commands.common import DialogueSettings, WriterSettings
-from pal.core.errors import ConfigError, OutputError
-from pal.core.files import write_json, write_text
+from pal.core.errors import ConfigError, DataError, OutputError
+from pal.core.files import read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job, record_path
 from pal.core.settings import InputPath
 from pal.decoding.settings import SampleSettings
@@ -96,9 +96,7 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
         "human-eval export", settings, folder, versions=(),
         facts={"questions": [(question.name, question.text) for question in questions]},
     )  # fmt: skip
-    if folder.is_file() or (
-        folder.is_dir() and not record_path(folder).exists() and any(folder.iterdir())
-    ):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_export(folder)):
         raise OutputError(f"{folder} exists and is no export; give the name of a new folder")
     if record_path(folder).exists() and job.is_finished() and (folder / KEY).exists():
         return _export_summary(folder, read_key(folder), chosen.items)
@@ -118,6 +116,15 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     return _export_summary(folder, key, chosen.items)
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder's record says that it is an export, which overwrite=true may remove."""
+    try:
+        record = read_json(record_path(folder))
+    except DataError:
+        return False
+    return isinstance(record, dict) and record.get("command") == "human-eval export"
 
 
 def _export_summary(folder: Path, key: Mapping[str, Any], asked: int) -> str:
@@ -179,6 +186,7 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
     }  # fmt: skip
 
     def write(path: Path) -> None:
+        sweep_temporary(summary)
         write_text(summary, tables + "\n", private=True)
         write_json(path, document, private=True)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pal.human_eval.sheets import Votes
-from pal.stats.agreement import fleiss_kappa, sign_test
-from pal.stats.resampling import holm
+from pal.stats.agreement import count_rated, fleiss_kappa, sign_test
+from pal.stats.permutation import holm
 
 SHOWN_PROBLEMS = 20  # in the tables; human.json has all
 
@@ -44,7 +44,7 @@ def _compare_pair(pair: Mapping[str, Any], key: Mapping[str, Any], votes: Votes)
     """Return wins, ties and losses of one pair, with tests and agreement."""
     a, b = pair["a"], pair["b"]
     items = [name for name, item in key["items"].items() if {item["A"], item["B"]} == {a, b}]
-    rows, kappas, reasons = [], {}, {}
+    rows, kappas, reasons, rated = [], {}, {}, {}
     raters: set[str] = set()
     for question in key["questions"]:
         cast = [votes.answers.get(item, {}).get(question, {}) for item in items]
@@ -71,6 +71,8 @@ def _compare_pair(pair: Mapping[str, Any], key: Mapping[str, Any], votes: Votes)
         kappas[question], reason = fleiss_kappa(counts)
         if reason:
             reasons[question] = reason
+        else:
+            rated[question] = count_rated(counts)
     answered = sum(bool(votes.answers.get(item)) for item in items)
     return {
         "a": a,
@@ -78,6 +80,7 @@ def _compare_pair(pair: Mapping[str, Any], key: Mapping[str, Any], votes: Votes)
         "questions": rows,
         "kappa": kappas,
         "kappa_missing": reasons,
+        "kappa_items": rated,
         "raters": len(raters),
         "items": answered,
         "items_exported": pair["items"],
@@ -126,6 +129,12 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
             f"{name}: {pair['raters']} raters, {pair['items']} of {pair['items_exported']} items "
             f"answered; {same_text(pair['same_text'], pair['samples'])}."
         )
+        for count, found in _group(pair["kappa_items"]).items():
+            if count < pair["items"]:
+                lines.append(
+                    f"κ for {', '.join(found)} is over {count} of {pair['items']} items, those "
+                    "with two answers or more."
+                )
         for reason, found in _group(pair["kappa_missing"]).items():
             lines.append(f"No κ for {', '.join(found)}: {reason}.")
     lines += ["", f"{len(problems)} problems in the answers."]
@@ -153,8 +162,9 @@ def _shares(row: Mapping[str, Any]) -> list[str]:
     return cells
 
 
-def _group(reasons: Mapping[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for question, reason in reasons.items():
-        found.setdefault(reason, []).append(question)
+def _group(values: Mapping[str, Any]) -> dict[Any, list[str]]:
+    """Return the questions of each value."""
+    found: dict[Any, list[str]] = {}
+    for question, value in values.items():
+        found.setdefault(value, []).append(question)
     return found

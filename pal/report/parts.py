@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pal.core.errors import DataError, suggest
 from pal.core.files import read_json
@@ -25,11 +25,19 @@ class PartModel(BaseModel):
 
 
 class Part(PartModel):
-    """What all kinds have; ``run`` is the record of the run that made it."""
+    """What all kinds have.
+
+    Attributes:
+        kind: which kind it is.
+        title: what its section is called.
+        notices: what a reader must know first.
+        run: the record of the run that made it.
+    """
 
     kind: str
     title: str | None = None
-    run: dict[str, Any] = {}
+    notices: list[str] = Field(default_factory=list)
+    run: dict[str, Any] = Field(default_factory=dict)
 
 
 class ShownTurn(PartModel):

@@ -8,17 +8,23 @@ from pal.core.settings import CommandSettings, Count, KeysFrom
 from pal.modeling.settings import ArchitectureSettings
 
 
-class OptionSettings(CommandSettings):
-    """A command that takes the options of transformers' trainer.
+class TrainingSettings(CommandSettings):
+    """A command that trains.
 
     Attributes:
+        seed: decides initial weights, the order of samples and dropout.
+        early_stopping_patience: stop after so many validations without improvement.
+        architecture: what training starts from.
         training: options of transformers' Seq2SeqTrainingArguments, by their own names.
     """
 
+    seed: int = 42
+    early_stopping_patience: Count | None = None
+    architecture: ArchitectureSettings = ArchitectureSettings()
     training: Annotated[dict[str, Any], KeysFrom("pal.training.options:option_names")] = {}
 
     @model_validator(mode="after")
-    def _check_options(self) -> "OptionSettings":
+    def _check_options(self) -> "TrainingSettings":
         if self.training:
             from pal.training.options import check_options
 
@@ -27,17 +33,3 @@ class OptionSettings(CommandSettings):
                 raise ValueError("; ".join(mistakes))
             self.__dict__["training"] = checked
         return self
-
-
-class TrainingSettings(OptionSettings):
-    """A command that trains.
-
-    Attributes:
-        seed: decides initial weights, the order of samples and dropout.
-        early_stopping_patience: stop after so many validations without improvement.
-        architecture: what training starts from.
-    """
-
-    seed: int = 42
-    early_stopping_patience: Count | None = None
-    architecture: ArchitectureSettings = ArchitectureSettings()

@@ -1,10 +1,11 @@
 import json
-import signal
+import random
+import stat
 import time
 
 import pytest
 
-from pal.benchmark.stages import choose_checkpoint
+from pal.benchmark.stages import choosable_checkpoints, choose_checkpoint, remove_checkpoints
 from pal.core.errors import ConfigError
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
@@ -95,21 +96,43 @@ def test_what_is_done_is_never_done_again(done, capsys):
     assert command(*benchmark(done)) == 0
 
 
-def test_killed_and_run_again_gives_the_same(done, tmp_path):
-    folder = tmp_path / "run"
-    process = start(*benchmark(folder))
-    end = time.time() + 120
-    while time.time() < end and not list(folder.glob("models/none-*/checkpoint-*")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "results.json").exists()
-    assert command(*benchmark(folder)) == 0
-    for path in (done / "responses").glob("*.jsonl"):
-        assert (folder / "responses" / path.name).read_bytes() == path.read_bytes()
+def same_results(folder, done):
+    """Whether everything that a benchmark computes has the same bytes as that of another folder."""
+    for pattern in ("responses/*.jsonl", "losses/*-????????????.json", "pesconv-*/*.jsonl",
+                    "models/*/model.safetensors", "cases.json", "table.md"):  # fmt: skip
+        files = list(done.glob(pattern))
+        assert files, pattern
+        for path in files:
+            other = folder / path.relative_to(done)
+            assert other.read_bytes() == path.read_bytes(), path.name
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, done))
     assert ours["tests"] == theirs["tests"]
+    assert ours["notices"] == theirs["notices"]
+    ours, theirs = (json.loads((f / "analysis.json").read_text()) for f in (folder, done))
+    assert ours["strategies"] == theirs["strategies"]
+
+
+# What lies there when a benchmark is killed, from its first stage to its last.
+MOMENTS = (
+    "models/extractor-*/checkpoint-*", "pesconv-*/*.part0", "models/none-*/checkpoint-*",
+    "responses/*.part0", "losses/*.json", "models/fusion-*/run.json", "results.json.run.json",
+)  # fmt: skip
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(done, tmp_path):
+    folder, draw = tmp_path / "run", random.Random(2)
+    for moment in MOMENTS:
+        process = start(*benchmark(folder))
+        end = time.time() + 200
+        while process.poll() is None and time.time() < end and not list(folder.glob(moment)):
+            time.sleep(0.01)
+        time.sleep(0.2 * draw.random())
+        process.kill()
+        process.wait()
+    assert command(*benchmark(folder)) == 0
+    same_results(folder, done)
+    left = [p.name for p in folder.rglob("*") if p.name.endswith((".tmp", ".lock", ".part0"))]
+    assert left == []
 
 
 def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
@@ -136,6 +159,12 @@ def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
         (["training.save_total_limit=1"], "the benchmark chooses among all epochs"),
         (["reproduce.checkpoint=best"], "reproduce.checkpoint: "),
         (["reproduce.overrides={pal: {architectur: {}}}"], "did you mean 'architecture'"),
+        (
+            ["reproduce.overrides={pal: {architecture: {fusionn: masked}}}"],
+            "reproduce.overrides.pal: settings: unknown key 'architecture.fusionn'",
+        ),
+        (["reproduce.overrides={pal: {decoding: {top_k: many}}}"], "decoding.top_k: "),
+        (["overwrite=true"], "'overwrite' is a setting of"),
         (["reproduce.seeds=[1, 1]"], "should hold each value once"),
         (["reproduce.systems=[../pal]"], "reproduce.systems.0"),
         (["reproduce.checkpoint=9"], "joint trains 2 epochs"),
@@ -155,7 +184,7 @@ def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
         (["persona_extractor.data.train=bundled:esconv"], "give the persona conversations"),
     ],
 )
-def test_mistakes_are_told_before_any_work(more, message, tmp_path, capsys):
+def test_mistakes_are_reported_before_any_work(more, message, tmp_path, capsys):
     assert command(*benchmark(tmp_path / "run", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -198,19 +227,123 @@ def test_other_dialogues_make_other_results(done, tmp_path):
 
 
 def test_a_table_cut_short_is_not_taken_for_another(done, monkeypatch):
-    """Interrupted between page and results: what lies there is made anew."""
+    """Interrupted between page and results: what lies there is made again."""
     import pal.benchmark.results as results
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         raise KeyboardInterrupt
 
     before = (done / "table.md").read_text()
-    monkeypatch.setattr(results, "markdown_results", stop)
+    monkeypatch.setattr(results, "write_page", stop)
     assert command(*benchmark(done, "metrics.names=[bleu]")) == 130
     monkeypatch.undo()
     assert not (done / "results.json").exists()
     assert command(*benchmark(done)) == 0
     assert (done / "table.md").read_text() == before
+
+
+def test_another_version_of_the_package_makes_every_stage_again(done, monkeypatch):
+    """Of this one, or of one that computes: names of stages hold them."""
+    from pal.benchmark.stages import stage_name
+    from pal.commands import load_settings
+    from pal.core import job
+
+    settings = load_settings("train", None, [f"data.train={ESCONV}"])
+    name, known = stage_name("train", settings), job.version_of
+    assert stage_name("train", settings) == name
+    for package in ("pal-esc", "torch"):
+        monkeypatch.setattr(
+            job, "version_of", lambda one, other=package: "next" if one == other else known(one)
+        )
+        assert stage_name("train", settings) != name
+
+
+def test_checkpoints_that_nothing_chooses_are_removed(done):
+    for model in (done / "models").iterdir():
+        checkpoints = list(model.glob("checkpoint-*"))
+        assert (model / "model.safetensors").exists()
+        if model.name.startswith("extractor"):
+            assert not checkpoints, "the model beside them is the one that annotates"
+            continue
+        assert 1 <= len(checkpoints) <= 2
+        names = {path.name for folder in checkpoints for path in folder.iterdir()}
+        assert "model.safetensors" in names
+        assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth"} & names
+
+
+def make_run(folder, losses, chosen=()):
+    """A training run's folder with a checkpoint every ten steps."""
+    folder.mkdir(exist_ok=True)
+    log = [{"eval_nll": loss, "epoch": float(n), "step": 10 * n}
+           for n, loss in enumerate(losses, 1)]  # fmt: skip
+    (folder / "training_log.json").write_text(json.dumps(log))
+    for entry in log:
+        checkpoint = folder / f"checkpoint-{entry['step']}"
+        checkpoint.mkdir()
+        for name in ("model.safetensors", "optimizer.pt", "rng_state_1.pth", "trainer_state.json"):
+            (checkpoint / name).write_bytes(bytes(100))
+        (checkpoint / "global_step10").mkdir()
+    return folder
+
+
+def test_the_checkpoints_of_every_named_rule_stay(tmp_path):
+    run = make_run(tmp_path / "run", [3.0, 2.0, 1.0, 2.5, 4.0])
+    kept = choosable_checkpoints(run, 2)
+    assert remove_checkpoints(run, kept) == 0, "an unfinished run needs all of them"
+    assert len(list(run.glob("checkpoint-*"))) == 5
+    (run / "run.json").write_text("{}")
+    (run / "checkpoint-best").mkdir()
+    assert remove_checkpoints(run, kept) == 2 * 400 + 3 * 200
+    assert {path.name for path in run.glob("checkpoint-*")} == {
+        "checkpoint-20", "checkpoint-30", "checkpoint-50", "checkpoint-best",
+    }  # fmt: skip
+    left = {path.name for path in (run / "checkpoint-20").iterdir()}
+    assert left == {"model.safetensors", "trainer_state.json"}
+    assert [choose_checkpoint(run, rule)[1] for rule in (2, "lowest_loss", "last")] == [2, 3, 5]
+    assert choosable_checkpoints(run, 2) == kept
+    with pytest.raises(ConfigError, match=r"reproduce\.keep_checkpoints=true"):
+        choose_checkpoint(run, 1)
+
+
+def test_every_checkpoint_stays_where_it_is_asked_for(tmp_path):
+    more = ["reproduce.systems=[joint]", "reproduce.seeds=[13]", "reproduce.extractor=null",
+            "reproduce.keep_checkpoints=true"]  # fmt: skip
+    assert command(*benchmark(tmp_path / "run", *more)) == 0
+    (model,) = (tmp_path / "run" / "models").iterdir()
+    kept = sorted(path.name for path in model.glob("checkpoint-*/optimizer.pt"))
+    assert len(kept) == 2
+    assert command(*benchmark(tmp_path / "run", *more[:-1])) == 0
+    assert not list(model.glob("checkpoint-*/optimizer.pt"))
+
+
+def test_figures_are_over_all_seeds(done):
+    analysis = json.loads((done / "analysis.json").read_text())
+    assert analysis["seeds"] == [13, 42]
+    for system in analysis["strategies"]["systems"].values():
+        assert system["n"] == 48
+        assert sum(map(sum, system["confusion"])) == 48
+        assert sum(system["distribution"].values()) == 48
+    results = json.loads((done / "results.json").read_text())
+    for name, system in analysis["strategies"]["systems"].items():
+        accuracy = results["systems"][name]["summary"]["accuracy"]["mean"]
+        assert system["top"][0] == pytest.approx(accuracy)
+    assert json.loads((done / "cases.json").read_text())["seed"] == 13
+    page = (done / "report.html").read_text()
+    assert "Over all 2 seeds (13, 42)" in page
+    assert "Responses of seed 13." in page
+
+
+def test_toys_are_called_toys(done):
+    notices = json.loads((done / "results.json").read_text())["notices"]
+    assert ["bundled sample" in notices[0], "models are toys" in notices[1]] == [True, True]
+    top = (done / "report.html").read_text().partition("<nav")[0]
+    assert all(notice.split(":")[0] in top for notice in notices)
+
+
+def test_texts_are_for_the_user_alone(done):
+    files = [*done.glob("responses/*.jsonl"), *done.glob("pesconv-*/*.jsonl"), done / "cases.json",
+             done / "report.html"]  # fmt: skip
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_choice_of_the_checkpoint(tmp_path):

@@ -1,15 +1,15 @@
 import pytest
-from pal.core.config import load_settings
-from pal.core.schema import ReproduceSettings
 
+from pal.benchmark.settings import BenchmarkSettings
 from pal.benchmark.systems import SYSTEMS, TABLE_3, choose_systems, printed_row
+from pal.commands import load_settings
 from pal.core.errors import ConfigError
 from pal.metrics import find_metric
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_settings_of_every_system_are_valid(name):
-    settings = load_settings("small", fixed=SYSTEMS[name].settings)
+    settings = load_settings("reproduce", "small", fixed=SYSTEMS[name].settings)
     fusion = name not in ("joint", "prompt")
     assert (settings.architecture.persona_mode == "fusion") == fusion
 
@@ -23,7 +23,8 @@ def test_printed_rows_are_table_3():
 
 def test_alpha_0_is_pal_without_any_contrast():
     pal, without = (
-        load_settings("small", fixed=SYSTEMS[n].settings) for n in ("pal", "pal_alpha_0")
+        load_settings("reproduce", "small", fixed=SYSTEMS[n].settings)
+        for n in ("pal", "pal_alpha_0")
     )
     assert pal.architecture == without.architecture  # so they share one training
     assert (without.decoding.alpha, without.decoding.strategy_alpha) == (0, 0)
@@ -31,7 +32,7 @@ def test_alpha_0_is_pal_without_any_contrast():
 
 def test_systems_of_ones_own():
     found = choose_systems(
-        ReproduceSettings(
+        BenchmarkSettings(
             systems=["pal", "tuned", "prompt"],
             overrides={
                 "tuned": {"base": "pal", "label": "PAL (tuned)", "decoding": {"alpha": 0.5}},
@@ -60,4 +61,4 @@ def test_systems_of_ones_own():
 )
 def test_mistakes(chosen, message):
     with pytest.raises(ConfigError, match=message):
-        choose_systems(ReproduceSettings(**chosen))
+        choose_systems(BenchmarkSettings(**chosen))

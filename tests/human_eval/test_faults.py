@@ -207,6 +207,23 @@ def test_what_a_killed_export_left_is_no_obstacle(systems, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"for_raters", "key.json", "run.json"}
 
 
+def test_overwrite_removes_exports_alone(systems, tmp_path, capsys):
+    """Another command's folder, or one whose record cannot be read, stays as it is."""
+    pal, joint = systems
+    given = ["human-eval", "export", f"human_eval.systems={{pal: {pal}, joint: {joint}}}"]
+    for record in ('{"command": "train"}', "{", "[]"):
+        folder = tmp_path / "model"
+        folder.mkdir(exist_ok=True)
+        (folder / "run.json").write_text(record)
+        assert command(*given, f"output={folder}", "overwrite=true") == 2
+        assert "is no export" in capsys.readouterr().err
+        assert (folder / "run.json").read_text() == record
+    export = tmp_path / "export"
+    assert command(*given, f"output={export}") == 0
+    assert command(*given, f"output={export}", "human_eval.items=3", "overwrite=true") == 0
+    assert len(read_key(export)["items"]) == 3
+
+
 def test_sheets_and_results_are_for_the_user_alone(systems, tmp_path):
     pal, joint = systems
     folder, output = tmp_path / "out", tmp_path / "human.json"

@@ -37,9 +37,9 @@ def test_an_item_counts_once_by_its_most_frequent_answer():
     assert (row["a_wins"], row["ties"], row["b_wins"], row["n_sheets"]) == (3, 2, 2, 7)
     assert row["items"] == {"a_wins": 1, "ties": 1, "b_wins": 1}
     assert row["p"] == pytest.approx(1)
-    assert first["kappa_missing"] == {
-        "Overall": "items have 1 to 4 answers; κ needs one number for all"
-    }
+    assert first["kappa_missing"] == {}
+    assert first["kappa_items"] == {"Overall": 2}, "x2 has one answer, of which no two agree"
+    assert first["kappa"]["Overall"] < 0
     (row,) = second["questions"]
     assert row["items"] == {"a_wins": 0, "ties": 0, "b_wins": 6}
     assert row["p"] == pytest.approx(2 / 64)
@@ -53,6 +53,7 @@ def test_tables():
     assert "| Overall | **42.9** | 28.6 | 28.6 | 0.0 | **100.0**‡ | 0.0 |" in table
     assert "| one vs. three | Overall | 0, 0, 12 | 0, 0, 6 | 0.0312 | 0.0625 | – |" in table
     assert "one vs. two: 4 raters, 3 of 3 items answered; in 1 of 9 samples" in table
+    assert "κ for Overall is over 2 of 3 items, those with two answers or more." in table
     assert table.count("a.csv, row 2, Overall: empty") == 20
     assert "and 3 more" in table
 

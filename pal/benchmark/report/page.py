@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pal.benchmark.notices import is_toy_notice, notices_of_settings
 from pal.benchmark.report import figures, tables
 from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Results
 from pal.benchmark.systems import TABLE_3
@@ -22,7 +23,8 @@ def render_page(parts: Sequence[Part], title: str) -> str:
     """Return the page of these parts; the same parts give the same text."""
     parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
     return lay_out(
-        title, list(_sections(parts)), parts, facts=_facts(parts), templates=[OWN_TEMPLATES],
+        title, list(_sections(parts)), parts, facts=_facts(parts), notices=_notices(parts),
+        templates=[OWN_TEMPLATES],
         context={"labels": _labels(parts), "metric_name": tables.metric_name,
                  "metric_meaning": tables.metric_meaning},
     )  # fmt: skip
@@ -99,6 +101,16 @@ def _facts(parts: Sequence[Part]) -> list[str]:
     return facts
 
 
+def _notices(parts: Sequence[Part]) -> list[str]:
+    """Return what a reader must know first: what the parts say, or the settings they hold."""
+    found: list[str] = []
+    for part in parts:
+        found += part.notices or notices_of_settings(part.run.get("settings"))
+    said = list(dict.fromkeys(found))
+    toys = [notice for notice in said if is_toy_notice(notice)]
+    return [notice for notice in said if notice not in toys[1:]]
+
+
 def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any]:
     keys = list(part.metrics)
     others = [key for key in keys if key not in TABLE_3]
@@ -110,16 +122,25 @@ def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any
     values = {
         column.name: (lambda run, key=column.key: run.values.get(key)) for column in first.columns
     }
+    shown = [
+        ("Table 3 of the paper", first),
+        ("All other metrics", tables.metric_table(part, others)),
+    ]
     return {
-        "tables": [
-            ("Table 3 of the paper", first),
-            ("All other metrics", tables.metric_table(part, others)),
-        ],
+        "tables": shown,
         "authors": tables.metric_table(part, differ, authors=True) if differ else None,
         "runs": list(zip(runs, number_grid(values, runs).rows, strict=True)),
         "run_columns": number_grid(values, runs).columns,
         "columns": tables.columns_of(keys, part.metrics),
         "any_sd": any(s.sd is not None for x in part.systems.values() for s in x.summary.values()),
+        "any_best": any(
+            cell.best
+            for _, table in shown
+            for _, _, rows in table.groups
+            for row in rows
+            for cell in row.cells
+        ),
+        "level": tables.significance_level(part),
         "any_printed": any(system.printed for system in part.systems.values()),
     }
 

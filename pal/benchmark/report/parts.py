@@ -154,7 +154,7 @@ class SystemStrategies(PartModel):
 
 
 class StrategyAnalysis(PartModel):
-    """StrategyAnalysis of the corpus and of the systems."""
+    """Strategies of the corpus and of the systems."""
 
     gold: dict[str, int] | None = None
     systems: dict[str, SystemStrategies] = Field(default_factory=dict)
@@ -197,8 +197,12 @@ class Personas(PartModel):
 
 
 class Analysis(Part):
-    """Similarity, strategies and personas (``pal analyze``)."""
+    """Similarity, strategies and personas (``pal analyze``).
 
+    ``seeds`` are those whose responses are counted together, where the benchmark made it.
+    """
+
+    seeds: list[int] = Field(default_factory=list)
     similarity: Similarity | None = None
     strategies: StrategyAnalysis | None = None
     personas: Personas | None = None
@@ -265,6 +269,7 @@ class HumanPair(PartModel):
     questions: list[QuestionVotes]
     kappa: dict[str, Number] = Field(default_factory=dict)
     kappa_missing: dict[str, str] = Field(default_factory=dict)
+    kappa_items: dict[str, int] = Field(default_factory=dict)
     raters: int | None = None
     items: int | None = None
     same_text: int | None = None
@@ -316,8 +321,9 @@ class CaseStudy(PartModel):
 
 
 class Cases(Part):
-    """CaseStudy studies (``pal reproduce``)."""
+    """Case studies (``pal reproduce``); ``seed`` is whose responses they are."""
 
+    seed: int | None = None
     systems: list[CaseSystem]
     dialogues: dict[str, list[ShownTurn]]
     cases: list[CaseStudy]

@@ -126,12 +126,12 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
             for value in (_summary(system, key).mean, system.authors.get(key) if authors else None,
                           (system.printed or {}).get(key))
         )  # fmt: skip
-        best = None if authors else _best(systems.values(), key, column.direction, digits)
+        best = None if authors else _clearly_best(results, key, column.direction)
         for name, system in systems.items():
             for row in rows[name]:
                 if row.kind == "measured":
                     cell = _measured(system, key, digits, plain=authors)
-                    cell.best = best is not None and cell.text == best
+                    cell.best = name == best
                     if cell.reason:
                         cell.footnote = letters.setdefault(cell.reason, _letter(len(letters)))
                 else:
@@ -163,11 +163,22 @@ def _measured(system: SystemResults, key: str, digits: int, *, plain: bool) -> M
     return cell
 
 
-def _best(systems: Iterable[SystemResults], key: str, direction: str, digits: int) -> str | None:
-    values = [v for system in systems if (v := _summary(system, key).mean) is not None]
-    if direction == "none" or len(values) < 2:
+def _clearly_best(results: Results, key: str, direction: str) -> str | None:
+    """Return the best system in a metric, if it differs significantly from the best other one."""
+    means = {
+        name: mean for name, system in results.systems.items()
+        if (mean := _summary(system, key).mean) is not None
+    }  # fmt: skip
+    if direction == "none" or len(means) < 2:
         return None
-    return show(max(values) if direction == "higher" else min(values), digits)
+    ranked = sorted(means, key=lambda name: means[name], reverse=direction == "higher")
+    best, other = ranked[:2]
+    clear = any(
+        test.metric == key and {test.a, test.b} == {best, other}
+        and test.p_holm is not None and test.p_holm < significance_level(results)
+        for test in results.tests
+    )  # fmt: skip
+    return best if clear and means[best] != means[other] else None
 
 
 def _letter(index: int) -> str:

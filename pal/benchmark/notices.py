@@ -1,0 +1,76 @@
+"""What a reader of results must know first: the corpus is a sample, or the models are toys."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pal.core.errors import DataError
+from pal.core.files import read_json
+
+TOY_PARAMETERS = 20_000_000  # the paper's model has 90 million
+
+TOYS = "The models are toys or begin with random weights"
+
+SAMPLE_NOTICE = (
+    "The dialogues are the bundled sample: small, and written to show how the pipeline runs. "
+    "These numbers say nothing about PAL on ESConv."
+)
+
+
+def is_bundled(source: str) -> bool:
+    """Whether a source is part of the corpus that travels along, here or on another machine."""
+    parts = Path(source).parts
+    pairs = list(itertools.pairwise(parts))
+    return ("data", "sample") in pairs or ("_bundled", "sample") in pairs
+
+
+def toy_notice(parameters: int | None) -> str:
+    """Return the notice of models that are small or begin with random weights."""
+    size = f" ({parameters / 1e6:.2g} million parameters)" if parameters else ""
+    return f"{TOYS}{size}: their scores show that the pipeline runs, not how good PAL is."
+
+
+def is_toy_notice(notice: str) -> bool:
+    """Whether a notice is one of :func:`toy_notice`, of any size."""
+    return notice.startswith(TOYS)
+
+
+def notices_of(sources: Iterable[str], trained: Iterable[Path]) -> list[str]:
+    """Return the notices of corpora and of training runs.
+
+    Args:
+        sources: corpora, as they were given.
+        trained: folders of training runs, whose records say how large the models are.
+    """
+    notices = [SAMPLE_NOTICE] if any(map(is_bundled, sources)) else []
+    records = [_record(folder) for folder in dict.fromkeys(trained)]
+    sizes = [size for record in records if isinstance(size := record.get("parameters"), int)]
+    scratch = any(_from_scratch(record.get("settings")) for record in records)
+    smallest = min(sizes, default=None)
+    if scratch or (smallest is not None and smallest < TOY_PARAMETERS):
+        notices.append(toy_notice(smallest))
+    return notices
+
+
+def notices_of_settings(settings: Any) -> list[str]:
+    """Return the notices that the settings of a run give rise to, as its record holds them."""
+    if not isinstance(settings, Mapping):
+        return []
+    data = settings.get("data")
+    sources = [settings.get("input"), data.get("train") if isinstance(data, Mapping) else None]
+    notices = [SAMPLE_NOTICE] if any(isinstance(s, str) and is_bundled(s) for s in sources) else []
+    return [*notices, toy_notice(None)] if _from_scratch(settings) else notices
+
+
+def _from_scratch(settings: Any) -> bool:
+    chosen = settings.get("architecture") if isinstance(settings, Mapping) else None
+    return isinstance(chosen, Mapping) and bool(chosen.get("from_scratch"))
+
+
+def _record(folder: Path) -> Mapping[str, Any]:
+    try:
+        record = read_json(folder / "run.json")
+    except DataError:
+        return {}
+    return record if isinstance(record, Mapping) else {}

@@ -1,0 +1,454 @@
+"""``pal reproduce``: every system with every seed, from dialogues to the paper's table.
+
+Each stage is the command of its name, under a folder or file named by all that decides it:
+settings, contents of files, versions. So what is done is never done again, whichever systems and
+seeds are asked for, and an interrupted benchmark continues where it stopped. Several machines may
+share the work: start each with seeds of its own on one shared folder, then all seeds anywhere.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pal.benchmark.settings import BenchmarkSettings
+from pal.commands.common import DialogueSettings, InferenceSettings, ModelSettings
+from pal.core.errors import ConfigError
+from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
+from pal.core.settings import OutputPath, merge
+from pal.core.tracking import TrackingSettings
+from pal.data.settings import DataSettings
+from pal.decoding.settings import DecodingSettings, SampleSettings
+from pal.metrics.settings import MetricSettings
+from pal.persona.settings import ExtractionSettings
+from pal.report.settings import PageSettings
+from pal.stats.settings import StatisticsSettings
+from pal.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from pal.benchmark.stages import FinishedRun
+    from pal.benchmark.systems import System
+    from pal.metrics.vectors import StoredEmbedder
+
+logger = logging.getLogger(__name__)
+
+
+class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
+    """Train, run and score every system with every seed: the paper's table.
+
+    Attributes:
+        output_dir: folder of all that it makes.
+        input: dialogues to answer, if others than the test split of ``data.train``.
+        limit: answer so many test samples only.
+        seed: decides nothing here: ``reproduce.seeds`` does.
+        data: the corpora.
+        annotate: how ``reproduce.extractor`` infers personas.
+        decoding: how responses are decoded.
+        metrics: which scores are computed.
+        statistics: intervals and tests.
+        reproduce: systems, seeds, and the checkpoint that answers.
+        report: what the page shows.
+        tracking: where scores are logged.
+    """
+
+    examples = (
+        "pal reproduce --config reproduce_sample",
+        "pal reproduce --config reproduce data.train=runs/pesconv reproduce.seeds=[13, 42]",
+    )
+    takes_blocks = True
+
+    output_dir: OutputPath = "runs/reproduce"
+    data: DataSettings = DataSettings()
+    annotate: ExtractionSettings = ExtractionSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    metrics: MetricSettings = MetricSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+    reproduce: BenchmarkSettings = BenchmarkSettings()
+    report: PageSettings = PageSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class LossSettings(ModelSettings, DialogueSettings):
+    """What decides the token losses of a model on gold responses.
+
+    Attributes:
+        decoding: which turns are samples.
+    """
+
+    decoding: SampleSettings = SampleSettings()
+
+
+def reproduce(settings: ReproduceSettings) -> str:
+    """Run the benchmark into ``output_dir`` and return its table.
+
+    Writes ``results.json``, ``cases.json``, ``analysis.json``, ``table.md`` and ``report.html``
+    beside the stages' own outputs.
+
+    Raises:
+        PalError: settings, data or output cannot be used.
+    """
+    settings = ReproduceSettings.of(settings)
+    refuse_several_processes("reproduce")
+    from pal.benchmark.systems import choose_systems
+
+    systems = choose_systems(settings.reproduce)
+    check_plan(settings, systems)
+    stages = Stages(settings, systems)
+    dialogues = stages.prepare_dialogues()
+    runs = [
+        stages.run(name, system, seed, dialogues)
+        for seed in settings.reproduce.seeds
+        for name, system in systems.items()
+    ]
+    return score_runs(settings, systems, runs, dialogues)
+
+
+# ----------------------------------------------------------------------------- plan
+
+
+def stage_settings(
+    settings: ReproduceSettings,
+    command: str,
+    *fixed: Mapping[str, Any],
+    task: str = "response",
+    system: "System | None" = None,
+) -> Any:
+    """Return the settings of a stage's command, made from what this command's were read from.
+
+    Args:
+        settings: of the benchmark.
+        command: of the stage.
+        fixed: values of the stage; each wins over those before it.
+        task: whose block of the YAML applies.
+        system: whose own settings apply.
+
+    Raises:
+        ConfigError: the command cannot use them.
+    """
+    from pal.commands import load_settings
+
+    tree, values = settings.tree_of(task), {"task": task} if command == "train" else {}
+    for one in fixed:
+        values = merge(values, one)
+    whole = merge(tree, system.settings) if system else tree
+    return load_settings(command, whole, fixed={"overwrite": False} | values)
+
+
+def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> None:
+    """Find the mistakes that would show only after hours.
+
+    Raises:
+        ConfigError: of them all, the first.
+    """
+    from pal.metrics import find_metric
+
+    chosen, data = settings.reproduce, settings.data
+    for name in settings.metrics.names or ():
+        find_metric(name)
+    for path in [*chosen.outside.values(), *settings.report.include]:
+        if not Path(path).is_file():
+            raise ConfigError(f"{path}: no such file (reproduce.outside, report.include)")
+    whole = Path(data.train).is_file() or data.split == "seeded"
+    if data.validation and settings.input is None and whole:
+        raise ConfigError(
+            "data.validation with a data.train of one file leaves no test dialogues; give "
+            "them as input=… too, or leave data.validation out"
+        )
+    if chosen.extractor and (data.validation or settings.input):
+        raise ConfigError(
+            "reproduce.extractor gives personas to data.train and its splits only; annotate "
+            "data.validation and input first (pal annotate), or leave them out"
+        )
+    for name, system in systems.items():
+        try:
+            trained = stage_settings(settings, "train", system=system)
+            answers = stage_settings(settings, "generate", system=system)
+        except ConfigError as error:
+            if name not in chosen.overrides:
+                raise
+            raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
+        check_decoding(answers.decoding)
+        if trained.training.get("save_total_limit") is not None:
+            raise ConfigError(
+                "training.save_total_limit: the benchmark chooses among all epochs; leave it out"
+            )
+        epochs, rule = trained.training.get("num_train_epochs", 3), chosen.checkpoint
+        if isinstance(rule, int) and rule > epochs:
+            raise ConfigError(f"reproduce.checkpoint={rule}: {name} trains {epochs} epochs")
+    if chosen.extractor == "train":
+        theirs = stage_settings(settings, "train", task="persona_extractor").data.train
+        if theirs == data.train:
+            raise ConfigError(
+                "reproduce.extractor=train: give the persona conversations as "
+                "persona_extractor.data.train=…"
+            )
+
+
+def check_decoding(decoding: DecodingSettings) -> None:
+    """Find what generation would refuse.
+
+    Raises:
+        PalError: an unknown strategy, or as many α as there are not.
+    """
+    from pal.data.strategies import STRATEGIES, canonical_strategy
+
+    if decoding.strategy not in ("argmax", "sample", "gold"):
+        canonical_strategy(decoding.strategy)
+    if isinstance(decoding.alpha, list) and len(decoding.alpha) != len(STRATEGIES):
+        raise ConfigError(
+            f"decoding.alpha: expected a number or {len(STRATEGIES)} of them, got "
+            f"{len(decoding.alpha)}"
+        )
+
+
+# ----------------------------------------------------------------------------- stages
+
+
+class Stages:
+    """The stages before the table, each passed over where its output lies.
+
+    Args:
+        settings: of the benchmark.
+        systems: those to train, by name.
+    """
+
+    def __init__(self, settings: ReproduceSettings, systems: "Mapping[str, System]"):
+        self.settings, self.root = settings, Path(settings.output_dir)
+        chosen = settings.reproduce
+        # extractor and annotation; for each run training, responses and losses
+        self.total = 2 * bool(chosen.extractor) + 3 * len(chosen.seeds) * len(systems)
+        self.begun = 0
+
+    def announce(self, what: str, done: bool) -> None:
+        """Say which stage begins."""
+        self.begun += 1
+        state = ", done already" if done else ""
+        logger.info("[%d/%d] %s%s", self.begun, self.total, what, state)
+
+    def prepare_dialogues(self) -> str:
+        """Return the dialogues with personas, made by an extractor where one is asked for."""
+        wanted, data = self.settings.reproduce.extractor, self.settings.data
+        if wanted is None:
+            return data.train
+        from pal.benchmark.stages import is_recorded, stage_name
+        from pal.commands.annotate import annotate
+
+        if wanted == "train":
+            wanted = self.train_extractor()
+        else:
+            self.announce(f"persona extractor {wanted}", True)
+        whole = data.split == "seeded" or Path(data.train).is_file()
+        made = {
+            "model": wanted, "input": data.train, "limit": None,
+            "annotate": {"extractor": "bart", "layout": "pesconv"},
+        }  # fmt: skip
+        splits = [None] if whole else ["train", "validation", "test"]
+        todo = {
+            split or "all": stage_settings(self.settings, "annotate", made, {"split": split})
+            for split in splits
+        }
+        folder = self.root / f"pesconv-{stage_name('annotate', next(iter(todo.values())))}"
+        targets = {split: folder / f"{split}.jsonl" for split in todo}
+        done = all(map(is_recorded, targets.values()))
+        self.announce("annotate the dialogues with personas", done)
+        for split, one in todo.items():
+            if not is_recorded(targets[split]):
+                annotate(one.model_copy(update={"output": str(targets[split])}))
+        return str(targets["all"] if whole else folder)
+
+    def train_extractor(self) -> str:
+        """Train the persona extractor of the YAML's block and return its folder."""
+        from pal.benchmark.stages import remove_checkpoints, stage_name
+        from pal.commands.train import train
+
+        settings = stage_settings(self.settings, "train", task="persona_extractor")
+        folder = self.root / "models" / f"extractor-{stage_name('train', settings)}"
+        done = record_path(folder).exists()
+        self.announce("train the persona extractor", done)
+        if not done:
+            train(settings.model_copy(update={"output_dir": str(folder)}))
+        if not self.settings.reproduce.keep_checkpoints:
+            remove_checkpoints(folder)
+        return str(folder)
+
+    def run(self, name: str, system: "System", seed: int, dialogues: str) -> "FinishedRun":
+        """Train, choose the checkpoint, answer the test dialogues and measure token losses."""
+        from pal.benchmark.stages import (
+            FinishedRun,
+            choosable_checkpoints,
+            choose_checkpoint,
+            is_recorded,
+            remove_checkpoints,
+            stage_name,
+        )
+        from pal.commands.generate import generate
+        from pal.commands.train import train
+
+        label, chosen = f"{system.label}, seed {seed}", self.settings.reproduce
+        data = {"data": {"train": dialogues}, "seed": seed}
+        settings = stage_settings(self.settings, "train", data, system=system)
+        kind = _slug(settings.architecture)
+        model = self.root / "models" / f"{kind}-seed{seed}-{stage_name('train', settings)}"
+        done = record_path(model).exists()
+        self.announce(f"{label}: train", done)
+        if not done:
+            train(settings.model_copy(update={"output_dir": str(model)}))
+        checkpoint, epoch, nll = choose_checkpoint(model, chosen.checkpoint)
+        if not chosen.keep_checkpoints:
+            freed = remove_checkpoints(model, choosable_checkpoints(model, chosen.checkpoint))
+            if freed:
+                logger.info("%s: %.0f MB of checkpoints removed", model, freed / 1e6)
+
+        made = {"model": str(checkpoint), **test_input(self.settings, dialogues)}
+        settings = stage_settings(self.settings, "generate", data, made, system=system)
+        key = stage_name("generate", settings)
+        responses = self.root / "responses" / f"{name}-seed{seed}-{key}.jsonl"
+        done = is_recorded(responses)
+        self.announce(f"{label}: answer with {checkpoint.name}", done)
+        if not done:
+            generate(settings.model_copy(update={"output": str(responses)}))
+
+        measured = LossSettings.of(settings)
+        key = stage_name("token losses", measured)
+        losses = self.root / "losses" / f"{kind}-seed{seed}-{key}.json"
+        done = is_recorded(losses)
+        self.announce(f"{label}: token losses", done)
+        if not done:
+            measure_losses(measured, losses)
+        return FinishedRun(name, seed, responses, model, checkpoint, epoch, nll, losses)
+
+
+def _slug(architecture: Any) -> str:
+    """Return what a trained model is, as part of a file name."""
+    kind = architecture.persona_mode
+    slug = f"{kind}-{architecture.fusion}" if kind == "fusion" else kind
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in slug)
+
+
+def test_input(settings: ReproduceSettings, dialogues: str) -> dict[str, Any]:
+    """Return which dialogues are answered: ``input``, or the test split of the corpus."""
+    source = settings.input
+    if source is not None:
+        return {
+            "input": source,
+            "split": settings.split or (None if Path(source).is_file() else "test"),
+        }
+    return {"input": dialogues, "split": "test"}
+
+
+def measure_losses(settings: LossSettings, output: Path) -> None:
+    """Write the token losses of a model on the gold responses of ``input``."""
+    from pal.core.files import write_json
+    from pal.data.samples import load_samples
+    from pal.modeling.losses import token_losses
+    from pal.modeling.responder import load_model_and_tokenizer
+
+    source, given = settings.require("model", "input")
+    samples = load_samples(
+        given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
+    )
+    model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
+    job = Job("token losses", settings, output)
+    with job.claimed(processes=False):
+        losses = token_losses(
+            model, tokenizer, samples,
+            batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
+        )  # fmt: skip
+        plain = {
+            key: value.tolist() if hasattr(value, "tolist") else value
+            for key, value in losses.items()
+        }
+        job.publish(lambda path: write_json(path, plain))
+
+
+# ----------------------------------------------------------------------------- the table
+
+
+def score_runs(
+    settings: ReproduceSettings,
+    systems: "Mapping[str, System]",
+    runs: "list[FinishedRun]",
+    dialogues: str,
+) -> str:
+    """Score all runs and those from elsewhere, and write results unless they are up to date."""
+    from dataclasses import asdict
+
+    from pal.benchmark.results import ScoredRuns, write_results
+    from pal.benchmark.stages import FinishedRun
+    from pal.core.files import file_fingerprint, read_json
+    from pal.core.tracking import track
+    from pal.data.cards import give_cards
+    from pal.data.samples import load_samples
+    from pal.data.splits import load_split
+    from pal.metrics import metric_versions
+
+    root, chosen = Path(settings.output_dir), settings.reproduce
+    given = test_input(settings, dialogues)
+    everything = [
+        *runs, *(FinishedRun(name, None, Path(path)) for name, path in chosen.outside.items())
+    ]  # fmt: skip
+    sources = [source for source in (settings.data.train, settings.input) if source]
+    settings = settings.model_copy(
+        update={**given, "data": settings.data.model_copy(update={"train": dialogues})}
+    )
+    files = [path for run in everything for path in (run.predictions, run.losses) if path]
+    tracking = settings.tracking
+    job = Job(
+        "reproduce", settings, root / "results.json", versions=(*COMPUTING, *SCORING),
+        facts={
+            "runs": [[run.system, run.seed] for run in everything],
+            "outputs of runs": [file_fingerprint(path) for path in files],
+            "systems": [asdict(system) for system in systems.values()],
+            "metrics": metric_versions(settings.metrics.names),
+            "tracking": tracking.model_dump() if tracking.wandb else None,
+        },
+    )  # fmt: skip
+    table = root / "table.md"
+    written = (job.output, record_path(job.output), table, root / "analysis.json",
+               root / "report.html")  # fmt: skip
+    if all(path.exists() for path in written) and (
+        read_json(record_path(job.output)).get("identity") == job.identity
+    ):
+        logger.info("%s is up to date", job.output)
+        return table.read_text(encoding="utf-8").rstrip()
+
+    with job.claimed(processes=False):
+        samples = load_samples(
+            given["input"], given["split"], settings.data, rule=settings.decoding.samples,
+            limit=settings.limit,
+        )  # fmt: skip
+        embedder, reasons = load_vectors(settings, root)
+        scored = ScoredRuns(everything, samples, settings.metrics, embedder, reasons)
+        how = settings.data
+        found = load_split(
+            given["input"], given["split"], mode=how.split, seed=how.split_seed, requests=True
+        )
+        text = write_results(
+            job, scored, systems, list(give_cards(found, how.cards)),
+            statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
+            embedder_name=settings.metrics.embedder or "", cases=settings.report.cases,
+            include=settings.report.include,
+        )  # fmt: skip
+    for run, report, records in zip(everything, scored.reports, scored.records, strict=True):
+        seed = "" if run.seed is None else f"-seed{run.seed}"
+        track(tracking, run.system + seed, report.values, records, settings=settings.model_dump())
+    return text
+
+
+def load_vectors(
+    settings: ReproduceSettings, root: Path
+) -> "tuple[StoredEmbedder | None, dict[str, str]]":
+    """Return the sentence encoder in front of its stored vectors, or why there is none."""
+    from pal.metrics import choose_metrics
+    from pal.metrics.similarity import load_if_possible
+    from pal.metrics.vectors import StoredEmbedder
+
+    name = settings.metrics.embedder
+    wanted = any("embedder" in metric.needs for metric, _ in choose_metrics(settings.metrics.names))
+    if name is None or not wanted:
+        return None, {"embedder": "metrics.embedder is null"} if name is None else {}
+    stored = StoredEmbedder(name, root / "vectors.sqlite")
+    if "embedder" in settings.metrics.model_fields_set:
+        return stored, {}
+    embedder, reason = load_if_possible(stored.load, name, chosen=False)
+    return embedder, {"embedder": reason} if reason else {}
