@@ -87,8 +87,7 @@ def analyze(settings: AnalyzeSettings) -> str:
     if settings.input is None:
         logger.warning("no analysis of personas and similarity: no input=…")
     else:
-        mode, seed = settings.data.split, settings.data.split_seed
-        found = load_split(settings.input, settings.split, mode=mode, seed=seed)
+        found = load_split(settings.input, settings.split, how=settings.data)
         dialogues = list(give_cards(found, settings.data.cards))
         personas = analyze_personas(dialogues)
     if personas is None and not systems:

@@ -18,7 +18,7 @@ from pal.llm.settings import LlmSettings
 from pal.modeling.settings import ArchitectureSettings
 from pal.persona.settings import ExtractionSettings
 from pal.speed.settings import GenerationSpeedSettings, RoundSettings
-from pal.training.settings import TrainingOptions
+from pal.training.settings import OptionSettings
 
 DIALOGUES = 16  # annotated where no limit is given
 
@@ -62,19 +62,13 @@ class BenchGenerateSettings(BenchModelSettings):
     bench: GenerationSpeedSettings = GenerationSpeedSettings()
 
 
-class BenchTrainSettings(BenchModelSettings):
-    """Measure training steps of the response model.
-
-    Attributes:
-        training: options of transformers' ``Seq2SeqTrainingArguments``, by their own names.
-    """
+class BenchTrainSettings(BenchModelSettings, OptionSettings):
+    """Measure training steps of the response model."""
 
     examples = (
         "pal bench train --config pal input=runs/pesconv model=runs/pal limit=64",
         "pal bench train --config quickstart limit=32",
     )
-
-    training: TrainingOptions = {}
 
 
 class BenchAnnotateSettings(BenchModelSettings):

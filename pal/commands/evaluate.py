@@ -62,6 +62,7 @@ def evaluate(settings: EvaluateSettings) -> str:
         )
     refuse_several_processes("eval")
     from pal.core.files import write_json, write_text
+    from pal.data.cards import cards_note
     from pal.metrics import build_predictions, compute_metrics, metric_versions
 
     names = settings.metrics.names
@@ -86,6 +87,8 @@ def evaluate(settings: EvaluateSettings) -> str:
     report = compute_metrics(predictions, names, settings.metrics.variant)
     for note in report.notes:
         logger.warning("%s", note)
+    if settings.input is not None:  # reading the cards has warned already
+        report.notes.extend(cards_note(settings.data.cards).values())
     table = scores_table(report, len(predictions))
     if job is not None:
         with job.claimed(processes=False):
@@ -119,20 +122,35 @@ def scores_table(report: "Report", samples: int) -> str:
         f"{samples} samples{words}.",
         *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
     ]
-    notes += [f"Left out: {name} ({reason})." for name, reason in report.missing.items()]
+    left_out: dict[str, list[str]] = {}
+    for key, reason in report.missing.items():
+        left_out.setdefault(reason, []).append(key)
+    notes += [f"Left out: {', '.join(keys)} ({reason})." for reason, keys in left_out.items()]
     return "\n".join([*lines, "", *notes])
 
 
 def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Read ``predictions``; where they have no ids, they answer the samples of ``input``."""
-    from pal.data.predictions import is_foreign, read_outside, read_predictions
+    """Read ``predictions``; what they lack is taken from the samples of ``input``."""
+    from pal.data.predictions import (
+        PredictionFile,
+        complete_records,
+        lacks_gold,
+        match_samples,
+    )
 
     (path,) = settings.require("predictions")
-    if not is_foreign(path):
-        return read_predictions(path)[: settings.limit]
-    if settings.input is None:
-        raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
-    return read_outside(path, _load_samples(settings, settings.limit))
+    file = PredictionFile(path)
+    if not file.has_ids:
+        if settings.input is None:
+            raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
+        return file.answers(_load_samples(settings, settings.limit))
+    records = file.records()[: settings.limit]
+    if settings.input is None or not lacks_gold(records):
+        return records
+    samples = _load_samples(settings, None)
+    return complete_records(
+        records, match_samples(records, samples, path=path, source=settings.input)
+    )
 
 
 def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
@@ -147,19 +165,13 @@ def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
     """Return the model's token losses on the samples that the records answer, or on all."""
+    from pal.data.predictions import match_samples
     from pal.modeling.losses import token_losses
     from pal.modeling.responder import load_model_and_tokenizer
 
     samples = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
-        by_id = {sample.id: sample for sample in samples}
-        for record in records:
-            if record["id"] not in by_id:
-                raise DataError(
-                    f"{settings.predictions}: id {record['id']!r} is no sample of "
-                    f"{settings.input}; give the input the predictions were made from"
-                )
-        samples = [by_id[record["id"]] for record in records]
+        samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
     if any(sample.response is None for sample in samples):
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
     (source,) = settings.require("model")

@@ -784,7 +784,7 @@ def default_text(field: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(str, value))}]"
-    return "{}" if value == {} else str(value)
+    return "{}" if value == {} else str(value) or '""'
 
 
 def explain(cls: type[CommandSettings]) -> list[Row]:

@@ -1,15 +1,23 @@
-"""Systems' responses in: in the form ``generate`` writes, and in the forms of other projects."""
+"""Systems' responses in: in the form ``generate`` writes, and in the forms of other projects.
 
+A file is read once and its form recognised by its contents: JSON lines, one JSON list (compact or
+indented), a table with a header (CSV, TSV), plain lines.
+"""
+
+import ast
+import csv
+import io
 import json
 import logging
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, PalError
-from pal.core.files import read_json, read_jsonl, read_text
+from pal.core.files import parse_json, read_text, why_not_json
 from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES, canonical_strategy
 
@@ -17,44 +25,150 @@ logger = logging.getLogger(__name__)
 
 Entry = tuple[str, Any]  # where a record stands, for messages; the record
 
+# Columns of a table; others are passed over.
+COLUMNS = (
+    "id", "response", "reference", "strategy", "reference_strategy", "strategy_from",
+    "strategy_probs", "persona",
+)  # fmt: skip
+ORIGINS = ("model", "gold", "given")  # who chose a record's strategy
+
 _LEADING_STRATEGY = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*")
+_LIST_OF_JSON = re.compile(r'\s*\[\s*[\[{"\]]')
+
+
+class PredictionFile:
+    """One file of predictions.
+
+    Args:
+        path: the file; a pipe is read once.
+
+    Raises:
+        DataError: it cannot be read, or is of no form known here.
+
+    Example:
+        >>> file = PredictionFile("out.jsonl")
+        >>> records = file.records() if file.has_ids else file.answers(samples)
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.entries = _entries(self.path)
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the records name the samples they answer; else they need the samples."""
+        first = self.entries[0][1]
+        return not isinstance(first, str) and not (
+            isinstance(first, dict) and "generation" in first
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records, checked; see :func:`read_predictions`."""
+        return _records(self.entries)
+
+    def answers(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """Return one record for every sample; see :func:`read_outside`."""
+        if self.has_ids:
+            rows = _from_ids(self.path, self.entries, samples)
+        elif isinstance(self.entries[0][1], str):
+            rows = _from_list(self.path, self.entries, samples)
+        else:
+            rows = _from_authors(self.path, self.entries, samples)
+        return [
+            {
+                "persona": list(sample.persona),
+                **{key: value for key, value in row.items() if value is not None},
+                "id": sample.id,
+                "reference": sample.response,
+                "reference_strategy": sample.strategy,
+            }
+            for sample, row in zip(samples, rows, strict=True)
+        ]
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     """Read and check predictions, in the form that ``generate`` writes.
 
+    They are JSON lines, one JSON list, or a table (CSV, TSV) whose header names these fields.
     ``id`` and ``response`` are needed; ``reference``, ``reference_strategy``, ``strategy``,
-    ``strategy_probs`` and ``persona`` are optional, and what needs them is left out of the scores.
+    ``strategy_from``, ``strategy_probs`` and ``persona`` are optional, and what needs them is left
+    out of the scores.
 
     Raises:
-        DataError: no JSON, missing or wrong fields, an id met twice; file and line are named.
+        DataError: not readable, missing or wrong fields, an id met twice; file and line are named.
     """
-    return _records((f"{path}, line {number}", row) for number, row in read_jsonl(path))
+    return PredictionFile(path).records()
 
 
-def column(records: Sequence[dict[str, Any]], key: str) -> list[Any] | None:
+def match_samples(
+    records: Sequence[Mapping[str, Any]], samples: Iterable[Sample], *, path: Any, source: Any
+) -> list[Sample]:
+    """Return the sample that each record answers.
+
+    Args:
+        records: of :func:`read_predictions`.
+        samples: of the dialogues that were answered.
+        path: file of the records, for messages.
+        source: where the samples are from, for messages.
+
+    Raises:
+        DataError: a record's id is no sample's, or its reference is not the sample's.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    found = []
+    for record in records:
+        sample = by_id.get(record["id"])
+        if sample is None:
+            raise DataError(
+                f"{path}: id {record['id']!r} is no sample of {source}; give the input the "
+                "predictions were made from"
+            )
+        reference = record.get("reference")
+        if reference is not None and not _agree(reference, sample.response):
+            raise _misfit(f"{path}, id {sample.id!r}", reference, sample)
+        found.append(sample)
+    return found
+
+
+def complete_records(
+    records: Sequence[Mapping[str, Any]], samples: Sequence[Sample]
+) -> list[dict[str, Any]]:
+    """Return records with what they lack of reference, gold strategy and persona from samples.
+
+    Args:
+        records: of :func:`read_predictions`.
+        samples: the one that each record answers, of :func:`match_samples`.
+    """
+    return [
+        {
+            "persona": list(sample.persona),
+            "reference": sample.response,
+            "reference_strategy": sample.strategy,
+            **{key: value for key, value in record.items() if value is not None},
+        }
+        for record, sample in zip(records, samples, strict=True)
+    ]
+
+
+def lacks_gold(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a record says nothing of its reference, its gold strategy or its persona."""
+    keys = ("reference", "reference_strategy", "persona")
+    return any(record.get(key) is None for record in records for key in keys)
+
+
+def column(records: Sequence[Mapping[str, Any]], key: str) -> list[Any] | None:
     """Return one field of all records, or None unless every record has it."""
     values = [record.get(key) for record in records]
     return None if any(value is None for value in values) else values
 
 
-def is_foreign(path: str | Path) -> bool:
-    """Whether a file has none of the ids that :func:`read_predictions` needs, or no lines."""
-    path = Path(path)
-    if path.suffix == ".jsonl":
-        first = next(read_jsonl(path))[1]
-        return isinstance(first, dict) and "generation" in first
-    first = _entries(path)[0][1]
-    return not isinstance(first, dict) or "generation" in first
-
-
 def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Read the responses of a system from elsewhere, one for every sample.
 
-    Four forms are told apart by their content:
+    Four forms are recognised by their contents:
 
-    - Records ``{"id", "response"}`` with ``strategy`` and ``persona`` if known, one a line or in
-      one JSON list, in any order; the ids are the samples'.
+    - Records ``{"id", "response"}`` with ``strategy`` and ``persona`` if known, one a line, in one
+      JSON list, or as rows of a table, in any order; the ids are the samples'.
     - ``gen.json`` or ``gen.txt`` as the authors' ``infer.py`` writes them (chengjl19/PAL and
       thu-coai/Emotional-Support-Conversation): records with ``sample_id`` (a dialogue's position
       in their file, the same for all its records), ``response`` (the reference), ``generation``,
@@ -75,37 +189,23 @@ def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, 
     Raises:
         DataError: a file that fits no form, or not these samples; the record is named.
     """
-    path = Path(path)
-    entries = _entries(path)
-    first = entries[0][1]
-    if isinstance(first, str):
-        rows = _from_list(path, entries, samples)
-    elif isinstance(first, dict) and "generation" in first:
-        rows = _from_authors(path, entries, samples)
-    else:
-        rows = _from_ids(path, entries, samples)
-    return [
-        {
-            "persona": list(sample.persona),
-            **row,
-            "id": sample.id,
-            "reference": sample.response,
-            "reference_strategy": sample.strategy,
-        }
-        for sample, row in zip(samples, rows, strict=True)
-    ]
+    return PredictionFile(path).answers(samples)
 
 
-def _records(entries: Iterator[Entry] | Sequence[Entry]) -> list[dict[str, Any]]:
+def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Check records that have ids; strategies become canonical, a persona a list."""
     records: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for where, row in entries:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object, got {type(row).__name__}")
-        for key, kind in (("id", str), ("response", str)):
-            if not isinstance(row.get(key), kind):
-                raise DataError(f"{where}: {key!r} must be a string, got {row.get(key)!r}")
+        for key in ("id", "response"):
+            if not isinstance(row.get(key), str):
+                raise DataError(f"{where}: {key!r} must be a string, got {row.get(key)!r:.60}")
+        if not isinstance(row.get("reference"), str | None):
+            raise DataError(
+                f"{where}: 'reference' must be a string or null, got {row['reference']!r:.60}"
+            )
         if row["id"] in seen:
             place = seen[row["id"]].rpartition(", ")[2]
             raise DataError(f"{where}: id {row['id']!r} was on {place} already")
@@ -114,19 +214,41 @@ def _records(entries: Iterator[Entry] | Sequence[Entry]) -> list[dict[str, Any]]
         for key in ("strategy", "reference_strategy"):
             if row.get(key) is not None:
                 record[key] = _strategy(f"{where}: {key}", row[key])
+        if row.get("strategy_from") not in (None, *ORIGINS):
+            raise DataError(
+                f"{where}: 'strategy_from' must be one of {', '.join(ORIGINS)}, got "
+                f"{row['strategy_from']!r:.60}"
+            )
         if row.get("strategy_probs") is not None:
-            probs = row["strategy_probs"]
-            if not isinstance(probs, dict) or set(probs) != set(STRATEGIES):
-                raise DataError(f"{where}: 'strategy_probs' must give all {len(STRATEGIES)} names")
-        persona = row.get("persona")
-        if isinstance(persona, str):
-            record["persona"] = [persona]
-        elif persona is not None and not (
-            isinstance(persona, list) and all(isinstance(sentence, str) for sentence in persona)
-        ):
-            raise DataError(f"{where}: 'persona' must be a list of sentences, got {persona!r}")
+            _check_probs(f"{where}: 'strategy_probs'", row["strategy_probs"])
+        record["persona"] = _persona(where, row.get("persona"))
+        if record["persona"] is None:
+            del record["persona"]
         records.append(record)
     return records
+
+
+def _check_probs(where: str, probs: Any) -> None:
+    """Make sure that a record's probabilities are eight numbers from 0 to 1."""
+    if not isinstance(probs, dict) or set(probs) != set(STRATEGIES):
+        raise DataError(f"{where} must give all {len(STRATEGIES)} names")
+    for name, value in probs.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not 0 <= value <= 1 + 1e-6:
+            raise DataError(
+                f"{where} of {name!r} must be a number from 0 to 1, got {value!r:.40}; give "
+                "probabilities, not scores or logits, or leave 'strategy_probs' out"
+            )
+
+
+def _persona(where: str, persona: Any) -> list[str] | None:
+    if persona is None:
+        return None
+    if isinstance(persona, str):
+        return [persona] if persona.strip() else []
+    if isinstance(persona, list) and all(isinstance(sentence, str) for sentence in persona):
+        return persona
+    raise DataError(f"{where}: 'persona' must be a list of sentences, got {persona!r:.60}")
 
 
 def _strategy(where: str, name: Any) -> str:
@@ -137,21 +259,131 @@ def _strategy(where: str, name: Any) -> str:
 
 
 def _entries(path: Path) -> list[Entry]:
-    """Return the file's records: of one JSON list, of JSON lines, or the lines of plain text."""
+    """Return a file's records: of a table, one JSON list, JSON lines, or the lines of a text."""
     text = read_text(path)
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if isinstance(value, list) and value:
-        return [(f"{path}, record {number}", row) for number, row in enumerate(value, start=1)]
-    if text.lstrip().startswith("{") or path.suffix == ".jsonl":
-        return [(f"{path}, line {number}", row) for number, row in read_jsonl(path)]
-    if path.suffix == ".json":
-        found = read_json(path)  # tells where it is no JSON
+    endings = path.suffixes[-2:]
+    delimiter = _delimiter(text, endings)
+    if delimiter:
+        return _table_entries(path, text, delimiter)
+    head = text.lstrip()
+    if _LIST_OF_JSON.match(text) or (head.startswith("[") and {".json", ".jsonl"} & set(endings)):
+        return _list_entries(path, text)
+    if head.startswith("{") or ".jsonl" in endings:
+        return _line_entries(path, text)
+    if ".json" in endings:
+        found = _parse(str(path), text)
         raise DataError(f"{path}: expected a list of responses, got {found!r:.40}")
     lines = text.removesuffix("\n").split("\n")  # an empty line is an empty response
     return [(f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, start=1)]
+
+
+def _parse(where: str, text: str, remedy: str = "") -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError) and error.lineno > 1:
+            where = f"{where}, line {error.lineno}"
+        raise DataError(f"{where}: not valid JSON ({why_not_json(error)}){remedy}") from None
+
+
+def _list_entries(path: Path, text: str) -> list[Entry]:
+    found = _parse(str(path), text)
+    if not found:
+        raise DataError(f"{path}: an empty list; give at least one record")
+    return [(f"{path}, record {number}", row) for number, row in enumerate(found, start=1)]
+
+
+def _line_entries(path: Path, text: str) -> list[Entry]:
+    try:
+        whole = parse_json(text)
+    except ValueError:
+        remedy = "; correct or delete that line"
+        return [
+            (where := f"{path}, line {number}", _parse(where, line, remedy))
+            for number, line in enumerate(text.split("\n"), start=1)
+            if line.strip()
+        ]
+    if isinstance(whole, dict) and "id" not in whole and "generation" not in whole:
+        keys = ", ".join(map(repr, list(whole)[:5]))
+        raise DataError(
+            f"{path}: one object with the keys {keys:.80}, not records; give a list of records "
+            'such as [{"id": …, "response": …}], or one record a line'
+        )
+    return [(f"{path}, line 1", whole)]
+
+
+def _delimiter(text: str, endings: Sequence[str]) -> str | None:
+    """Return what separates the columns of a table; None where the text is none."""
+    header = text.lstrip("\n").partition("\n")[0]
+    marks = {mark: [name.strip(' "').lower() for name in header.split(mark)] for mark in "\t,;"}
+    for mark, names in marks.items():
+        if {"id", "response"} <= set(names) and header.lstrip()[:1] not in "[{":
+            return mark
+    for ending, mark in ((".tsv", "\t"), (".csv", ",")):
+        if ending in endings:
+            return max("\t;,", key=header.count) if header.count(mark) == 0 else mark
+    return None
+
+
+def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
+    """Return the rows of a table as records; an empty cell is a field that is not given."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found: list[Entry] = []
+    try:
+        header = [name.strip().lower() for name in next(filter(any, reader), [])]
+        places = {name: header.index(name) for name in COLUMNS if name in header}
+        if not {"id", "response"} <= places.keys():
+            raise DataError(
+                f"{path}: a table without the columns 'id' and 'response' (found: "
+                f"{', '.join(map(repr, header[:8])):.120}); rename the columns, or give JSON lines"
+            )
+        twice = [name for name in places if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one of them")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not any(row):
+                continue
+            if len(row) != len(header):
+                raise DataError(
+                    f"{where}: {len(row)} cells under {len(header)} columns; put cells that hold "
+                    f"{delimiter!r} or line breaks into double quotes"
+                )
+            found.append((where, _table_record(where, {k: row[i] for k, i in places.items()})))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: no table ({error}); close the quotes there, or give "
+            "JSON lines"
+        ) from None
+    if not found:
+        raise DataError(f"{path}: a header and no rows; give at least one record")
+    return found
+
+
+def _table_record(where: str, cells: Mapping[str, str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": cells["id"], "response": cells["response"]}
+    for key in ("reference", "strategy", "reference_strategy", "strategy_from"):
+        if cells.get(key, "").strip():
+            record[key] = cells[key]
+    if cells.get("strategy_probs", "").strip():
+        record["strategy_probs"] = _nested(f"{where}: 'strategy_probs'", cells["strategy_probs"])
+    if "persona" in cells:
+        persona: Any = cells["persona"].strip()
+        listed = persona.startswith("[")
+        record["persona"] = _nested(f"{where}: 'persona'", persona) if listed else persona
+    return record
+
+
+def _nested(where: str, cell: str) -> Any:
+    """Return the list or object that a cell holds, as JSON or as Python writes it."""
+    try:
+        return parse_json(cell)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise DataError(f"{where}: not valid JSON, got {cell!r:.60}; correct the cell") from None
 
 
 def _from_ids(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -235,7 +467,7 @@ def _author_row(where: str, value: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"response": texts["generation"], "reference": texts["response"]}
     number = value.get("pred_strat_id")
     if number is not None:  # their order of strategies is ours
-        if not isinstance(number, int) or not 0 <= number < len(STRATEGIES):
+        if type(number) is not int or not 0 <= number < len(STRATEGIES):
             raise DataError(f"{where}: 'pred_strat_id' must be 0 to 7, got {number!r}")
         row["strategy"] = STRATEGIES[number]
     distribution = value.get("pred_strat_id_dist")
@@ -243,6 +475,7 @@ def _author_row(where: str, value: Any) -> dict[str, Any]:
         try:
             probs = [float(word) for word in distribution.split()]
             row["strategy_probs"] = dict(zip(STRATEGIES, probs, strict=True))
+            _check_probs(f"{where}: 'pred_strat_id_dist'", row["strategy_probs"])
         except (AttributeError, ValueError):
             raise DataError(
                 f"{where}: 'pred_strat_id_dist' must be {len(STRATEGIES)} numbers in a string, "

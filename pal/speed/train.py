@@ -266,10 +266,11 @@ def trainer_of_ours(
     """Return the trainer of ``pal train`` for one epoch that neither evaluates nor saves."""
     training = {
         **options, "eval_strategy": "no", "save_strategy": "no", "logging_strategy": "no",
-        "load_best_model_at_end": False, "num_train_epochs": 1, "bf16": dtype == "bfloat16",
+        "load_best_model_at_end": False, "num_train_epochs": 1,
         "max_steps": -1, **more,
     }  # fmt: skip
     parts = Ingredients(model, None, samples, samples, collator_of(model))
+    numbers = NumberFormat("bfloat16" if dtype == "bfloat16" else "float32", "settings")
     numbers = NumberFormat("bfloat16" if dtype == "bfloat16" else "float32", "settings")
     return build_trainer(parts, Path(folder), options=training, seed=seed, numbers=numbers)
 

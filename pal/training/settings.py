@@ -8,23 +8,17 @@ from pal.core.settings import CommandSettings, Count, KeysFrom
 from pal.modeling.settings import ArchitectureSettings
 
 
-class TrainingSettings(CommandSettings):
-    """A command that trains.
+class OptionSettings(CommandSettings):
+    """A command that takes the options of transformers' trainer.
 
     Attributes:
-        seed: decides initial weights, the order of samples and dropout.
-        early_stopping_patience: stop after so many validations without improvement.
-        architecture: what training starts from.
         training: options of transformers' Seq2SeqTrainingArguments, by their own names.
     """
 
-    seed: int = 42
-    early_stopping_patience: Count | None = None
-    architecture: ArchitectureSettings = ArchitectureSettings()
     training: Annotated[dict[str, Any], KeysFrom("pal.training.options:option_names")] = {}
 
     @model_validator(mode="after")
-    def _check_options(self) -> "TrainingSettings":
+    def _check_options(self) -> "OptionSettings":
         if self.training:
             from pal.training.options import check_options
 
@@ -33,3 +27,17 @@ class TrainingSettings(CommandSettings):
                 raise ValueError("; ".join(mistakes))
             self.__dict__["training"] = checked
         return self
+
+
+class TrainingSettings(OptionSettings):
+    """A command that trains.
+
+    Attributes:
+        seed: decides initial weights, the order of samples and dropout.
+        early_stopping_patience: stop after so many validations without improvement.
+        architecture: what training starts from.
+    """
+
+    seed: int = 42
+    early_stopping_patience: Count | None = None
+    architecture: ArchitectureSettings = ArchitectureSettings()

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from pal.core.schema import Settings
 
-from pal.commands.analyze import analyze_personas
+from pal.benchmark.persona_analysis import analyze_personas
 from pal.data.esconv import load_esconv
 from pal.data.strategies import STRATEGIES
 from tests.jobs import ESCONV, command
@@ -177,10 +176,57 @@ def test_a_persona_of_the_whole_conversation_is_known_at_no_turn(tmp_path, caplo
     assert "no turn of the 1 dialogues has a persona" in caplog.text
 
 
-def test_a_word_vector_file_takes_the_place_of_the_encoder(pesconv, vectors):
-    from pal.commands.analyze import _embedder
+def test_a_word_vector_file_takes_the_place_of_the_encoder(pesconv, vectors, tmp_path):
+    from pal.metrics import compute_metrics
+    from pal.metrics.base import Predictions
+    from pal.metrics.similarity import load_word_vectors
 
-    settings = Settings(analyze={"word_vectors": str(vectors)})
-    name, embedder = _embedder(settings, list(load_esconv(pesconv)), {})
-    assert name == "words.vec"
-    assert embedder(["i feel"]).shape == (1, 3)
+    output = tmp_path / "a.json"
+    call = ["analyze", f"input={pesconv}", f"analyze.word_vectors={vectors}", f"output={output}"]
+    assert command(*call, "metrics.embedder=no/encoder") == 0  # which is not loaded
+    similarity = json.loads(output.read_text())["similarity"]
+    assert similarity["embedder"] == "words.vec"
+    points = {tuple(point) for point in similarity["scores"]["empathy"]["points"]}
+    row = next(row for row in load_esconv(pesconv) if row["dialog"][-1]["persona"])
+    pairs = [
+        (turn["text"], list(before["persona"]))
+        for before, turn in zip(row["dialog"], row["dialog"][1:], strict=False)
+        if turn["speaker"] == "supporter" and before["persona"]
+    ]
+    responses, personas = map(list, zip(*pairs, strict=True))
+    expected = compute_metrics(
+        Predictions(responses, personas=personas, embedder=load_word_vectors(vectors)), ["cos_sim"]
+    ).values["cos_sim"]
+    assert any(value == pytest.approx(expected) for _, value in points)
+
+
+def test_without_a_network_the_default_encoder_costs_similarity_alone(
+    pesconv, predictions, tmp_path, capfd
+):
+    systems = f"analyze.systems={{echo: {predictions}}}"
+    output = tmp_path / "a.json"
+    assert command("analyze", f"input={pesconv}", systems, f"output={output}") == 0
+    (line,) = [
+        line for line in capfd.readouterr().err.splitlines() if "cos_sim is left out" in line
+    ]
+    assert "metrics.embedder=" in line
+    analysis = json.loads(output.read_text())
+    assert analysis["similarity"] is None
+    assert analysis["personas"]["with_persona"] > 0
+    assert analysis["strategies"]["systems"]["echo"]["per_strategy"][0]["bleu_2"] is not None
+    assert command("analyze", f"input={pesconv}", "metrics.embedder=some/encoder") == 2
+    assert "some/encoder: cannot load" in capfd.readouterr().err
+
+
+def test_given_strategies_are_no_predictions(predictions, tmp_path, capfd):
+    records = [json.loads(line) for line in predictions.read_text().splitlines()]
+    path = tmp_path / "given.jsonl"
+    path.write_text("\n".join(json.dumps({**row, "strategy_from": "given"}) for row in records))
+    output = tmp_path / "a.json"
+    systems = f"analyze.systems={{given: {path}}}"
+    assert command("analyze", systems, BLIND, f"output={output}") == 0
+    assert "given: no accuracy (the strategies were given" in capfd.readouterr().err
+    system = json.loads(output.read_text())["strategies"]["systems"]["given"]
+    assert system["top"] is system["confusion"] is None
+    assert system["per_strategy"][0]["recall"] is None
+    assert system["per_strategy"][0]["bleu_2"] is not None

@@ -2,9 +2,12 @@ import json
 import math
 
 import pytest
-from pal.core.schema import Settings
 
-from pal.commands.evaluate import token_losses
+from pal.data.samples import load_samples
+from pal.data.settings import SourceSettings
+from pal.data.strategies import STRATEGIES
+from pal.modeling.losses import token_losses
+from pal.modeling.responder import load_model_and_tokenizer
 from tests.jobs import ESCONV, command
 
 SOURCE = ESCONV / "test.jsonl"
@@ -32,7 +35,7 @@ def test_predictions_and_model_give_the_whole_table(response_model, predictions,
                 "distinct_3", "ead_2", "rouge_l", "f1", "length"):  # fmt: skip
         assert math.isfinite(found[key]["value"])
         assert found[key]["direction"]
-    assert report["missing"] == {"cos_sim": "needs embedder"}
+    assert report["missing"] == {"cos_sim": "no sample has a persona"}
     table = capsys.readouterr().out
     assert table.index("accuracy") < table.index("bleu_2") < table.index("top_1")
     assert output.with_suffix(".md").read_text().strip() in table
@@ -43,11 +46,11 @@ def test_predictions_alone_and_model_alone(response_model, predictions, capsys):
     assert command("eval", f"predictions={predictions}") == 0
     alone = capsys.readouterr().out
     assert "bleu_2" in alone
-    assert "Left out: ppl (needs" in alone
+    assert "Left out: ppl, ppl_without_strategy (needs" in alone
     assert command("eval", f"model={response_model}", f"input={SOURCE}", "limit=20") == 0
     alone = capsys.readouterr().out
     assert "| ppl |" in alone
-    assert "Left out: bleu_1 (needs" in alone
+    assert "Left out: bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, f1 (needs responses" in alone
 
 
 def test_similarity_of_responses_and_personas(tmp_path, capsys):
@@ -74,17 +77,16 @@ def test_perplexity_equals_the_models_own_loss(response_model):
     """Whatever the batches, and with the strategy token counted as the paper does."""
     import torch
 
-    from pal.commands.generate import load_model_and_tokenizer, load_samples
     from pal.data.batches import Collator
     from pal.data.templates import SampleEncoder
 
-    settings = Settings(model=str(response_model), input=str(SOURCE), limit=10, batch_rows=3)
-    losses = token_losses(settings)
+    samples = load_samples(str(SOURCE), None, SourceSettings(), limit=10)
     model, tokenizer = load_model_and_tokenizer(str(response_model))
+    losses = token_losses(model, tokenizer, samples, batch_rows=3)
     encoder = SampleEncoder.from_config(tokenizer, model.config)
     encoder.max_target_tokens = 255
     collate = Collator(pad_token_id=0, decoder_start_token_id=1)
-    for index, sample in enumerate(load_samples(settings)):
+    for index, sample in enumerate(samples):
         batch = collate([encoder.encode(sample)])
         with torch.no_grad():
             loss = model(**batch).loss.item()
@@ -110,7 +112,7 @@ def test_outside_predictions_need_little(tmp_path, capsys):
         ("", "empty"),
         ('{"id": "a", "response": "x"}\n{"id": "a", "response": "y"}', "was on line 1 already"),
         ('{"id": "a"}', "'response' must be a string, got None"),
-        ("[1]", "expected an object, got list"),
+        ("[1]", "record 1: expected an object, got int"),
         ('{"id": "a", "response": "x", "strategy": "Qestion"}', "did you mean 'Question'"),
         ('{"id": "a", "response": "x", "strategy_probs": {"Question": 1}}', "'strategy_probs'"),
         ('{"id": "a", "response": "x", "persona": 3}', "'persona'"),
@@ -157,3 +159,120 @@ def test_files_without_ids_answer_the_samples_of_input(tmp_path, capsys):
     assert found["accuracy"]["value"] >= 0
     assert command(*given, "limit=19", "overwrite=true") == 2
     assert "20 records for 19 samples" in capsys.readouterr().err
+
+
+def rows(count=4, **more):
+    return [
+        {"id": f"a/{number}", "response": "I am here with you.", "reference": "I am here.", **more}
+        for number in range(count)
+    ]
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_given_and_gold_strategies_are_not_scored(tmp_path, capsys):
+    probs = dict.fromkeys(STRATEGIES, 0.125)
+    chosen = {"strategy": "Question", "reference_strategy": "Question", "strategy_probs": probs}
+    path = tmp_path / "p.jsonl"
+    for origin in ("gold", "given"):
+        write(path, rows(**chosen, strategy_from=origin))
+        assert command("eval", f"predictions={path}") == 0
+        table = capsys.readouterr().out
+        assert "| accuracy |" not in table
+        assert "| bleu_2 |" in table
+        assert "Left out: accuracy, top_1" in table
+    for origin in ({"strategy_from": "model"}, {}):
+        assert command("eval", f"predictions={write(path, rows(**chosen, **origin))}") == 0
+        assert "| accuracy | 100 |" in capsys.readouterr().out
+    write(path, rows(**chosen, strategy_from="me"))
+    assert command("eval", f"predictions={path}") == 2
+    assert "line 1: 'strategy_from' must be one of model, gold, given" in capsys.readouterr().err
+
+
+def test_without_a_network_the_default_encoder_costs_cos_sim_alone(tmp_path, capfd):
+    """The default encoder is not on this machine; a chosen one that is not is an error."""
+    path = write(tmp_path / "p.jsonl", rows(persona=["I am sad."]))
+    assert command("eval", f"predictions={path}") == 0
+    captured = capfd.readouterr()
+    assert "| bleu_2 |" in captured.out
+    assert "Left out: cos_sim (the default embedder" in captured.out
+    (line,) = [line for line in captured.err.splitlines() if "cos_sim" in line]
+    assert "metrics.embedder=" in line
+    assert command("eval", f"predictions={path}", "metrics.names=[bleu_2]") == 0
+    assert "cos_sim" not in capfd.readouterr().err  # nobody asked for it
+    assert command("eval", f"predictions={path}", "metrics.embedder=some/encoder") == 2
+    assert "some/encoder: cannot load a sentence encoder" in capfd.readouterr().err
+
+
+def test_what_predictions_lack_is_taken_from_input(tmp_path, capsys):
+    samples = load_samples(str(SOURCE), None, SourceSettings(), limit=5)
+    bare = [{"id": sample.id, "response": sample.response} for sample in samples]
+    for name, text in {
+        "one.json": json.dumps(bare),
+        "one.jsonl": json.dumps(bare, indent=2),
+        "one.csv": "id,response\n" + "".join(
+            f'{row["id"]},"{row["response"].replace(chr(34), chr(34) * 2)}"\n' for row in bare
+        ),
+    }.items():  # fmt: skip
+        path = tmp_path / name
+        path.write_text(text)
+        scores = tmp_path / f"{name}.scores.json"
+        assert command("eval", f"predictions={path}", f"output={scores}") == 0
+        assert "bleu_2" in json.loads(scores.read_text())["missing"]
+        given = ["eval", f"predictions={path}", f"input={SOURCE}", f"output={scores}"]
+        assert command(*given, "overwrite=true") == 0
+        assert json.loads(scores.read_text())["metrics"]["bleu_2"]["value"] == 100, name
+    capsys.readouterr()
+    other = f"input={ESCONV / 'validation.jsonl'}"
+    assert command("eval", f"predictions={tmp_path / 'one.json'}", other) == 2
+    assert "is no sample of" in capsys.readouterr().err
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    """As bash's ``predictions=<(head -5 …)`` gives it."""
+    import os
+    import threading
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "".join(json.dumps(record) + "\n" for record in rows())
+    writer = threading.Thread(target=lambda: pipe.write_text(text))
+    writer.start()
+    output = tmp_path / "scores.json"
+    assert command("eval", f"predictions={pipe}", f"output={output}") == 0
+    writer.join()
+    assert json.loads(output.read_text())["metrics"]["length"]["n"] == 4
+
+
+def test_a_note_of_scripts_without_spaces_reaches_log_and_table(tmp_path, capfd):
+    records = [{"id": "a", "response": "我很难过", "reference": "我不难过"}]
+    path = write(tmp_path / "p.jsonl", records)
+    assert command("eval", f"predictions={path}") == 0
+    captured = capfd.readouterr()
+    assert "metrics.tokenizer=characters" in captured.err
+    assert "metrics.tokenizer=characters" in captured.out
+    assert command("eval", f"predictions={path}", "metrics.tokenizer=characters") == 0
+    captured = capfd.readouterr()
+    assert "metrics.tokenizer" not in captured.err
+    assert "| length | 4 |" in captured.out
+    assert "| f1 | 75 |" in captured.out
+
+
+def test_a_table_of_the_users_own_is_not_overwritten(tmp_path, capsys):
+    path = write(tmp_path / "p.jsonl", rows())
+    mine = tmp_path / "scores.md"
+    mine.write_text("my notes")
+    assert command("eval", f"predictions={path}", f"output={tmp_path / 'scores.json'}") == 2
+    assert "scores.md exists and was not made by pal eval" in capsys.readouterr().err
+    assert mine.read_text() == "my notes"
+
+
+def test_keys_of_other_commands_are_refused(tmp_path, capsys):
+    path = write(tmp_path / "p.jsonl", rows())
+    assert command("eval", f"predictions={path}", "decoding.top_k=3") == 2
+    assert "'decoding.top_k'" in capsys.readouterr().err
+    assert command("eval", f"predictions={path}", "limit=true") == 2
+    assert "limit" in capsys.readouterr().err

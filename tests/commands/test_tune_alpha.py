@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from pal.commands.generate import Responder
-from pal.commands.tune_alpha import most_balanced, objective_directions, pareto_front
+from pal.benchmark.alpha import most_balanced, objective_directions, pareto_front
 from pal.core.errors import ConfigError
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
+from pal.modeling.responder import Responder
 from tests.jobs import ESCONV, command, start
 
 UP = {"a": "higher", "b": "higher"}
@@ -121,7 +121,7 @@ def test_a_users_yaml_is_not_overwritten(response_model, tmp_path, capsys):
     mine = tmp_path / "a.yaml"
     mine.write_text("seed: 3\n")
     assert command(*tune(response_model, tmp_path / "a.json")) == 2
-    assert "is not ours" in capsys.readouterr().err
+    assert "was not made by pal tune-alpha" in capsys.readouterr().err
     assert mine.read_text() == "seed: 3\n"
 
 
@@ -137,6 +137,19 @@ def test_mistakes(response_model, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert command(*tune(response_model, tmp_path / "a.yaml")) == 2
     assert "give a .json name" in capsys.readouterr().err
+
+
+def test_without_a_network_the_default_encoder_costs_one_objective(response_model, tmp_path, capfd):
+    """The default objectives hold cos_sim; asked for by name, it cannot be left out."""
+    output = tmp_path / "a.json"
+    call = [part for part in tune(response_model, output) if "objectives" not in part]
+    assert command(*call, "tune_alpha.trials=2") == 0
+    assert "cos_sim is left out" in capfd.readouterr().err
+    document = json.loads(output.read_text())
+    assert [one["key"] for one in document["objectives"]] == ["bleu_2", "distinct_2"]
+    for chosen in ("metrics.embedder=some/encoder", "tune_alpha.objectives=[bleu_2, cos_sim]"):
+        assert command(*call, f"output={tmp_path / 'b.json'}", chosen) == 2
+        assert "cannot load a sentence encoder" in capfd.readouterr().err
 
 
 def test_pareto_front_by_hand():

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from pal.core.errors import DataError
-from pal.data.predictions import column, read_outside, read_predictions
+from pal.data.predictions import PredictionFile, column, read_outside, read_predictions
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
 from pal.data.strategies import STRATEGIES, strategy_id
@@ -150,6 +150,7 @@ def test_another_split_of_the_authors_cannot_pass(tmp_path, samples):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"pred_strat_id": True}, "'pred_strat_id' must be 0 to 7, got True"),
         ({"generation": None}, "record 2: 'generation' must be a string"),
         ({"response": 3}, "record 2: 'response' must be a string"),
         ({"pred_strat_id": 8}, "'pred_strat_id' must be 0 to 7, got 8"),
@@ -233,6 +234,20 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
         ("a.json", '["x", 2]', "record 2: expected a string as before, got 2"),
         ("a.json", '[{"generation": "x", "response": "y"}]', "record 1: 'sample_id' is missing"),
         ("a.json", '[{"id": "a", "text": "y"}]', "record 1: 'response' must be a string"),
+        ("a.json", "[]", "an empty list; give at least one record"),
+        ("a.jsonl", '[{"id": "a"},\n {"id": }]', "line 2: not valid JSON"),
+        ("a.json", '{"predictions": [{"id": "a"}]}', "one object with the keys 'predictions'"),
+        ("a.jsonl", '{"id": "a", "id": "b"}\n{}', "line 1: not valid JSON .the key 'id' stands"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.jsonl", '{"id": "a", "response": NaN}', "line 1: not valid JSON"),
+        ("a.csv", "id,text\n1,x\n", "without the columns 'id' and 'response' .found: 'id', 'text'"),
+        ("a.csv", "id,response\n", "a header and no rows"),
+        ("a.csv", 'id,response\n1,"open\n2,x\n', "line 3: no table"),
+        ("a.csv", "id,response\n1,well, then\n", "line 2: 3 cells under 2 columns; put cells"),
+        ("a.csv", "id,response,response\n1,a,b\n", "two columns are called 'response'"),
+        ("a.csv", ",,,\n", "without the columns"),
+        ("a.tsv", "id\tresponse\tpersona\n1\ta\t[oops\n", "line 2: 'persona': not valid JSON"),
+        ("a.csv", "id,response\n1," + "x" * 140_000 + "\n", "field larger than"),
         ("a.txt", "", "the file is empty"),
     ],
 )
@@ -241,3 +256,87 @@ def test_files_of_no_form(tmp_path, samples, name, text, message):
         read_outside(write(tmp_path / name, text), samples)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+GIVEN = [
+    {
+        "id": "a/1", "response": 'She said "no", then\nleft.', "reference": "Oh, no;\tno.",
+        "strategy": "Question", "reference_strategy": "Others", "strategy_from": "model",
+        "persona": ["I am sad.", "It's over."],
+        "strategy_probs": dict.fromkeys(STRATEGIES, 0.125),
+    },
+    {"id": "a/3", "response": "", "persona": []},
+]  # fmt: skip
+
+
+def as_table(rows, delimiter=",", nested=json.dumps, extra=True):
+    """A table as spreadsheets and pandas write it, with an index and a column that is not ours."""
+    import csv
+    import io
+
+    names = list(rows[0])
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow([*([""] if extra else []), *map(str.title, names), *(["score"] * extra)])
+    for number, row in enumerate(rows):
+        cells = [row.get(name, "") for name in names]
+        cells = [nested(cell) if isinstance(cell, list | dict) else cell for cell in cells]
+        writer.writerow([*([number] if extra else []), *cells, *(["0.5"] * extra)])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lines.jsonl", lines(GIVEN)),
+        ("lines.txt", lines(GIVEN)),
+        ("list.json", json.dumps(GIVEN)),
+        ("list.jsonl", json.dumps(GIVEN)),
+        ("indented.json", json.dumps(GIVEN, indent=2)),
+        ("indented.jsonl", "\n" + json.dumps(GIVEN, indent=4)),
+        ("table.csv", as_table(GIVEN)),
+        ("table", as_table(GIVEN, extra=False)),
+        ("semicolons.csv", as_table(GIVEN, ";")),
+        ("table.tsv", as_table(GIVEN, "\t")),
+        ("pandas.csv", as_table(GIVEN, nested=str)),
+        ("excel.csv", "\ufeff" + as_table(GIVEN)),
+    ],
+)
+def test_one_content_in_many_forms(tmp_path, name, text):
+    records = read_predictions(write(tmp_path / name, text))
+    for record, given in zip(records, GIVEN, strict=True):
+        assert {key: record[key] for key in given} == given
+        assert not any(record.get(key) for key in GIVEN[0].keys() - given.keys())
+    assert PredictionFile(tmp_path / name).has_ids
+
+
+def test_a_single_record_is_a_file_too(tmp_path):
+    text = json.dumps(GIVEN[0], indent=2)
+    assert [row["id"] for row in read_predictions(write(tmp_path / "a.json", text))] == ["a/1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-3, "-3"), (True, "True"), ("0.5", "'0.5'"), (None, "None"), (2.0, "2.0"), ([1], "[1]")],
+)
+def test_probabilities_that_are_none(tmp_path, samples, value, shown):
+    probs = dict.fromkeys(STRATEGIES, 0.125) | {"Information": value}
+    rows = [{"id": "a", "response": "x"}, {"id": "b", "response": "x", "strategy_probs": probs}]
+    with pytest.raises(DataError) as caught:
+        read_predictions(write(tmp_path / "a.jsonl", lines(rows)))
+    message = str(caught.value)
+    assert "a.jsonl, line 2: 'strategy_probs' of 'Information' must be a number from 0" in message
+    assert f"got {shown}" in message
+    assert "leave 'strategy_probs' out" in message
+    for word in ("-3", "nan", "inf"):
+        theirs = authors_rows(samples)
+        theirs[4]["pred_strat_id_dist"] = " ".join([word, *["0.125"] * 7])
+        with pytest.raises(DataError, match="record 5: 'pred_strat_id_dist' of 'Question' must be"):
+            read_outside(write(tmp_path / "gen.json", theirs), samples)
+
+
+def test_other_fields_of_the_wrong_kind_are_named_with_their_line(tmp_path):
+    for field, value in (("reference", 3), ("strategy_from", "x"), ("strategy", 1), ("id", 1)):
+        row = {"id": "a", "response": "x", field: value}
+        with pytest.raises(DataError, match=f"line 1: .*{field}"):
+            read_predictions(write(tmp_path / "a.jsonl", lines([row, row])))

@@ -138,4 +138,4 @@ def test_missing_cases_are_seen(copy):
         "distinct: the authors' ead_2 differs in the table or here, not both",
     ]
     assert {text.partition(", ")[0] for text in found[3:]} == {"rouge", "f1"}
-    assert "new: no case file" in gaps(copy, METRICS | {"new": METRICS["f1"]})
+    assert "new: no case file" in gaps(copy, {**METRICS, "new": METRICS["f1"]})

@@ -5,7 +5,7 @@ import pytest
 
 from pal.core.errors import CheckpointError, DataError, PalError
 from pal.metrics import Predictions, compute_metrics, load_embedder
-from pal.metrics.similarity import load_word_vectors, remember
+from pal.metrics.similarity import load_if_possible, load_word_vectors, remember
 from tests.metrics.conftest import make_predictions
 
 
@@ -102,6 +102,25 @@ def test_an_encoder_that_is_not_there(tmp_path):
         load_embedder(str(tmp_path / "nothing"))
 
 
+def test_the_default_encoder_may_be_missing_and_a_chosen_one_may_not(caplog):
+    def load():
+        raise CheckpointError("some/encoder: cannot load a sentence encoder (no network); wait")
+
+    with caplog.at_level("WARNING", logger="pal"):
+        embedder, reason = load_if_possible(load, "some/encoder", chosen=False)
+    assert embedder is None
+    assert "some/encoder" in reason
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "cos_sim is left out" in message
+    assert "no network" in message
+    assert "metrics.embedder=" in message
+    assert "\n" not in message
+    with pytest.raises(CheckpointError, match="some/encoder"):
+        load_if_possible(load, "some/encoder", chosen=True)
+    assert load_if_possible(lambda: "it", "some/encoder", chosen=False) == ("it", None)
+
+
 def test_an_embedder_that_remembers():
     asked = []
 
@@ -153,7 +172,7 @@ def test_only_words_asked_for_are_kept(tmp_path):
         ("1 2\nsad 1\n", r"words\.vec, line 2: expected a word and 2 numbers .* got b'sad 1'"),
         ("sad 1 2\nhappy 1 2 3\n", "line 2: expected a word and 2 numbers"),
         ("PK\x03\x04", "line 1: expected a word and .* give a complete, unpacked text file"),
-        ("sad 1 x\n", "line 1: could not convert string to float.*mend the line"),
+        ("sad 1 x\n", "line 1: could not convert string to float.*correct the line"),
         ("sad 1 nan\n", "line 1: not all numbers are finite"),
         ("2 2\nsad 1 2\n", "the first line says 2 vectors, got 1; download it again"),
         ("", "no vector of any word"),

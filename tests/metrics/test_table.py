@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from pal.core.errors import PalError
+from pal.data.strategies import STRATEGIES
 from pal.metrics import (
     METRICS,
     Metric,
     Predictions,
     Scores,
+    build_predictions,
     compute_metrics,
     evaluate_module,
     find_metric,
+    group_by_dialogue,
+    metric_versions,
 )
 from tests.metrics.conftest import make_predictions
 
@@ -180,6 +184,26 @@ def test_a_metric_from_elsewhere(tmp_path, monkeypatch):
         evaluate_module("their_metrics:METRIC")
 
 
+def test_the_identity_of_scores_holds_versions_and_a_plugins_code(tmp_path, monkeypatch):
+    path = tmp_path / "their_counts.py"
+    path.write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["bleu_2", "their_counts:METRIC"]
+    one = metric_versions(names)
+    assert one[0] == ["bleu", METRICS["bleu"].version]
+    assert one[1][:2] == ["shout", "1.0"]
+    path.write_text(PLUGIN.replace("100.0", "1.0"))
+    assert metric_versions(names) != one
+    assert metric_versions(["bleu_4"]) == one[:1]
+
+
+def test_a_plugin_that_fails_when_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "their_broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PalError, match="cannot be imported: ZeroDivisionError"):
+        find_metric("their_broken:METRIC")
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "scores", "message"),
     [
@@ -206,8 +230,64 @@ def test_a_metric_needs_known_fields():
 
 def test_the_table_imports_nothing_heavy():
     code = (
-        "import sys, pal.metrics; print([m for m in ('torch', 'nltk', 'evaluate', 'datasets', "
-        "'transformers', 'sentence_transformers', 'rapidfuzz', 'punkt') if m in sys.modules])"
+        "import sys, pal.metrics.settings, pal.stats.settings; heavy = ('numpy', 'torch', 'nltk', "
+        "'evaluate', 'datasets', 'transformers', 'sentence_transformers', 'rapidfuzz', 'punkt'); "
+        "print([m for m in heavy if m in sys.modules]); from pal.metrics import METRICS; "
+        "list(METRICS.values()); print([m for m in heavy[1:] if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.split() == ["[]", "[]"], done.stderr
+
+
+RECORD = {"response": "i hear you", "reference": "i hear you", "persona": []}
+
+
+def test_a_strategy_that_the_model_did_not_choose_is_never_scored_as_its_choice():
+    rows = [{**RECORD, "strategy": "Question", "reference_strategy": "Question",
+             "strategy_probs": dict.fromkeys(STRATEGIES, 0.125)}] * 3  # fmt: skip
+    old, model = rows, [{**row, "strategy_from": "model"} for row in rows]
+    for records in (old, model):
+        assert compute_metrics(build_predictions(records)).values["accuracy"] == 100
+    for origin, reason in (("gold", "gold ones"), ("given", "were given")):
+        for records in (
+            [{**row, "strategy_from": origin} for row in rows],
+            [*model[:2], {**rows[0], "strategy_from": origin}],  # one is enough
+        ):
+            report = compute_metrics(build_predictions(records))
+            for key in METRICS["strategy"].keys:
+                assert key not in report.values
+                assert reason in report.missing[key]
+            assert report.values["bleu_2"] == 100
+            assert report.values["length"] == 3
+
+
+def test_samples_of_a_dialogue_are_one_group():
+    assert group_by_dialogue(["a/1", "b/3", "a/7", "c"]).tolist() == [0, 1, 0, 2]
+    assert group_by_dialogue(["x/1/2", "x/1/4", "x/2/2"]).tolist() == [0, 0, 1]
+
+
+def test_values_of_groups_are_the_corpus_values():
+    words = [
+        "i",
+        "am",
+        "so",
+        "sorry",
+        "to",
+        "hear",
+        "that",
+        "it",
+        "must",
+        "be",
+        "hard",
+        "for",
+        "you",
+    ]
+    rng = np.random.default_rng(0)
+    texts, references = (
+        [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(30)] for _ in range(2)
+    )
+    report = compute_metrics(Predictions(responses=texts, references=references))
+    found = report.by_group(np.arange(30) // 4)
+    assert set(found) == set(report.values)
+    for key, statistic in found.items():
+        assert float(statistic.value()) == pytest.approx(report.values[key], rel=1e-9), key

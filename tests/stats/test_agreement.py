@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pal.stats.agreement import fleiss_kappa, sign_test
+from pal.stats.agreement import count_rated, fleiss_kappa, sign_test
 
 # Fleiss' formula on the worked example found in textbooks: 10 subjects, 14 raters, 5 categories.
 PUBLISHED = [
@@ -41,7 +41,7 @@ def test_small_cases_by_hand():
     [
         ([], "no answers"),
         ([[1, 0], [0, 1]], "one answer an item"),
-        ([[2, 0], [1, 2]], "items have 2 to 3 answers"),
+        ([[0, 0], [0, 0]], "no answers"),
         ([[3, 0], [3, 0]], "all answers are the same"),
     ],
 )
@@ -49,6 +49,24 @@ def test_no_kappa_and_why(counts, reason):
     kappa, found = fleiss_kappa(counts)
     assert kappa is None
     assert reason in found
+
+
+def test_one_blank_by_one_rater_leaves_kappa_defined():
+    """Three raters; one left the last item blank: its pair is that of the other two."""
+    counts = [[3, 0], [0, 3], [2, 1], [1, 1]]
+    # P̄ = (1 + 1 + 1/3 + 0) / 4 = 7/12; shares of the first category 1, 0, 2/3, 1/2, mean 13/24.
+    expected = (13 / 24) ** 2 + (11 / 24) ** 2
+    kappa, reason = fleiss_kappa(counts)
+    assert kappa == pytest.approx((7 / 12 - expected) / (1 - expected))
+    assert reason is None
+    assert count_rated(counts) == 4
+
+
+def test_items_that_one_rater_answered_take_no_part():
+    counts = [[2, 0], [1, 1], [1, 0], [0, 0]]
+    assert fleiss_kappa(counts)[0] == pytest.approx(fleiss_kappa(counts[:2])[0])
+    assert count_rated(counts) == 2
+    assert count_rated([]) == 0
 
 
 def test_sign_test_by_hand():

@@ -1,0 +1,103 @@
+"""The worked examples of docs/architecture.md: each is added to a copy of the package, and used."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs import ESCONV, ROOT, environment
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+FILES = {
+    match[1]: f"{match[2]}"
+    for match in re.finditer(r"```python\n# (pal/\S+\.py)\n(.*?)```", PAGE, re.DOTALL)
+}
+
+# The one line of each: file, what stands there, and what it becomes with the line in front.
+LINES = {
+    "pal/modeling/fusion.py": (
+        '"masked":', '"gated": "pal.modeling.gated_fusion:GatedFusion", "masked":',
+    ),
+    "pal/metrics/table.py": ('"strategy", "perplexity"', '"questions", "strategy", "perplexity"'),
+    "pal/data/corpora/__init__.py": (
+        '"table": "pal', '"script": "pal.data.corpora.scripts:ScriptReader", "table": "pal',
+    ),
+    "pal/commands/__init__.py": (
+        '    "quickstart": Command(',
+        '    "count": Command("count the turns of a corpus", "pal.commands.count", "count",\n'
+        '                     "CountSettings"),\n    "quickstart": Command(',
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """The package with the four examples in it, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("extended")
+    for name in ("pal", "configs", "data", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert len(FILES) == 4
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    for name, (before, after) in LINES.items():
+        text = (folder / name).read_text()
+        assert text.count(before) == 1, name
+        (folder / name).write_text(text.replace(before, after))
+    return folder
+
+
+def run(extended, *arguments, module="pal"):
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)], cwd=extended, text=True,
+        capture_output=True, env=environment(PYTHONPATH=str(extended)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_page_names_every_line():
+    for _, after in LINES.values():
+        words = re.sub(r"\s+", " ", after.split('"masked"')[0].split('"table"')[0].split("    \"q")[0])
+        assert words.strip().split(",")[0].strip() in re.sub(r"\s+", " ", PAGE)
+
+
+def test_the_command(extended):
+    assert "words" in run(extended, "count", "--help")
+    output = extended / "count.json"
+    run(extended, "count", f"input={ESCONV}", "split=test", f"output={output}")
+    found = json.loads(output.read_text())
+    assert set(found) == {"seeker", "supporter"}
+    words = run(extended, "count", f"input={ESCONV}", "words=true", f"output={extended / 'w.json'}")
+    assert "seeker" in words
+    run(extended, "-q", "-n0", "tests/core/test_identity.py", "tests/core/test_settings.py",
+        "-k", "count", module="pytest")  # fmt: skip
+
+
+def test_the_corpus_and_the_metric(extended):
+    script = extended / "play.txt"
+    script.write_text("Seeker: I lost my job.\nSupporter: What happened?\n\nSeeker: Hi.\n")
+    run(extended, "count", f"input={script}", f"output={extended / 'play.json'}")
+    assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 1}
+    predictions = extended / "predictions.jsonl"
+    rows = [{"id": "a/1", "response": "how are you?"}, {"id": "a/3", "response": "ok"}]
+    predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = run(extended, "eval", f"predictions={predictions}", "metrics.names=questions",
+                "metrics.embedder=null")  # fmt: skip
+    assert "| questions | 50 |" in table
+
+
+def test_the_fusion(extended):
+    code = (
+        "import torch; from pal.modeling.fusion import build_fusion;"
+        "f = build_fusion('gated', 8);"
+        "x, m = torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.long);"
+        "print(type(f).__name__, f(x, m, x, m)[0].shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=extended, text=True, capture_output=True,
+        env=environment(PYTHONPATH=str(extended)),
+    )  # fmt: skip
+    assert done.stdout.strip() == "GatedFusion torch.Size([2, 3, 8])", done.stderr
