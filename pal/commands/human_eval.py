@@ -53,7 +53,7 @@ class ScoreSheetsSettings(WriterSettings):
     """
 
     examples = (
-        "pal human-eval score input=runs/sheets human_eval.answers=[anna.csv, bo.csv]",
+        "pal human-eval score input=runs/sheets human_eval.answers=[anna.csv,bo.csv]",
         "pal human-eval score input=runs/sheets human_eval.answers=[answers] output=human.json",
     )
 

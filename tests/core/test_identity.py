@@ -12,7 +12,7 @@ from pal.core.settings import Contents, Inert, fields_of, marks_of, section_of
 
 # Where an output goes, and how fast it comes. A new setting is not here unless somebody adds it.
 EXCLUDED = {
-    "output", "output_dir", "overwrite", "dry_run",
+    "output", "output_dir", "overwrite", "dry_run", "reproduce.keep_checkpoints",
     "tracking.wandb", "tracking.project", "tracking.texts",
     "llm.connections", "llm.requests_per_minute", "llm.timeout", "llm.max_attempts", "llm.backoff",
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
