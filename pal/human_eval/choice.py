@@ -144,7 +144,7 @@ def samples_of_transcripts(transcripts: Mapping[str, Mapping[str, str]]) -> list
 def _transcripts(name: str, path: str) -> dict[str, str]:
     """Return {card or id: transcript} of a file of dialogues.
 
-    Where the file holds several conditions, the system's name tells which.
+    Where the file holds several conditions, the name of the system says which.
 
     Raises:
         DataError: a line is no dialogue with an id, no dialogue is of that condition, or a card is

@@ -217,7 +217,7 @@ class Objective(PartModel):
 
 
 class AlphaPoint(PartModel):
-    """One α vector and its values, with what tells it apart."""
+    """One α vector and its values, with what distinguishes it."""
 
     alpha: Annotated[list[float], _EIGHT]
     values: dict[str, Number]
