@@ -75,7 +75,7 @@ def bundled(*parts: str) -> Path:
     return source[parts[0]].joinpath(*parts[1:])
 
 
-def expand(path: str) -> str:
+def expand_home(path: str) -> str:
     """Expand ``~`` at the head of a path, as a shell does.
 
     Raises:
@@ -89,17 +89,17 @@ def expand(path: str) -> str:
 def resolve_source(source: str) -> str:
     """Turn ``bundled:esconv`` into the path of that part of the bundled corpus; expand ``~``."""
     name = source.removeprefix("bundled:")
-    return expand(source) if name == source else str(bundled("sample", *name.split("/")))
+    return expand_home(source) if name == source else str(bundled("sample", *name.split("/")))
 
 
 # A file or folder that is read; its contents are part of a result's identity.
-InputPath = Annotated[str, AfterValidator(expand), Contents()]
+InputPath = Annotated[str, AfterValidator(expand_home), Contents()]
 
 # A file, a folder or a hub id; ``bundled:PART`` is a part of the corpus that travels along.
 Source = Annotated[str, AfterValidator(resolve_source), Contents()]
 
 # A file or folder that is written.
-OutputPath = Annotated[str, AfterValidator(expand), INERT]
+OutputPath = Annotated[str, AfterValidator(expand_home), INERT]
 
 # Of a system or a condition; it becomes part of file names.
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -336,7 +336,7 @@ def find_config(name: str) -> Path:
         ConfigError: neither; the message lists the bundled names.
     """
     try:
-        path = Path(expand(name))
+        path = Path(expand_home(name))
         if path.is_file():
             return path
     except (OSError, ValueError):  # too long, or a NUL in it

@@ -14,6 +14,7 @@ from pal.core.settings import Contents, Inert, fields_of, marks_of, section_of
 EXCLUDED = {
     "output", "output_dir", "overwrite", "dry_run",
     "tracking.wandb", "tracking.project", "tracking.texts",
+    "reproduce.keep_checkpoints",
     "llm.connections", "llm.requests_per_minute", "llm.timeout", "llm.max_attempts", "llm.backoff",
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
     "llm.price_out", "llm.batch_rows", "llm.api_key_env",
@@ -163,11 +164,11 @@ def test_package_versions_are_part_of_an_identity(monkeypatch):
 
 
 def test_a_run_record_hides_secrets():
-    cls = all_settings()["train"]
-    settings = cls(training={"hub_token": "hf_secret", "learning_rate": 1})
-    record = Job("train", settings, "out").describe(samples=3)
+    cls = all_settings()["reproduce"]
+    overrides = {"pal": {"training": {"hub_token": "hf_secret", "learning_rate": 1}}}
+    record = Job("reproduce", cls(reproduce={"overrides": overrides}), "out").describe(samples=3)
     assert "hf_secret" not in str(record)
-    assert record["settings"]["training"]["learning_rate"] == 1
+    assert record["settings"]["reproduce"]["overrides"]["pal"]["training"]["learning_rate"] == 1
     assert record["versions"]["torch"]
     assert record["samples"] == 3
 
