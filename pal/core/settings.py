@@ -20,7 +20,7 @@ import difflib
 import importlib
 import logging
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,7 +51,13 @@ class Inert:
 
 @dataclass(frozen=True)
 class Contents:
-    """Marks a field that names files, folders or hub ids; their contents decide a result."""
+    """Marks a field that names files, folders or hub ids; their contents decide a result.
+
+    Attributes:
+        find: returns the path of what a name stands for; the name itself is one when None.
+    """
+
+    find: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)

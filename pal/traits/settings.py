@@ -1,29 +1,38 @@
-"""Settings: what the trait wing asks. A step holds the sections of the keys that it uses.
+"""Settings: what the trait wing asks. A step holds the sections of the keys that it uses."""
 
-The contents of inventories decide results, not how their files are called, so their names are
-marked as inert and each step gives the contents to its job.
-"""
-
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from pal.core.settings import (
-    INERT,
     CommandSettings,
+    Contents,
     Count,
     InputPath,
     Name,
     OutputPath,
     Section,
     Source,
-    expand,
+    expand_home,
 )
 from pal.data.settings import ReadingSettings
 from pal.llm.settings import LlmSettings
 from pal.stats.settings import StatisticsSettings
 
 Condition = Literal["none", "hexaco", "csi", "both"]
+
+INVENTORIES = Path(__file__).parent / "inventories"
+
+
+def inventory_path(name: str) -> str:
+    """Return the file of a bundled inventory; what is no bundled name is a path itself."""
+    bundled = INVENTORIES / f"{name}.yaml"
+    return str(bundled) if bundled.is_file() else name
+
+
+# A bundled inventory, or the path of a YAML file.
+InventoryName = Annotated[str, AfterValidator(expand_home), Contents(find=inventory_path)]
 
 
 def _range(values: tuple[int, int]) -> tuple[int, int]:
@@ -42,9 +51,7 @@ class InventorySettings(Section):
         inventories: which to fill in or read, bundled names or paths of YAML files.
     """
 
-    inventories: Annotated[list[Annotated[str, AfterValidator(expand)]], INERT] = Field(
-        ["hexaco", "csi"], min_length=1
-    )
+    inventories: list[InventoryName] = Field(["hexaco", "csi"], min_length=1)
 
 
 class SentenceSettings(Section):

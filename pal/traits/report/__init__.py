@@ -19,8 +19,8 @@ class TraitReportSettings(StepSettings):
     """Write the wing's page."""
 
     examples = (
-        "pal traits report output=traits.html report.include=[correlations.json, talks.jsonl]",
-        "pal traits report output=traits.html report.include=[strategies.json] report.cases=0",
+        "pal traits report output=traits.html report.include=correlations.json,talks.jsonl",
+        "pal traits report output=traits.html report.include=strategies.json report.cases=0",
     )
 
     report: PageSettings = PageSettings()
