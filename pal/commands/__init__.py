@@ -143,13 +143,7 @@ COMMANDS: dict[str, Command] = {
 @cache
 def all_settings() -> dict[str, type[CommandSettings]]:
     """Return the settings class of every command, by its name."""
-    found = {}
-    for name, command in COMMANDS.items():
-        try:
-            found[name] = command.load_settings_class()
-        except (ImportError, AttributeError):  # MIGRATION: until every command is converted
-            continue
-    return found
+    return {name: command.load_settings_class() for name, command in COMMANDS.items()}
 
 
 def load_settings(
