@@ -1,6 +1,6 @@
 """Score predictions and/or a model. ``eval.py --config FILE key=value …`` is ``pal eval``."""
 
-from pal.cli import run
+from pal.cli import run_program
 
 if __name__ == "__main__":
-    run("eval")
+    run_program("eval")

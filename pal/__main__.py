@@ -1,6 +1,6 @@
 """``python -m pal`` is ``pal``."""
 
-from pal.cli import run
+from pal.cli import run_program
 
 if __name__ == "__main__":
-    run()
+    run_program()

@@ -42,7 +42,7 @@ class Arguments:
     positional: list[str] = field(default_factory=list)
 
 
-def parse(items: Sequence[str]) -> Arguments:
+def parse_arguments(items: Sequence[str]) -> Arguments:
     """Read a command line.
 
     Raises:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from pal.commands.completion import complete
 
             complete()
-        given = parse(sys.argv[1:] if arguments is None else arguments)
+        given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         return _run(given)
     except PalError as error:
         return _fail(str(error))
@@ -192,7 +192,7 @@ def _fail(text: str) -> int:
     return 2
 
 
-def run(*head: str) -> None:
+def run_program(*head: str) -> None:
     """Run ``pal`` as a program: a Ctrl-C at any moment, also while libraries load, is one line.
 
     Args:
@@ -207,4 +207,4 @@ def run(*head: str) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    run_program()

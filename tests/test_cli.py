@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pal import __version__
-from pal.cli import main, parse
+from pal.cli import main, parse_arguments
 from pal.commands import COMMANDS
 from pal.commands.help import general_help
 from tests.jobs import ROOT, environment
@@ -63,7 +63,7 @@ def test_closest_names_are_offered(capsys):
 
 
 def test_options_overrides_and_actions_may_be_mixed():
-    given = parse(["traits", "seed=1", "--config", "traits", "measure", "limit=3", "--dry-run"])
+    given = parse_arguments(["traits", "seed=1", "--config", "traits", "measure", "limit=3", "--dry-run"])
     assert (given.command, given.config) == ("traits measure", "traits")
     assert given.overrides == ["seed=1", "limit=3"]
     assert given.dry_run

@@ -6,6 +6,7 @@ trials combine them: their number costs next to nothing. Encoder states and stra
 on α and are computed once.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from pal.metrics.base import Tokenizer, Variant
 from pal.modeling.pal import EncodedInputs
 from pal.modeling.responder import Responder
 from pal.stats.pooled import Pooled, Types
+
+logger = logging.getLogger(__name__)
 
 STATES_BYTES = 4 * 2**30  # encoder states kept at most; the rest is encoded again for each α
 RULE = (
@@ -191,6 +194,8 @@ def search_alpha(
                     grid.records(*at), size, embedder, tokenizer=tokenizer
                 )
                 report = compute_metrics(predictions, list(directions), variant)
+                for note in report.notes if not parts else ():
+                    logger.warning("%s", note)
                 parts[at] = report.by_group(np.zeros(len(predictions), dtype=int))
             several.append(parts[at])
         return {key: _combined(key, several) for key in directions}

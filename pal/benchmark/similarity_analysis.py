@@ -15,7 +15,7 @@ from pal.metrics import Embedder, Predictions, compute_metrics
 
 logger = logging.getLogger(__name__)
 
-NOTE = (
+SIMILARITY_NOTE = (
     "similarity: mean over a dialogue's supporter turns of the cosine of the turn and the persona "
     "known when it was said (sentences joined by a space); turns before any persona are left out; "
     "levels: mean similarity of the dialogues of one score, interval from Student's t; R² over so "
@@ -93,7 +93,7 @@ def analyze_similarity(
         "without_persona": without_persona,
         "turns": sum(map(len, turns)),
         "confidence": confidence,
-        "note": NOTE,
+        "note": SIMILARITY_NOTE,
         "scores": found,
     }
 

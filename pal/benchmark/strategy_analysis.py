@@ -40,7 +40,7 @@ def analyze_strategies(
         the confusion matrix, how often each strategy was chosen, and for each GOLD strategy
         precision, recall and F1 (percent) and the text metrics over its samples. Distinct-2 falls
         with the number of words: compare systems within one strategy, not strategies. What a
-        system's records do not tell is None or empty. None, and logged, without systems.
+        system's records do not hold is None or empty. None, and logged, without systems.
 
     Raises:
         DataError: two systems name different gold strategies for one sample.
@@ -89,7 +89,9 @@ def _describe(
 ) -> dict[str, Any]:
     predictions = build_predictions(records, {}, embedder, tokenizer=tokenizer)
     # cos_sim is for the embedder: all texts of the system in one pass, whatever their strategy.
-    report = compute_metrics(predictions, ["strategy", "cos_sim"])
+    report = compute_metrics(predictions, ["strategy", "length", "cos_sim"])
+    for note in report.notes:
+        logger.warning("%s: %s", name, note)
     for key in ("accuracy", "top_1"):
         if key in report.missing:
             logger.warning("%s: no %s (%s)", name, key, report.missing[key])

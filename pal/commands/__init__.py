@@ -112,7 +112,8 @@ COMMANDS: dict[str, Command] = {
             "stats": ("words and turns by condition (Table 16), what cards hold (Table 1)",
                       "dialogue_statistics", "stats", "StatsSettings"),
             "report": ("write the wing's page", "report", "report_traits", "TraitReportSettings"),
-            "run": ("the paper's three questions in one go", "run", "run", "RunTraitsSettings"),
+            "run": ("the paper's three questions in one go",
+                    "run", "run_traits", "RunTraitsSettings"),
         }.items()
     },
     **{
@@ -142,13 +143,7 @@ COMMANDS: dict[str, Command] = {
 @cache
 def all_settings() -> dict[str, type[CommandSettings]]:
     """Return the settings class of every command, by its name."""
-    found = {}
-    for name, command in COMMANDS.items():
-        try:
-            found[name] = command.load_settings_class()
-        except (ImportError, AttributeError):  # MIGRATION: until every command is converted
-            continue
-    return found
+    return {name: command.load_settings_class() for name, command in COMMANDS.items()}
 
 
 def load_settings(
@@ -196,7 +191,8 @@ def _joined(name: str, classes: Sequence[Any]) -> Any:
     for key, found in fields.items():
         sections = [section_of(field.annotation) for field in found]
         if sections[0] is not None:
-            joined = _joined(key, list(dict.fromkeys(sections)))
+            distinct = list(dict.fromkeys(sections))
+            joined = distinct[0] if len(distinct) == 1 else _joined(key, distinct)
             made[key] = (joined, joined())
         else:
             made[key] = (found[0].annotation, found[0])

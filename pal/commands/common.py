@@ -6,7 +6,7 @@ from typing import Literal
 from pal.core.errors import OutputError
 from pal.core.job import Job, record_path
 from pal.core.settings import CommandSettings, Count, OutputPath, Source
-from pal.data.settings import SourceSettings
+from pal.data.settings import SourceSettings, ReadingSettings
 
 
 class WriterSettings(CommandSettings):
@@ -19,6 +19,21 @@ class WriterSettings(CommandSettings):
 
     output: OutputPath | None = None
     overwrite: bool = False
+
+
+class CorpusSettings(CommandSettings):
+    """A command that reads dialogues as they are, whatever personas they hold.
+
+    Attributes:
+        input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
+        split: which split of a folder or hub id ``input`` means.
+        limit: stop after so many dialogues.
+    """
+
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    limit: Count | None = None
+    data: ReadingSettings = ReadingSettings()
 
 
 class DialogueSettings(CommandSettings):

@@ -79,8 +79,8 @@ def evaluate(settings: EvaluateSettings) -> str:
     records = None
     if settings.predictions is not None:
         records = _read_predictions(settings)
+    embedder, reasons = _load_embedder(settings, records)  # what cannot be had shows before work
     losses = _token_losses(settings, records) if settings.model is not None else {}
-    embedder, reasons = _load_embedder(settings, records)
     predictions = build_predictions(
         records, losses, embedder, tokenizer=settings.metrics.tokenizer, reasons=reasons
     )

@@ -53,8 +53,8 @@ class ScoreSheetsSettings(WriterSettings):
     """
 
     examples = (
-        "pal human-eval score input=runs/sheets human_eval.answers=[anna.csv,bo.csv]",
-        "pal human-eval score input=runs/sheets human_eval.answers=[answers] output=human.json",
+        "pal human-eval score input=runs/sheets human_eval.answers=anna.csv,bo.csv",
+        "pal human-eval score input=runs/sheets human_eval.answers=answers output=human.json",
     )
 
     input: InputPath | None = None

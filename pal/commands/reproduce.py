@@ -53,7 +53,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
 
     examples = (
         "pal reproduce --config reproduce_sample",
-        "pal reproduce --config reproduce data.train=runs/pesconv reproduce.seeds=[13,42]",
+        "pal reproduce --config reproduce data.train=runs/pesconv reproduce.seeds=13,42",
     )
     takes_blocks = True
 

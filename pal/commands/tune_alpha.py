@@ -87,7 +87,8 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     # Responses do not depend on how α is searched, so another search continues with them.
     responses = {key: value for key, value in job.made_of.items() if not key.startswith(SEARCH)}
     with job.claimed() as state, torch.inference_mode():
-        embedder, directions = _load_embedder(settings, directions, vectors)
+        personas = any(sample.persona for sample in samples)
+        embedder, directions = _load_embedder(settings, directions, vectors, personas)
         model.to(state.device)
         journal = Journal(job.output, fingerprint(responses))
         grid = AlphaGrid(
@@ -128,12 +129,18 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
 
 
 def _load_embedder(
-    settings: TuneAlphaSettings, directions: Mapping[str, str], vectors: Path
+    settings: TuneAlphaSettings, directions: Mapping[str, str], vectors: Path, personas: bool
 ) -> tuple[Any, dict[str, str]]:
     """Return the sentence encoder, if an objective needs it, and the objectives that remain.
 
+    Args:
+        settings: name the encoder, and the objectives unless they are the default ones.
+        directions: the objectives.
+        vectors: file that keeps sentence vectors.
+        personas: whether a sample has a persona to compare with.
+
     Raises:
-        ConfigError: the user names an objective that needs an encoder, and there is none.
+        PalError: an objective that the user names needs an encoder or personas, and there are none.
     """
     from pal.metrics import find_metric
     from pal.metrics.similarity import load_if_possible
@@ -141,14 +148,21 @@ def _load_embedder(
 
     name = settings.metrics.embedder
     needing = [key for key in directions if "embedder" in find_metric(key).needs]
-    if not needing or name is None:
+    if not needing:
         return None, dict(directions)
-    named = settings.metrics.model_fields_set & {"embedder"} or (
-        settings.tune_alpha.model_fields_set & {"objectives"}
-    )
-    embedder, _ = load_if_possible(
-        lambda: StoredEmbedder(name, vectors).load(), name, chosen=bool(named)
-    )
+    named = "objectives" in settings.tune_alpha.model_fields_set
+    embedder = None
+    if name is None or not personas:
+        why = "metrics.embedder is null" if name is None else "no sample has a persona"
+        message = f"tune_alpha.objectives: {', '.join(needing)} has no value: {why}"
+        if named:
+            raise ConfigError(f"{message}; leave it out of the objectives")
+        logger.warning("%s; it is left out", message)
+    else:
+        chosen = named or "embedder" in settings.metrics.model_fields_set
+        embedder, _ = load_if_possible(
+            lambda: StoredEmbedder(name, vectors).load(), name, chosen=chosen
+        )
     if embedder is None:
         directions = {key: way for key, way in directions.items() if key not in needing}
     return embedder, dict(directions)

@@ -85,19 +85,19 @@ def decisive(settings: CommandSettings) -> dict[str, Any]:
         marks = marks_of(field)
         if key in INERT_KEYS or any(isinstance(mark, Inert) for mark in marks):
             continue
-        inside = any(isinstance(mark, Contents) for mark in marks)
-        found[key] = _contents(value) if inside else value
+        inside = next((mark for mark in marks if isinstance(mark, Contents)), None)
+        found[key] = value if inside is None else _contents(value, inside)
     return found
 
 
-def _contents(value: Any) -> Any:
+def _contents(value: Any, mark: Contents) -> Any:
     """Put the hash of what it names into the place of every path in a value."""
     if isinstance(value, str):
-        return source_fingerprint(value)
+        return source_fingerprint(mark.find(value) if mark.find else value)
     if isinstance(value, Mapping):
-        return {key: _contents(item) for key, item in value.items()}
+        return {key: _contents(item, mark) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_contents(item) for item in value]
+        return [_contents(item, mark) for item in value]
     return value
 
 

@@ -18,8 +18,9 @@ Example:
 
 import difflib
 import importlib
+import logging
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,6 +39,8 @@ from pydantic import (
 
 from pal.core.errors import ConfigError, suggest
 
+logger = logging.getLogger(__name__)
+
 # ----------------------------------------------------------------------------- fields
 
 
@@ -48,7 +51,13 @@ class Inert:
 
 @dataclass(frozen=True)
 class Contents:
-    """Marks a field that names files, folders or hub ids; their contents decide a result."""
+    """Marks a field that names files, folders or hub ids; their contents decide a result.
+
+    Attributes:
+        find: returns the path of what a name stands for; the name itself is one when None.
+    """
+
+    find: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,11 @@ class KeysFrom:
         return list(getattr(importlib.import_module(module), name)())
 
 
+@dataclass(frozen=True)
+class Unshown:
+    """Marks a field whose value no message quotes: people paste keys into it."""
+
+
 INERT = Inert()
 
 
@@ -75,7 +89,7 @@ def bundled(*parts: str) -> Path:
     return source[parts[0]].joinpath(*parts[1:])
 
 
-def expand(path: str) -> str:
+def expand_home(path: str) -> str:
     """Expand ``~`` at the head of a path, as a shell does.
 
     Raises:
@@ -89,17 +103,17 @@ def expand(path: str) -> str:
 def resolve_source(source: str) -> str:
     """Turn ``bundled:esconv`` into the path of that part of the bundled corpus; expand ``~``."""
     name = source.removeprefix("bundled:")
-    return expand(source) if name == source else str(bundled("sample", *name.split("/")))
+    return expand_home(source) if name == source else str(bundled("sample", *name.split("/")))
 
 
 # A file or folder that is read; its contents are part of a result's identity.
-InputPath = Annotated[str, AfterValidator(expand), Contents()]
+InputPath = Annotated[str, AfterValidator(expand_home), Contents()]
 
 # A file, a folder or a hub id; ``bundled:PART`` is a part of the corpus that travels along.
 Source = Annotated[str, AfterValidator(resolve_source), Contents()]
 
 # A file or folder that is written.
-OutputPath = Annotated[str, AfterValidator(expand), INERT]
+OutputPath = Annotated[str, AfterValidator(expand_home), INERT]
 
 # Of a system or a condition; it becomes part of file names.
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -109,7 +123,12 @@ Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
 class Section(BaseModel):
-    """A group of settings; unknown keys are refused."""
+    """A group of settings; unknown keys are refused.
+
+    ``renamed`` maps keys as they were called earlier to their names of today; both are read.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, validate_default=False
@@ -155,9 +174,8 @@ class CommandSettings(Section):
             made = cls.model_validate(_known_part(given, cls))
         except ValidationError as error:
             reader = Reader(cls)
-            raise ConfigError(
-                "; ".join(reader.explain_mistake(detail) for detail in error.errors())
-            ) from None
+            found = [reader.explain_mistake(detail) for detail in error.errors()]
+            raise ConfigError("; ".join(found)) from None
         made._task_trees = settings._task_trees
         return made
 
@@ -227,6 +245,16 @@ def fields_of(cls: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, 
             yield prefix + name, field, cls
         else:
             yield from fields_of(below, f"{prefix}{name}.")
+
+
+def renames_of(cls: type[Section], prefix: str = "") -> dict[str, str]:
+    """Return the dotted keys of earlier days, those of sections below too, with today's."""
+    found = {f"{prefix}{old}": f"{prefix}{new}" for old, new in cls.renamed.items()}
+    for name, field in cls.model_fields.items():
+        below = section_of(field.annotation)
+        if below is not None:
+            found |= renames_of(below, f"{prefix}{name}.")
+    return found
 
 
 def _known_part(tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
@@ -336,7 +364,7 @@ def find_config(name: str) -> Path:
         ConfigError: neither; the message lists the bundled names.
     """
     try:
-        path = Path(expand(name))
+        path = Path(expand_home(name))
         if path.is_file():
             return path
     except (OSError, ValueError):  # too long, or a NUL in it
@@ -425,6 +453,11 @@ class Reader:
             tree = dict(config)
         else:
             tree = read_config(self.cls.default_config if config is None else config)
+        renames: dict[str, str] = {}
+        for cls in self._classes().values():
+            renames |= renames_of(cls)
+        tree = _renamed(tree, renames, self.blocks)
+        overrides = [_renamed_override(item, renames, self.blocks) for item in overrides]
         self._check_keys(tree)
         given: dict[str, Any] = {}
         for item in overrides:
@@ -576,6 +609,11 @@ class Reader:
             cls, "model_fields", {}
         ):
             return f"{key}.{message}"
+        field = _find(self.cls, names)
+        if not isinstance(field, str | type | None) and any(
+            isinstance(mark, Unshown) for mark in marks_of(field)
+        ):
+            return f"{key}: {message[0].lower()}{message[1:]} (what was given is not shown)"
         value = detail["input"]
         shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
@@ -591,6 +629,36 @@ def read_settings(
 ) -> Any:
     """Read the settings of one class alone; see :class:`Reader`."""
     return Reader(cls).read(config, overrides, fixed)
+
+
+def _renamed(
+    tree: Mapping[str, Any], renames: Mapping[str, str], blocks: Sequence[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Return a tree whose keys have the names of today, those inside of blocks too."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inside = "" if not prefix and str(key) in blocks else f"{prefix}{key}."
+        if _is_tree(value):
+            value = _renamed(value, renames, blocks, inside)
+        name = _name_of_today(f"{prefix}{key}", renames).removeprefix(prefix)
+        if name in tree and name != str(key):
+            raise ConfigError(f"{prefix}{key} and {prefix}{name} are the same setting; give one")
+        found[name] = value
+    return found
+
+
+def _renamed_override(item: str, renames: Mapping[str, str], blocks: Sequence[str]) -> str:
+    key, equals, text = item.partition("=")
+    head, dot, rest = key.partition(".")
+    block, key = (head + dot, rest) if head in blocks and dot else ("", key)
+    return f"{block}{_name_of_today(key, renames)}{equals}{text}"
+
+
+def _name_of_today(key: str, renames: Mapping[str, str]) -> str:
+    if key not in renames:
+        return key
+    logger.warning("%s is called %s now; the earlier name is still read", key, renames[key])
+    return renames[key]
 
 
 def _is_tree(value: Any) -> bool:

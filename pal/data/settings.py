@@ -37,15 +37,13 @@ def _canonical_labels(labels: dict[str, str | None]) -> dict[str, str | None]:
         raise ValueError(str(error)) from None
 
 
-class SourceSettings(Section):
+class ReadingSettings(Section):
     """How dialogues are read.
 
     Attributes:
         split: ``published`` takes the splits as they are; ``seeded`` joins all and splits 7:2:1 by
             dialogue with ``split_seed`` (the paper's way).
         split_seed: seed of the seeded split.
-        cards: persona cards whose description takes the place of the seeker's persona, matched by
-            dialogue id. A card knows the whole dialogue, so scores with cards are not comparable.
         reader: form of the files, a name in ``pal.data.corpora`` or their_package.module:Class;
             null recognises it.
         columns: names of a table's columns.
@@ -55,10 +53,20 @@ class SourceSettings(Section):
 
     split: Literal["published", "seeded"] = "published"
     split_seed: int = 13
-    cards: InputPath | None = None
     reader: str | None = None
     columns: ColumnSettings = ColumnSettings()
     strategy_labels: Annotated[dict[str, str | None], AfterValidator(_canonical_labels)] = {}
+
+
+class SourceSettings(ReadingSettings):
+    """How dialogues are read, and where their personas come from.
+
+    Attributes:
+        cards: persona cards whose description takes the place of the seeker's persona, matched by
+            dialogue id. A card knows the whole dialogue, so scores with cards are not comparable.
+    """
+
+    cards: InputPath | None = None
 
 
 class DataSettings(SourceSettings):

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from pal.data.esconv import load_esconv, split_dialogues
-from pal.data.settings import SourceSettings
+from pal.data.settings import ReadingSettings
 from pal.data.sources import has_splits
 
 
@@ -11,7 +11,7 @@ def load_split(
     source: Any,
     split: str | None,
     *,
-    how: SourceSettings | None = None,
+    how: ReadingSettings | None = None,
     mode: Literal["published", "seeded"] = "published",
     seed: int = 13,
     requests: bool = False,
@@ -33,7 +33,7 @@ def load_split(
     Raises:
         DataError: nothing there, or a record that cannot be used.
     """
-    how = how or SourceSettings(split=mode, split_seed=seed)
+    how = how or ReadingSettings(split=mode, split_seed=seed)
     given: dict[str, Any] = {
         "requests": requests,
         "reader": how.reader,

@@ -1,41 +1,46 @@
-"""Language models: any OpenAI-compatible endpoint or a local one, behind one cache."""
+"""Language models: any OpenAI-compatible endpoint or a local one, behind one cache.
 
-import json
+Example:
+    >>> from pal.llm import Request, connect
+    >>> from pal.llm.settings import LlmSettings
+    >>> model = connect(LlmSettings(base_url="http://localhost:8000/v1", model="qwen"))
+    >>> model.ask([Request("1", (("user", "Hello"),))], description="greeting")
+    [Outcome(id='1', value='Hi there!', reason=None)]
+"""
 
-from pal.core.errors import ConfigError
-from pal.core.schema import Settings
-from pal.llm.asking import CachedModel
-from pal.llm.base import Backend, LanguageModel, Outcome, Request
-from pal.llm.cache import Cache
-from pal.llm.structured import RUNGS
+from typing import Any
+
+from pal.llm.base import LanguageModel, Outcome, Request
+from pal.llm.settings import LlmSettings
 
 __all__ = ["LanguageModel", "Outcome", "Request", "connect"]
 
 
-def connect(settings: Settings) -> LanguageModel:
-    """Return the model that ``settings.llm`` names; nothing is sent or loaded before a question.
+def connect(llm: LlmSettings, dtype: str = "float32") -> LanguageModel:
+    """Return the model that settings name; nothing is sent or loaded before a question.
+
+    Args:
+        llm: which model, and how it is asked.
+        dtype: number format of a local model's weights.
 
     Raises:
-        ConfigError: no model or endpoint is named, or the endpoint's key is not there.
+        PalError: no model or endpoint is named, its key is not there or may not be sent, or the
+            cache cannot be used.
     """
-    llm = settings.llm
-    if llm.model is None:
-        raise ConfigError("missing settings: give llm.model=… (the name the endpoint knows it by)")
-    cache = Cache(llm.cache)
-    # Other fields, other answers: they are part of the name that answers are kept under.
-    name = f"{llm.model} {json.dumps(llm.body, sort_keys=True)}" if llm.body else llm.model
-    backend: Backend | None = None
+    from pal.llm.asking import CachedModel
+    from pal.llm.cache import Cache
+    from pal.llm.origin import origin_of
+
+    origin = origin_of(llm, dtype)
+    cache = Cache(llm.cache, trust_old_answers=llm.trust_old_answers)
+    known = cache.endpoint(origin)
+    backend: Any = None
     if llm.backend == "transformers":
         from pal.llm.local import TransformersBackend
 
-        if llm.body:
-            raise ConfigError("llm.body is for endpoints; llm.backend=transformers sends nothing")
-        backend = TransformersBackend(llm, settings.dtype)
+        backend = TransformersBackend(llm, dtype)
     elif not (llm.estimate_only or llm.batch_export):
         from pal.llm.client import OpenAIBackend
 
-        url = llm.base_url or ""
-        rung = cache.rung(url, name) if llm.structured == "auto" else llm.structured
-        rung = rung if rung in RUNGS else None
-        backend = OpenAIBackend(llm, rung, lambda found: cache.record_rung(url, name, found))
-    return CachedModel(llm, name, cache, backend)
+        backend = OpenAIBackend(llm, known, lambda found: cache.record_endpoint(origin, found))
+    return CachedModel(llm, origin, cache, backend, system_role=known.system_role)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, PlannedStop
-from pal.core.schema import LlmSettings
 from pal.llm.base import Backend, Check, Outcome, Reply, Request
 from pal.llm.batchfile import read_results, write_requests
-from pal.llm.cache import Cache, key_of
-from pal.llm.estimate import estimate
+from pal.llm.cache import Cache, answer_key, request_key
+from pal.llm.estimate import describe_volumes, volume_of
+from pal.llm.origin import Origin
+from pal.llm.settings import LlmSettings
+
+Replies = dict[bytes, tuple[Any, str | None]]
 
 
 class CachedModel:
@@ -17,24 +20,36 @@ class CachedModel:
 
     Args:
         settings: batch files, estimate, prices.
-        name: the model's.
+        origin: who answers.
         cache: where answers are kept.
         backend: asks what the cache does not hold.
+        system_role: whether the endpoint takes a system message, for files of requests.
     """
 
-    def __init__(self, settings: LlmSettings, name: str, cache: Cache, backend: Backend | None):
-        self.name = name
+    def __init__(
+        self,
+        settings: LlmSettings,
+        origin: Origin,
+        cache: Cache,
+        backend: Backend | None,
+        *,
+        system_role: bool = True,
+    ):
+        self.name = origin.name
+        self.origin, self.cache = origin, cache
         self._settings = settings
-        self._cache = cache
         self._backend = backend
+        self._system_role = system_role
 
     def describe(self) -> dict[str, Any]:
         """Return what a record of a run says of the model: backend, endpoint, form of answers."""
+        facts = self._backend.facts if self._backend else None
         return {
             "model": self.name,
             "backend": self._settings.backend,
             "endpoint": self._settings.base_url,
-            "structured_output": getattr(self._backend, "rung", None),
+            "structured_output": facts.output_mode if facts else None,
+            "system_role": facts.system_role if facts else self._system_role,
         }
 
     def ask(
@@ -53,46 +68,45 @@ class CachedModel:
             seen: set[str] = set()
             twice = next(r.id for r in requests if r.id in seen or seen.add(r.id))  # type: ignore[func-returns-value]
             raise DataError(f"{description}: the id {twice!r} occurs twice; give each item its own")
-        keys = [key_of(self.name, request) for request in requests]
-        replies = self._cache.read(keys)
+        keys = [answer_key(self.origin, request) for request in requests]
+        replies = self.cache.read(keys)
+        if self.cache.reads_old:
+            self._take_old(keys, requests, replies)
         missing: dict[bytes, Request] = {}
         for key, request in zip(keys, requests, strict=True):
             value, reason = replies.get(key, (None, "not there"))
             if key not in replies or (reason is None and check and check(request, value)):
                 missing.setdefault(key, request)
         for path in self._settings.batch_import if missing else []:
-            found = read_results(Path(path), missing, check)
-            self._cache.write(self.name, found.items())
-            for key, reply in found.items():
-                replies[key] = (reply.value, reply.reason)
-                del missing[key]
+            self._take_results(Path(path), missing, check, replies)
         if missing:
-            self._stop_if_planned(missing, description)
-            self._ask_backend(missing, len(requests), description, check, replies)
+            self.answer_missing(missing, len(requests), description, check, replies)
         return [
             Outcome(request.id, *replies[key]) for key, request in zip(keys, requests, strict=True)
         ]
 
-    def _stop_if_planned(self, missing: dict[bytes, Request], description: str) -> None:
-        if self._settings.estimate_only:
-            measured = self._cache.measured(self.name)
-            raise PlannedStop(estimate(missing.values(), self._settings, measured, description))
-        if self._settings.batch_export:
-            files = write_requests(Path(self._settings.batch_export), missing, self._settings)
-            raise PlannedStop(
-                f"{description}: {len(missing):,} requests written to "
-                f"{', '.join(map(str, files))}; run them, then give llm.batch_import=RESULTS in "
-                "place of llm.batch_export"
-            )
-
-    def _ask_backend(
+    def answer_missing(
         self,
         missing: dict[bytes, Request],
         total: int,
         description: str,
         check: Check | None,
-        replies: dict[bytes, tuple[Any, str | None]],
+        replies: Replies,
     ) -> None:
+        """Ask what the cache does not hold, and add the replies.
+
+        Args:
+            missing: the requests, by answer key.
+            total: how many requests there were, for the progress bar.
+            description: what the progress bar says.
+            check: of answers.
+            replies: by answer key; what is found is added.
+
+        Raises:
+            PlannedStop: an estimate or a file of requests was asked for, not answers.
+            PalError: the backend cannot go on.
+        """
+        self._stop_if_planned(missing, description)
         from tqdm.auto import tqdm
 
         assert self._backend is not None
@@ -103,9 +117,51 @@ class CachedModel:
 
         def done(key: bytes, reply: Reply) -> None:
             if reply.final:
-                self._cache.write(self.name, [(key, reply)])
+                self.cache.write(self.origin, [(key, reply)])
             replies[key] = (reply.value, reply.reason)
             bar.update()
 
         with bar:
             self._backend.answer(missing, check, done)
+
+    def _take_old(
+        self, keys: Sequence[bytes], requests: Sequence[Request], replies: Replies
+    ) -> None:
+        """Take answers of version 0.1 for what is not there; they stay where they are."""
+        own = {
+            key: request_key(self.origin.request_name, request)
+            for key, request in zip(keys, requests, strict=True)
+            if key not in replies
+        }
+        old = self.cache.read_old(own.values())
+        replies.update({key: old[before] for key, before in own.items() if before in old})
+
+    def _take_results(
+        self, path: Path, missing: dict[bytes, Request], check: Check | None, replies: Replies
+    ) -> None:
+        """Move what a file of results answers from ``missing`` to ``replies`` and the cache."""
+        own = {
+            request_key(self.origin.request_name, request): key for key, request in missing.items()
+        }
+        found = read_results(path, {name: missing[key] for name, key in own.items()}, check)
+        self.cache.write(self.origin, ((own[name], reply) for name, reply in found.items()))
+        for name, reply in found.items():
+            replies[own[name]] = (reply.value, reply.reason)
+            del missing[own[name]]
+
+    def _stop_if_planned(self, missing: dict[bytes, Request], description: str) -> None:
+        if self._settings.estimate_only:
+            volume = volume_of(missing.values(), description)
+            measured = self.cache.measured(self.origin)
+            raise PlannedStop(describe_volumes([volume], self._settings, measured))
+        if self._settings.batch_export:
+            files = write_requests(
+                Path(self._settings.batch_export),
+                {request_key(self.origin.request_name, one): one for one in missing.values()},
+                self._settings, system_role=self._system_role,
+            )  # fmt: skip
+            raise PlannedStop(
+                f"{description}: {len(missing):,} requests written to "
+                f"{', '.join(map(str, files))}; run them, then give llm.batch_import=RESULTS in "
+                "place of llm.batch_export"
+            )

@@ -36,7 +36,7 @@ class Outcome:
         id: of the request.
         value: the parsed JSON (with a schema) or the text; None when there is no answer.
         reason: None when answered; else why not: ``refused``, ``malformed: …``,
-            ``gave up after N tries: …``.
+            ``gave up after N attempts: …``.
     """
 
     id: str
@@ -81,7 +81,8 @@ class Reply:
         value: the answer; None with a ``reason``.
         reason: why there is none.
         final: asking again would bring nothing else, so it is stored.
-        rung: how the answer's form was asked for (see :data:`pal.llm.structured.RUNGS`).
+        output_mode: how the answer's form was asked for (see
+            :data:`pal.llm.settings.OUTPUT_MODES`).
         seconds: from request to answer.
         tokens_in: of the prompt, as the server counts; None where it does not.
         tokens_out: of the answer.
@@ -90,14 +91,30 @@ class Reply:
     value: Any
     reason: str | None = None
     final: bool = True
-    rung: str | None = None
+    output_mode: str | None = None
     seconds: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """What was found out about an endpoint, once and for all.
+
+    Attributes:
+        output_mode: how it gives answers of a given form; None before that is known.
+        system_role: whether it takes a system message; otherwise that text goes before the first
+            user turn.
+    """
+
+    output_mode: str | None = None
+    system_role: bool = True
+
+
 class Backend(Protocol):
     """What answers requests that no cache holds."""
+
+    facts: EndpointFacts
 
     def answer(
         self,

@@ -1,7 +1,7 @@
 """Requests as batch files and their results: OpenAI's form, which vLLM's batch runner takes too.
 
-A line is ``{"custom_id", "method", "url", "body"}``; the id is the cache key, so results find their
-requests whatever happened in between, and a file can be read any number of times.
+A line is ``{"custom_id", "method", "url", "body"}``; the id is the request's key, so results find
+their requests whatever happened in between, and a file can be read any number of times.
 """
 
 import itertools
@@ -10,23 +10,28 @@ from pathlib import Path
 
 from pal.core.errors import DataError, OutputError
 from pal.core.files import read_jsonl, write_jsonl
-from pal.core.schema import LlmSettings
 from pal.llm.base import Check, Reply, Request
-from pal.llm.client import read_completion
-from pal.llm.structured import RUNGS, body_of
+from pal.llm.completion import read_completion
+from pal.llm.settings import OUTPUT_MODES, LlmSettings
+from pal.llm.structured import body_of
 
 LARGEST = 50_000  # requests a file, OpenAI's limit
 
 
 def write_requests(
-    path: Path, requests: Mapping[bytes, Request], settings: LlmSettings
+    path: Path,
+    requests: Mapping[bytes, Request],
+    settings: LlmSettings,
+    *,
+    system_role: bool = True,
 ) -> list[Path]:
     """Write requests to ``path`` and, beyond 50,000, to further files (``-2`` and so on).
 
     Args:
         path: the first file.
-        requests: by cache key.
+        requests: by request key.
         settings: model and form of answers (``auto`` means ``json_schema`` here).
+        system_role: whether the model takes a system message.
 
     Returns:
         The files written.
@@ -34,13 +39,15 @@ def write_requests(
     Raises:
         OutputError: one is there already, or cannot be written.
     """
-    rung = RUNGS[0] if settings.structured == "auto" else settings.structured
+    mode = OUTPUT_MODES[0] if settings.structured == "auto" else settings.structured
     lines = (
         {
             "custom_id": key.hex(),
             "method": "POST",
             "url": "/v1/chat/completions",
-            "body": body_of(str(settings.model), request, rung, more=settings.body),
+            "body": body_of(
+                str(settings.model), request, mode, more=settings.body, system_role=system_role
+            ),
         }
         for key, request in requests.items()
     )
@@ -61,6 +68,11 @@ def read_results(
 
     Lines of other requests, failed ones and malformed answers are left out, to be asked again.
 
+    Args:
+        path: the file of results.
+        requests: by request key.
+        check: of answers.
+
     Raises:
         DataError: a line is not of the batch form; the message names it.
     """
@@ -68,7 +80,7 @@ def read_results(
     for number, line in read_jsonl(path):
         try:
             key = bytes.fromhex(line["custom_id"])
-            response = line.get("response") or {}
+            response = dict(line.get("response") or {})
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(
                 f"{path}, line {number}: not a result of a batch written here (no such custom_id); "

@@ -1,37 +1,42 @@
-"""Answers on disk: one SQLite file, by a hash of the canonical request.
+"""Answers on disk: one SQLite file, by a hash of the canonical request and of its origin.
 
 An answer is committed on its own before it counts as given, so a kill at any moment loses only what
 was in flight. Refusals and answers that stay malformed are kept with their reason; failures that
-may pass (a dead server, a limit) are not. Several processes may read and write at once.
+may pass (a dead server, a limit) are not. Several processes may read and write at once. The file
+holds people's texts, so only the user may read it.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, OutputError
-from pal.core.files import dumps
-from pal.llm.base import Reply, Request
+from pal.core.files import dumps, make_private
+from pal.llm.base import EndpointFacts, Reply, Request
+from pal.llm.origin import Origin
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key BLOB PRIMARY KEY, model TEXT NOT NULL, value TEXT, reason TEXT, rung TEXT,
+CREATE TABLE IF NOT EXISTS origins (
+    id INTEGER PRIMARY KEY, origin TEXT NOT NULL UNIQUE, output_mode TEXT, system_role INTEGER
+);
+CREATE TABLE IF NOT EXISTS replies (
+    key BLOB PRIMARY KEY, origin INTEGER NOT NULL, value TEXT, reason TEXT, output_mode TEXT,
     seconds REAL, tokens_in INTEGER, tokens_out INTEGER
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS endpoints (
-    url TEXT, model TEXT, rung TEXT NOT NULL, PRIMARY KEY (url, model)
-) WITHOUT ROWID;
 """
+OLD_TABLE = "answers"  # of version 0.1: by request_key alone, whatever the endpoint
 LOOKUP = 500  # keys a query; SQLite took 999 at most for long
 
 
-def key_of(model: str, request: Request) -> bytes:
-    """Return the cache key: a hash of all that decides the answer, 16 bytes.
+def request_key(model: str, request: Request) -> bytes:
+    """Return a request's own key: a hash of model and all that is asked, 16 bytes.
 
-    The form below is never changed, so answers survive changes of the code.
+    It names requests in batch files. The form below is never changed, so files of results stay
+    readable whatever becomes of the code.
     """
     canonical = {
         "model": model,
@@ -45,46 +50,82 @@ def key_of(model: str, request: Request) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def answer_key(origin: Origin, request: Request) -> bytes:
+    """Return the key of an answer: of the request, and of who is asked; 16 bytes."""
+    own = request_key(origin.request_name, request)
+    return hashlib.blake2b(origin.digest + own, digest_size=16).digest()
+
+
 class Cache:
     """The answers of all models in one file.
 
     Args:
         path: the SQLite file; made where there is none.
+        trust_old_answers: read what version 0.1 wrote, for whatever origin is asked about.
 
     Raises:
         OutputError: it cannot be made or written.
-        DataError: it is something else.
+        DataError: it is something else, or holds answers of version 0.1 that are not to be trusted.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, trust_old_answers: bool = False):
         self.path = Path(path)
-        try:
+        self._origins: dict[str, int] = {}
+        if self.path.is_dir():
+            raise OutputError(f"llm.cache={self.path} is a folder; give the name of a file in it")
+        with self._errors("give llm.cache=FILE in a folder you may write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            with contextlib.suppress(PermissionError):  # another user's, shared on purpose
+                for suffix in ("", "-wal", "-shm", "-journal"):
+                    file = self.path.with_name(self.path.name + suffix)
+                    if not suffix or file.exists():
+                        make_private(file)
+            # Calls are never at once, but in a notebook they come from a second thread.
+            self._database = sqlite3.connect(
+                self.path, timeout=60, isolation_level=None, check_same_thread=False
+            )
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(TABLES)
-        except sqlite3.OperationalError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error}; give llm.cache=FILE in a folder you may write"
-            ) from None
-        except sqlite3.DatabaseError as error:
+            old = self._count_old()
+        self.reads_old = bool(old and trust_old_answers)
+        if old and not trust_old_answers:
             raise DataError(
-                f"{self.path}: not a cache of answers ({error}); give another llm.cache=FILE"
-            ) from None
+                f"{self.path}: {old:,} answers of version 0.1, which do not say which endpoint "
+                "gave them; give llm.trust_old_answers=true if this one did, or another "
+                "llm.cache=FILE"
+            )
+
+    def _count_old(self) -> int:
+        query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if not self._database.execute(query, (OLD_TABLE,)).fetchone()[0]:
+            return 0
+        return self._database.execute(f"SELECT COUNT(*) FROM {OLD_TABLE}").fetchone()[0]
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, str | None]]:
-        """Return (value, reason) of every key that is there."""
+        """Return (value, reason) of every key that is there.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return self._read(keys, "replies")
+
+    def read_old(self, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, str | None]]:
+        """Return (value, reason) of every request key that version 0.1 stored, if it is trusted."""
+        return self._read(keys, OLD_TABLE) if self.reads_old else {}
+
+    def _read(self, keys: Iterable[bytes], table: str) -> dict[bytes, tuple[Any, str | None]]:
         wanted = list(dict.fromkeys(keys))
         found = {}
-        for start in range(0, len(wanted), LOOKUP):
-            part = wanted[start : start + LOOKUP]
-            query = f"SELECT key, value, reason FROM answers WHERE key IN ({_marks(len(part))})"
-            for key, value, reason in self._database.execute(query, part):
-                found[key] = (None if value is None else json.loads(value), reason)
+        with self._errors("give another llm.cache=FILE"):
+            for start in range(0, len(wanted), LOOKUP):
+                part = wanted[start : start + LOOKUP]
+                query = f"SELECT key, value, reason FROM {table} WHERE key IN ({_marks(len(part))})"
+                for key, value, reason in self._database.execute(query, part):
+                    found[key] = (None if value is None else json.loads(value), reason)
         return found
 
-    def write(self, model: str, replies: Iterable[tuple[bytes, Reply]]) -> None:
+    def write(self, origin: Origin, replies: Iterable[tuple[bytes, Reply]]) -> None:
         """Add replies; they are on disk when this returns.
 
         Raises:
@@ -92,41 +133,71 @@ class Cache:
         """
         rows = [
             (
-                key, model, None if reply.reason else dumps(reply.value), reply.reason,
-                reply.rung, reply.seconds, reply.tokens_in, reply.tokens_out,
+                key, self._origin(origin), None if reply.reason else dumps(reply.value),
+                reply.reason, reply.output_mode, reply.seconds, reply.tokens_in, reply.tokens_out,
             )
             for key, reply in replies
         ]  # fmt: skip
-        try:
+        with self._errors("earlier answers are kept, run the same command again to continue"):
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany(f"INSERT OR REPLACE INTO answers VALUES ({_marks(8)})", rows)
-            self._database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error}; earlier answers are kept, "
-                "run the same command again to go on"
-            ) from None
+            try:
+                self._database.executemany(
+                    f"INSERT OR REPLACE INTO replies VALUES ({_marks(8)})", rows
+                )
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
 
-    def rung(self, url: str, model: str) -> str | None:
-        """Return the rung an earlier probe of this endpoint ended on."""
-        query = "SELECT rung FROM endpoints WHERE url = ? AND model = ?"
-        row = self._database.execute(query, (url, model)).fetchone()
-        return row[0] if row else None
+    def endpoint(self, origin: Origin) -> EndpointFacts:
+        """Return what is known of an origin's endpoint."""
+        query = "SELECT output_mode, system_role FROM origins WHERE origin = ?"
+        with self._errors("give another llm.cache=FILE"):
+            row = self._database.execute(query, (origin.text,)).fetchone()
+        return EndpointFacts(row[0], row[1] != 0) if row else EndpointFacts()
 
-    def record_rung(self, url: str, model: str, rung: str) -> None:
-        """Keep the result of a probe."""
-        self._database.execute(
-            "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", (url, model, rung)
-        )
+    def record_endpoint(self, origin: Origin, facts: EndpointFacts) -> None:
+        """Keep what was found out about an endpoint."""
+        query = "UPDATE origins SET output_mode = ?, system_role = ? WHERE id = ?"
+        number = self._origin(origin)
+        with self._errors("give another llm.cache=FILE"):
+            self._database.execute(query, (facts.output_mode, int(facts.system_role), number))
 
-    def measured(self, model: str) -> tuple[int, float | None, float | None]:
-        """Return how many answers of a model were timed, their mean seconds and mean tokens."""
-        query = "SELECT COUNT(seconds), AVG(seconds), AVG(tokens_out) FROM answers WHERE model = ?"
-        return self._database.execute(query, (model,)).fetchone()
+    def measured(self, origin: Origin) -> tuple[int, float | None, float | None]:
+        """Return how many answers were timed, their mean seconds and mean tokens."""
+        query = "SELECT COUNT(seconds), AVG(seconds), AVG(tokens_out) FROM replies WHERE origin = ?"
+        return self._database.execute(query, (self._origin(origin),)).fetchone()
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _origin(self, origin: Origin) -> int:
+        """Return the number that rows hold of an origin."""
+        if origin.text not in self._origins:
+            with self._errors("earlier answers are kept, run the same command again to continue"):
+                self._database.execute(
+                    "INSERT OR IGNORE INTO origins (origin) VALUES (?)", (origin.text,)
+                )
+                query = "SELECT id FROM origins WHERE origin = ?"
+                row = self._database.execute(query, (origin.text,)).fetchone()
+            self._origins[origin.text] = row[0]
+        return self._origins[origin.text]
+
+    @contextlib.contextmanager
+    def _errors(self, remedy: str) -> Iterator[None]:
+        """Say in one line what SQLite or the system refuses."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot use {self.path}: {error}; {remedy}") from None
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}; {remedy}") from None
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+            raise DataError(
+                f"{self.path}: not a cache of answers, or a damaged one ({error}); give another "
+                "llm.cache=FILE"
+            ) from None
 
 
 def _marks(count: int) -> str:

@@ -8,22 +8,28 @@ twice the tokens. The key is read from the environment alone, and taken out of e
 
 import asyncio
 import os
+import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from pal.core.errors import ConfigError, PalError, first_line
-from pal.core.schema import LlmSettings
-from pal.llm.base import Check, Reply, Request
-from pal.llm.structured import PROBE, RUNGS, body_of, parse, shorten
+from pal.core.errors import PalError, first_line
+from pal.llm.base import Check, EndpointFacts, Reply, Request
+from pal.llm.completion import message_of, read_completion
+from pal.llm.endpoint import OPENAI_HOST, find_key, is_this_machine, proxy_of
+from pal.llm.loop import run_to_end
+from pal.llm.settings import OUTPUT_MODES, LlmSettings
+from pal.llm.structured import PROBE, body_of, shorten
 
 ANSWERS = 3  # malformed ones to a request, before it counts as malformed for good
-LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
+LONGEST_WAIT = 60.0  # seconds between two attempts, unless the server asks for more
 LONGEST_RETRY_AFTER = 600.0
 PASSING = (408, 409, 429)
-HERE = ("localhost", "127.0.0.1", "::1")
+UNUSABLE = (400, 422, 500)  # what servers answer to a message whose role their template refuses
 
 
 class OpenAIBackend:
@@ -31,19 +37,24 @@ class OpenAIBackend:
 
     Args:
         settings: the endpoint and its limits.
-        rung: how structured answers are asked for; found out by a probe when None.
-        record: told the rung a probe ended on.
+        known: what an earlier run found out about the endpoint.
+        record: called with what this one finds out.
+
+    Attributes:
+        facts: what is known of the endpoint by now; an output mode that the settings name is taken
+            as it is.
 
     Raises:
-        ConfigError: no endpoint is named, or its key is not in the environment.
+        ConfigError: no endpoint is named, or its key is not there or may not be sent.
     """
 
     def __init__(
-        self, settings: LlmSettings, rung: str | None, record: Callable[[str], None]
+        self, settings: LlmSettings, known: EndpointFacts, record: Callable[[EndpointFacts], None]
     ) -> None:
         self.settings = settings
         self._model = str(settings.model)
-        self.rung = rung
+        mode = known.output_mode if settings.structured == "auto" else settings.structured
+        self.facts = EndpointFacts(mode if mode in OUTPUT_MODES else None, known.system_role)
         self._record = record
         self._key = find_key(settings)
         self._not_before = 0.0
@@ -55,12 +66,12 @@ class OpenAIBackend:
         check: Check | None,
         done: Callable[[bytes, Reply], None],
     ) -> None:
-        """Answer every request; ``done`` is called from this thread as replies come in.
+        """Answer every request; ``done`` is called as replies come in, one call at a time.
 
         Raises:
             PalError: the endpoint refuses key or model, or answers nothing at all.
         """
-        asyncio.run(self._answer(requests, check, done))
+        run_to_end(lambda: self._answer(requests, check, done))
 
     async def _answer(
         self,
@@ -69,20 +80,19 @@ class OpenAIBackend:
         done: Callable[[bytes, Reply], None],
     ) -> None:
         from aiolimiter import AsyncLimiter
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI
 
         self._not_before = 0.0
         self._failures = 0
         minute = self.settings.requests_per_minute
         self._limiter = AsyncLimiter(1, 60 / minute) if minute else None
-        web = DefaultAsyncHttpxClient(follow_redirects=False)  # text goes to this endpoint alone
         async with AsyncOpenAI(
             api_key=self._key or "none", base_url=self.settings.base_url, max_retries=0,
-            timeout=self.settings.timeout, http_client=web,
+            timeout=self.settings.timeout, http_client=make_web_client(str(self.settings.base_url)),
+            default_headers=make_headers(str(self.settings.base_url), self._key),
         ) as self._client:  # fmt: skip
-            if self.rung is None and any(request.schema for request in requests.values()):
-                self.rung = await self._probe()
-                self._record(self.rung)
+            if self.facts.output_mode is None and any(one.schema for one in requests.values()):
+                self._learn(output_mode=await self._probe())
             left = iter(requests.items())
             workers = [
                 asyncio.create_task(self._work(left, check, done))
@@ -94,6 +104,12 @@ class OpenAIBackend:
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
+
+    def _learn(self, **found: Any) -> None:
+        self.facts = replace(self.facts, **found)
+        # A mode that the settings name was not found out, so it is not for later runs.
+        asked = self.settings.structured == "auto"
+        self._record(self.facts if asked else replace(self.facts, output_mode=None))
 
     async def _work(
         self,
@@ -113,23 +129,47 @@ class OpenAIBackend:
                 )
 
     async def _reply(self, request: Request, check: Check | None) -> Reply:
-        """One request's final answer or failure, after as many tries as it takes."""
-        rung, tokens = self.rung or "text", request.max_tokens
+        """One request's final answer or failure, after as many attempts as it takes."""
+        mode, tokens = self.facts.output_mode or "text", request.max_tokens
         for _ in range(ANSWERS):
-            body = body_of(self._model, request, rung, tokens, self.settings.body)
             started = time.monotonic()
             try:
-                answer = await self._send(body)
+                answer = await self._send_in_roles(request, mode, tokens)
             except Exception as error:
                 failure = self._give_up(error)
                 if failure is None:
                     raise
                 return failure
-            reply = read_completion(answer, request, check, rung, time.monotonic() - started)
+            reply = read_completion(answer, request, check, mode, time.monotonic() - started)
             if reply.reason is None or reply.reason.startswith("refused"):
                 return reply
             tokens *= 2 if "cut off" in reply.reason else 1
         return reply
+
+    async def _send_in_roles(self, request: Request, mode: str, tokens: int) -> dict[str, Any]:
+        """Send a request; without a system message once the endpoint has shown that it takes none.
+
+        Many chat templates know no system role. One that says so is asked again with the system
+        text before the first user turn, and where that is answered the endpoint is asked so from
+        then on.
+        """
+
+        def body(system_role: bool) -> dict[str, Any]:
+            return body_of(
+                self._model, request, mode, tokens, self.settings.body, system_role=system_role
+            )
+
+        system_role = self.facts.system_role
+        try:
+            return await self._send(body(system_role))
+        except Exception as error:
+            has_system = any(role == "system" for role, _ in request.messages)
+            if not (system_role and has_system and refuses_system_role(error)):
+                raise
+        answer = await self._send(body(False))
+        if self.facts.system_role:
+            self._learn(system_role=False)
+        return answer
 
     async def _send(self, body: dict[str, Any]) -> dict[str, Any]:
         from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
@@ -137,15 +177,15 @@ class OpenAIBackend:
 
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(may_pass),
-            stop=stop_after_attempt(self.settings.tries),
+            stop=stop_after_attempt(self.settings.max_attempts),
             wait=backoff(multiplier=self.settings.backoff, max=LONGEST_WAIT),
             reraise=True,
         ):
             with attempt:
-                return await self._try(body)
+                return await self._attempt(body)
         raise AssertionError("tenacity ends by an answer or an error")
 
-    async def _try(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _attempt(self, body: dict[str, Any]) -> dict[str, Any]:
         from openai import APIStatusError
 
         while (wait := self._not_before - time.monotonic()) > 0:
@@ -163,6 +203,8 @@ class OpenAIBackend:
         except APIStatusError as error:
             self._hold_back(error.response.headers.get("retry-after"))
             raise
+        except RecursionError:
+            raise ValueError("the body is nested too deeply") from None
 
     def _hold_back(self, retry_after: str | None) -> None:
         seconds = min(seconds_of(retry_after), LONGEST_RETRY_AFTER)
@@ -174,35 +216,43 @@ class OpenAIBackend:
         Raises:
             PalError: the error would meet every request.
         """
-        from openai import APIError
+        from openai import APIConnectionError, APIError
 
+        url = str(self.settings.base_url)
         if may_pass(error):
-            what = self._clean(error)
-            return Reply(None, f"gave up after {self.settings.tries} tries: {what}", final=False)
+            hint = ""
+            if isinstance(error, APIConnectionError) and (proxy := proxy_of(url)):
+                hint = f" (by the proxy in {proxy}; NO_PROXY names hosts to ask directly)"
+            count = self.settings.max_attempts
+            return Reply(
+                None, f"gave up after {count} attempts: {self._clean(error)}{hint}", final=False
+            )
         if not isinstance(error, APIError):
             return None
         status = getattr(error, "status_code", None)
         code = str(getattr(error, "code", None))
         if status == 400 and "content" in code:
-            return Reply(None, "refused", rung=self.rung)
+            return Reply(None, "refused", output_mode=self.facts.output_mode)
         if status in (401, 403, 404) or code == "insufficient_quota":
+            key = "the key" if self._key else "llm.api_key_env=NAME (no key was sent)"
             name = self.settings.api_key_env
+            key += f" in ${name}" if self._key and name else ""
             raise PalError(
-                f"{self.settings.base_url} refuses: {self._clean(error)}; check "
-                f"llm.model={self.settings.model}, the address, and the key in ${name}"
+                f"{url} refuses: {self._clean(error)}; check llm.model={self.settings.model}, the "
+                f"address, and {key}"
             ) from None
         return Reply(None, f"rejected by the server: {self._clean(error)}", final=False)
 
     def _clean(self, error: Exception) -> str:
-        text = shorten(first_line(error), 200)
-        return text.replace(self._key, "[key]") if self._key else text
+        text = first_line(error)
+        return shorten(text.replace(self._key, "[key]") if self._key else text, 200)
 
     async def _probe(self) -> str:
-        """The first rung whose form the endpoint honours, by one question a rung."""
-        for rung in RUNGS[:-1]:
+        """The first output mode whose form the endpoint honours, by one question a mode."""
+        for mode in OUTPUT_MODES[:-1]:
             try:
                 answer = await self._send(
-                    body_of(self._model, PROBE, rung, more=self.settings.body)
+                    body_of(self._model, PROBE, mode, more=self.settings.body)
                 )
             except Exception as error:
                 reply = self._give_up(error)
@@ -211,80 +261,53 @@ class OpenAIBackend:
                 if may_pass(error) and getattr(error, "status_code", 0) != 500:
                     raise PalError(f"{self.settings.base_url}: {reply.reason}") from None
                 continue  # a server that does not know the field says so, some with 500
-            reply = read_completion(answer, PROBE, None, rung, None)
-            text = message_of(answer)[0].get("content") or ""
+            reply = read_completion(answer, PROBE, None, mode, None)
+            text = str(message_of(answer)[0].get("content") or "")
             if reply.reason is None and text.lstrip().startswith("{"):
-                return rung
-        return RUNGS[-1]
+                return mode
+        return OUTPUT_MODES[-1]
 
 
-def find_key(settings: LlmSettings) -> str | None:
-    """Return the endpoint's key from the environment variable that ``api_key_env`` names.
+def make_web_client(url: str) -> Any:
+    """Return a client that follows no redirect, and to this machine goes past every proxy.
 
-    Raises:
-        ConfigError: no endpoint, one with a password in its address, or no key for a remote one.
+    Texts reach the endpoint alone. A proxy of the environment would get them, and the key, even
+    when the endpoint is on this machine, unless NO_PROXY said otherwise.
     """
-    if settings.base_url is None:
-        raise ConfigError(
-            "missing settings: give llm.base_url=… (such as http://localhost:8000/v1), the only "
-            "place that texts are sent to"
-        )
-    address = urlsplit(settings.base_url)
-    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
-        raise ConfigError(
-            "llm.base_url: expected http://HOST:PORT/v1 or https://HOST/v1 without user or password"
-        )
-    key = os.environ.get(settings.api_key_env, "").strip() or None
-    if key is None and address.hostname not in HERE:
-        raise ConfigError(
-            f"llm.base_url is not on this machine and the environment has no "
-            f"{settings.api_key_env}; export it (any text where the server wants none), or name "
-            "another variable by llm.api_key_env"
-        )
-    return key
+    from openai import DefaultAsyncHttpxClient
+
+    if not is_this_machine(url):
+        return DefaultAsyncHttpxClient(follow_redirects=False)
+    secure: Any = ssl.create_default_context() if url.startswith("https:") else True
+    return DefaultAsyncHttpxClient(follow_redirects=False, trust_env=False, verify=secure)
 
 
-def read_completion(
-    answer: dict[str, Any],
-    request: Request,
-    check: Check | None,
-    rung: str | None,
-    seconds: float | None,
-) -> Reply:
-    """Return what a chat completion says: a value, a refusal, or why it is malformed.
+def make_headers(url: str, key: str | None) -> dict[str, Any]:
+    """Return the headers that go with every request: the endpoint's own key, or none.
 
-    Raises:
-        ValueError: the body is no chat completion.
+    What the environment holds for OpenAI (organisation, project, headers of one's own) goes to
+    OpenAI alone; the library would send it to any endpoint.
     """
-    message, finish = message_of(answer)
-    usage: Any = answer.get("usage") or {}
-    facts: dict[str, Any] = {
-        "rung": rung if request.schema else None,
-        "seconds": seconds,
-        "tokens_in": usage.get("prompt_tokens"),
-        "tokens_out": usage.get("completion_tokens"),
-    }
-    if message.get("refusal") or finish == "content_filter":
-        return Reply(None, "refused", **facts)
-    if finish == "length" and request.schema is not None:
-        return Reply(None, "malformed: cut off at the token limit", **facts)
-    value, reason = parse(str(message.get("content") or ""), request.schema)
-    if reason is None and check is not None:
-        reason = check(request, value)
-    return Reply(None, f"malformed: {reason}", **facts) if reason else Reply(value, **facts)
+    from openai import Omit
+
+    headers: dict[str, Any] = {}
+    if urlsplit(url).hostname != OPENAI_HOST:
+        lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+        names = [line.partition(":")[0].strip() for line in lines if ":" in line]
+        headers = {name: Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *names)}
+    headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+    return {**headers, "Authorization": f"Bearer {key}" if key else Omit()}
 
 
-def message_of(answer: Any) -> tuple[dict[str, Any], str | None]:
-    """Return a completion's message and why it ended.
+def refuses_system_role(error: BaseException) -> bool:
+    """Whether a server's error says that its chat template takes no system message."""
+    from openai import APIStatusError
 
-    Raises:
-        ValueError: the body is no chat completion (a proxy's page, say).
-    """
-    try:
-        choice = answer["choices"][0]
-        return dict(choice["message"]), choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"the body is no chat completion: {shorten(str(answer))}") from None
+    return (
+        isinstance(error, APIStatusError)
+        and error.status_code in UNUSABLE
+        and re.search(r"\bsystem\b|\broles?\b|developer instruction", str(error), re.I) is not None
+    )
 
 
 def may_pass(error: BaseException) -> bool:
@@ -300,10 +323,11 @@ def may_pass(error: BaseException) -> bool:
 def seconds_of(retry_after: str | None) -> float:
     """Return the seconds a ``Retry-After`` header asks for: a number, or the time of a date."""
     try:
-        return max(0.0, float(retry_after or 0))
+        seconds = float(retry_after or 0)
+        return max(0.0, seconds) if seconds == seconds else 0.0
     except ValueError:
         pass
     try:
         return max(0.0, parsedate_to_datetime(str(retry_after)).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -1,53 +1,96 @@
 """What a run would take, before it is begun: calls, tokens, time and money."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 
-from pal.core.schema import LlmSettings
 from pal.llm.base import Request
+from pal.llm.settings import LlmSettings
 
 CHARACTERS = 4  # a token, in English text
 
 
-def estimate(
-    requests: Iterable[Request],
+@dataclass(frozen=True)
+class Volume:
+    """How much one step asks.
+
+    Attributes:
+        description: what the requests are for.
+        calls: how many there are that the cache does not hold.
+        characters: of all their messages.
+        longest: tokens of all answers, at most.
+    """
+
+    description: str
+    calls: int
+    characters: int
+    longest: int
+
+
+def volume_of(requests: Iterable[Request], description: str) -> Volume:
+    """Return how much requests ask."""
+    asked = list(requests)
+    return Volume(
+        description,
+        calls=len(asked),
+        characters=sum(len(text) for request in asked for _, text in request.messages),
+        longest=sum(request.max_tokens for request in asked),
+    )
+
+
+def describe_volumes(
+    volumes: Sequence[Volume],
     settings: LlmSettings,
     measured: tuple[int, float | None, float | None],
-    description: str,
 ) -> str:
-    """Return the estimate in Markdown.
+    """Return an estimate as a Markdown table; of several steps, a row each and their sum.
 
     Args:
-        requests: those the cache does not hold.
+        volumes: what each step asks.
         settings: connections, rate limit and prices.
         measured: answers of this model timed so far, their mean seconds and mean tokens.
-        description: what the requests are for.
     """
-    asked = list(requests)
-    characters = sum(len(text) for request in asked for _, text in request.messages)
     timed, seconds, answer_tokens = measured
-    tokens_in = characters / CHARACTERS
-    longest = sum(request.max_tokens for request in asked)
-    tokens_out = len(asked) * answer_tokens if answer_tokens else longest
     source = f"mean of {timed:,} answers" if answer_tokens else "at most, by max_tokens"
-    lines = [
-        f"| {description} | |",
-        "| --- | ---: |",
-        f"| calls | {len(asked):,} |",
-        f"| tokens in (about: characters / {CHARACTERS}) | {tokens_in:,.0f} |",
-        f"| tokens out ({source}) | {tokens_out:,.0f} |",
+    steps = list(volumes)
+    if len(steps) > 1:
+        sums = [sum(one) for one in zip(*(v[1:] for v in map(astuple, steps)), strict=True)]
+        steps.append(Volume("all", *sums))
+    tokens = [
+        (one.characters / CHARACTERS, one.calls * answer_tokens if answer_tokens else one.longest)
+        for one in steps
     ]
+    figures = [
+        ["step", *(one.description for one in steps)],
+        ["calls", *(f"{one.calls:,}" for one in steps)],
+        [f"tokens in (about: characters / {CHARACTERS})", *(f"{n:,.0f}" for n, _ in tokens)],
+        [f"tokens out ({source})", *(f"{n:,.0f}" for _, n in tokens)],
+        _hours([one.calls for one in steps], settings, timed, seconds),
+    ]
+    if settings.price_in is not None and settings.price_out is not None:
+        costs = ((i * settings.price_in + o * settings.price_out) / 1e6 for i, o in tokens)
+        figures.append(["cost (llm.price_in, llm.price_out)", *(f"{cost:,.2f}" for cost in costs)])
+    if len(volumes) == 1:
+        figures[0] = [steps[0].description, ""]
+    else:
+        figures = [list(row) for row in zip(*figures, strict=True)]
+    figures.insert(1, ["---", *("---:" for _ in figures[0][1:])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in figures)
+
+
+def _hours(
+    calls: Sequence[int], settings: LlmSettings, timed: int, seconds: float | None
+) -> list[str]:
+    """Return the row that says how long so many calls take."""
+    minute = settings.requests_per_minute
     if seconds:
         rate = settings.connections / seconds
-        if settings.requests_per_minute:
-            rate = min(rate, settings.requests_per_minute / 60)
+        rate = min(rate, minute / 60) if minute else rate
         took = f"{seconds:.2f} s a call over {timed:,} calls, {settings.connections} connections"
-        lines.append(f"| hours ({took}) | {len(asked) / rate / 3600:,.2f} |")
-    elif settings.requests_per_minute:
-        hours = len(asked) / settings.requests_per_minute / 60
-        lines.append(f"| hours (at least, by the rate limit) | {hours:,.2f} |")
-    else:
-        lines.append("| hours (no answer of this model timed yet; ask a few first) | – |")
-    if settings.price_in is not None and settings.price_out is not None:
-        cost = (tokens_in * settings.price_in + tokens_out * settings.price_out) / 1e6
-        lines.append(f"| cost (llm.price_in, llm.price_out) | {cost:,.2f} |")
-    return "\n".join(lines)
+        return [f"hours ({took})", *(f"{count / rate / 3600:,.2f}" for count in calls)]
+    if minute:
+        hours = (count / minute / 60 for count in calls)
+        return ["hours (at least, by the rate limit)", *(f"{one:,.2f}" for one in hours)]
+    return [
+        "hours (no answer of this model timed yet; ask a few first)",
+        *("–" for _ in calls),
+    ]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pal.core.errors import CheckpointError, first_line
-from pal.core.schema import LlmSettings
-from pal.llm.base import Check, Reply, Request
-from pal.llm.client import read_completion
+from pal.llm.base import Check, EndpointFacts, Reply, Request
+from pal.llm.completion import read_completion
+from pal.llm.settings import LlmSettings
 from pal.llm.structured import body_of
 
 
@@ -19,9 +19,8 @@ class TransformersBackend:
         dtype: number format of the weights.
     """
 
-    rung = "text"
-
     def __init__(self, settings: LlmSettings, dtype: str):
+        self.facts = EndpointFacts("text")
         self._settings = settings
         self._dtype = dtype
 
@@ -37,18 +36,12 @@ class TransformersBackend:
         of its first request.
 
         Raises:
-            CheckpointError: the model cannot be loaded or has no chat template.
+            CheckpointError: the model cannot be loaded, or its chat template cannot be used.
         """
         import torch
 
         model, tokenizer = self._load()
-        prompts = {
-            key: tokenizer.apply_chat_template(
-                body_of("", request, self.rung)["messages"], add_generation_prompt=True,
-                tokenize=False,
-            )
-            for key, request in requests.items()
-        }  # fmt: skip
+        prompts = {key: self._prompt(tokenizer, request) for key, request in requests.items()}
         alike: dict[tuple[int, float], list[bytes]] = {}
         for key in sorted(prompts, key=lambda key: -len(prompts[key])):
             form = (requests[key].max_tokens, requests[key].temperature)
@@ -76,7 +69,30 @@ class TransformersBackend:
                 for key, tail in zip(batch, tails, strict=True):
                     text = tokenizer.decode(tail, skip_special_tokens=True)
                     answer = {"choices": [{"message": {"content": text}}]}
-                    done(key, read_completion(answer, requests[key], check, self.rung, seconds))
+                    done(key, read_completion(answer, requests[key], check, "text", seconds))
+
+    def _prompt(self, tokenizer: Any, request: Request) -> str:
+        """Return a request in the model's own form.
+
+        A template that refuses a system message gets its text before the first user turn.
+        """
+        from jinja2 import TemplateError
+
+        for system_role in (True, False) if self.facts.system_role else (False,):
+            messages = body_of("", request, "text", system_role=system_role)["messages"]
+            try:
+                prompt = tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, tokenize=False
+                )
+            except (TemplateError, TypeError, ValueError) as error:
+                refusal = first_line(error)
+                continue
+            self.facts = EndpointFacts("text", system_role)
+            return prompt
+        raise CheckpointError(
+            f"{self._settings.model}: its chat template cannot be used ({refusal}); give another "
+            "llm.model"
+        )
 
     def _load(self) -> tuple[Any, Any]:
         import torch

@@ -6,6 +6,7 @@ and takes those tags out of the text, so that it cannot pose as instructions tha
 
 import re
 import sys
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
+# Characters that nobody sees, besides those of the category "format" and combining marks.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164"
+    "\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 
 @dataclass(frozen=True)
 class Prompt:
@@ -54,6 +60,31 @@ def _template(text: str) -> Template:
 
 
 def _as_data(text: str, tag: str) -> str:
-    """Put a text between tags; the same tags within it lose their brackets."""
-    inner = re.sub(rf"<(\s*/?\s*{tag}\s*)>", r"(\1)", str(text), flags=re.IGNORECASE)
-    return f"<{tag}>\n{inner.strip()}\n</{tag}>"
+    """Put a text between tags that it cannot close."""
+    return f"<{tag}>\n{without_tag(str(text), tag).strip()}\n</{tag}>"
+
+
+def without_tag(text: str, tag: str) -> str:
+    """Return a text in which whatever a model may read as this tag has lost its brackets.
+
+    A tag is one in any case, with spaces, a slash or attributes, with characters inside that are
+    not seen, and with letters and brackets of other widths.
+
+    Example:
+        >>> without_tag("a </Text x> b <texts>", "text")
+        'a (/Text x) b <texts>'
+    """
+    plain, places = [], []
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in ("Cf", "Mn", "Me") or UNSEEN.match(character):
+            continue
+        for letter in unicodedata.normalize("NFKC", character).casefold():
+            plain.append(letter)
+            places.append(place)
+    found = list(text)
+    name = re.escape(tag.casefold())
+    for match in re.finditer(rf"<[\s/\\]*{name}(?![\w-])[^<>]*(>?)", "".join(plain)):
+        found[places[match.start()]] = "("
+        if match[1]:
+            found[places[match.end() - 1]] = ")"
+    return "".join(found)

@@ -1,25 +1,20 @@
 """Answers of a given form: how to ask for it, and how to read it strictly.
 
-Servers differ in what they enforce, so there is a ladder; the first rung an endpoint proves to
-honour is used for all of its answers, and recorded with each. Whatever the rung, an answer is
-checked against the schema here.
+Servers differ in what they enforce, so there are several ways to ask
+(:data:`pal.llm.settings.OUTPUT_MODES`); the first that an endpoint proves to honour is used for all
+of its answers, and recorded with each. Whatever the way, an answer is checked against the schema
+here.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from pal.core.files import parse_json
 from pal.llm.base import Request
-
-# From what a server enforces best to what it need not know of: OpenAI's schemas; llama.cpp's form
-# of them; valid JSON with the schema in the prompt; vLLM's constraint fields, new and old; a
-# prompt alone.
-RUNGS = (
-    "json_schema", "json_object_schema", "json_object", "structured_outputs", "guided_json", "text",
-)  # fmt: skip
 
 PROBE = Request(
     id="probe",
@@ -38,20 +33,24 @@ PROBE = Request(
 def body_of(
     model: str,
     request: Request,
-    rung: str,
+    output_mode: str,
     max_tokens: int | None = None,
     more: Mapping[str, Any] | None = None,
+    *,
+    system_role: bool = True,
 ) -> dict[str, Any]:
     """Return the body of a chat completion, as sent and as written to batch files.
 
     Args:
         model: the server's name of it.
         request: the question.
-        rung: one of :data:`RUNGS`; free text asks for no form.
+        output_mode: one of :data:`pal.llm.settings.OUTPUT_MODES`; free text asks for no form.
         max_tokens: in place of the request's.
         more: further fields, which take the place of those of the same name; None leaves one out.
+        system_role: False puts the system text before the first user turn.
     """
-    messages = [{"role": role, "content": text} for role, text in request.messages]
+    pairs = request.messages if system_role else without_system_role(request.messages)
+    messages = [{"role": role, "content": text} for role, text in pairs]
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -63,22 +62,42 @@ def body_of(
     body = {name: value for name, value in (body | dict(more or {})).items() if value is not None}
     if request.schema is None:
         return body
-    if rung == "json_schema":
+    if output_mode == "json_schema":
         form = {"name": request.schema_name, "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
-    if rung == "json_object_schema":
+    if output_mode == "json_object_schema":
         body["response_format"] = {"type": "json_object", "schema": request.schema}
-    elif rung == "json_object":
+    elif output_mode == "json_object":
         body["response_format"] = {"type": "json_object"}
-    elif rung == "structured_outputs":
+    elif output_mode == "structured_outputs":
         body["structured_outputs"] = {"json": request.schema}
-    elif rung == "guided_json":
+    elif output_mode == "guided_json":
         body["guided_json"] = request.schema
-    if rung in ("json_object", "text"):
+    if output_mode in ("json_object", "text"):
         last = messages[-1]
         messages[-1] = {**last, "content": f"{last['content']}\n\n{form_in_words(request.schema)}"}
     return body
+
+
+def without_system_role(messages: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return (role, text) pairs for a model that knows no system role.
+
+    What the system would say goes before the first user turn, as the makers of such models advise.
+
+    Example:
+        >>> without_system_role([("system", "Be brief."), ("user", "Hello")])
+        (('user', 'Be brief.\\n\\nHello'),)
+    """
+    said = [text for role, text in messages if role == "system"]
+    turns = [(role, text) for role, text in messages if role != "system"]
+    if not said:
+        return tuple(turns)
+    first = next((index for index, (role, _) in enumerate(turns) if role == "user"), None)
+    if first is None:
+        return (("user", "\n\n".join(said)), *turns)
+    turns[first] = ("user", "\n\n".join([*said, turns[first][1]]))
+    return tuple(turns)
 
 
 def form_in_words(schema: dict[str, Any]) -> str:
@@ -93,34 +112,75 @@ def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
     """Return (value, None), or (None, why the text is no answer of this form).
 
     The whole text must be one JSON value; a fence around it and a leading ``<think>`` block are
-    dropped. Where the form is a single number, a text with one number that stands alone counts,
-    so ``Answer: 4.`` is 4 while ``4 out of 5``, ``4/5`` and ``4.5`` are malformed.
+    dropped. A string counts as the number, truth value or choice whose text it is exactly, where
+    the form leaves no other reading: ``{"answer": "4"}`` is 4. Where the form is a single number, a
+    text with one number that stands alone counts, so ``Answer: 4.`` is 4 while ``4 out of 5``,
+    ``4/5`` and ``4.5`` are malformed.
+
+    Example:
+        >>> parse('```json\\n{"answer": "4"}\\n```', {"properties": {"answer": {"type": "integer"}}})
+        ({'answer': 4}, None)
     """
+    if not _is_text(text):
+        return None, "half a surrogate pair, which is no character"
     text = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
     if schema is None:
         return (text, None) if text else (None, "empty")
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, flags=re.DOTALL)
+    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, flags=re.DOTALL | re.IGNORECASE)
     single = _single_number(schema)
     try:
-        value = json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        value = parse_json(fenced[1] if fenced else text)
+    except ValueError:
         value = None if single is None else _lone_number(text)
         if value is None:
             return None, f"not the JSON asked for: {shorten(text)!r}"
     if single and isinstance(value, int | float):
         value = {single: value}
-    error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
+    value = _as_meant(value, schema)
+    try:
+        error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
+    except RecursionError:
+        return None, "not the form asked for: it is nested too deeply"
     return (None, f"not the form asked for: {shorten(error.message)}") if error else (value, None)
 
 
+def _as_meant(value: Any, schema: Any) -> Any:
+    """Return a value with strings, and whole numbers such as 4.0, in the form that is asked for."""
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, dict):
+        inside = schema.get("properties", {})
+        return {key: _as_meant(item, inside.get(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_meant(item, schema.get("items")) for item in value]
+    kind = schema.get("type")
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    if kind in ("integer", "number", "boolean"):
+        forms = {"integer": r"-?(0|[1-9]\d{0,14})", "boolean": "true|false",
+                 "number": r"-?(0|[1-9]\d{0,14})(\.\d{1,14})?"}  # fmt: skip
+        return json.loads(value) if re.fullmatch(forms[kind], value, re.ASCII) else value
+    choices = schema.get("enum", [])
+    if kind is None and value not in choices:
+        alike = [choice for choice in choices if json.dumps(choice) == value]
+        return alike[0] if len(alike) == 1 else value
+    return value
+
+
 def shorten(text: str, length: int = 120) -> str:
-    """Return the text on one line, cut to so many characters."""
-    line = " ".join(text.split())
+    """Return the text on one line, cut to so many characters; half characters are escaped."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _single_number(schema: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ things the samples hold (:class:`~pal.stats.pooled.Types`: Distinct-n, EAD), whi
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -83,6 +83,10 @@ class Predictions:
                     f"predictions: {name} has {length} values, {first} has {lengths[first]}; "
                     "give one a sample"
                 )
+        if self.tokenizer not in get_args(Tokenizer):
+            raise PalError(
+                f"predictions: unknown tokenizer {self.tokenizer!r}; give words or characters"
+            )
         self._check_lists()
         self._check_numbers()
         if self.predicted_strategies is None and self.strategy_probs is not None:

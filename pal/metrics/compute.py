@@ -81,7 +81,7 @@ class Report:
         """
         count = int(groups.max()) + 1
         found: dict[str, Pooled | Types] = {}
-        shared: dict[int, Any] = {}  # values of the same items go on sharing them
+        shared: dict[int, Any] = {}  # values of the same items still share them
         for key in self.values:
             if key in self.types:
                 types = self.types[key]
@@ -139,8 +139,8 @@ def group_by_dialogue(ids: Iterable[str]) -> np.ndarray:
 
 
 def _why_absent(predictions: Predictions, absent: list[str]) -> str:
-    told = [predictions.reasons[need] for need in absent if need in predictions.reasons]
-    return "; ".join(dict.fromkeys(told)) or f"needs {', '.join(absent)}"
+    why = [predictions.reasons[need] for need in absent if need in predictions.reasons]
+    return "; ".join(dict.fromkeys(why)) or f"needs {', '.join(absent)}"
 
 
 def _enter(

@@ -14,7 +14,7 @@ from pal.stats.pooled import Items, Types
 
 DISTINCT_ORDERS = (1, 2, 3)
 EAD_ORDERS = (1, 2)
-KEYS = (*(f"distinct_{n}" for n in DISTINCT_ORDERS), *(f"ead_{n}" for n in EAD_ORDERS))
+DISTINCT_KEYS = (*(f"distinct_{n}" for n in DISTINCT_ORDERS), *(f"ead_{n}" for n in EAD_ORDERS))
 
 
 def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> Scores:
@@ -43,7 +43,7 @@ def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> 
     _add(scores, "distinct", DISTINCT_ORDERS, whole, counts, lambda types, items: types / items)
     counts = counts if pieces is whole else _count(pieces)
     _add(scores, "ead", EAD_ORDERS, pieces, counts, lambda n, c: ead(n, c, vocab_size))
-    if pieces is whole:  # the same n-grams, counted once when samples are chosen anew
+    if pieces is whole:  # the same n-grams, counted once for every choice of samples
         for n in EAD_ORDERS:
             if f"ead_{n}" in scores.types:
                 shared = scores.types[f"distinct_{n}"].items
@@ -71,7 +71,7 @@ def count_orders(texts: Sequence[Sequence[str]], highest: int) -> list[tuple[int
     left = np.repeat(lengths.cumsum(), lengths) - np.arange(len(ids))  # [T]
     grams, counts = ids, [(len(numbers), len(ids))]
     for n in range(2, highest + 1):
-        # Below T · T: each pair (n-gram before, next word) has a number of its own, made small anew
+        # Below T · T: each pair (n-gram before, next word) has its own number; then small ones
         pairs = grams[: len(ids) - n + 1] * len(numbers) + ids[n - 1 :]
         grams = np.unique(pairs, return_inverse=True)[1]
         found = grams[left[: len(grams)] >= n]
@@ -123,9 +123,9 @@ def _ngrams(texts: Sequence[Sequence[Sequence[str]]], n: int) -> list[list[tuple
 
 METRIC = Metric(
     name="distinct",
-    direction=dict.fromkeys(KEYS, "higher"),
+    direction=dict.fromkeys(DISTINCT_KEYS, "higher"),
     unit="percent",
     needs=("responses",),
     compute=compute_distinct,
-    authors_differ=KEYS,
+    authors_differ=DISTINCT_KEYS,
 )

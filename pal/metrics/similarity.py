@@ -103,9 +103,11 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
         ready = is_sentence_transformer_model(name)
         modules = None if ready else _simcse_modules(name)
         model = SentenceTransformer(name if ready else None, modules=modules, device=device)
-    except (OSError, ValueError) as error:
+    except PalError:
+        raise
+    except Exception as error:  # whatever these libraries make of a folder's contents
         raise CheckpointError(
-            f"{name}: cannot load a sentence encoder ({first_line(error)}); "
+            f"{name:.200}: cannot load a sentence encoder ({first_line(error):.300}); "
             "give a model's folder, or a hub id with the network up"
         ) from error
 
@@ -152,7 +154,9 @@ def _simcse_modules(name: str) -> list[Any]:
     from torch import nn
     from transformers import AutoModel
 
-    model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    # A known architecture needs no code from the folder, and none is run from there.
+    trust = {"trust_remote_code": False}
+    model, report = AutoModel.from_pretrained(name, output_loading_info=True, **trust)
     pooler = getattr(getattr(model, "pooler", None), "dense", None)
     if pooler is None or any("pooler" in key for key in report["missing_keys"]):
         raise CheckpointError(
@@ -167,7 +171,10 @@ def _simcse_modules(name: str) -> list[Any]:
         init_weight=pooler.weight.detach(),
         init_bias=pooler.bias.detach(),
     )
-    return [Transformer(name), Pooling(width, pooling_mode="cls"), dense]
+    backbone = Transformer(
+        name, model_kwargs=dict(trust), processor_kwargs=dict(trust), config_kwargs=dict(trust)
+    )
+    return [backbone, Pooling(width, pooling_mode="cls"), dense]
 
 
 def load_word_vectors(path: str | Path, words: Container[str] | None = None) -> Embedder:

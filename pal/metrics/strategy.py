@@ -8,7 +8,7 @@ from pal.stats.pooled import Pooled
 
 SIZE = len(STRATEGIES)
 TOP_KEYS = tuple(f"top_{k}" for k in range(1, SIZE + 1))
-KEYS = ("accuracy", *TOP_KEYS, "macro_f1")
+STRATEGY_KEYS = ("accuracy", *TOP_KEYS, "macro_f1")
 
 
 def compute_strategy(predictions: Predictions, variant: Variant = "correct") -> Scores:
@@ -50,7 +50,7 @@ def macro_f1_of_cells(cells: np.ndarray) -> np.ndarray:
 
 METRIC = Metric(
     name="strategy",
-    direction=dict.fromkeys(KEYS, "higher"),
+    direction=dict.fromkeys(STRATEGY_KEYS, "higher"),
     unit="percent",
     needs=("strategies", "predicted_strategies"),
     compute=compute_strategy,

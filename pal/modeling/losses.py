@@ -12,7 +12,7 @@ from pal.core.job import process_state
 from pal.data.batches import Collator, plan_batches
 from pal.data.samples import Sample
 from pal.data.templates import SampleEncoder
-from pal.modeling.packed import inference_twin
+from pal.modeling.packed import packed_model
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def token_losses(
                 f"{sample.id}: it has no gold response, which perplexity is measured on; leave "
                 "requests out of the input, or leave out model=…"
             )
-    model = inference_twin(model.to(process_state().device))
+    model = packed_model(model.to(process_state().device))
     config = model.config
     encoder = SampleEncoder.from_config(tokenizer, config)
     encoder.max_target_tokens = config.max_position_embeddings - 1

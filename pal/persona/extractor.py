@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pal.core.errors import CheckpointError, ConfigError, first_line
+from pal.data.batches import lengths_mask, pad
 from pal.data.tokenizer import load_tokenizer
 from pal.modeling.checkpoint import (
     check_complete,
@@ -17,6 +18,7 @@ from pal.modeling.checkpoint import (
     quiet_when_local,
     scaled_init,
 )
+from pal.modeling.packed import inference_twin
 
 SEPARATORS = ("<sep>", "<persona>")
 
@@ -88,6 +90,60 @@ class ExtractorEncoder:
             ).strip()
             for sentence in sentences
         ]
+
+
+def beam_cache(config: Any) -> Any:
+    """Return a cache for beam search that leaves the encoder's keys and values where they are.
+
+    Beams change places within their own row only, and those of a row read the same encoder states,
+    so the library's copy of these, which are most of the cache, changes nothing at each step.
+    """
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    class BeamCache(EncoderDecoderCache):
+        def reorder_cache(self, beam_idx: Any) -> None:
+            self.self_attention_cache.reorder_cache(beam_idx)
+
+    return BeamCache(DynamicCache(config=config), DynamicCache(config=config))
+
+
+def beam_budget(batch_tokens: int, num_beams: int) -> int:
+    """Return the encoder positions of a batch: each is held once for every beam."""
+    return max(batch_tokens // num_beams, 1)
+
+
+class BeamExtractor:
+    """Runs the extractor on batches of token ids."""
+
+    def __init__(self, model: Any, encoder: ExtractorEncoder, *, num_beams: int, max_new: int):
+        from transformers import GenerationConfig
+
+        self.model, self.encoder = inference_twin(model), encoder
+        config = model.config
+        self.options = GenerationConfig(
+            num_beams=num_beams,
+            max_new_tokens=max_new,
+            do_sample=False,
+            early_stopping=num_beams > 1,
+            decoder_start_token_id=config.decoder_start_token_id,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=config.eos_token_id,
+            bos_token_id=config.bos_token_id,
+        )
+
+    def __call__(self, sources: Sequence[list[int]]) -> list[list[str]]:
+        """Return the sentences inferred from each source."""
+        import torch
+
+        device = self.model.device
+        with torch.inference_mode():
+            generated = self.model.generate(
+                input_ids=pad(sources, self.model.config.pad_token_id).to(device),
+                attention_mask=lengths_mask(sources).to(device),
+                generation_config=self.options,
+                past_key_values=beam_cache(self.model.config),
+            )
+        return [self.encoder.decode(row) for row in generated[:, 1:].tolist()]
 
 
 def prepare_extractor(model: Any, tokenizer: Any) -> Any:

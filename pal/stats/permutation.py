@@ -14,7 +14,7 @@ from pal.stats.resampling import Statistic, count_units, ends, mean_over
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000  # permutations evaluated at once
+_BATCH = 1000  # permutations evaluated at once
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def compare_systems(
         observed = _differences(joined, keys, np.zeros((1, ways.shape[1])))[:, 0]
         drawn = np.concatenate(
             [
-                _differences(joined, keys, ways[start : start + BATCH])
-                for start in range(0, len(ways), BATCH)
+                _differences(joined, keys, ways[start : start + _BATCH])
+                for start in range(0, len(ways), _BATCH)
             ],
             axis=1,
         )

@@ -1,110 +1,170 @@
 """Persona cards: extracted from texts, filtered, with trait sentences; and grown from one line."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from pal.core.schema import Settings
-from pal.llm.base import LanguageModel, Request
-from pal.traits.inventories import load_inventory
-from pal.traits.readers import (
-    Item,
-    is_usable,
-    load_items,
-    load_personas,
-    persona_text,
-    read_cards,
-)
-from pal.traits.steps import Records, prompt, run_step
-
-AGES = ("teenage", "young", "middle-aged", "old", "unknown")
-GENDERS = ("male", "female", "unknown")
-CRITERIA = ("emotions", "events", "background", "cause_and_consequence", "specific")
-
-
-def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON schema of an object that has exactly these properties."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-TEXT = {"type": "string"}
-PERSON = {
-    "age": {"type": "string", "enum": list(AGES)},
-    "gender": {"type": "string", "enum": list(GENDERS)},
-    "occupation": TEXT,
-    "description": TEXT,
-}
-CARD = object_schema({**PERSON, "problem": TEXT})
-EXPANDED = object_schema(PERSON)
-VERDICT = object_schema(
-    {
-        **{name: {"type": "boolean"} for name in CRITERIA},
-        "keep": {"type": "boolean"},
-        "reasons": {"type": "array", "items": TEXT},
-    }
+from pal.traits.settings import (
+    CardFileSettings,
+    CorpusStepSettings,
+    ExpansionSettings,
+    InventorySettings,
+    TextSettings,
 )
 
+if TYPE_CHECKING:
+    from pal.llm.base import LanguageModel
+    from pal.traits.readers import PersonText
+    from pal.traits.steps import Records
 
-def check_texts(_: Request, value: Any) -> str | None:
-    """Return which text of an answer is empty, or None."""
-    empty = [key for key, text in value.items() if isinstance(text, str) and not text.strip()]
-    return f"empty {', '.join(empty)}" if empty else None
+
+class CardsSettings(CorpusStepSettings):
+    """Extract a card of the seeker or author from every text."""
+
+    examples = (
+        "pal traits cards input=bundled:esconv split=test output=cards.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits cards input=posts.csv traits.text_column=text output=cards.jsonl llm.model=…",
+    )
+
+    traits: TextSettings = TextSettings()
 
 
-def cards(settings: Settings) -> str:
+class FilterSettings(CardFileSettings):
+    """Judge which cards tell enough of a person and a problem."""
+
+    examples = (
+        "pal traits filter input=cards.jsonl output=kept.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits filter input=cards.jsonl output=kept.jsonl llm.estimate_only=true llm.model=…",
+    )
+
+
+class DescribeSettings(CardFileSettings):
+    """Add six trait sentences to every card, once an inventory."""
+
+    examples = (
+        "pal traits describe input=kept.jsonl output=described.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits describe input=kept.jsonl output=described.jsonl traits.inventories=[hexaco] "
+        "llm.model=…",
+    )
+
+    traits: InventorySettings = InventorySettings()
+
+
+class ExpandSettings(CardFileSettings):
+    """Grow every one-line persona into a card.
+
+    Attributes:
+        input: personas, one a line as text, or JSONL with ``persona``.
+        seed: of the model's sampling.
+    """
+
+    examples = (
+        "pal traits expand input=personas.jsonl output=cards.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits expand input=personas.txt limit=100 output=cards.jsonl llm.model=…",
+    )
+
+    seed: int = 42
+    traits: ExpansionSettings = ExpansionSettings()
+
+
+def cards(settings: CardsSettings) -> str:
     """Extract a card of the seeker or author from every text of ``input`` (Figure 11).
+
+    Of a dialogue cut by ``traits.prefix_turns`` the card says how many ``turns`` it was read from;
+    without, a card tells what the seeker comes to say only later, so it is no persona to evaluate
+    responses to early turns with.
 
     Raises:
         PalError: input, model or output cannot be used.
     """
-    return _from_items(settings, "cards", load_items(settings), CARD, 0.0)
+    settings = CardsSettings.of(settings)
+    (source,) = settings.require("input")
+    from pal.core.errors import ConfigError
+    from pal.traits.forms import CARD
+    from pal.traits.readers import dialogue_texts, load_dialogues, load_posts
+
+    label = _label(settings.traits.dataset, source)
+    column, turns = settings.traits.text_column, settings.traits.prefix_turns
+    if column is not None and turns is not None:
+        raise ConfigError(
+            "traits.prefix_turns cuts dialogues, and traits.text_column says that the input holds "
+            "posts; give one of the two"
+        )
+    if column is None:
+        rows = load_dialogues(source, settings.split, settings.data, settings.limit)
+        texts = dialogue_texts(rows, label, turns)
+    else:
+        texts = load_posts(source, column, label, settings.limit)
+    return _make_cards("cards", settings, texts, CARD, temperature=0.0, seed=None)
 
 
-def expand(settings: Settings) -> str:
+def expand(settings: ExpandSettings) -> str:
     """Grow every one-line persona of ``input`` into a card (Figure 15).
 
     Raises:
         PalError: input, model or output cannot be used.
     """
-    items = load_personas(settings)
-    return _from_items(settings, "expand", items, EXPANDED, settings.traits.temperature)
+    settings = ExpandSettings.of(settings)
+    (source,) = settings.require("input")
+    from pal.traits.forms import EXPANDED
+    from pal.traits.readers import load_personas
+
+    texts = load_personas(source, _label(settings.traits.dataset, source), settings.limit)
+    temperature = settings.traits.temperature
+    seed = settings.seed if temperature else None
+    return _make_cards("expand", settings, texts, EXPANDED, temperature=temperature, seed=seed)
 
 
-def _from_items(
-    settings: Settings, command: str, items: list[Item], schema: dict[str, Any], temperature: float
+def _label(given: str | None, source: str) -> str:
+    from pathlib import Path
+
+    return given or Path(source).stem
+
+
+def _make_cards(
+    command: str,
+    settings: Any,
+    texts: Sequence["PersonText"],
+    schema: dict[str, Any],
+    *,
+    temperature: float,
+    seed: int | None,
 ) -> str:
-    wording = prompt(command)
+    from dataclasses import astuple
 
-    def make(model: LanguageModel) -> Records:
+    from pal.llm.base import Request
+    from pal.traits.forms import check_texts
+    from pal.traits.steps import load_trait_prompt, run_step
+
+    wording = load_trait_prompt(command)
+
+    def make(model: "LanguageModel") -> "Records":
         requests = [
             Request(
-                id=item.id, schema=schema, schema_name="card", temperature=temperature,
-                seed=settings.seed if temperature else None,
-                messages=wording.fill(**{"kind": item.kind, "text": item.text,
-                                         "persona": item.text}),
+                id=one.id, schema=schema, schema_name="card", temperature=temperature, seed=seed,
+                messages=wording.fill(kind=one.kind, text=one.text, persona=one.text),
             )
-            for item in items
+            for one in texts
         ]  # fmt: skip
         outcomes = model.ask(requests, description=command, check=check_texts)
         return [
-            {"id": item.id, "dataset": item.dataset,
+            {"id": one.id, "dataset": one.dataset,
              **({"failed": outcome.reason} if outcome.reason else outcome.value),
-             **({"persona": item.text} if item.kind == "persona" else {})}
-            for item, outcome in zip(items, outcomes, strict=True)
+             **({"persona": one.text} if one.kind == "persona" else {}),
+             **({"turns": one.turns} if one.turns is not None else {})}
+            for one, outcome in zip(texts, outcomes, strict=True)
         ]  # fmt: skip
 
     return run_step(
-        settings, command, make, inputs=[asdict(item) for item in items], prompts=[wording],
-        choices=["temperature"] if temperature else [],
+        command, settings, make, prompts=[wording],
+        facts={"texts": [list(astuple(one)) for one in texts]},
     )  # fmt: skip
 
 
-def filter_cards(settings: Settings) -> str:
+def filter_cards(settings: FilterSettings) -> str:
     """Judge which cards of ``input`` tell enough of a person and a problem (Figure 14).
 
     Adds ``keep``, ``reasons`` and ``criteria``; a dropped card stays in the file, marked.
@@ -112,15 +172,21 @@ def filter_cards(settings: Settings) -> str:
     Raises:
         PalError: input, model or output cannot be used.
     """
+    settings = FilterSettings.of(settings)
     (source,) = settings.require("input")
-    given, wording = read_cards(source)[: settings.limit], prompt("filter")
+    from pal.llm.base import Request
+    from pal.traits.forms import CRITERIA, VERDICT
+    from pal.traits.readers import read_cards
+    from pal.traits.steps import load_trait_prompt, run_step
 
-    def make(model: LanguageModel) -> Records:
+    given, wording = read_cards(source)[: settings.limit], load_trait_prompt("filter")
+
+    def make(model: "LanguageModel") -> "Records":
         requests = {
             index: Request(
                 id=str(index), schema=VERDICT, schema_name="verdict",
                 messages=wording.fill(description=card["description"],
-                                      problem=card.get("problem", "")),
+                                      problem=card.get("problem") or ""),
             )
             for index, card in enumerate(given)
             if "failed" not in card
@@ -140,20 +206,27 @@ def filter_cards(settings: Settings) -> str:
                 records.append({**card, **verdict, "criteria": criteria})
         return records
 
-    return run_step(settings, "filter", make, inputs=given, prompts=[wording])
+    return run_step("filter", settings, make, prompts=[wording])
 
 
-def describe(settings: Settings) -> str:
+def describe_traits(settings: DescribeSettings) -> str:
     """Add six trait sentences to every card of ``input``, once an inventory (Figure 12).
 
     Raises:
         PalError: input, inventory, model or output cannot be used.
     """
+    settings = DescribeSettings.of(settings)
     (source,) = settings.require("input")
-    given, wording = read_cards(source)[: settings.limit], prompt("describe")
+    from pal.llm.base import Request
+    from pal.traits.forms import TEXT, check_texts, object_schema
+    from pal.traits.inventories import load_inventory
+    from pal.traits.readers import is_usable, persona_text, read_cards
+    from pal.traits.steps import load_trait_prompt, run_step
+
+    given, wording = read_cards(source)[: settings.limit], load_trait_prompt("describe")
     inventories = [load_inventory(name) for name in settings.traits.inventories]
 
-    def make(model: LanguageModel) -> Records:
+    def make(model: "LanguageModel") -> "Records":
         requests = [
             Request(
                 id=f"{index}/{inventory.name}", schema_name="sentences",
@@ -169,8 +242,11 @@ def describe(settings: Settings) -> str:
         outcomes = {outcome.id: outcome for outcome in asked}
         records = []
         for index, card in enumerate(given):
-            found = {i.name: outcomes.get(f"{index}/{i.name}") for i in inventories}
-            answered = {name: outcome for name, outcome in found.items() if outcome}
+            answered = {
+                inventory.name: outcome
+                for inventory in inventories
+                if (outcome := outcomes.get(f"{index}/{inventory.name}"))
+            }
             reasons = [f"{name}: {o.reason}" for name, o in answered.items() if o.reason]
             if reasons:
                 card = {**card, "failed": "; ".join(reasons)}
@@ -179,8 +255,4 @@ def describe(settings: Settings) -> str:
             records.append(card)
         return records
 
-    definitions = [
-        [i.name, i.version, [[key, d.name, d.definition] for key, d in i.dimensions.items()]]
-        for i in inventories
-    ]
-    return run_step(settings, "describe", make, inputs=[given, definitions], prompts=[wording])
+    return run_step("describe", settings, make, prompts=[wording], inventories=inventories)

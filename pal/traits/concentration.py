@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pal.core.schema import StatisticsSettings
+from pal.stats.settings import StatisticsSettings
 from pal.stats.estimates import ends, estimate, permutation_p, resampled_weights, undefined
 from pal.stats.resampling import holm
 from pal.traits.documents import Record, grouped

@@ -4,272 +4,49 @@ Pearson's r of every personality dimension with every style dimension, for each 
 (paper, Tables 2-4 and 10-15), and the six pairs that theory ties together.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
 from pal.core.errors import ConfigError
-from pal.core.schema import Settings, StatisticsSettings
-from pal.stats.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
-from pal.stats.resampling import holm
-from pal.traits.documents import (
-    Record,
-    describe_unanswered,
-    grouped,
-    paper,
-    read_measurements,
-    write_document,
-)
-from pal.traits.inventories import Inventory, load_inventory
-from pal.traits.scoring import analyze_reliability
-
-FEWEST = 4  # personas of a correlation: Fisher's interval has n − 3 in it
+from pal.core.settings import InputPath
+from pal.stats.settings import StatisticsSettings
+from pal.traits.settings import InventorySettings, StepSettings
 
 
-def correlate(settings: Settings) -> str:
+class CorrelateSettings(StepSettings):
+    """Correlate personality with communication style.
+
+    Attributes:
+        input: measurements, as ``pal traits measure`` writes them.
+    """
+
+    examples = (
+        "pal traits correlate input=measured.jsonl output=correlations.json",
+        "pal traits correlate input=measured.jsonl statistics.resamples=999",
+    )
+
+    input: InputPath | None = None
+    traits: InventorySettings = InventorySettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+
+
+def correlate(settings: CorrelateSettings) -> str:
     """Correlate the two inventories of ``input``, measurements; returns Markdown.
 
     Raises:
         PalError: inputs, settings or output cannot be used.
     """
+    settings = CorrelateSettings.of(settings)
     (path,) = settings.require("input")
+    from pal.traits.correlation_tables import build_correlations, show_correlations
+    from pal.traits.documents import write_document
+    from pal.traits.inventories import load_inventory
+
     if len(settings.traits.inventories) != 2:
         raise ConfigError(
             "traits.inventories: correlate needs two, personality first and then style, got "
             f"{len(settings.traits.inventories)}"
         )
     rows, columns = map(load_inventory, settings.traits.inventories)
-
-    def build() -> dict[str, Any]:
-        made, failed = read_measurements(path, [rows, columns])
-        return {
-            "kind": "traits_correlation",
-            "format": 1,
-            "inventories": {i.name: describe_inventory(i) for i in (rows, columns)},
-            "failed": len(failed),
-            "groups": [
-                {
-                    "dataset": dataset,
-                    "model": model,
-                    **correlate_group(members, rows, columns, settings.statistics),
-                    "reliability": _reliability(members, (rows, columns), settings.statistics),
-                    "unanswered": describe_unanswered(members),
-                    "paper": [
-                        printed
-                        for printed in paper()["correlations"]
-                        if printed["dataset"].lower() == dataset.lower()
-                        and (rows.name, columns.name) == ("hexaco", "csi")
-                    ],
-                }
-                for (dataset, model), members in grouped(made).items()
-            ],
-        }
-
-    return write_document(settings, "correlate", [path], build, markdown)
-
-
-def describe_inventory(inventory: Inventory) -> dict[str, Any]:
-    """Return what results tell of an inventory; texts of items only if they may be copied."""
-    return {
-        "version": inventory.version,
-        "licence": inventory.licence,
-        "dimensions": {key: one.name for key, one in inventory.dimensions.items()},
-        "items": inventory.shown_items(),
-    }
-
-
-def correlate_group(
-    members: Sequence[Record], rows: Inventory, columns: Inventory, statistics: StatisticsSettings
-) -> dict[str, Any]:
-    """Correlate two inventories over the personas of one data set and model.
-
-    Every cell is over the personas that have both scores. Intervals are Fisher's; Holm's adjustment
-    is over all cells. Of a pair of the theory, ``largest_in_column`` says whether its |r| is the
-    largest among all personality dimensions with that style (``largest_in_row``: among all styles
-    with that personality dimension), and the shares, in how many bootstrap samples it is.
-
-    Args:
-        members: measurements of both inventories.
-        rows: the personality inventory, whose ``theory`` names the pairs.
-        columns: the style inventory.
-        statistics: resamples, confidence and seed.
-
-    Returns:
-        ``n``, ``rows``, ``columns``, ``cells`` (row → column → ``r``, ``p``, ``p_holm``) and
-        ``pairs``.
-    """
-    scores = _matrix(members, rows, columns)
-    height = len(rows.dimensions)
-    cells: dict[str, dict[str, Any]] = {row: {} for row in rows.dimensions}
-    for i, row in enumerate(rows.dimensions):
-        for j, column in enumerate(columns.dimensions):
-            r, p = correlation(scores[:, i], scores[:, height + j], statistics.confidence)
-            cells[row][column] = {"r": r, "p": p, "p_holm": None}
-    defined = [one for line in cells.values() for one in line.values() if one["p"] is not None]
-    for one, adjusted in zip(defined, holm([one["p"] for one in defined]), strict=True):
-        one["p_holm"] = adjusted
-    return {
-        "n": len(scores),
-        "rows": list(rows.dimensions),
-        "columns": list(columns.dimensions),
-        "cells": cells,
-        "pairs": _pairs(cells, _drawn(scores, height, statistics), rows, columns),
-    }
-
-
-def correlation(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[Estimate, float | None]:
-    """Return Pearson's r with Fisher's interval, and its two-sided p.
-
-    Args:
-        x: scores, [N], NaN where there is none.
-        y: likewise.
-        confidence: of the interval.
-    """
-    from scipy import stats
-
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y, count = x[both], y[both], int(both.sum())
-    if count < FEWEST:
-        return undefined(count, f"fewer than {FEWEST} personas with both scores"), None
-    if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
-        return undefined(count, "one of the scores is the same for all personas"), None
-    found = stats.pearsonr(x, y)
-    r = float(np.clip(found.statistic, -1, 1))
-    half = stats.norm.ppf((1 + confidence) / 2) / np.sqrt(count - 3)
-    middle = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
-    low, high = np.tanh([middle - half, middle + half])
-    return estimate(r, float(low), float(high), count), float(found.pvalue)
-
-
-def markdown(document: Mapping[str, Any]) -> str:
-    """Show a document of ``correlate`` as Markdown."""
-    parts = []
-    for group in document["groups"]:
-        header = ["", *group["columns"]]
-        body = []
-        for row in group["rows"]:
-            line = [row]
-            for column in group["columns"]:
-                one = group["cells"][row][column]
-                sure = one["p_holm"] is not None and one["p_holm"] < 0.05
-                line.append(cell(one["r"]) + ("*" if sure else ""))
-            body.append(line)
-        parts += [
-            f"## {group['dataset']}, {group['model']}: {group['n']} personas",
-            table(header, body),
-            f"Rows {_names(document, 0)}; columns {_names(document, 1)}. * p < 0.05 after Holm "
-            "over all cells.",
-        ]
-        pairs = [
-            [
-                f"{pair['row']}-{pair['column']} ({'+' if pair['sign'] > 0 else '−'})",
-                cell(group["cells"][pair["row"]][pair["column"]]["r"]),
-                *(
-                    "undefined" if pair[key] is None else ("yes" if pair[key] else "no")
-                    for key in ("sign_as_expected", "largest_in_column", "largest_in_row")
-                ),
-                *(
-                    str(printed["rows"][pair["row"]][printed["columns"].index(pair["column"])])
-                    for printed in group["paper"]
-                ),
-            ]
-            for pair in group["pairs"]
-        ]
-        if pairs:
-            head = ["pair of the theory", "r", "sign as expected", "largest in column", "in row"]
-            printed = [f"paper: {one['model']}" for one in group["paper"]]
-            parts.append(table([*head, *printed], pairs))
-        lines = [
-            [name, dimension, cell(one["alpha"]), cell(one["omega"])]
-            for name, dimensions in group["reliability"].items()
-            for dimension, one in dimensions.items()
-        ]
-        parts.append(table(["inventory", "dimension", "Cronbach's α", "McDonald's ω"], lines))
-    if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
-    return "\n\n".join(parts)
-
-
-def _names(document: Mapping[str, Any], which: int) -> str:
-    name, inventory = list(document["inventories"].items())[which]
-    return f"{name} {inventory['version']}"
-
-
-def _matrix(members: Sequence[Record], rows: Inventory, columns: Inventory) -> np.ndarray:
-    """Scores of both inventories by persona, [N, rows + columns], NaN where there is none."""
-    people: dict[str, dict[str, Record]] = {}
-    for record in members:
-        people.setdefault(record["id"], {})[record["inventory"]] = record["scores"]
-    return np.array(
-        [
-            [scores.get(part.name, {}).get(d) for part in (rows, columns) for d in part.dimensions]
-            for scores in people.values()
-        ],
-        dtype=float,
-    )
-
-
-def _drawn(scores: np.ndarray, height: int, statistics: StatisticsSettings) -> np.ndarray:
-    """|r| in bootstrap samples of the personas with all scores, [B, rows, columns], perhaps NaN."""
-    whole = scores[np.isfinite(scores).all(1)]
-    if len(whole) < FEWEST:
-        return np.full((0, height, scores.shape[1] - height), np.nan)
-    centred = whole - whole.mean(0)
-    weights = resampled_weights(len(whole), statistics.resamples, statistics.seed) / len(whole)
-    means, squares = weights @ centred, weights @ centred**2
-    spread = np.sqrt(np.maximum(squares - means**2, 0))
-    left, right = centred[:, :height], centred[:, height:]
-    products = (left[:, :, None] * right[:, None, :]).reshape(len(whole), -1)
-    shape = (-1, height, right.shape[1])
-    covariance = (weights @ products).reshape(shape)
-    covariance -= means[:, :height, None] * means[:, None, height:]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a sample without variance
-        return np.abs(covariance / (spread[:, :height, None] * spread[:, None, height:]))
-
-
-def _pairs(
-    cells: Mapping[str, Mapping[str, Any]], drawn: np.ndarray, rows: Inventory, columns: Inventory
-) -> list[dict[str, Any]]:
-    names, others = list(rows.dimensions), list(columns.dimensions)
-    sizes = np.array([[abs(cells[i][j]["r"]["value"] or 0.0) for j in others] for i in names])
-    found = []
-    for row, tie in rows.theory.items():
-        if tie.inventory != columns.name or tie.dimension not in columns.dimensions:
-            continue
-        i, j = names.index(row), others.index(tie.dimension)
-        r = cells[row][tie.dimension]["r"]["value"]
-        usable = np.nan_to_num(drawn[np.isfinite(drawn[:, i, j])])
-        found.append(
-            {
-                "row": row,
-                "column": tie.dimension,
-                "sign": tie.sign,
-                "sign_as_expected": None if r is None else bool(r * tie.sign > 0),
-                "largest_in_column": None if r is None else bool(sizes[i, j] >= sizes[:, j].max()),
-                "largest_in_row": None if r is None else bool(sizes[i, j] >= sizes[i].max()),
-                "column_share": _share(usable[:, i, j] >= usable[:, :, j].max(1)),
-                "row_share": _share(usable[:, i, j] >= usable[:, i].max(1)),
-            }
-        )
-    return found
-
-
-def _share(hits: np.ndarray) -> float | None:
-    return float(hits.mean()) if len(hits) else None
-
-
-def _reliability(
-    members: Sequence[Record], inventories: Sequence[Inventory], statistics: StatisticsSettings
-) -> dict[str, Any]:
-    found = {}
-    for inventory in inventories:
-        own = [record for record in members if record["inventory"] == inventory.name]
-        if own:
-            found[inventory.name] = analyze_reliability(
-                inventory,
-                [record["answers"] for record in own],
-                form=own[0]["form"],
-                **statistics.model_dump(),
-            )
-    return found
+    return write_document(
+        "correlate", settings,
+        lambda: build_correlations(path, rows, columns, settings.statistics), show_correlations,
+        inventories=[rows, columns],
+    )  # fmt: skip

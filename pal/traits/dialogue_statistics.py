@@ -1,30 +1,18 @@
 """``pal traits stats``: how long dialogues are (paper, Table 16), and what cards hold (Table 1)."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from pal.core.files import read_jsonl
-from pal.core.schema import Settings, StatisticsSettings
-from pal.stats.estimates import (
-    Estimate,
-    cell,
-    ends,
-    estimate,
-    resampled_weights,
-    table,
-    undefined,
-)
-from pal.traits.documents import paper, write_document
-from pal.traits.talks import Talk, inputs_of, read_talks
-
-SPEAKERS = ("all", "seeker", "supporter")
+from pal.traits.settings import TalkStepSettings
 
 
-def stats(settings: Settings) -> str:
+class StatsSettings(TalkStepSettings):
+    """Count words and turns of dialogues by condition, or describe cards."""
+
+    examples = (
+        "pal traits stats input=later.jsonl output=statistics.json",
+        "pal traits stats input=cards.jsonl",
+    )
+
+
+def stats(settings: StatsSettings) -> str:
     """Count words and turns of dialogues by condition, or describe cards; returns Markdown.
 
     ``input`` may be a file of cards; dialogues otherwise, or ``traits.dialogues``.
@@ -32,200 +20,13 @@ def stats(settings: Settings) -> str:
     Raises:
         PalError: inputs, settings or output cannot be used.
     """
-    files = inputs_of(settings)
+    settings = StatsSettings.of(settings)
+    from pal.traits.documents import write_document
+    from pal.traits.sizes import build_sizes, show_sizes
+    from pal.traits.talks import talk_files
 
-    def build() -> dict[str, Any]:
-        cards = None if settings.traits.dialogues else _read_cards(files[0])
-        head = {"kind": "traits_statistics", "format": 1}
-        if cards is not None:
-            described = describe_cards(cards, settings.statistics)
-            return {
-                **head, "failed": sum("failed" in card for card in cards),
-                "cards": described, "dialogues": [], "paper": {"cards": paper()["cards"]},
-            }  # fmt: skip
-        groups, failed = read_talks(settings)
-        described = [
-            {
-                "dataset": dataset,
-                "model": model,
-                "conditions": {
-                    name: describe_talks(talks, settings.statistics)
-                    for name, talks in conditions.items()
-                },
-            }
-            for (dataset, model), conditions in groups.items()
-        ]
-        return {
-            **head, "failed": failed, "cards": [], "dialogues": described,
-            "paper": {"dialogues": paper()["dialogues"]},
-        }  # fmt: skip
-
-    return write_document(settings, "stats", files, build, markdown)
-
-
-def describe_talks(talks: Sequence[Talk], statistics: StatisticsSettings) -> dict[str, Any]:
-    """Count words (separated by spaces) and turns of dialogues, by speaker.
-
-    Args:
-        talks: of one condition.
-        statistics: resamples (of dialogues), confidence and seed.
-
-    Returns:
-        ``n`` dialogues, and for ``all``, ``seeker`` and ``supporter`` the totals ``words`` and
-        ``turns``, and estimates ``words_a_turn`` and ``turns_a_dialogue``.
-    """
-    counts = np.array(
-        [
-            [
-                sum(len(t.text.split()) if words else 1 for t in talk.turns if who in _of(t))
-                for who in SPEAKERS
-                for words in (True, False)
-            ]
-            for talk in talks
-        ],
-        dtype=float,
-    )
-    count = len(talks)
-    weights = resampled_weights(count, statistics.resamples, statistics.seed) if count > 1 else None
-    found: dict[str, Any] = {"n": count}
-    for number, who in enumerate(SPEAKERS):
-        words, turns = counts[:, 2 * number], counts[:, 2 * number + 1]
-        found[who] = {
-            "words": int(words.sum()),
-            "turns": int(turns.sum()),
-            "words_a_turn": _ratio(words, turns, weights, statistics.confidence),
-            "turns_a_dialogue": _ratio(turns, np.ones(count), weights, statistics.confidence),
-        }
-    return found
-
-
-def describe_cards(
-    cards: Iterable[Mapping[str, Any]], statistics: StatisticsSettings
-) -> list[dict[str, Any]]:
-    """Describe persona cards by data set: the columns of the paper's Table 1.
-
-    Cards that ``filter`` dropped are counted but not described.
-
-    Args:
-        cards: records of ``pal traits cards`` or a later step; failed ones are counted apart.
-        statistics: resamples, confidence and seed.
-
-    Returns:
-        By data set: ``n`` (kept), ``dropped`` (by reason), ``failed``, mean words of description
-        and problem, and for age, gender and occupation the share known and the count of values.
-    """
-    by_dataset: dict[str, list[Mapping[str, Any]]] = {}
-    for card in cards:
-        by_dataset.setdefault(str(card.get("dataset", "all")), []).append(card)
-    found = []
-    for dataset, every in sorted(by_dataset.items()):
-        made = [card for card in every if "failed" not in card]
-        kept = [card for card in made if card.get("keep", True)]
-        dropped = [card for card in made if not card.get("keep", True)]
-        entry: dict[str, Any] = {
-            "dataset": dataset,
-            "n": len(kept),
-            "dropped": len(dropped),
-            "reasons": dict(Counter(r for card in dropped for r in card.get("reasons", []))),
-            "failed": len(every) - len(made),
-        }
-        weights = (
-            resampled_weights(len(kept), statistics.resamples, statistics.seed)
-            if len(kept) > 1
-            else None
-        )
-        ones = np.ones(len(kept))
-        for key in ("description", "problem"):
-            words = np.array([len(str(card.get(key) or "").split()) for card in kept], dtype=float)
-            entry[f"{key}_words"] = _ratio(words, ones, weights, statistics.confidence)
-        for key in ("age", "gender", "occupation"):
-            known = [_known(card.get(key)) for card in kept]
-            entry[f"{key}_known"] = share(sum(known), len(kept), statistics.confidence)
-            if key != "occupation":
-                entry[key] = dict(Counter(str(card.get(key) or "unknown") for card in kept))
-        found.append(entry)
-    return found
-
-
-def share(hits: int, count: int, confidence: float) -> Estimate:
-    """Return a share, 0 to 1, with Wilson's interval."""
-    from scipy import stats as scipy_stats
-
-    if count == 0:
-        return undefined(0, "no cards")
-    interval = scipy_stats.binomtest(hits, count).proportion_ci(confidence, method="wilson")
-    return estimate(hits / count, float(interval.low), float(interval.high), count)
-
-
-def markdown(document: Mapping[str, Any]) -> str:
-    """Show a document of ``stats`` as Markdown."""
-    parts = []
-    printed = document["paper"]
-    for group in document["dialogues"]:
-        rows = []
-        for name, one in group["conditions"].items():
-            for who in SPEAKERS:
-                figures = one[who]
-                rows.append(
-                    [name, who, str(one["n"]), str(figures["words"]), str(figures["turns"]),
-                     cell(figures["words_a_turn"]), cell(figures["turns_a_dialogue"])]
-                )  # fmt: skip
-        for name, one in printed["dialogues"].items():
-            for who in SPEAKERS:
-                prefix = "" if who == "all" else f"{who}_"
-                figures = [str(one[f"{prefix}{key}"]) for key in ("words", "turns", "words_a_turn")]
-                rows.append([f"paper, {name} persona", who, "", *figures, ""])
-        head = ["condition", "speaker", "dialogues", "words", "turns", "words a turn"]
-        parts += [
-            f"## {group['dataset']}, {group['model']}: dialogues",
-            table([*head, "turns a dialogue"], rows),
-        ]
-    if document["cards"]:
-        keys = ("description_words", "problem_words", "age_known", "gender_known")
-        rows = [
-            [one["dataset"], str(one["n"]), str(one["dropped"]), str(one["failed"]),
-             *(cell(one[key]) for key in (*keys, "occupation_known"))]
-            for one in document["cards"]
-        ]  # fmt: skip
-        rows += [
-            [f"paper, {name}", str(one["personas"]), "", "", str(one["description_words"]),
-             str(one["problem_words"]),
-             *(f"{one[key] / one['personas']:.2f}" for key in ("age", "gender", "occupation"))]
-            for name, one in printed["cards"].items()
-        ]  # fmt: skip
-        head = ["cards of", "kept", "dropped", "failed", "words of description", "of problem"]
-        known = ["age known", "gender known", "occupation known"]
-        parts.append(table([*head, *known], rows))
-    if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
-    return "\n\n".join(parts)
-
-
-def _read_cards(path: str | Path) -> list[dict[str, Any]] | None:
-    """The records of a file of cards; None if it holds something else."""
-    if Path(path).suffix != ".jsonl":
-        return None
-    rows = [row for _, row in read_jsonl(path) if isinstance(row, dict)]
-    first = next((row for row in rows if "failed" not in row), {})
-    return rows if "description" in first and "dialog" not in first else None
-
-
-def _of(turn: Any) -> tuple[str, str]:
-    return ("all", turn.speaker)
-
-
-def _known(value: Any) -> bool:
-    return str(value or "unknown").strip().lower() not in ("unknown", "none", "")
-
-
-def _ratio(
-    above: np.ndarray, below: np.ndarray, weights: np.ndarray | None, confidence: float
-) -> Estimate:
-    """Σ above / Σ below over N units, with a bootstrap interval."""
-    if below.sum() == 0:
-        return undefined(len(below), "there are none")
-    value, low, high = float(above.sum() / below.sum()), None, None
-    if weights is not None:
-        total = weights @ below
-        low, high = ends((weights @ above)[total > 0] / total[total > 0], confidence)
-    return estimate(value, low, high, len(below))
+    files = talk_files(settings.input, settings.traits.dialogues)
+    return write_document(
+        "stats", settings,
+        lambda: build_sizes(files, settings.split, settings.data, settings.statistics), show_sizes,
+    )  # fmt: skip

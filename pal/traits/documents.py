@@ -10,21 +10,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from pal.benchmark.stages import source_fingerprint
 from pal.core.errors import DataError
-from pal.core.files import (
-    file_fingerprint,
-    output_lock,
-    read_json,
-    read_jsonl,
-    read_text,
-    write_json,
-)
-from pal.core.job import is_finished, record_path
-from pal.core.runs import describe_run, identity_of
-from pal.core.schema import Settings
+from pal.core.files import read_json, read_jsonl, read_text, write_json
+from pal.core.job import Job
 from pal.traits.inventories import Form, Inventory
 from pal.traits.scoring import keyed_answers
+from pal.traits.settings import StepSettings
 
 logger = logging.getLogger(__name__)
 
@@ -39,45 +30,42 @@ def paper() -> dict[str, Any]:
 
 
 def write_document(
-    settings: Settings,
     command: str,
-    inputs: Iterable[str | Path],
+    settings: StepSettings,
     build: Callable[[], Mapping[str, Any]],
-    markdown: Callable[[Mapping[str, Any]], str],
+    show: Callable[[Mapping[str, Any]], str],
+    *,
+    inventories: Sequence[Inventory] = (),
 ) -> str:
     """Build a document unless ``output`` holds it already, write it, and return its Markdown.
 
     Args:
-        settings: of the command; ``output`` None writes nothing.
         command: its name, for the record of the run.
-        inputs: the files (or folders, or hub ids) it reads.
+        settings: the command's own; ``output`` None writes nothing.
         build: computes ``kind``, ``format`` and the results; the record of the run is added.
-        markdown: shows a document on the terminal.
+        show: returns a document as Markdown, for the terminal.
+        inventories: those used; their contents are part of the identity.
 
     Raises:
         PalError: an input or the output cannot be used.
     """
-    hashes = [
-        file_fingerprint(path) if path.is_file() else source_fingerprint(str(path))
-        for path in map(Path, inputs)
-    ]
-    sections = ("traits", "statistics", "split", "data")
-    identity = identity_of(settings, *sections, command=command, files=hashes)
-    output = Path(settings.output) if settings.output else None
-    if output and is_finished(output, identity, overwrite=settings.overwrite):
-        logger.info("%s is finished already; overwrite=true would make it anew", output)
-        return markdown(read_json(output))
-    document = {**build(), "run": describe_run(settings, f"traits {command}", identity)}
-    if output:
-        with output_lock(output):
-            output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
-            write_json(record_path(output), document["run"])
-            write_json(output, document)
-        logger.info("written to %s", output)
-    return markdown(document)
+    if settings.output is None:
+        return show(build())
+    contents = [one.model_dump(mode="json") for one in inventories]
+    job = Job(
+        f"traits {command}", settings, settings.output, versions=("numpy", "scipy"),
+        facts={"contents of inventories": contents, "printed": paper()},
+    )  # fmt: skip
+    if job.is_finished():
+        return show(read_json(job.output))
+    with job.claimed(processes=False):
+        document = {**build(), "run": job.describe()}
+        job.publish(lambda path: write_json(path, document))
+    logger.info("written to %s", job.output)
+    return show(document)
 
 
-class Measurement(BaseModel):
+class MeasurementRecord(BaseModel):
     """What a measurement must hold; other keys pass through."""
 
     model_config = ConfigDict(extra="allow")
@@ -138,15 +126,15 @@ def read_measurements(
     return list(found.values()), failed
 
 
-def _check(where: str, row: Any) -> Measurement:
+def _check(where: str, row: Any) -> MeasurementRecord:
     try:
-        return Measurement.model_validate(row)
+        return MeasurementRecord.model_validate(row)
     except ValidationError as error:
-        told = "; ".join(
+        found = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'record'}: {one['msg']}, got {one['input']!r:.60}"
             for one in error.errors()
         )
-        raise DataError(f"{where}: {told}; give what pal traits measure wrote") from None
+        raise DataError(f"{where}: {found}; give what pal traits measure wrote") from None
 
 
 def grouped(rows: Iterable[Record]) -> dict[Group, list[Record]]:

@@ -89,7 +89,7 @@ class Inventory(_Part):
 
     Attributes:
         name: names it in results.
-        version: of its wording; results tell it.
+        version: of its wording; results name it.
         licence: of its items.
         redistributable: whether results may hold the items' texts.
         source: where the items come from.
@@ -170,7 +170,7 @@ def load_inventory(source: str | Path) -> Inventory:
         source: the name of a bundled one (``hexaco``, ``csi``), or a YAML file.
 
     Raises:
-        DataError: no such inventory, or mistakes in the file; all of them are told at once.
+        DataError: no such inventory, or mistakes in the file; the message names all of them.
     """
     path = FOLDER / f"{source}.yaml"
     if not path.exists():
@@ -191,13 +191,13 @@ def load_inventory(source: str | Path) -> Inventory:
     try:
         inventory = Inventory.model_validate(content)
     except ValidationError as error:
-        told = "; ".join(_tell(one, content) for one in error.errors())
-        raise DataError(f"{path}: {told}") from None
+        found = "; ".join(_explain(one, content) for one in error.errors())
+        raise DataError(f"{path}: {found}") from None
     ordered = tuple(sorted(inventory.items, key=lambda item: item.order))
     return inventory.model_copy(update={"items": ordered})
 
 
-def _tell(error: Any, content: dict[str, Any]) -> str:
+def _explain(error: Any, content: dict[str, Any]) -> str:
     """One mistake, with the item's id where the file gives one."""
     place = list(error["loc"])
     if len(place) > 1 and place[0] == "items" and isinstance(place[1], int):

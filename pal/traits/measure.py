@@ -5,23 +5,34 @@ a card share (Figure 13). An answer that does not come stays out, with its reaso
 """
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pal.core.schema import Settings
-from pal.llm.base import LanguageModel, Request
-from pal.traits.cards import object_schema
-from pal.traits.inventories import SCALE, load_inventory
-from pal.traits.readers import is_usable, persona_text, read_cards
-from pal.traits.scoring import score
-from pal.traits.steps import Records, prompt, run_step
+from pal.traits.forms import ANSWER
+from pal.traits.settings import CardFileSettings, MeasuringSettings
+
+if TYPE_CHECKING:
+    from pal.llm.base import LanguageModel
+    from pal.traits.steps import Records
 
 logger = logging.getLogger(__name__)
 
-# Listed one by one: not every server enforces a smallest and a largest number.
-ANSWER = object_schema({"answer": {"type": "integer", "enum": list(SCALE)}})
+__all__ = ["ANSWER", "MeasureSettings", "measure"]
 
 
-def measure(settings: Settings) -> str:
+class MeasureSettings(CardFileSettings):
+    """Let a model fill in inventories for every card."""
+
+    examples = (
+        "pal traits measure input=described.jsonl output=measured.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits measure input=cards.jsonl traits.form=short output=measured.jsonl "
+        "llm.estimate_only=true llm.model=…",
+    )
+
+    traits: MeasuringSettings = MeasuringSettings()
+
+
+def measure(settings: MeasureSettings) -> str:
     """Let the model answer every statement of every inventory for every card of ``input``.
 
     Writes one record a card and inventory: answers as given, statements without answer and why, and
@@ -31,22 +42,29 @@ def measure(settings: Settings) -> str:
     Raises:
         PalError: input, inventory, model or output cannot be used.
     """
+    settings = MeasureSettings.of(settings)
     (source,) = settings.require("input")
-    given, wording = read_cards(source)[: settings.limit], prompt("measure")
-    form = settings.traits.form
+    from pal.llm.base import Request
+    from pal.traits.inventories import load_inventory
+    from pal.traits.readers import is_usable, persona_text, read_cards
+    from pal.traits.scoring import score_dimensions
+    from pal.traits.steps import load_trait_prompt, run_step
+
+    given, wording = read_cards(source)[: settings.limit], load_trait_prompt("measure")
+    form, use_traits = settings.traits.form, settings.traits.use_traits
     inventories = [load_inventory(name) for name in settings.traits.inventories]
     usable = [card for card in given if is_usable(card)]
     failed = [card for card in given if "failed" in card]
+    statements = sum(len(inventory.items_of(form)) for inventory in inventories)
     logger.info(
         "measure: %d statements about each of %d cards, %d questions; %d cards were dropped by the "
         "filter, %d had failed",
-        sum(len(i.items_of(form)) for i in inventories), len(usable),
-        sum(len(i.items_of(form)) for i in inventories) * len(usable),
-        len(given) - len(usable) - len(failed), len(failed),
+        statements, len(usable), statements * len(usable), len(given) - len(usable) - len(failed),
+        len(failed),
     )  # fmt: skip
 
-    def make(model: LanguageModel) -> Records:
-        texts = [persona_text(card, use_traits=settings.traits.use_traits) for card in usable]
+    def make(model: "LanguageModel") -> "Records":
+        texts = [persona_text(card, use_traits=use_traits) for card in usable]
         requests = [
             Request(
                 id=f"{index}/{inventory.name}/{item.id}", schema=ANSWER, schema_name="answer",
@@ -72,14 +90,10 @@ def measure(settings: Settings) -> str:
                      "version": inventory.version, "form": form, "model": model.name,
                      "answers": answers,
                      "unanswered": {key: o.reason for key, o in found.items() if o.reason},
-                     "scores": score(inventory, answers, form)}
+                     "scores": score_dimensions(inventory, answers, form)}
                 )  # fmt: skip
         return records + [
             {key: card[key] for key in ("id", "dataset", "failed")} for card in failed
         ]
 
-    return run_step(
-        settings, "measure", make,
-        inputs=[given, [inventory.model_dump(mode="json") for inventory in inventories]],
-        prompts=[wording], choices=["form", "use_traits"],
-    )  # fmt: skip
+    return run_step("measure", settings, make, prompts=[wording], inventories=inventories)

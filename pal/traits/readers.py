@@ -13,12 +13,11 @@ from typing import Any
 
 from pal.core.errors import DataError, suggest
 from pal.core.files import read_jsonl, read_text
-from pal.core.schema import Settings
-from pal.data.splits import load_split
+from pal.data.settings import ReadingSettings
 
 
 @dataclass(frozen=True)
-class Item:
+class PersonText:
     """One text about a person.
 
     Attributes:
@@ -26,66 +25,84 @@ class Item:
         dataset: label of the input.
         kind: ``dialogue``, ``post`` or ``persona``.
         text: what the model reads.
+        turns: how many turns of a dialogue the text holds, where not all; None otherwise.
     """
 
     id: str
     dataset: str
     kind: str
     text: str
+    turns: int | None = None
 
 
-def dataset_label(settings: Settings) -> str:
-    """Return ``traits.dataset``, or the input's name."""
-    (source,) = settings.require("input")
-    return settings.traits.dataset or Path(source).stem
+def load_dialogues(
+    source: str, split: str | None, data: ReadingSettings, limit: int | None
+) -> list[dict[str, Any]]:
+    """Return dialogues, as rows of :func:`pal.load_esconv`.
 
-
-def load_dialogues(settings: Settings) -> list[dict[str, Any]]:
-    """Return the dialogues of ``input``, as rows of :func:`pal.load_esconv`.
+    Args:
+        source: file, folder or hub id.
+        split: which split of it; None for all.
+        data: how they are read.
+        limit: stop after so many.
 
     Raises:
         DataError: they cannot be read; the message names file and record.
     """
-    (source,) = settings.require("input")
-    rows = load_split(
-        source, settings.split, mode=settings.data.split, seed=settings.data.split_seed,
-        requests=True,
-    )  # fmt: skip
-    return list(rows)[: settings.limit]
+    from pal.data.splits import load_split
+
+    rows = load_split(source, split, how=data, requests=True)
+    return list(rows if limit is None else rows.select(range(min(limit, len(rows)))))
 
 
-def load_items(settings: Settings) -> list[Item]:
-    """Return the texts of ``input``: posts if ``traits.text_column`` is given, else dialogues.
+def dialogue_texts(
+    rows: Sequence[Mapping[str, Any]], label: str, turns: int | None = None
+) -> list[PersonText]:
+    """Return dialogues as texts about their seekers.
+
+    Args:
+        rows: of :func:`load_dialogues`.
+        label: data set of the records.
+        turns: how many turns of each to show; None for all.
+    """
+    found = []
+    for row in rows:
+        dialog = row["dialog"]
+        cut = None if turns is None or len(dialog) <= turns else turns
+        found.append(PersonText(row["id"], label, "dialogue", transcript(dialog[:turns]), cut))
+    return found
+
+
+def load_posts(source: str, column: str, label: str, limit: int | None) -> list[PersonText]:
+    """Return the posts of a CSV or JSONL file.
+
+    Args:
+        source: the file.
+        column: column or key of a post's text.
+        label: data set of the records.
+        limit: stop after so many.
 
     Raises:
-        DataError: the input cannot be read; the message names file, record and remedy.
+        DataError: the file cannot be read; the message names file, record and remedy.
     """
-    (source,), label = settings.require("input"), dataset_label(settings)
-    column = settings.traits.text_column
-    if column is None:
-        return [
-            Item(row["id"], label, "dialogue", transcript(row["dialog"]))
-            for row in load_dialogues(settings)
-        ]
     path = Path(source)
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else read_jsonl(path)
     texts = (_text(path, line, row, column) for line, row in rows)
-    return _items(path, label, "post", texts)[: settings.limit]
+    return _numbered(path, label, "post", texts)[:limit]
 
 
-def load_personas(settings: Settings) -> list[Item]:
-    """Return the one-line personas of ``input``.
+def load_personas(source: str, label: str, limit: int | None) -> list[PersonText]:
+    """Return the one-line personas of a file, one a line as text, or JSONL with ``persona``.
 
     Raises:
-        DataError: the input cannot be read; the message names file, record and remedy.
+        DataError: the file cannot be read; the message names file, record and remedy.
     """
-    (source,), label = settings.require("input"), dataset_label(settings)
     path = Path(source)
     if path.suffix.lower() == ".jsonl":
         texts = (_text(path, line, row, "persona") for line, row in read_jsonl(path))
     else:
         texts = (line.strip() for line in read_text(path).splitlines() if line.strip())
-    return _items(path, label, "persona", texts)[: settings.limit]
+    return _numbered(path, label, "persona", texts)[:limit]
 
 
 def transcript(dialog: Sequence[Mapping[str, Any]]) -> str:
@@ -103,6 +120,8 @@ def talk_json(dialog: Sequence[Mapping[str, Any]]) -> str:
 def read_cards(path: str | Path) -> list[dict[str, Any]]:
     """Return the cards of a file, failed ones too.
 
+    A data set that is a number is its text.
+
     Raises:
         DataError: a line is no card, or two have the same data set and id.
     """
@@ -113,11 +132,31 @@ def read_cards(path: str | Path) -> list[dict[str, Any]]:
             raise DataError(f"{where}: a card without 'id'; give what `pal traits cards` wrote")
         if "failed" not in card and not isinstance(card.get("description"), str):
             raise DataError(f"{where}: the card has no 'description'; add it or delete the line")
-        key = (str(card.get("dataset")), card["id"])
+        card = {"dataset": "cards", **card}
+        if isinstance(card["dataset"], int | float):
+            card["dataset"] = str(card["dataset"])
+        _check_card(where, card)
+        key = (card["dataset"], card["id"])
         if key in cards:
             raise DataError(f"{where}: a second card {card['id']!r}; delete one of the two")
-        cards[key] = {"dataset": "cards", **card}
+        cards[key] = card
     return list(cards.values())
+
+
+def _check_card(where: str, card: Mapping[str, Any]) -> None:
+    """Refuse fields of a card that later steps could not read."""
+    for key in ("dataset", "problem", "failed"):
+        if card.get(key) is not None and not isinstance(card[key], str):
+            raise DataError(f"{where}: {key!r} must be text, got {card[key]!r:.60}")
+    traits = card.get("traits") or {}
+    sentences = traits.values() if isinstance(traits, dict) else [None]
+    if not all(
+        isinstance(one, dict) and all(isinstance(text, str) for text in one.values())
+        for one in sentences
+    ):
+        raise DataError(
+            f"{where}: 'traits' must map inventories to dimensions to sentences, got {traits!r:.60}"
+        )
 
 
 def is_usable(card: Mapping[str, Any]) -> bool:
@@ -136,8 +175,10 @@ def persona_text(card: Mapping[str, Any], *, use_traits: bool = True) -> str:
     return "\n".join(parts)
 
 
-def _items(path: Path, label: str, kind: str, texts: Iterator[str]) -> list[Item]:
-    return [Item(f"{path.stem}-{n:05d}", label, kind, text) for n, text in enumerate(texts)]
+def _numbered(path: Path, label: str, kind: str, texts: Iterator[str]) -> list[PersonText]:
+    return [
+        PersonText(f"{path.stem}-{n:05d}", label, kind, text) for n, text in enumerate(texts)
+    ]
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -147,7 +188,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield reader.line_num, row
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error}); mend that line"
+            f"{path}, line {reader.line_num}: not valid CSV ({error}); correct that line"
         ) from None
 
 

@@ -1,167 +1,102 @@
 """The three research questions in one go, from corpora to the page.
 
 Every stage lies in ``output_dir`` under a name that holds a hash of all that decides it, so what is
-done is never done again and an interrupted run goes on where it stopped. ``overwrite=true`` makes
-every stage anew; the model is then asked only what its cache does not hold.
+done is never done again and an interrupted run continues where it stopped. ``overwrite=true``
+makes every stage again; the model is then asked only what its cache does not hold.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import astuple
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pal.benchmark.stages import source_fingerprint
-from pal.core.errors import ConfigError
-from pal.core.files import fingerprint, read_jsonl, write_jsonl
-from pal.core.schema import Settings
-from pal.traits.cards import cards, describe, expand, filter_cards
-from pal.traits.consistency import compare
-from pal.traits.correlations import correlate
-from pal.traits.dialogue_statistics import stats
-from pal.traits.inventories import load_inventory
-from pal.traits.measure import measure
-from pal.traits.report import report
-from pal.traits.steps import failures_path, prompt
-from pal.traits.strategies import strategies
-from pal.traits.synthesis import continue_dialogues, synthesize
+from pal.core.errors import ConfigError, PlannedStop
+from pal.core.files import file_fingerprint, fingerprint, read_jsonl, write_jsonl
+from pal.core.job import decisive, version_of
+from pal.core.settings import CommandSettings, Count, OutputPath
+from pal.data.settings import ReadingSettings
+from pal.llm.settings import LlmSettings
+from pal.report.settings import PageSettings
+from pal.stats.settings import StatisticsSettings
+from pal.traits.cards import (
+    CardsSettings,
+    DescribeSettings,
+    ExpandSettings,
+    FilterSettings,
+    cards,
+    describe_traits,
+    expand,
+    filter_cards,
+)
+from pal.traits.consistency import CompareSettings, compare_measurements
+from pal.traits.correlations import CorrelateSettings, correlate
+from pal.traits.dialogue_statistics import StatsSettings, stats
+from pal.traits.measure import MeasureSettings, measure
+from pal.traits.settings import StudySettings
+from pal.traits.strategies import StrategiesSettings, strategies
+from pal.traits.synthesis import (
+    ContinueSettings,
+    SynthesizeSettings,
+    continue_dialogues,
+    synthesize,
+)
+
+if TYPE_CHECKING:
+    from pal.llm.rehearsal import Rehearsal
 
 logger = logging.getLogger(__name__)
 
-Command = Callable[[Settings], str]
+STEPS: Mapping[str, tuple[Any, Callable[[Any], str]]] = {
+    "cards": (CardsSettings, cards),
+    "filter": (FilterSettings, filter_cards),
+    "describe": (DescribeSettings, describe_traits),
+    "measure": (MeasureSettings, measure),
+    "expand": (ExpandSettings, expand),
+    "synthesize": (SynthesizeSettings, synthesize),
+    "continue": (ContinueSettings, continue_dialogues),
+    "correlate": (CorrelateSettings, correlate),
+    "compare": (CompareSettings, compare_measurements),
+    "strategies": (StrategiesSettings, strategies),
+    "stats": (StatsSettings, stats),
+}
 PROMPTS = ("cards", "filter", "describe", "measure", "expand", "synthesize", "continue")
 
 
-class Stages:
-    """Runs commands into files named after what decides them.
+class RunTraitsSettings(CommandSettings):
+    """Answer the paper's three questions for corpora and personas.
 
-    Args:
-        settings: of the whole run.
+    Attributes:
+        output_dir: folder of all stages and the page.
+        overwrite: make every stage again.
+        seed: of the model's sampling.
+        split: which split of the corpora is read.
+        limit: stop after so many dialogues, posts or personas of each.
+        dtype: number format of a local language model's weights.
     """
 
-    def __init__(self, settings: Settings):
-        self.settings, self.root = settings, Path(settings.output_dir)
-        self.records: list[Path] = []  # what the page takes case studies and reasons from
-        self.measurements: dict[str, Path] = {}
-        source_fingerprint.cache_clear()
-        llm = settings.llm
-        self.common = [
-            settings.seed, settings.split, settings.limit, settings.data.model_dump(),
-            settings.traits.model_dump(exclude={"corpora", "personas"}),
-            settings.statistics.model_dump(), llm.backend, llm.base_url, llm.model, llm.body,
-            [astuple(prompt(name)) for name in PROMPTS],
-            [load_inventory(name).model_dump(mode="json") for name in settings.traits.inventories],
-        ]  # fmt: skip
+    examples = (
+        "pal traits run 'traits.corpora={esconv: {input: bundled:esconv}}' split=test "
+        "output_dir=runs/traits llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits run traits.personas=personas.jsonl output_dir=runs/traits "
+        "llm.estimate_only=true llm.model=…",
+    )
 
-    def run(
-        self,
-        name: str,
-        command: Command,
-        source: str | Path,
-        suffix: str = ".jsonl",
-        **traits: Any,
-    ) -> Path:
-        """Run one command on a file unless its output is there; return the output.
-
-        Args:
-            name: the stage's.
-            command: what to run.
-            source: its ``input``; a path is an earlier stage's output, which has no splits.
-            suffix: of the output.
-            traits: settings of ``traits`` for this stage; paths among them count by content.
-        """
-        facts = {key: source_fingerprint(str(value)) if isinstance(value, Path) else value
-                 for key, value in traits.items()}  # fmt: skip
-        key = fingerprint([name, self.common, source_fingerprint(str(source)), facts])[:12]
-        output = self.root / f"{name}-{key}{suffix}"
-        done = output.exists() and not self.settings.overwrite
-        logger.info("[%s]%s", name, " done already" if done else "")
-        if not done:
-            given = {k: str(v) if isinstance(v, Path) else v for k, v in traits.items()}
-            settings = self.settings.model_copy(
-                update={
-                    "input": str(source), "output": str(output), "overwrite": True,
-                    "split": self.settings.split if isinstance(source, str) else None,
-                    "traits": self.settings.traits.model_copy(update=given),
-                }
-            )  # fmt: skip
-            text = command(settings)
-            if suffix == ".jsonl":  # what was asked, and what failed; the page shows the rest
-                logger.info("%s", text)
-        return output
-
-    def measured(self, name: str, source: str | Path, *, filtered: bool, **traits: Any) -> Path:
-        """Return measurements of cards of the texts in a file."""
-        made = self.run(f"{name}-cards", cards, source, **traits)
-        if filtered:
-            made = self.run(f"{name}-filter", filter_cards, made)
-        return self.measured_cards(name, made)
-
-    def measured_cards(self, name: str, made: Path) -> Path:
-        """Return measurements of cards, after giving them trait sentences."""
-        described = self.run(f"{name}-describe", describe, made)
-        output = self.run(f"{name}-measure", measure, described)
-        self.records += [described, output]
-        return output
-
-    def correlations(self) -> list[Path]:
-        """Answer the first question; keep the measurements for the third."""
-        self.measurements = {
-            name: self.measured(
-                name, corpus.input, filtered=True, dataset=name, text_column=corpus.text_column
-            )
-            for name, corpus in self.settings.traits.corpora.items()
-        }
-        if not self.measurements:
-            return []
-        together = self.joined("measurements", list(self.measurements.values()))
-        return [self.run("correlations", correlate, together, ".json")]
-
-    def consistency(self, personas: str) -> list[Path]:
-        """Answer the second question, with the ablation."""
-        cards_of_personas = self.run("personas-expand", expand, personas, dataset="personas")
-        before = self.measured_cards("personas", cards_of_personas)
-        after, without = (
-            self.measured(name, self.talks(f"{name}-synthesize", synthesize, cards_of_personas,
-                                           without_persona=bare),
-                          filtered=False, dataset="personas", text_column=None)
-            for name, bare in (("persona", False), ("without_persona", True))
-        )  # fmt: skip
-        return [self.run("consistency", compare, after, ".json", before=before, without=without)]
-
-    def strategies(self) -> list[Path]:
-        """Answer the third question for the corpora that are dialogues."""
-        made = [
-            self.talks(f"{name}-continue", continue_dialogues, corpus.input, dataset=name,
-                       measurements=self.measurements[name])
-            for name, corpus in self.settings.traits.corpora.items()
-            if corpus.text_column is None
-        ]  # fmt: skip
-        if not made:
-            return []
-        together = self.joined("talks", made)
-        return [
-            self.run("strategies", strategies, together, ".json"),
-            self.run("statistics", stats, together, ".json"),
-        ]
-
-    def talks(self, name: str, command: Command, source: str | Path, **traits: Any) -> Path:
-        """Return dialogues that a command wrote, and remember them for the page."""
-        output = self.run(name, command, source, **traits)
-        self.records.append(output)
-        return output
-
-    def joined(self, name: str, files: list[Path]) -> Path:
-        """Return one JSONL file of several, with what they list as failed apart."""
-        parts = [part for file in files for part in (file, failures_path(file)) if part.exists()]
-        key = fingerprint([source_fingerprint(str(part)) for part in parts])[:12]
-        output = self.root / f"{name}-{key}.jsonl"
-        if not output.exists():
-            write_jsonl(output, (row for part in parts for _, row in read_jsonl(part)))
-        return output
+    output_dir: OutputPath = "runs/traits"
+    overwrite: bool = False
+    seed: int = 42
+    split: Literal["train", "validation", "test"] | None = None
+    limit: Count | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    data: ReadingSettings = ReadingSettings()
+    llm: LlmSettings = LlmSettings()
+    traits: StudySettings = StudySettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+    report: PageSettings = PageSettings()
 
 
-def run(settings: Settings) -> str:
+def run_traits(settings: RunTraitsSettings) -> str:
     """Answer the three questions for the corpora and personas of ``traits``.
 
     1. Do traits inferred from personas correlate as theory has it? (``traits.corpora``)
@@ -172,27 +107,212 @@ def run(settings: Settings) -> str:
         Which files it made, as Markdown.
 
     Raises:
+        PlannedStop: ``llm.estimate_only`` is set; the message estimates every stage.
         PalError: settings, data, model or output cannot be used.
     """
+    settings = RunTraitsSettings.of(settings)
     chosen = settings.traits
     if not chosen.corpora and chosen.personas is None:
         raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
     if chosen.personas is not None and not Path(chosen.personas).is_file():
         raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
-    stages = Stages(settings)
-    results = stages.correlations()
-    if chosen.personas is not None:
-        results += stages.consistency(chosen.personas)
-    results += stages.strategies()
+    if settings.llm.estimate_only:
+        raise PlannedStop(_estimate(settings))
+    stages = StudyStages(settings, Path(settings.output_dir))
+    written = [*stages.measure_corpora(), *stages.measure_personas(), *stages.write_talks()]
+    results = stages.compute(written)
     page = Path(settings.output_dir) / "report.html"
     include = [str(path) for path in [*results, *stages.records] if path.stat().st_size]
-    report(
-        settings.model_copy(
+    from pal.traits.report import TraitReportSettings, report_traits
+
+    report_traits(
+        TraitReportSettings.of(settings).model_copy(
             update={
-                "output": str(page),
-                "overwrite": True,
+                "output": str(page), "overwrite": True,
                 "report": settings.report.model_copy(update={"include": include}),
             }
         )
-    )
+    )  # fmt: skip
     return "\n".join(["| result |", "| --- |", *(f"| {path} |" for path in [*results, page])])
+
+
+def _estimate(settings: RunTraitsSettings) -> str:
+    """Go through all stages that ask a model, with stand-ins for what the cache does not hold."""
+    from pal.llm.rehearsal import Rehearsal
+    from pal.traits.steps import asked_instead
+
+    rehearsal = Rehearsal(settings.llm, settings.dtype)
+    with tempfile.TemporaryDirectory(prefix="pal-estimate-") as folder, asked_instead(rehearsal):
+        stages = StudyStages(settings, Path(folder), rehearsal)
+        stages.measure_corpora()
+        stages.measure_personas()
+        stages.write_talks()
+    return rehearsal.describe_all()
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Something to compute from what models said.
+
+    Attributes:
+        name: the stage's.
+        step: which of :data:`STEPS`.
+        source: its ``input``.
+        traits: settings of ``traits`` for it.
+    """
+
+    name: str
+    step: str
+    source: Path
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StudyStages:
+    """Runs steps into files named after what decides them.
+
+    Args:
+        settings: of the whole run.
+        root: folder of the files.
+        rehearsal: the stand-in that the stages ask, to estimate.
+
+    Attributes:
+        records: files of cards, measurements and dialogues, for the page.
+        measurements: file of measurements of each corpus.
+    """
+
+    def __init__(
+        self, settings: RunTraitsSettings, root: Path, rehearsal: "Rehearsal | None" = None
+    ):
+        from pal.traits.inventories import load_inventory
+        from pal.traits.steps import load_trait_prompt, model_facts, wording_of
+
+        self.settings, self.root, self.rehearsal = settings, root, rehearsal
+        self.records: list[Path] = []
+        self.measurements: dict[str, Path] = {}
+        inventories = map(load_inventory, settings.traits.inventories)
+        self._common = [
+            version_of("pal-esc"),
+            wording_of([load_trait_prompt(name) for name in PROMPTS]),
+            [inventory.model_dump(mode="json") for inventory in inventories],
+            model_facts(settings.llm),
+        ]
+
+    def run(
+        self, name: str, step: str, source: str | Path, suffix: str = ".jsonl", **traits: Any
+    ) -> Path:
+        """Run one step on a file unless its output is there; return the output.
+
+        Args:
+            name: the stage's.
+            step: which of :data:`STEPS`.
+            source: its ``input``; a path is an earlier stage's output, which has no splits.
+            suffix: of the output.
+            traits: settings of ``traits`` for this stage.
+        """
+        cls, function = STEPS[step]
+        settings = cls.of(self.settings)
+        update: dict[str, Any] = {"input": str(source)}
+        if isinstance(source, Path) and "split" in cls.model_fields:
+            update["split"] = None
+        given = {key: str(v) if isinstance(v, Path) else v for key, v in traits.items()}
+        if given:
+            update["traits"] = settings.traits.model_copy(update=given)
+        settings = settings.model_copy(update=update)
+        key = fingerprint([name, decisive(settings), self._common])[:12]
+        output = self.root / f"{name}-{key}{suffix}"
+        if self.rehearsal is not None:
+            self.rehearsal.stage = name
+        elif output.exists() and not self.settings.overwrite:
+            logger.info("[%s] done already", name)
+        else:
+            logger.info("[%s]", name)
+        text = function(settings.model_copy(update={"output": str(output)}))
+        if suffix == ".jsonl" and self.rehearsal is None:
+            logger.info("%s", text)  # what was asked, and what failed; the page shows the rest
+        return output
+
+    def measure(self, name: str, source: str | Path, *, filtered: bool, **traits: Any) -> Path:
+        """Return measurements of cards of the texts in a file."""
+        made = self.run(f"{name}-cards", "cards", source, **traits)
+        if filtered:
+            made = self.run(f"{name}-filter", "filter", made)
+        return self.measure_cards(name, made)
+
+    def measure_cards(self, name: str, made: Path) -> Path:
+        """Return measurements of cards, after giving them trait sentences."""
+        described = self.run(f"{name}-describe", "describe", made)
+        output = self.run(f"{name}-measure", "measure", described)
+        self.records += [described, output]
+        return output
+
+    def measure_corpora(self) -> list[StudyResult]:
+        """Measure what the first question needs, and keep it for the third."""
+        self.measurements = {
+            name: self.measure(
+                name, corpus.input, filtered=True, dataset=name, text_column=corpus.text_column
+            )
+            for name, corpus in self.settings.traits.corpora.items()
+        }
+        if not self.measurements:
+            return []
+        together = self.join("measurements", list(self.measurements.values()))
+        return [StudyResult("correlations", "correlate", together)]
+
+    def measure_personas(self) -> list[StudyResult]:
+        """Measure what the second question needs, with the ablation."""
+        if self.settings.traits.personas is None:
+            return []
+        grown = self.run(
+            "personas-expand", "expand", self.settings.traits.personas, dataset="personas"
+        )
+        before = self.measure_cards("personas", grown)
+        after, without = (
+            self.measure(
+                name,
+                self.write(f"{name}-synthesize", "synthesize", grown, without_persona=bare),
+                filtered=False, dataset="personas",
+            )
+            for name, bare in (("persona", False), ("without_persona", True))
+        )  # fmt: skip
+        return [StudyResult("consistency", "compare", after, {"before": before, "without": without})]
+
+    def write_talks(self) -> list[StudyResult]:
+        """Write what the third question needs, for the corpora that are dialogues."""
+        made = [
+            self.write(
+                f"{name}-continue", "continue", corpus.input, dataset=name,
+                measurements=self.measurements[name],
+            )
+            for name, corpus in self.settings.traits.corpora.items()
+            if corpus.text_column is None
+        ]  # fmt: skip
+        if not made:
+            return []
+        together = self.join("talks", made)
+        return [
+            StudyResult("strategies", "strategies", together), StudyResult("statistics", "stats", together),
+        ]  # fmt: skip
+
+    def compute(self, results: Sequence[StudyResult]) -> list[Path]:
+        """Compute results; no model is asked."""
+        return [
+            self.run(one.name, one.step, one.source, ".json", **one.traits) for one in results
+        ]
+
+    def write(self, name: str, step: str, source: str | Path, **traits: Any) -> Path:
+        """Return dialogues that a step wrote, and remember them for the page."""
+        output = self.run(name, step, source, **traits)
+        self.records.append(output)
+        return output
+
+    def join(self, name: str, files: Sequence[Path]) -> Path:
+        """Return one JSONL file of several, with what they list as failed apart."""
+        from pal.traits.steps import failures_path
+
+        parts = [part for file in files for part in (file, failures_path(file)) if part.exists()]
+        key = fingerprint([file_fingerprint(part) for part in parts])[:12]
+        output = self.root / f"{name}-{key}.jsonl"
+        if not output.exists():
+            lines = (row for part in parts if part.stat().st_size for _, row in read_jsonl(part))
+            write_jsonl(output, lines)
+        return output

@@ -35,7 +35,7 @@ def keyed_answers(inventory: Inventory, answers: Mapping[str, int]) -> dict[str,
     return {name: answer if keys[name] == 1 else 6 - answer for name, answer in answers.items()}
 
 
-def score(
+def score_dimensions(
     inventory: Inventory, answers: Mapping[str, int], form: Form = "full"
 ) -> dict[str, float | None]:
     """Return each dimension's score, 1 to 5; None where one of its items has no answer.

@@ -1,10 +1,38 @@
-"""Settings: what the trait wing asks."""
+"""Settings: what the trait wing asks. A step holds the sections of the keys that it uses."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from pal.core.settings import Name, Section, Source
+from pal.core.settings import (
+    CommandSettings,
+    Contents,
+    Count,
+    InputPath,
+    Name,
+    OutputPath,
+    Section,
+    Source,
+    expand_home,
+)
+from pal.data.settings import ReadingSettings
+from pal.llm.settings import LlmSettings
+from pal.stats.settings import StatisticsSettings
+
+Condition = Literal["none", "hexaco", "csi", "both"]
+
+INVENTORIES = Path(__file__).parent / "inventories"
+
+
+def inventory_path(name: str) -> str:
+    """Return the file of a bundled inventory; what is no bundled name is a path itself."""
+    bundled = INVENTORIES / f"{name}.yaml"
+    return str(bundled) if bundled.is_file() else name
+
+
+# A bundled inventory, or the path of a YAML file.
+InventoryName = Annotated[str, AfterValidator(expand_home), Contents(find=inventory_path)]
 
 
 def _range(values: tuple[int, int]) -> tuple[int, int]:
@@ -13,58 +41,227 @@ def _range(values: tuple[int, int]) -> tuple[int, int]:
     return values
 
 
-class CorpusSettings(Section):
-    """One corpus of ``pal traits run``.
+# ----------------------------------------------------------------------------- the keys of traits
+
+
+class InventorySettings(Section):
+    """Inventories.
+
+    Attributes:
+        inventories: which to fill in or read, bundled names or paths of YAML files.
+    """
+
+    inventories: list[InventoryName] = Field(["hexaco", "csi"], min_length=1)
+
+
+class SentenceSettings(Section):
+    """Trait sentences.
+
+    Attributes:
+        use_traits: show the model a card's trait sentences beside its description, if it has any.
+    """
+
+    use_traits: bool = True
+
+
+class MeasuringSettings(InventorySettings, SentenceSettings):
+    """How cards are measured.
+
+    Attributes:
+        form: ``full``, or ``short`` for the items marked so.
+    """
+
+    form: Literal["full", "short"] = "full"
+
+
+class LabelSettings(Section):
+    """How records are labelled.
+
+    Attributes:
+        dataset: label of the records; the name of the input when null.
+    """
+
+    dataset: Name | None = None
+
+
+class TextSettings(LabelSettings):
+    """Texts about people.
+
+    Attributes:
+        text_column: column (CSV) or key (JSONL) of a post's text; null: the input holds dialogues.
+        prefix_turns: read only so many turns of each dialogue, so that a card tells no more than
+            was known then; null reads them all.
+    """
+
+    text_column: str | None = None
+    prefix_turns: Count | None = None
+
+
+class TemperatureSettings(Section):
+    """Writing.
+
+    Attributes:
+        temperature: of written descriptions and dialogues; judgements are made at 0.
+    """
+
+    temperature: float = Field(0.7, ge=0)
+
+
+class ExpansionSettings(LabelSettings, TemperatureSettings):
+    """Cards grown from a line."""
+
+
+class TalkWritingSettings(TemperatureSettings):
+    """Written dialogues.
+
+    Attributes:
+        turns: (fewest, most) turns of a written dialogue, which ends with the supporter.
+    """
+
+    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
+
+
+class SynthesisSettings(TalkWritingSettings, SentenceSettings):
+    """Dialogues from cards.
+
+    Attributes:
+        without_persona: write as many dialogues as there are cards, but from no persona.
+    """
+
+    without_persona: bool = False
+
+
+class ConditionSettings(TalkWritingSettings, InventorySettings):
+    """Dialogues days after others.
+
+    Attributes:
+        conditions: which traits of the seeker the model is given.
+        days: between the dialogue and its continuation.
+    """
+
+    conditions: list[Condition] = Field(["none", "hexaco", "csi", "both"], min_length=1)
+    days: int = Field(3, gt=0)
+
+
+class ContinuationSettings(ConditionSettings, LabelSettings):
+    """What is known of the seekers.
+
+    Attributes:
+        cards: cards that go with the dialogues to continue, matched by id.
+        measurements: measurements that go with them.
+    """
+
+    cards: InputPath | None = None
+    measurements: InputPath | None = None
+
+
+class ComparisonSettings(InventorySettings):
+    """What measurements are compared with.
+
+    Attributes:
+        before: measurements of the same cards before a dialogue was written from them.
+        without: measurements of dialogues without persona, to compare how far seekers spread.
+    """
+
+    before: InputPath | None = None
+    without: InputPath | None = None
+
+
+class TalkFileSettings(Section):
+    """Dialogues by condition.
+
+    Attributes:
+        dialogues: dialogues or predictions to read instead of ``input``, condition → file.
+    """
+
+    dialogues: dict[Name, InputPath] = Field(default_factory=dict)
+
+
+class StudiedCorpus(Section):
+    """One corpus of a study.
 
     Attributes:
         input: dialogues (file, folder, hub id, ``bundled:esconv``) or a file of posts.
-        text_column: column of a post's text; None: the input holds dialogues.
+        text_column: column of a post's text; null: the input holds dialogues.
     """
 
     input: Source
     text_column: str | None = None
 
 
-class TraitsSettings(Section):
-    """Personality and communication style of personas, as a language model sees them.
+class StudySettings(ConditionSettings, MeasuringSettings):
+    """What a whole study reads.
 
     Attributes:
-        inventories: which to fill in, bundled names or paths of YAML files.
-        form: ``full``, or ``short`` for the items marked so.
-        dataset: label of the records; the name of the input when None.
-        text_column: column (CSV) or key (JSONL) of a post's text; None: the input holds dialogues.
-        use_traits: show ``measure`` a card's trait sentences beside its description, if it has any.
-        conditions: which traits of the seeker ``continue`` tells the model.
-        without_persona: ``synthesize`` as many dialogues as there are cards, but from no persona.
-        days: between the dialogue and its continuation.
-        turns: (fewest, most) turns of a written dialogue, which ends with the supporter.
-        temperature: of written descriptions and dialogues; judgements are made at 0.
-        cards: cards that go with the dialogues to continue, matched by id.
-        measurements: measurements that go with them.
-        before: measurements that ``compare`` sets beside those of ``input``.
-        without: measurements of dialogues without persona, for ``compare``'s concentration.
-        dialogues: dialogues or predictions that ``strategies`` and ``stats`` read instead of
-            ``input``, condition → file.
-        corpora: name → corpus of ``run``.
-        personas: one-line personas of ``run``, text or JSONL.
+        corpora: name → corpus (``input``, and ``text_column`` for posts).
+        personas: one-line personas, text or JSONL.
     """
 
-    inventories: list[str] = Field(["hexaco", "csi"], min_length=1)
-    form: Literal["full", "short"] = "full"
-    dataset: Name | None = None
-    text_column: str | None = None
-    use_traits: bool = True
-    conditions: list[Literal["none", "hexaco", "csi", "both"]] = Field(
-        ["none", "hexaco", "csi", "both"], min_length=1
-    )
-    without_persona: bool = False
-    days: int = Field(3, gt=0)
-    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
-    temperature: float = Field(0.7, ge=0)
-    cards: str | None = None
-    measurements: str | None = None
-    before: str | None = None
-    without: str | None = None
-    dialogues: dict[Name, str] = Field(default_factory=dict)
-    corpora: dict[Name, CorpusSettings] = Field(default_factory=dict)
-    personas: str | None = None
+    corpora: dict[Name, StudiedCorpus] = Field(default_factory=dict)
+    personas: InputPath | None = None
+
+
+# ----------------------------------------------------------------------------- what steps share
+
+
+class StepSettings(CommandSettings):
+    """A step that writes one output.
+
+    Attributes:
+        output: file that the step writes.
+        overwrite: replace an existing output.
+    """
+
+    output: OutputPath | None = None
+    overwrite: bool = False
+
+
+class AskingSettings(StepSettings):
+    """A step that asks a language model.
+
+    Attributes:
+        limit: stop after so many texts, cards or dialogues.
+        dtype: number format of a local language model's weights.
+    """
+
+    limit: Count | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    llm: LlmSettings = LlmSettings()
+
+
+class CardFileSettings(AskingSettings):
+    """A step that asks about the cards of a file.
+
+    Attributes:
+        input: cards, as the steps before write them.
+    """
+
+    input: InputPath | None = None
+
+
+class CorpusStepSettings(AskingSettings):
+    """A step that asks about dialogues.
+
+    Attributes:
+        input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
+        split: which split of a folder or hub id ``input`` means.
+    """
+
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    data: ReadingSettings = ReadingSettings()
+
+
+class TalkStepSettings(StepSettings):
+    """A step that counts in dialogues by condition.
+
+    Attributes:
+        input: dialogues or predictions: a file, a folder, a hub id, or ``bundled:esconv``.
+        split: which split of a folder or hub id ``input`` means.
+    """
+
+    input: Source | None = None
+    split: Literal["train", "validation", "test"] | None = None
+    data: ReadingSettings = ReadingSettings()
+    traits: TalkFileSettings = TalkFileSettings()
+    statistics: StatisticsSettings = StatisticsSettings()

@@ -1,29 +1,41 @@
-"""What all steps that ask a model share: identity, lock, record, atomic output, summary.
+"""What all steps that ask a model share: job, record, atomic output, summary.
 
 Answers lie in the model's cache as they come, so a step that is killed asks nothing twice when it
 is run again; its output appears whole, at the end.
 """
 
-import logging
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from pal.core.files import output_lock, read_jsonl, write_jsonl
-from pal.core.job import is_finished, record_path
-from pal.core.runs import identity_of, write_run
-from pal.core.schema import Settings
+from pal.core.files import read_jsonl, source_fingerprint, write_jsonl
+from pal.core.job import COMPUTING, Job
 from pal.llm import connect
 from pal.llm.base import LanguageModel
 from pal.llm.prompts import Prompt, load_prompt
-
-logger = logging.getLogger(__name__)
+from pal.llm.settings import LlmSettings
+from pal.traits.inventories import Inventory
+from pal.traits.settings import AskingSettings
 
 Records = list[dict[str, Any]]
 
+_stand_in: ContextVar[LanguageModel | None] = ContextVar("stand_in", default=None)
 
-def prompt(name: str) -> Prompt:
+
+@contextlib.contextmanager
+def asked_instead(model: LanguageModel) -> Iterator[None]:
+    """Let the steps of this block ask another model than their settings name, to rehearse."""
+    token = _stand_in.set(model)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def load_trait_prompt(name: str) -> Prompt:
     """Load one of the wing's prompts."""
     return load_prompt(Path(__file__).parent / "prompts", name)
 
@@ -34,25 +46,36 @@ def failures_path(output: str | Path) -> Path:
     return output.with_name(f"{output.stem}.failed.jsonl")
 
 
+def wording_of(prompts: Sequence[Prompt]) -> list[list[Any]]:
+    """Return the wording of prompts, as part of an identity."""
+    return [[p.name, p.version, p.system, p.user] for p in prompts]
+
+
+def model_facts(llm: LlmSettings) -> dict[str, Any]:
+    """Return what decides a local model's answers beyond its settings: the weights of a folder."""
+    local = llm.backend == "transformers" and llm.model is not None
+    return {"weights": source_fingerprint(str(llm.model))} if local else {}
+
+
 def run_step(
-    settings: Settings,
     command: str,
+    settings: AskingSettings,
     make: Callable[[LanguageModel], Records],
     *,
-    inputs: Any,
     prompts: Sequence[Prompt],
-    choices: Sequence[str] = (),
+    inventories: Sequence[Inventory] = (),
+    facts: Mapping[str, Any] | None = None,
     apart: bool = False,
 ) -> str:
     """Make a step's records once and write them to ``output``.
 
     Args:
-        settings: of the run.
         command: the step's name.
+        settings: the step's own.
         make: asks the model and returns the records, failed ones with ``failed``.
-        inputs: all that is read, as JSON values; part of the identity.
         prompts: those used; their wording is part of the identity, their versions of the record.
-        choices: names in ``traits`` that decide the records.
+        inventories: those used; their contents are part of the identity.
+        facts: what else decides the records, beyond settings and contents of files, as JSON values.
         apart: write failed records to :func:`failures_path` rather than among the others.
 
     Returns:
@@ -62,36 +85,36 @@ def run_step(
         PalError: the model cannot be reached or the output not be written.
     """
     (target,) = settings.require("output")
-    output, llm = Path(target), settings.llm
-    traits = settings.traits.model_dump()
-    identity = identity_of(
-        settings,
-        command=command,
-        inputs=inputs,
-        prompts=[[p.name, p.version, p.system, p.user] for p in prompts],
-        model=[llm.backend, llm.base_url, llm.model, llm.body],
-        choices={name: traits[name] for name in choices},
-    )
-    if is_finished(output, identity, overwrite=settings.overwrite):
-        logger.info("%s is finished already; overwrite=true would make it anew", output)
-        return _summary(command, output, apart)
-    with output_lock(output):
-        model = connect(settings)
-        records = make(model)
-        output.unlink(missing_ok=True)  # the record first: a kill between the two is harmless
-        failed = [record for record in records if "failed" in record]
-        write_run(
-            record_path(output), settings, f"traits {command}", identity,
-            prompts={p.name: p.version for p in prompts}, records=len(records),
-            failed=len(failed), llm=model.describe(),
-        )  # fmt: skip
-        if apart:
-            failures_path(output).unlink(missing_ok=True)
-            if failed:
-                write_jsonl(failures_path(output), failed)
-            records = [record for record in records if "failed" not in record]
-        write_jsonl(output, records)
-    return _summary(command, output, apart)
+    job = Job(
+        f"traits {command}", settings, target,
+        versions=COMPUTING if settings.llm.backend == "transformers" else (),
+        facts={
+            "prompts": wording_of(prompts),
+            "contents of inventories": [one.model_dump(mode="json") for one in inventories],
+            **model_facts(settings.llm),
+            **(facts or {}),
+        },
+    )  # fmt: skip
+    if not job.is_finished():
+        with job.claimed(processes=False):
+            model = _stand_in.get() or connect(settings.llm, settings.dtype)
+            records = make(model)
+            failed = [record for record in records if "failed" in record]
+
+            def write(output: Path) -> None:
+                kept = records
+                if apart:
+                    failures_path(output).unlink(missing_ok=True)
+                    if failed:
+                        write_jsonl(failures_path(output), failed)
+                    kept = [record for record in records if "failed" not in record]
+                write_jsonl(output, kept)
+
+            job.publish(
+                write, prompts={p.name: p.version for p in prompts}, records=len(records),
+                failed=len(failed), llm=model.describe(),
+            )  # fmt: skip
+    return _summary(command, job.output, apart)
 
 
 def _summary(command: str, output: Path, apart: bool) -> str:

@@ -4,91 +4,63 @@ The model writes exchanges: what the seeker says, then the supporter's strategy 
 written in ESConv's form, so training and analysis read them like any corpus.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pal.commands.annotate import clean_sentences
-from pal.core.errors import ConfigError, DataError
-from pal.core.files import fingerprint, read_jsonl
-from pal.core.schema import Settings
-from pal.data.cards import split_sentences
-from pal.data.strategies import DEFINITIONS, STRATEGIES
-from pal.llm.base import LanguageModel, Outcome, Request
-from pal.traits.cards import object_schema
-from pal.traits.inventories import load_inventory
-from pal.traits.readers import (
-    dataset_label,
-    is_usable,
-    load_dialogues,
-    persona_text,
-    read_cards,
-    talk_json,
+from pal.traits.settings import (
+    CardFileSettings,
+    ContinuationSettings,
+    CorpusStepSettings,
+    SynthesisSettings,
 )
-from pal.traits.steps import Records, prompt, run_step
 
-EXCHANGE = object_schema(
-    {
-        "seeker": {"type": "string"},
-        "strategy": {"type": "string", "enum": [*STRATEGIES]},
-        "supporter": {"type": "string"},
-    }
-)
-TITLES = {"hexaco": "HEXACO personality", "csi": "Communication style"}
+if TYPE_CHECKING:
+    from pal.llm.base import LanguageModel, Outcome, Request
+    from pal.traits.steps import Records
+
 MAX_TOKENS = 4096  # about 60 turns of 45 words
+TITLES = {"hexaco": "HEXACO personality", "csi": "Communication style"}
+# Inventories whose traits each condition gives.
+CONDITIONS = {"none": [], "hexaco": ["hexaco"], "csi": ["csi"], "both": ["hexaco", "csi"]}
 
 
-def dialog_schema(turns: tuple[int, int]) -> dict[str, Any]:
-    """Return the schema of a dialogue of (fewest, most) turns, two an exchange.
+class SynthesizeSettings(CardFileSettings):
+    """Write a dialogue for every card.
 
-    Exchanges make the alternation of speakers, their number and the supporter's strategy part of
-    the form, which a server that enforces the schema cannot miss.
+    Attributes:
+        seed: of the model's sampling; each dialogue has one of its own, made from it.
     """
-    fewest = -(-turns[0] // 2)
-    most = max(fewest, turns[1] // 2)
-    return object_schema(
-        {"dialog": {"type": "array", "items": EXCHANGE, "minItems": fewest, "maxItems": most}}
+
+    examples = (
+        "pal traits synthesize input=cards.jsonl output=talks.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits synthesize input=cards.jsonl output=plain.jsonl traits.without_persona=true "
+        "llm.model=…",
     )
 
-
-def check_dialog(exchanges: list[dict[str, Any]]) -> str | None:
-    """Return what is wrong with exchanges that have the form of :func:`dialog_schema`, or None."""
-    for index, exchange in enumerate(exchanges):
-        for speaker in ("seeker", "supporter"):
-            if not exchange[speaker].strip():
-                return f"exchange {index}: no text of the {speaker}"
-    return None
+    seed: int = 42
+    traits: SynthesisSettings = SynthesisSettings()
 
 
-def esconv_dialog(exchanges: list[dict[str, Any]], persona: list[str]) -> list[dict[str, Any]]:
-    """Return written exchanges in ESConv's form, the persona known from the first turn on."""
-    dialog: list[dict[str, Any]] = []
-    for exchange in exchanges:
-        seeker, supporter = (" ".join(exchange[name].split()) for name in ("seeker", "supporter"))
-        dialog.append({"speaker": "seeker", "text": seeker})
-        dialog.append({"speaker": "supporter", "text": supporter, "strategy": exchange["strategy"]})
-    return [{**dialog[0], "persona": persona}, *dialog[1:]]
+class ContinueSettings(CorpusStepSettings):
+    """Write the talk days after every dialogue, under every condition.
 
+    Attributes:
+        seed: of the model's sampling; each dialogue has one of its own, made from it.
+    """
 
-def _request(settings: Settings, wording: Any, key: list[str], **values: Any) -> Request:
-    """One dialogue to write, under a seed of its own: equal prompts then give different talks."""
-    return Request(
-        id="\n".join(key), schema=dialog_schema(settings.traits.turns), schema_name="dialogue",
-        max_tokens=MAX_TOKENS, temperature=settings.traits.temperature,
-        seed=int(fingerprint([settings.seed, key])[:7], 16),
-        messages=wording.fill(strategies=DEFINITIONS, turns=settings.traits.turns, **values),
-    )  # fmt: skip
-
-
-def _ask(model: LanguageModel, settings: Settings, requests: list[Request]) -> dict[str, Outcome]:
-    outcomes = model.ask(
-        requests,
-        description="dialogues",
-        check=lambda _, value: check_dialog(value["dialog"]),
+    examples = (
+        "pal traits continue input=bundled:esconv split=test traits.measurements=measured.jsonl "
+        "output=later.jsonl llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal traits continue input=mine.jsonl traits.conditions=[none] output=later.jsonl "
+        "llm.model=…",
     )
-    return {outcome.id: outcome for outcome in outcomes}
+
+    seed: int = 42
+    traits: ContinuationSettings = ContinuationSettings()
 
 
-def synthesize(settings: Settings) -> str:
+def synthesize(settings: SynthesizeSettings) -> str:
     """Write a dialogue for every card of ``input`` (Figure 17).
 
     With ``traits.without_persona`` the card gives nothing but its id: as many dialogues, each under
@@ -97,21 +69,26 @@ def synthesize(settings: Settings) -> str:
     Raises:
         PalError: input, model or output cannot be used.
     """
+    settings = SynthesizeSettings.of(settings)
     (source,) = settings.require("input")
-    given, wording = read_cards(source)[: settings.limit], prompt("synthesize")
+    from pal.traits.readers import is_usable, persona_text, read_cards
+    from pal.traits.steps import load_trait_prompt, run_step
+
+    given, wording = read_cards(source)[: settings.limit], load_trait_prompt("synthesize")
     bare, use_traits = settings.traits.without_persona, settings.traits.use_traits
     condition = "without_persona" if bare else "persona"
 
-    def make(model: LanguageModel) -> Records:
+    def make(model: "LanguageModel") -> "Records":
         requests = [
             _request(
-                settings, wording, [condition, card["dataset"], card["id"]],
+                wording, [condition, card["dataset"], card["id"]], seed=settings.seed,
+                turns=settings.traits.turns, temperature=settings.traits.temperature,
                 persona=None if bare else persona_text(card, use_traits=use_traits),
             )
             for card in given
             if is_usable(card)
         ]  # fmt: skip
-        outcomes = _ask(model, settings, requests)
+        outcomes = _ask(model, requests)
         records: Records = []
         for card in given:
             head = {"id": card["id"], "dataset": card["dataset"], "condition": condition}
@@ -124,13 +101,10 @@ def synthesize(settings: Settings) -> str:
             records.append({**head, "card": card["id"], **_result(outcome, persona, model)})
         return records
 
-    return run_step(
-        settings, "synthesize", make, inputs=[given, settings.seed], prompts=[wording], apart=True,
-        choices=["without_persona", "use_traits", "turns", "temperature"],
-    )  # fmt: skip
+    return run_step("synthesize", settings, make, prompts=[wording], apart=True)
 
 
-def continue_dialogues(settings: Settings) -> str:
+def continue_dialogues(settings: ContinueSettings) -> str:
     """Write, for every dialogue of ``input``, the talk days later under every condition.
 
     Condition ``none`` is Figure 18; ``hexaco``, ``csi`` and ``both`` are Figure 16 with those
@@ -140,34 +114,42 @@ def continue_dialogues(settings: Settings) -> str:
     Raises:
         PalError: input, traits, model or output cannot be used.
     """
-    dialogues, label, wording = (
-        load_dialogues(settings),
-        dataset_label(settings),
-        prompt("continue"),
-    )
-    conditions, known = settings.traits.conditions, known_traits(settings)
-    wanted = {
-        "none": [], "hexaco": ["hexaco"], "csi": ["csi"], "both": ["hexaco", "csi"],
-    }  # fmt: skip
-    needed = {name for condition in conditions for name in wanted[condition]}
+    settings = ContinueSettings.of(settings)
+    (source,) = settings.require("input")
+    from pathlib import Path
+
+    from pal.traits.inventories import load_inventory
+    from pal.traits.readers import load_dialogues, talk_json
+    from pal.traits.steps import load_trait_prompt, run_step
+
+    chosen = settings.traits
+    dialogues = load_dialogues(source, settings.split, settings.data, settings.limit)
+    label = chosen.dataset or Path(source).stem
+    wording, conditions = load_trait_prompt("continue"), chosen.conditions
+    inventories = [load_inventory(name) for name in chosen.inventories]
+    known = {}
+    if set(conditions) != {"none"}:
+        known = known_traits(chosen.cards, chosen.measurements, inventories)
+    needed = {name for condition in conditions for name in CONDITIONS[condition]}
     missing = {
         row["id"]: f"no {' and '.join(sorted(lacking))} traits known"
         for row in dialogues
         if (lacking := needed - known.get(row["id"], {}).keys())
     }
 
-    def make(model: LanguageModel) -> Records:
+    def make(model: "LanguageModel") -> "Records":
         requests = [
             _request(
-                settings, wording, [condition, row["id"]], days=settings.traits.days,
+                wording, [condition, row["id"]], seed=settings.seed, turns=chosen.turns,
+                temperature=chosen.temperature, days=chosen.days,
                 dialogue=talk_json(row["dialog"]),
-                traits=[known[row["id"]][name] for name in wanted[condition]],
+                traits=[known[row["id"]][name] for name in CONDITIONS[condition]],
             )
             for row in dialogues
             if row["id"] not in missing
             for condition in conditions
         ]  # fmt: skip
-        outcomes = _ask(model, settings, requests)
+        outcomes = _ask(model, requests)
         return [
             {"id": f"{row['id']}@{condition}", "dataset": label, "condition": condition,
              "card": row["id"],
@@ -178,59 +160,74 @@ def continue_dialogues(settings: Settings) -> str:
         ]  # fmt: skip
 
     return run_step(
-        settings, "continue", make, apart=True, prompts=[wording],
-        inputs=[[[row["id"], talk_json(row["dialog"])] for row in dialogues], known, settings.seed],
-        choices=["conditions", "days", "turns", "temperature"],
+        "continue", settings, make, prompts=[wording], inventories=inventories, apart=True,
+        facts={"talks": [[row["id"], talk_json(row["dialog"])] for row in dialogues]},
     )  # fmt: skip
 
 
-def _result(outcome: Outcome, persona: list[str], model: LanguageModel) -> dict[str, Any]:
-    if outcome.reason:
-        return {"failed": outcome.reason}
-    dialog = esconv_dialog(outcome.value["dialog"], persona)
-    return {"model": model.name, "dialog": dialog, "persona": persona}
+def esconv_dialog(
+    exchanges: Sequence[Mapping[str, Any]], persona: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return written exchanges in ESConv's form, the persona known from the first turn on."""
+    dialog: list[dict[str, Any]] = []
+    for exchange in exchanges:
+        seeker, supporter = (" ".join(exchange[name].split()) for name in ("seeker", "supporter"))
+        dialog.append({"speaker": "seeker", "text": seeker})
+        dialog.append({"speaker": "supporter", "text": supporter, "strategy": exchange["strategy"]})
+    return [{**dialog[0], "persona": list(persona)}, *dialog[1:]]
 
 
 def card_sentences(card: Mapping[str, Any]) -> list[str]:
     """Return a card's description as persona sentences, cleaned as any other."""
+    from pal.data.cards import split_sentences
+    from pal.persona.cleaning import clean_sentences
+
     return clean_sentences(split_sentences(card["description"]))
 
 
-def known_traits(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+def known_traits(
+    cards: str | None, measurements: str | None, inventories: Sequence[Any]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what is known of the seekers: dialogue id → inventory → name and six traits.
 
+    Args:
+        cards: a file of cards with trait sentences.
+        measurements: a file of measurements.
+        inventories: whose traits.
+
     Raises:
-        ConfigError: neither cards nor measurements are given, though a condition needs them.
-        DataError: a file of them cannot be read.
+        ConfigError: neither file is given.
+        DataError: one of them cannot be read.
     """
-    chosen = settings.traits
-    if set(chosen.conditions) == {"none"}:
-        return {}
-    if chosen.cards is None and chosen.measurements is None:
+    from pal.core.errors import ConfigError, DataError
+    from pal.core.files import read_jsonl
+    from pal.traits.readers import read_cards
+
+    if cards is None and measurements is None:
         raise ConfigError(
             "traits.conditions asks for traits: give traits.measurements= (scores) and/or "
             "traits.cards= (trait sentences), or traits.conditions=[none]"
         )
     scores: dict[tuple[str, str], Mapping[str, Any]] = {}
-    if chosen.measurements:
-        for line, record in read_jsonl(chosen.measurements):
-            if not isinstance(record, dict) or not {"scores", "failed"} & record.keys():
-                raise DataError(
-                    f"{chosen.measurements}, line {line}: no measurement; give what `pal traits "
-                    "measure` wrote"
-                )
-            if "scores" in record and None not in record["scores"].values():
-                scores[record["id"], record["inventory"]] = record["scores"]
+    for line, record in read_jsonl(measurements) if measurements else ():
+        if isinstance(record, dict) and "failed" in record:
+            continue
+        if not _is_measured(record):
+            raise DataError(
+                f"{measurements}, line {line}: no measurement; give what `pal traits measure` wrote"
+            )
+        if None not in record["scores"].values():
+            scores[record["id"], record["inventory"]] = record["scores"]
     sentences = {
         (card["id"], name): written
-        for card in (read_cards(chosen.cards) if chosen.cards else ())
+        for card in (read_cards(cards) if cards else ())
         if "failed" not in card
-        for name, written in card.get("traits", {}).items()
+        for name, written in (card.get("traits") or {}).items()
     }
-    inventories = {i.name: i for i in map(load_inventory, chosen.inventories)}
+    by_name = {inventory.name: inventory for inventory in inventories}
     known: dict[str, dict[str, dict[str, Any]]] = {}
     for person, name in dict.fromkeys([*scores, *sentences]):
-        if name not in inventories:
+        if name not in by_name:
             continue
         score, sentence = scores.get((person, name), {}), sentences.get((person, name), {})
         known.setdefault(person, {})[name] = {
@@ -238,7 +235,55 @@ def known_traits(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
             "traits": [
                 {"name": d.name, "definition": d.definition, "score": score.get(key),
                  "sentence": sentence.get(key)}
-                for key, d in inventories[name].dimensions.items()
+                for key, d in by_name[name].dimensions.items()
             ],
         }  # fmt: skip
     return known
+
+
+def _is_measured(record: Any) -> bool:
+    """Whether a record is a measurement, as far as a prompt needs it."""
+    if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
+        return False
+    return (
+        isinstance(record.get("id"), str) and isinstance(record.get("inventory"), str)
+        and all(score is None or isinstance(score, int | float)
+                for score in record["scores"].values())
+    )  # fmt: skip
+
+
+def _request(
+    wording: Any,
+    key: list[str],
+    *,
+    seed: int,
+    turns: tuple[int, int],
+    temperature: float,
+    **values: Any,
+) -> "Request":
+    """One dialogue to write, under a seed of its own: equal prompts then give different talks."""
+    from pal.core.files import fingerprint
+    from pal.data.strategies import DEFINITIONS, STRATEGIES
+    from pal.llm.base import Request
+    from pal.traits.forms import dialog_schema
+
+    return Request(
+        id="\n".join(key), schema=dialog_schema(turns, STRATEGIES), schema_name="dialogue",
+        max_tokens=MAX_TOKENS, temperature=temperature,
+        seed=int(fingerprint([seed, key])[:7], 16),
+        messages=wording.fill(strategies=DEFINITIONS, turns=turns, **values),
+    )  # fmt: skip
+
+
+def _ask(model: "LanguageModel", requests: "list[Request]") -> "dict[str, Outcome]":
+    from pal.traits.forms import check_dialog
+
+    outcomes = model.ask(requests, description="dialogues", check=check_dialog)
+    return {outcome.id: outcome for outcome in outcomes}
+
+
+def _result(outcome: "Outcome", persona: list[str], model: "LanguageModel") -> dict[str, Any]:
+    if outcome.reason:
+        return {"failed": outcome.reason}
+    dialog = esconv_dialog(outcome.value["dialog"], persona)
+    return {"model": model.name, "dialog": dialog, "persona": persona}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pal.core.errors import DataError, PalError
+from pal.core.errors import ConfigError, DataError, PalError
 from pal.core.files import read_jsonl
-from pal.core.schema import Settings
 from pal.data.esconv import SPEAKERS
+from pal.data.settings import ReadingSettings
 from pal.data.splits import load_split
 from pal.data.strategies import canonical_strategy
 
@@ -17,7 +17,7 @@ BASELINES = ("none", "without_persona")
 
 
 @dataclass(frozen=True)
-class Turn:
+class SaidTurn:
     """One turn: who speaks, what, and a supporter's strategy (canonical) if it is known."""
 
     speaker: str
@@ -35,29 +35,39 @@ class Talk:
     """
 
     key: str
-    turns: tuple[Turn, ...]
+    turns: tuple[SaidTurn, ...]
 
 
 Conditions = dict[str, list[Talk]]
 
 
-def inputs_of(settings: Settings) -> list[str]:
-    """Return the files of dialogues that the settings name.
+def talk_files(source: str | None, named: Mapping[str, str]) -> dict[str | None, str]:
+    """Return the files to read, by condition; None for one that names its conditions itself.
 
     Raises:
-        ConfigError: none is named.
+        ConfigError: none is given.
     """
-    files = list(settings.traits.dialogues.values())
-    return files or settings.require("input")
+    if named:
+        return dict(named)
+    if source is None:
+        raise ConfigError("missing settings: give input=… or traits.dialogues={condition: file}")
+    return {None: source}
 
 
-def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], int]:
+def read_talks(
+    files: Mapping[str | None, str], split: str | None, data: ReadingSettings
+) -> tuple[dict[tuple[str, str], Conditions], int]:
     """Read dialogues, by data set and model and within these by condition.
 
-    Files of ``traits.dialogues`` are one condition each, and one group whatever their records say.
+    Files with a condition's name are one condition each, and one group whatever their records say.
     A JSONL file holds dialogues in ESConv's layouts, with ``dataset``, ``model``, ``condition`` and
     ``card`` if known, or predictions of ``pal generate``, of which those of one dialogue are a talk
     of supporter turns. Anything else is a corpus, see :func:`pal.data.splits.load_split`.
+
+    Args:
+        files: of :func:`talk_files`.
+        split: which split of a corpus; None for all.
+        data: how they are read.
 
     Returns:
         The groups, conditions without traits last, and how many records had failed earlier.
@@ -68,10 +78,9 @@ def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], i
     """
     groups: dict[tuple[str, str], Conditions] = {}
     failed = 0
-    named = settings.traits.dialogues
-    for name, path in named.items() if named else [(None, inputs_of(settings)[0])]:
-        turns: dict[tuple[tuple[str, str], str, str, str], list[Turn]] = {}
-        for where, row in _records(path, settings):
+    for name, path in files.items():
+        turns: dict[tuple[tuple[str, str], str, str, str], list[SaidTurn]] = {}
+        for where, row in _records(path, split, data):
             if "failed" in row:
                 failed += 1
                 continue
@@ -94,17 +103,18 @@ def read_talks(settings: Settings) -> tuple[dict[tuple[str, str], Conditions], i
             conditions = groups.setdefault(group, {})
             conditions.setdefault(condition, []).append(Talk(card, tuple(said)))
     if not groups:
-        raise DataError(f"{', '.join(inputs_of(settings))}: no dialogues in it")
+        raise DataError(f"{', '.join(files.values())}: no dialogues in it")
     return {
         group: dict(sorted(found.items(), key=lambda pair: pair[0] in BASELINES))
         for group, found in sorted(groups.items())
     }, failed
 
 
-def _records(path: str, settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(
+    path: str, split: str | None, data: ReadingSettings
+) -> Iterator[tuple[str, dict[str, Any]]]:
     if Path(path).suffix != ".jsonl":
-        data = settings.data
-        rows = load_split(path, settings.split, mode=data.split, seed=data.split_seed)
+        rows = load_split(path, split, how=data)
         yield from ((f"{path}, dialogue {row['id']!r}", row) for row in rows)
         return
     for number, row in read_jsonl(path):
@@ -121,13 +131,13 @@ def _group(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row.get("dataset", "all")), str(row.get("model", "all"))
 
 
-def _turns(where: str, dialog: Any) -> list[Turn]:
+def _turns(where: str, dialog: Any) -> list[SaidTurn]:
     if not isinstance(dialog, list) or not dialog:
         raise DataError(f"{where}: 'dialog' must be a list of at least one turn")
     return [_turn(f"{where}, turn {number}", turn) for number, turn in enumerate(dialog, start=1)]
 
 
-def _turn(where: str, turn: Any) -> Turn:
+def _turn(where: str, turn: Any) -> SaidTurn:
     turn = turn if isinstance(turn, dict) else {}
     speaker = SPEAKERS.get(str(turn.get("speaker")).strip().lower())
     if speaker is None:
@@ -145,4 +155,4 @@ def _turn(where: str, turn: Any) -> Turn:
         )
     except PalError as error:
         raise DataError(f"{where}: {error}") from None
-    return Turn(speaker, text, strategy)
+    return SaidTurn(speaker, text, strategy)

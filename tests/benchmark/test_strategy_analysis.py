@@ -92,6 +92,18 @@ def test_what_records_do_not_tell_is_empty(caplog):
     assert "bare: no accuracy (needs strategies" in caplog.text
 
 
+def test_texts_without_spaces_between_words_are_warned_of(caplog):
+    records = [{**RECORDS[0], "response": "我很难过", "reference": "我不难过"}]
+    with caplog.at_level("WARNING"):
+        words = analyze_strategies({"s": records})
+    assert "s: 2 of 2 responses and references are in a script without spaces" in caplog.text
+    caplog.clear()
+    characters = analyze_strategies({"s": records}, tokenizer="characters")
+    assert "script" not in caplog.text
+    lengths = [found["systems"]["s"]["per_strategy"][0]["length"] for found in (words, characters)]
+    assert lengths == [1, 4]
+
+
 def test_systems_that_do_not_compare(caplog):
     with caplog.at_level("WARNING"):
         found = analyze_strategies({"a": RECORDS, "b": RECORDS[:2]})

@@ -141,15 +141,26 @@ def test_mistakes(response_model, tmp_path, capsys):
 
 def test_without_a_network_the_default_encoder_costs_one_objective(response_model, tmp_path, capfd):
     """The default objectives hold cos_sim; asked for by name, it cannot be left out."""
-    output = tmp_path / "a.json"
+    dialogues = tmp_path / "dialogues.jsonl"
+    rows = [json.loads(line) for line in (ESCONV / "validation.jsonl").open()]
+    for row in rows[:2]:
+        row["dialog"] = [{**turn, "persona": ["I am sad."]} for turn in row["dialog"]]
+    dialogues.write_text("\n".join(map(json.dumps, rows[:2])))
+    output, named = tmp_path / "a.json", "tune_alpha.objectives=[bleu_2, cos_sim]"
     call = [part for part in tune(response_model, output) if "objectives" not in part]
-    assert command(*call, "tune_alpha.trials=2") == 0
+    call += ["tune_alpha.trials=2", f"input={dialogues}"]
+    assert command(*call) == 0
     assert "cos_sim is left out" in capfd.readouterr().err
     document = json.loads(output.read_text())
     assert [one["key"] for one in document["objectives"]] == ["bleu_2", "distinct_2"]
-    for chosen in ("metrics.embedder=some/encoder", "tune_alpha.objectives=[bleu_2, cos_sim]"):
+    for chosen in ("metrics.embedder=some/encoder", named):
         assert command(*call, f"output={tmp_path / 'b.json'}", chosen) == 2
         assert "cannot load a sentence encoder" in capfd.readouterr().err
+    assert command(*call, f"output={tmp_path / 'c.json'}", "metrics.embedder=null") == 0
+    assert "metrics.embedder is null; it is left out" in capfd.readouterr().err
+    call += [f"input={ESCONV / 'validation.jsonl'}", f"output={tmp_path / 'd.json'}", named]
+    assert command(*call) == 2  # no personas there, and that shows before any response
+    assert "cos_sim has no value: no sample has a persona" in capfd.readouterr().err
 
 
 def test_pareto_front_by_hand():

@@ -250,11 +250,11 @@ def test_help_lists_every_key_with_type_default_and_meaning(name):
 def test_the_examples_of_a_command_name_keys_that_it_has(name):
     import shlex
 
-    from pal.cli import parse
+    from pal.cli import parse_arguments
 
     for example in all_settings()[name].examples:
         words = shlex.split(example)
-        given = parse(words[1:])
+        given = parse_arguments(words[1:])
         assert given.command == name, example
         load_settings(name, given.config, given.overrides)
 

@@ -47,6 +47,8 @@ def test_options_reach_the_metric(load, predictions):
     assert load("distinct").compute(**inputs, variant="authors") == pytest.approx(authors)
     small = load("distinct").compute(**inputs, vocab_size=3)
     assert small["ead_1"] != pytest.approx(authors["ead_1"])
+    split = load("length").compute(predictions=["谢谢你"], tokenizer="characters")
+    assert split == {"length": 3}
     with pytest.raises(PalError, match="did you mean 'variant'"):
         load("distinct").compute(**inputs, varient="authors")
 

@@ -102,6 +102,37 @@ def test_an_encoder_that_is_not_there(tmp_path):
         load_embedder(str(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model.safetensors", "junk"),
+        ("config.json", '{"model_type": 3}'),
+        ("config.json", "[1"),
+        ("modules.json", "[]"),
+        ("modules.json", '[{"type": "os.getcwd", "path": "", "name": "0", "idx": 0}]'),
+    ],
+)
+def test_a_damaged_encoder_is_one_line(tmp_path, name, text):
+    save_bert(tmp_path, ["i"])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match="cannot load a sentence encoder") as caught:
+        load_embedder(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_code_beside_an_encoder_is_not_run(tmp_path):
+    import json
+
+    save_bert(tmp_path, ["i"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "theirs.Model", "AutoConfig": "theirs.Config"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ran = tmp_path / "ran"
+    (tmp_path / "theirs.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    assert load_embedder(str(tmp_path))(["i"]).shape == (1, 16)
+    assert not ran.exists()
+
+
 def test_the_default_encoder_may_be_missing_and_a_chosen_one_may_not(caplog):
     def load():
         raise CheckpointError("some/encoder: cannot load a sentence encoder (no network); wait")

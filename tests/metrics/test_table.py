@@ -146,6 +146,7 @@ def test_wrong_names(predictions, call, message):
         ({"references": ["a"]}, "references has 1 values, responses has 4"),
         ({"references": ["a", None, "b", "c"]}, r"references\[1\] is None; give a text"),
         ({"personas": [[], "I am.", [], []]}, r"personas\[1\] is 'I am.'; give a list"),
+        ({"tokenizer": "letters"}, "unknown tokenizer 'letters'; give words or characters"),
         ({"strategies": [0, 1, 8, 2]}, r"strategies\[2\] is 8; give an id from 0 to 7"),
         ({"strategy_probs": np.zeros((4, 7))}, r"strategy_probs has shape \(4, 7\), expected"),
         ({"token_nll": [1.0, np.nan, 1.0, 1.0]}, r"token_nll\[1\] is nan; give finite values"),

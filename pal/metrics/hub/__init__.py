@@ -20,7 +20,14 @@ INPUT_NAMES = {
     "references": "references",
     "strategies": "references",
 }
-OPTIONS = ("variant", "embedder", "vocab_size", "strategy_probs", "strategy_nll")
+MODULE_OPTIONS = (
+    "variant",
+    "tokenizer",
+    "embedder",
+    "vocab_size",
+    "strategy_probs",
+    "strategy_nll",
+)
 
 
 def build_module(family: str) -> Any:
@@ -28,9 +35,9 @@ def build_module(family: str) -> Any:
 
     Its inputs are the family's needs: ``predictions`` and ``references`` (texts; strategy ids for
     "strategy"), ``personas`` (lists of sentences), ``token_nll`` and ``token_count``. Options of
-    ``compute``: ``variant``, ``vocab_size``, ``embedder`` (a function, folder or hub id; SimCSE
-    when left out), ``strategy_probs``, ``strategy_nll``. Keys that cannot be computed are left out
-    of the result; if none can, the reasons are raised.
+    ``compute``: ``variant``, ``tokenizer``, ``vocab_size``, ``embedder`` (a function, folder
+    or hub id; SimCSE when left out), ``strategy_probs``, ``strategy_nll``. Keys that cannot be
+    computed are left out of the result; if none can, the reasons are raised.
     """
     import datasets
     import evaluate
@@ -55,14 +62,14 @@ def build_module(family: str) -> Any:
         return evaluate.MetricInfo(
             description=f"{', '.join(metric.keys)} ({metric.unit}), version {metric.version}.",
             citation="Cheng et al. 2023, PAL: Persona-Augmented Emotional Support Conversation.",
-            inputs_description=f"\nInputs: {described}. Options: {', '.join(OPTIONS)}.\n",
+            inputs_description=f"\nInputs: {described}. Options: {', '.join(MODULE_OPTIONS)}.\n",
             features=datasets.Features({name: types[need] for name, need in inputs.items()}),
         )
 
     def compute(self: Any, variant: Any = "correct", **given: Any) -> dict[str, float]:
         fields = {inputs.get(name, name): value for name, value in given.items()}
-        if unknown := sorted(fields.keys() - types.keys() - set(OPTIONS)):
-            hint = suggest(unknown[0], OPTIONS)
+        if unknown := sorted(fields.keys() - types.keys() - set(MODULE_OPTIONS)):
+            hint = suggest(unknown[0], MODULE_OPTIONS)
             raise PalError(f"{family}: unknown option {unknown[0]!r}{hint}")
         if "embedder" in metric.needs and not callable(fields.get("embedder")):
             fields["embedder"] = load_embedder(fields.get("embedder") or SIMCSE)

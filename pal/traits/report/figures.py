@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pal.benchmark.report.figures import Figure, Panel
-from pal.benchmark.report.tables import MISSING, show
+from pal.report.tables import MISSING, show
 from pal.report.charts import (
+    Figure,
+    Panel,
     Plot,
     Point,
     marker,
@@ -30,7 +31,7 @@ class Heat:
         text: the number as it is shown.
         share: strength of the colour, 0 to 1.
         kind: its class: plus, minus, or none for what is undefined.
-        title: what pointing at it tells.
+        title: what pointing at it shows.
         marked: whether it is outlined.
         note: a second line, small.
     """
@@ -46,7 +47,7 @@ class Heat:
 def heat(
     value: float | None, title: str, *, marked: bool = False, digits: int = 2, note: str = ""
 ) -> Heat:
-    """Return the cell of a correlation, −1 to 1; None is told as undefined by ``title``."""
+    """Return the cell of a correlation, −1 to 1; None is shown as undefined, with ``title``."""
     if value is None:
         return Heat(MISSING, 0.0, "none", title, marked, note)
     kind = "plus" if value >= 0 else "minus"

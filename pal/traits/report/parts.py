@@ -1,20 +1,16 @@
-"""The files the trait report is made of, each told by its ``kind``; checked before they are shown.
+"""The files the trait report is made of, each known by its ``kind``; checked before they are shown.
 
 An estimate has a value or, where there is none, the reason: the page shows either.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import ClassVar
 
-from pal.benchmark.report.parts import Number, Part, Turn
+from pydantic import Field
 
-
-class Checked(BaseModel):
-    """Numbers are finite or null; keys that the page does not show pass."""
-
-    model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
+from pal.report.parts import Number, Part, PartModel, ShownTurn
 
 
-class Estimate(Checked):
+class ShownEstimate(PartModel):
     """A figure with its interval over ``n`` units, or why it is undefined."""
 
     n: int
@@ -24,22 +20,22 @@ class Estimate(Checked):
     reason: str | None = None
 
 
-class Inventory(Checked):
-    """What a document tells of an inventory."""
+class ShownInventory(PartModel):
+    """What a document says of an inventory."""
 
     version: str = ""
     dimensions: dict[str, str]
 
 
-class Cell(Checked):
+class CorrelationCell(PartModel):
     """A correlation with its p, before and after Holm."""
 
-    r: Estimate
+    r: ShownEstimate
     p: Number = None
     p_holm: Number = None
 
 
-class Pair(Checked):
+class TheoryPair(PartModel):
     """A pair that theory ties together; the shares are of bootstrap samples, 0 to 1."""
 
     row: str
@@ -52,7 +48,7 @@ class Pair(Checked):
     row_share: Number = None
 
 
-class Printed(Checked):
+class PrintedTable(PartModel):
     """A table of numbers that the paper prints."""
 
     table: int
@@ -61,15 +57,15 @@ class Printed(Checked):
     rows: dict[str, list[float]]
 
 
-class Reliability(Checked):
+class ShownReliability(PartModel):
     """Of one dimension's items; ``items`` are item-rest correlations after keying."""
 
-    alpha: Estimate
-    omega: Estimate
+    alpha: ShownEstimate
+    omega: ShownEstimate
     items: dict[str, Number] = {}
 
 
-class Answered(Checked):
+class AnswerCounts(PartModel):
     """How many answers there are of one inventory, how many are missing, and why."""
 
     answered: int
@@ -77,7 +73,7 @@ class Answered(Checked):
     reasons: dict[str, int] = {}
 
 
-class CorrelationGroup(Checked):
+class CorrelationGroup(PartModel):
     """Two inventories over the personas of one data set and model."""
 
     dataset: str
@@ -85,11 +81,11 @@ class CorrelationGroup(Checked):
     n: int
     rows: list[str]
     columns: list[str]
-    cells: dict[str, dict[str, Cell]]
-    pairs: list[Pair] = []
-    reliability: dict[str, dict[str, Reliability]] = {}
-    unanswered: dict[str, Answered] = {}
-    paper: list[Printed] = []
+    cells: dict[str, dict[str, CorrelationCell]]
+    pairs: list[TheoryPair] = []
+    reliability: dict[str, dict[str, ShownReliability]] = {}
+    unanswered: dict[str, AnswerCounts] = {}
+    paper: list[PrintedTable] = []
 
     @property
     def name(self) -> str:
@@ -97,10 +93,10 @@ class CorrelationGroup(Checked):
         return f"{self.dataset}, {self.model}"
 
 
-class Correlation(Part):
+class CorrelationPart(Part):
     """Personality against style (``pal traits correlate``)."""
 
-    inventories: dict[str, Inventory]
+    inventories: dict[str, ShownInventory]
     groups: list[CorrelationGroup]
     failed: int = 0
 
@@ -109,7 +105,7 @@ class Correlation(Part):
         return list(self.inventories.values())[which].dimensions.get(key, key).replace("_", " ")
 
 
-class Shift(Checked):
+class Shift(PartModel):
     """One dimension before and after, over the personas that have both scores."""
 
     inventory: str
@@ -117,10 +113,10 @@ class Shift(Checked):
     name: str
     before: list[float]
     after: list[float]
-    mean_before: Estimate
-    mean_after: Estimate
-    delta: Estimate
-    dz: Estimate
+    mean_before: ShownEstimate
+    mean_after: ShownEstimate
+    delta: ShownEstimate
+    dz: ShownEstimate
     p: Number = None
     p_holm: Number = None
     ks: Number = None
@@ -128,7 +124,7 @@ class Shift(Checked):
     shift: str = ""
 
 
-class ConsistencyGroup(Checked):
+class ConsistencyGroup(PartModel):
     """Personas of one data set and model, before and after."""
 
     dataset: str
@@ -136,18 +132,18 @@ class ConsistencyGroup(Checked):
     dimensions: list[Shift]
 
 
-class Spread(Checked):
+class Spread(PartModel):
     """One figure of spread, with persona and without."""
 
     name: str
-    with_: Estimate = Field(alias="with")
-    without: Estimate
-    ratio: Estimate
+    with_: ShownEstimate = Field(alias="with")
+    without: ShownEstimate
+    ratio: ShownEstimate
     p: Number = None
     p_holm: Number = None
 
 
-class ConcentrationGroup(Checked):
+class ConcentrationGroup(PartModel):
     """Seekers of dialogues with and without persona; points are two principal components."""
 
     dataset: str
@@ -161,7 +157,7 @@ class ConcentrationGroup(Checked):
     reason: str | None = None
 
 
-class Consistency(Part):
+class ConsistencyPart(Part):
     """Traits before and after a dialogue, and without persona (``pal traits compare``)."""
 
     groups: list[ConsistencyGroup]
@@ -169,24 +165,24 @@ class Consistency(Part):
     paper: dict[str, int]
 
 
-class ConditionShares(Checked):
+class ConditionShares(PartModel):
     """Shares of the strategies, 0 to 1, of one condition."""
 
     dialogues: int
     turns: int
-    shares: dict[str, Estimate]
+    shares: dict[str, ShownEstimate]
 
 
-class Difference(Checked):
+class Difference(PartModel):
     """A strategy's share in one condition less that in another; ``paper`` is its sign there."""
 
-    difference: Estimate
+    difference: ShownEstimate
     p: Number = None
     p_holm: Number = None
     paper: int | None = None
 
 
-class StrategyComparison(Checked):
+class StrategyComparison(PartModel):
     """Two conditions."""
 
     a: str
@@ -194,13 +190,13 @@ class StrategyComparison(Checked):
     paired: bool
     chi2: Number = None
     dof: int | None = None
-    cramers_v: Estimate
+    cramers_v: ShownEstimate
     p: Number = None
     p_holm: Number = None
     strategies: dict[str, Difference] = {}
 
 
-class StrategyGroup(Checked):
+class StrategyGroup(PartModel):
     """Conditions of one data set and model."""
 
     dataset: str
@@ -209,29 +205,29 @@ class StrategyGroup(Checked):
     comparisons: list[StrategyComparison]
 
 
-class PaperStrategies(Checked):
+class PaperStrategies(PartModel):
     """All that the paper prints of strategies, in percent."""
 
-    strategies: list[Printed] = []
+    strategies: list[PrintedTable] = []
 
 
-class Strategies(Part):
+class StrategiesPart(Part):
     """Strategies by condition (``pal traits strategies``)."""
 
     groups: list[StrategyGroup]
     paper: PaperStrategies
 
 
-class Said(Checked):
+class Said(PartModel):
     """Words and turns of one speaker."""
 
     words: int
     turns: int
-    words_a_turn: Estimate
-    turns_a_dialogue: Estimate
+    words_a_turn: ShownEstimate
+    turns_a_dialogue: ShownEstimate
 
 
-class ConditionSize(Checked):
+class ConditionSize(PartModel):
     """Words and turns of one condition."""
 
     n: int
@@ -240,7 +236,7 @@ class ConditionSize(Checked):
     supporter: Said
 
 
-class DialogueSizes(Checked):
+class DialogueSizes(PartModel):
     """Conditions of one data set and model."""
 
     dataset: str
@@ -248,7 +244,7 @@ class DialogueSizes(Checked):
     conditions: dict[str, ConditionSize]
 
 
-class CardSizes(Checked):
+class CardSizes(PartModel):
     """What the cards of one data set hold; known: shares, 0 to 1."""
 
     dataset: str
@@ -256,14 +252,14 @@ class CardSizes(Checked):
     dropped: int
     failed: int
     reasons: dict[str, int] = {}
-    description_words: Estimate
-    problem_words: Estimate
-    age_known: Estimate
-    gender_known: Estimate
-    occupation_known: Estimate
+    description_words: ShownEstimate
+    problem_words: ShownEstimate
+    age_known: ShownEstimate
+    gender_known: ShownEstimate
+    occupation_known: ShownEstimate
 
 
-class Statistics(Part):
+class StatisticsPart(Part):
     """Sizes of dialogues or cards (``pal traits stats``), and what the paper prints."""
 
     dialogues: list[DialogueSizes]
@@ -271,8 +267,10 @@ class Statistics(Part):
     paper: dict[str, dict[str, dict[str, float]]]
 
 
-class Record(Checked):
+class ShownRecord(PartModel):
     """What all records have; ``failed`` says why there is nothing else, ``origin`` is the file."""
+
+    noun: ClassVar[str] = "record"
 
     id: str
     origin: str = ""
@@ -280,8 +278,10 @@ class Record(Checked):
     failed: str | None = None
 
 
-class Card(Record):
+class ShownCard(ShownRecord):
     """A seeker; ``traits`` are sentences by inventory and dimension."""
+
+    noun = "card"
 
     age: str | None = None
     gender: str | None = None
@@ -291,8 +291,10 @@ class Card(Record):
     traits: dict[str, dict[str, str]] = {}
 
 
-class Measurement(Record):
+class ShownMeasurement(ShownRecord):
     """Answers of one card to one inventory; ``unanswered`` are reasons by item."""
+
+    noun = "measurement"
 
     inventory: str = ""
     model: str = ""
@@ -301,17 +303,19 @@ class Measurement(Record):
     scores: dict[str, Number] = {}
 
 
-class Dialogue(Record):
+class ShownDialogue(ShownRecord):
     """A synthesised or continued dialogue of a card."""
+
+    noun = "dialogue"
 
     card: str | None = None
     condition: str | None = None
-    dialog: list[Turn] = []
+    dialog: list[ShownTurn] = []
 
 
 KINDS: dict[str, type[Part]] = {
-    "traits_correlation": Correlation,
-    "traits_consistency": Consistency,
-    "traits_strategies": Strategies,
-    "traits_statistics": Statistics,
+    "traits_correlation": CorrelationPart,
+    "traits_consistency": ConsistencyPart,
+    "traits_strategies": StrategiesPart,
+    "traits_statistics": StatisticsPart,
 }

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pal.core.errors import DataError
 from pal.core.files import read_json, read_jsonl
 from pal.core.job import record_path
-from pal.traits.report.parts import Card, Dialogue, Measurement, Record
+from pal.traits.report.parts import ShownCard, ShownDialogue, ShownMeasurement, ShownRecord
 from pal.traits.steps import failures_path
 
-CASES = 3  # case studies a page shows at most
+MOST_CASES = 3  # case studies a page shows at most
 
 
 @dataclass
@@ -29,16 +29,16 @@ class Records:
         runs: (file, record of the run that made it) where one lies beside it.
     """
 
-    cards: list[Card] = field(default_factory=list)
-    measurements: list[Measurement] = field(default_factory=list)
-    dialogues: list[Dialogue] = field(default_factory=list)
+    cards: list[ShownCard] = field(default_factory=list)
+    measurements: list[ShownMeasurement] = field(default_factory=list)
+    dialogues: list[ShownDialogue] = field(default_factory=list)
     runs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def read_records(paths: Iterable[str]) -> Records:
     """Read JSONL files of cards, measurements and dialogues, in any order.
 
-    What a step could not make, and listed in a file beside, is read too. A file's kind is told by
+    What a step could not make, and listed in a file beside, is read too. A file's kind is that of
     its first record that did not fail; in a file of failures alone, by whether they have a
     condition, as dialogues do.
 
@@ -55,13 +55,13 @@ def read_records(paths: Iterable[str]) -> Records:
         if first is None:
             first = {"dialog" if dicts and "condition" in dicts[0] else "description": None}
         into: Any
-        kind: type[Record]
+        kind: type[ShownRecord]
         if "dialog" in first:
-            into, kind = found.dialogues, Dialogue
+            into, kind = found.dialogues, ShownDialogue
         elif "answers" in first:
-            into, kind = found.measurements, Measurement
+            into, kind = found.measurements, ShownMeasurement
         elif "description" in first:
-            into, kind = found.cards, Card
+            into, kind = found.cards, ShownCard
         else:
             raise DataError(
                 f"{path}: its records have none of dialog, answers, description; give cards, "
@@ -77,14 +77,14 @@ def read_records(paths: Iterable[str]) -> Records:
     return found
 
 
-def _checked(kind: type[Record], row: Any, where: str) -> Record:
+def _checked(kind: type[ShownRecord], row: Any, where: str) -> ShownRecord:
     try:
         return kind.model_validate(row)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the record"
         raise DataError(
-            f"{where}: {place}: {first['msg']}; give {kind.__name__.lower()}s that pal traits wrote"
+            f"{where}: {place}: {first['msg']}; give {kind.noun}s that pal traits wrote"
         ) from None
 
 
@@ -108,7 +108,7 @@ def unanswered(records: Records) -> list[Unanswered]:
     for what, rows in kinds.items():
         failed = Counter(row.failed for row in rows if row.failed)
         lines += [Unanswered(what, n, len(rows), why) for why, n in failed.most_common()]
-    inventories: dict[str, list[Measurement]] = {}
+    inventories: dict[str, list[ShownMeasurement]] = {}
     for row in records.measurements:
         if not row.failed:
             inventories.setdefault(f"{row.inventory}, {row.model}", []).append(row)
@@ -120,32 +120,32 @@ def unanswered(records: Records) -> list[Unanswered]:
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseStudy:
     """A card with what was measured on it and the dialogues written from it."""
 
-    card: Card
-    measurements: list[Measurement]
-    dialogues: list[Dialogue]
+    card: ShownCard
+    measurements: list[ShownMeasurement]
+    dialogues: list[ShownDialogue]
 
 
-def cases(records: Records, most: int) -> list[Case]:
+def cases(records: Records, most: int) -> list[CaseStudy]:
     """Return cards with dialogues, those with most to show first, in the order of the file."""
-    measured: dict[tuple[str | None, str | None], list[Measurement]] = {}
-    talks: dict[tuple[str | None, str | None], list[Dialogue]] = {}
+    measured: dict[tuple[str | None, str | None], list[ShownMeasurement]] = {}
+    talks: dict[tuple[str | None, str | None], list[ShownDialogue]] = {}
     for row in records.measurements:
         if row.scores:
             measured.setdefault((row.dataset, row.id), []).append(row)
     for talk in records.dialogues:
         if talk.dialog:
             talks.setdefault((talk.dataset, talk.card), []).append(talk)
-    first: dict[tuple[str | None, str | None], Card] = {}  # a dialogue's own card has its id too
+    first: dict[tuple[str | None, str | None], ShownCard] = {}  # a dialogue's own card has its id too
     for card in records.cards:
         first.setdefault((card.dataset, card.id), card)
     found = [
-        Case(card, measured.get(key, []), talks[key]) for key, card in first.items() if key in talks
+        CaseStudy(card, measured.get(key, []), talks[key]) for key, card in first.items() if key in talks
     ]
     found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
-    return found[: min(most, CASES)]
+    return found[: min(most, MOST_CASES)]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Making:
 
 
 def makings(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Making]:
-    """Return how each file was made, as far as its run's record tells."""
+    """Return how each file was made, as far as its run's record says."""
     found = []
     for name, run in runs:
         llm = run.get("llm") or {}

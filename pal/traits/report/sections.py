@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pal.benchmark.report.page import Section
-from pal.benchmark.report.parts import Part
-from pal.benchmark.report.tables import show, show_p
+from pal.report.page import PageSection
+from pal.report.parts import Part
+from pal.report.tables import show, show_p
 from pal.data.strategies import STRATEGIES
 from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
-    Consistency,
-    Correlation,
+    ConsistencyPart,
+    CorrelationPart,
     CorrelationGroup,
-    Estimate,
-    Printed,
+    ShownEstimate,
+    PrintedTable,
     Shift,
-    Statistics,
-    Strategies,
+    StatisticsPart,
+    StrategiesPart,
 )
 from pal.traits.report.records import Records, cases, makings, unanswered
 
@@ -25,7 +25,7 @@ Make = Callable[[Any, str], dict[str, Any] | None]
 
 def build_sections(
     parts: Sequence[Part], names: Sequence[str], records: Records, most: int
-) -> list[Section]:
+) -> list[PageSection]:
     """Return the sections there is data for, in the page's order.
 
     Args:
@@ -53,25 +53,25 @@ def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
     """Return what is said beneath the title."""
     counts = {"cards": len(records.cards), "dialogues": len(records.dialogues)}
     facts = [f"{count:,} {name}" for name, count in counts.items() if count]
-    groups = [group for part in parts if isinstance(part, Correlation) for group in part.groups]
+    groups = [group for part in parts if isinstance(part, CorrelationPart) for group in part.groups]
     facts += dict.fromkeys(group.name for group in groups)
     return facts
 
 
-def _section(name: str, heading: str, part: Part, data: dict[str, Any], more: str = "") -> Section:
-    return Section(name + more, heading, f"trait_{name}.html", part, data)
+def _section(name: str, heading: str, part: Part, data: dict[str, Any], more: str = "") -> PageSection:
+    return PageSection(name + more, heading, f"trait_{name}.html", part, data)
 
 
-def _of_documents(parts: Sequence[Part]) -> Iterator[Section]:
+def _of_documents(parts: Sequence[Part]) -> Iterator[PageSection]:
     makers: tuple[tuple[str, str, type[Part], Make], ...] = (
-        ("correlations", "Correlations", Correlation, _correlations),
-        ("pairs", "Pairs of the theory", Correlation, _pairs),
-        ("reliability", "Reliability", Correlation, _reliability),
-        ("consistency", "Before and after the dialogue", Consistency, _consistency),
-        ("concentration", "With and without persona", Consistency, _concentration),
-        ("strategies", "Strategies", Strategies, _strategies),
-        ("dialogues", "Words and turns", Statistics, _dialogues),
-        ("cards", "Cards", Statistics, _cards),
+        ("correlations", "Correlations", CorrelationPart, _correlations),
+        ("pairs", "Pairs of the theory", CorrelationPart, _pairs),
+        ("reliability", "Reliability", CorrelationPart, _reliability),
+        ("consistency", "Before and after the dialogue", ConsistencyPart, _consistency),
+        ("concentration", "With and without persona", ConsistencyPart, _concentration),
+        ("strategies", "Strategies", StrategiesPart, _strategies),
+        ("dialogues", "Words and turns", StatisticsPart, _dialogues),
+        ("cards", "Cards", StatisticsPart, _cards),
     )
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
@@ -83,15 +83,15 @@ def _of_documents(parts: Sequence[Part]) -> Iterator[Section]:
             yield _section(name, title, part, data, more)
 
 
-def _correlations(part: Correlation, ident: str) -> dict[str, Any] | None:
+def _correlations(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
     return {"groups": [(g, *_maps(part, g)) for g in part.groups]}
 
 
 def _maps(
-    part: Correlation, group: CorrelationGroup
-) -> tuple[list[tuple[str, list[str], list[tuple[str, list[Heat]]]]], list[tuple[str, Estimate]]]:
+    part: CorrelationPart, group: CorrelationGroup
+) -> tuple[list[tuple[str, list[str], list[tuple[str, list[Heat]]]]], list[tuple[str, ShownEstimate]]]:
     """Return the heat maps of a group, measured and printed, and its undefined cells."""
     columns = [part.dimension(1, key) for key in group.columns]
     pairs = {(pair.row, pair.column) for pair in group.pairs}
@@ -115,7 +115,7 @@ def _maps(
 
 
 def _printed(
-    part: Correlation, group: CorrelationGroup, printed: Printed, pairs: set[tuple[str, str]]
+    part: CorrelationPart, group: CorrelationGroup, printed: PrintedTable, pairs: set[tuple[str, str]]
 ) -> tuple[str, list[str], list[tuple[str, list[Heat]]]]:
     rows = [
         (
@@ -132,18 +132,18 @@ def _printed(
     return f"the paper’s Table {printed.table}, {printed.model}", columns, rows
 
 
-def _pairs(part: Correlation, ident: str) -> dict[str, Any] | None:
+def _pairs(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
     return {} if any(group.pairs for group in part.groups) else None
 
 
-def _reliability(part: Correlation, ident: str) -> dict[str, Any] | None:
+def _reliability(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
     return {} if any(group.reliability for group in part.groups) else None
 
 
-def _consistency(part: Consistency, ident: str) -> dict[str, Any] | None:
+def _consistency(part: ConsistencyPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
-    told = {1: "rises", -1: "falls"}
+    printed = {1: "rises", -1: "falls"}
     groups = []
     for number, group in enumerate(part.groups):
         panels = [
@@ -152,7 +152,7 @@ def _consistency(part: Consistency, ident: str) -> dict[str, Any] | None:
             for one in group.dimensions
         ]  # fmt: skip
         rows = [
-            (one, told.get(part.paper.get(one.dimension, 0), "stays")
+            (one, printed.get(part.paper.get(one.dimension, 0), "stays")
              if one.inventory == "hexaco" else "")
             for one in group.dimensions
         ]  # fmt: skip
@@ -167,7 +167,7 @@ def _shift_text(one: Shift) -> str:
     return f"Δ {show(one.delta.value)} ({interval}), n = {one.delta.n:,}"
 
 
-def _concentration(part: Consistency, ident: str) -> dict[str, Any] | None:
+def _concentration(part: ConsistencyPart, ident: str) -> dict[str, Any] | None:
     if not part.concentration:
         return None
     groups = []
@@ -183,7 +183,7 @@ def _concentration(part: Consistency, ident: str) -> dict[str, Any] | None:
     return {"groups": groups}
 
 
-def _strategies(part: Strategies, ident: str) -> dict[str, Any] | None:
+def _strategies(part: StrategiesPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
     groups = []
@@ -203,9 +203,9 @@ def _strategies(part: Strategies, ident: str) -> dict[str, Any] | None:
     return {"groups": groups, "names": STRATEGIES}
 
 
-def _dialogues(part: Statistics, ident: str) -> dict[str, Any] | None:
+def _dialogues(part: StatisticsPart, ident: str) -> dict[str, Any] | None:
     return {"paper": part.paper.get("dialogues", {})} if part.dialogues else None
 
 
-def _cards(part: Statistics, ident: str) -> dict[str, Any] | None:
+def _cards(part: StatisticsPart, ident: str) -> dict[str, Any] | None:
     return {"paper": part.paper.get("cards", {})} if part.cards else None

@@ -1,0 +1,68 @@
+"""Reading a chat completion: whatever a server sends ends as a value or a reason, never an error."""
+
+from typing import Any
+
+from pal.llm.base import Check, Reply, Request
+from pal.llm.structured import parse, shorten
+
+LARGEST_COUNT = 2**53  # tokens; nothing counts more
+
+
+def read_completion(
+    answer: Any,
+    request: Request,
+    check: Check | None,
+    output_mode: str | None,
+    seconds: float | None,
+) -> Reply:
+    """Return what a chat completion says: a value, a refusal, or why it is malformed.
+
+    Args:
+        answer: the body, as parsed.
+        request: what was asked.
+        check: returns why a well-formed value is not acceptable, or None.
+        output_mode: how the form was asked for.
+        seconds: from request to answer.
+
+    Raises:
+        ValueError: the body is no chat completion.
+    """
+    message, finish = message_of(answer)
+    usage = answer.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    facts: dict[str, Any] = {
+        "output_mode": output_mode if request.schema else None,
+        "seconds": seconds,
+        "tokens_in": _count(usage.get("prompt_tokens")),
+        "tokens_out": _count(usage.get("completion_tokens")),
+    }
+    if message.get("refusal") or finish == "content_filter":
+        return Reply(None, "refused", **facts)
+    if finish == "length" and request.schema is not None:
+        return Reply(None, "malformed: cut off at the token limit", **facts)
+    value, reason = parse(str(message.get("content") or ""), request.schema)
+    if reason is None and check is not None:
+        reason = check(request, value)
+    return Reply(None, f"malformed: {reason}", **facts) if reason else Reply(value, **facts)
+
+
+def message_of(answer: Any) -> tuple[dict[str, Any], Any]:
+    """Return a completion's message and why it ended.
+
+    Raises:
+        ValueError: the body is no chat completion (a proxy's page, say).
+    """
+    try:
+        choice = answer["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        if isinstance(message, dict) and isinstance(answer, dict):
+            return message, finish
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        pass
+    raise ValueError(f"the body is no chat completion: {shorten(str(answer))}")
+
+
+def _count(value: Any) -> int | None:
+    """Return a count of tokens; None for what is none, such as a list or a negative number."""
+    counts = isinstance(value, int) and not isinstance(value, bool)
+    return value if counts and 0 <= value < LARGEST_COUNT else None

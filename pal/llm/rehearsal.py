@@ -1,0 +1,73 @@
+"""A chain of steps gone through without asking: how much each would ask, by what the cache lacks.
+
+A step's requests are made from the answers to those before it. Where an answer is not in the cache,
+a stand-in of the right form and of an ordinary length takes its place, so counts are exact as far
+as they do not depend on what a model would say.
+"""
+
+from typing import Any
+
+from pal.llm.asking import CachedModel, Replies
+from pal.llm.base import Check, Request
+from pal.llm.cache import Cache
+from pal.llm.estimate import Volume, describe_volumes, volume_of
+from pal.llm.origin import origin_of
+from pal.llm.settings import LlmSettings
+
+WORDS = 40  # of a stand-in text
+
+
+class Rehearsal(CachedModel):
+    """Answers from the cache, and with stand-ins; sends nothing and keeps nothing.
+
+    Args:
+        settings: which model is asked later.
+        dtype: number format of a local model's weights.
+
+    Attributes:
+        stage: what the estimate calls the next step; its own description when empty.
+        volumes: what was asked and is not in the cache, step by step.
+    """
+
+    def __init__(self, settings: LlmSettings, dtype: str = "float32"):
+        cache = Cache(settings.cache, trust_old_answers=settings.trust_old_answers)
+        super().__init__(settings, origin_of(settings, dtype), cache, None)
+        self.stage = ""
+        self.volumes: list[Volume] = []
+
+    def answer_missing(
+        self,
+        missing: dict[bytes, Request],
+        total: int,
+        description: str,
+        check: Check | None,
+        replies: Replies,
+    ) -> None:
+        """Note how much is asked, and put stand-ins into ``replies``."""
+        self.volumes.append(volume_of(missing.values(), self.stage or description))
+        for key, request in missing.items():
+            replies[key] = (stand_in(request.schema), None)
+
+    def describe_all(self) -> str:
+        """Return the estimate of all steps as a Markdown table."""
+        measured = self.cache.measured(self.origin)
+        volumes = self.volumes or [Volume("nothing left to ask", 0, 0, 0)]
+        return describe_volumes(volumes, self._settings, measured)
+
+
+def stand_in(schema: dict[str, Any] | None) -> Any:
+    """Return a value of a form: texts of 40 words, lists of middle length, middle choices."""
+    if schema is None:
+        return " ".join(["word"] * WORDS)
+    if "enum" in schema:
+        return schema["enum"][len(schema["enum"]) // 2]
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: stand_in(part) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        fewest = schema.get("minItems", 1)
+        count = (fewest + schema.get("maxItems", fewest)) // 2
+        return [stand_in(schema.get("items")) for _ in range(count)]
+    return {"boolean": True, "integer": 0, "number": 0.0, "null": None}.get(
+        str(kind), " ".join(["word"] * WORDS)
+    )
