@@ -87,7 +87,10 @@ def test_the_csv_gives_a_row_for_each_user(write_csv):
         (BOTH + "4 no tab\n", r"talks.dat, line 9: an utterance line without TAB, got 'no tab'"),
         (BOTH + "1 hi\tho\n", r"talks.dat, line 9: a conversation without persona; give a file"),
         (BOTH + "1 your persona: i swim.", r"line 9: a conversation without utterances"),
-        ("a,b\n1,2\n", r"talks.dat, line 1: neither ParlAI text, .* nor a CSV .*missing: user 1 pers"),
+        (
+            "a,b\n1,2\n",
+            r"talks.dat, line 1: neither ParlAI .* nor a CSV .*missing: user 1 pers",
+        ),
         (",".join(COLUMNS), r"talks.dat: no conversations in it"),
     ],
 )
