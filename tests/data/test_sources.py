@@ -22,7 +22,7 @@ from pal.core.files import source_fingerprint
 from pal.data.corpora import CorpusReader
 from pal.data.esconv import load_esconv, write_pesconv
 from pal.data.samples import load_samples
-from pal.data.settings import SourceSettings
+from pal.data.settings import DataSettings, SourceSettings
 from pal.data.sources import has_splits
 from pal.data.splits import load_split
 from tests.jobs import ESCONV, environment
@@ -359,6 +359,26 @@ def test_a_half_written_file_names_its_cut(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(TALKS, indent=1)[:-30])
     with pytest.raises(DataError, match=r"b.json, line \d+: not valid JSON .* if it was cut off"):
         load_esconv(tmp_path / "b.json")
+
+
+def test_training_reads_as_the_settings_say(tmp_path):
+    from pal.training.preparation import response_samples
+
+    header = ["conv", "speaker", "text", "strategy"]
+    turns = [
+        [n, who, text, "Ask" if move == "Question" else move] for n, who, text, move, _ in TURNS
+    ]
+    path = write_table(tmp_path / "t.csv", [header, *turns])
+    how = {"columns": {"dialogue": "conv"}, "strategy_labels": {"Ask": "Question"}}
+    train, validation = response_samples(
+        DataSettings(train=str(path), validation=str(path), split="seeded", **how)
+    )
+    assert (len(train), len(validation)) == (6, 6)
+    assert {sample.strategy for sample in train} == {"Question", "Reflection of feelings"}
+    with pytest.raises(DataError, match="unknown strategy 'Ask'"):
+        response_samples(
+            DataSettings(train=str(path), validation=str(path), columns=how["columns"])
+        )
 
 
 # Readers of one's own.
