@@ -60,7 +60,9 @@ def run(extended, *arguments, module="pal"):
 
 def test_the_page_names_every_line():
     for _, after in LINES.values():
-        words = re.sub(r"\s+", " ", after.split('"masked"')[0].split('"table"')[0].split("    \"q")[0])
+        words = re.sub(
+            r"\s+", " ", after.split('"masked"')[0].split('"table"')[0].split('    "q')[0]
+        )
         assert words.strip().split(",")[0].strip() in re.sub(r"\s+", " ", PAGE)
 
 
@@ -78,9 +80,11 @@ def test_the_command(extended):
 
 def test_the_corpus_and_the_metric(extended):
     script = extended / "play.txt"
-    script.write_text("Seeker: I lost my job.\nSupporter: What happened?\n\nSeeker: Hi.\n")
+    script.write_text(
+        "Seeker: I lost my job.\nSupporter [Question]: What happened?\n\nSeeker: Hi.\nSupporter [Others]: Hi.\n"
+    )
     run(extended, "count", f"input={script}", f"output={extended / 'play.json'}")
-    assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 1}
+    assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 2}
     predictions = extended / "predictions.jsonl"
     rows = [{"id": "a/1", "response": "how are you?"}, {"id": "a/3", "response": "ok"}]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))

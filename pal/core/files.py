@@ -175,9 +175,7 @@ def _pipe_contents(path: str | Path) -> bytes:
 @cache
 def _read_pipe(path: str, device: int, inode: int) -> bytes:
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise DataError(
-            f"{path}: a pipe, which only one of several processes could read; give a file"
-        )
+        raise DataError(f"{path}: a pipe, which only one process can read; give a file")
     if path == "/dev/stdin":  # where it is a socket, it has no name to open
         with os.fdopen(os.dup(0), "rb") as handle:
             return handle.read()

@@ -9,6 +9,7 @@ in the released ``PESConv.json``.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -19,12 +20,13 @@ from pal.core.files import write_json, write_jsonl
 from pal.data.corpora.tables import DESCRIPTION
 from pal.data.records import (
     FIRST_LISTED_TURN,
+    NOTES,
     SURVEY,
     fail_at,
     parse_dialogue,
-    waits_unanswered,
 )
 from pal.data.sources import SPLITS, read_entries
+from pal.data.strategies import canonical_strategy
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -87,6 +89,7 @@ def load_esconv(
     Raises:
         DataError: nothing there, or a record that cannot be used; the message names file, record,
             turn, what was found and what is allowed.
+        PalError: ``reader``, ``columns`` or ``strategy_labels`` name what is not there.
 
     Example:
         >>> load_esconv([{"id": 7, "dialog": [
@@ -98,23 +101,22 @@ def load_esconv(
     from datasets import Dataset, DatasetInfo
     from pyarrow import ArrowException, Table
 
+    labels = {
+        label: name if name is None else canonical_strategy(name)
+        for label, name in (strategy_labels or {}).items()
+    }
     name = str(source) if isinstance(source, str | Path) else "the dialogues given"
     rows: dict[str, dict[str, Any]] = {}
-    unanswered = 0
+    notes: Counter[str] = Counter()
     for where, default, record in read_entries(source, split, reader=reader, columns=columns):
-        row = parse_dialogue(record, default, where, requests=requests, labels=strategy_labels)
+        row = parse_dialogue(record, default, where, requests=requests, labels=labels, notes=notes)
         if row["id"] in rows:
             fail_at(where, f"the id {row['id']!r:.80} was used before; give every dialogue its own")
         rows[row["id"]] = row
-        unanswered += requests and waits_unanswered(record, row)
     if not rows:
         fail_at(name, "no dialogues in it; give a file with at least one")
-    if unanswered:
-        logger.warning(
-            "%s: %d records end with the seeker's turn, which is not answered: their supporter "
-            'turns have strategies, so they are dialogues; give them "request": true to have the '
-            "next turn answered", name, unanswered,
-        )  # fmt: skip
+    for note in [note for note in NOTES if notes[note]]:
+        logger.warning("%s: %d records %s", name, notes[note], NOTES[note])
     found = features()
     try:
         table = Table.from_pylist(list(rows.values()), schema=found.arrow_schema)
@@ -144,7 +146,7 @@ def split_dialogues(
     if not all(parts):
         raise DataError(
             f"{len(order)} dialogues are too few for a split of {':'.join(map(str, ratios))}; "
-            "give more dialogues, or a folder with the three splits"
+            "give more dialogues, a folder with the three splits, or no split for all of them"
         )
     return {name: dataset.select(part) for name, part in zip(SPLITS, parts, strict=True)}
 

@@ -10,6 +10,7 @@ import datetime
 import math
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -43,6 +44,15 @@ FIRST_LISTED_TURN = 3
 FIRST_INFERRED_UTTERANCE = 3
 
 
+# What a user should know of records that were read, by the names that are counted.
+NOTES = {
+    "unanswered": "end with the seeker's turn, which is not answered: their supporter turns have "
+    'strategies, so they are dialogues; give them "request": true to have the next turn answered',
+    "echoed": "have a persona_list that repeats the seeker's utterances, as the authors' "
+    "processing writes it: that is read as the persona; PESConv.json holds the inferred one",
+}
+
+
 def fail_at(where: str, problem: str) -> NoReturn:
     """Raise the error that names a place.
 
@@ -59,6 +69,7 @@ def parse_dialogue(
     *,
     requests: bool = False,
     labels: Mapping[str, str | None] | None = None,
+    notes: Counter[str] | None = None,
 ) -> dict[str, Any]:
     """Return the row of a record, see :func:`pal.load_esconv`.
 
@@ -68,6 +79,7 @@ def parse_dialogue(
         where: file and record, for messages.
         requests: take requests too, and supporter turns without strategy.
         labels: strategy labels of another set → this one's names, None where none fits.
+        notes: counts records about which a user should know something, by :data:`NOTES`.
 
     Raises:
         DataError: a record that cannot be used; the message names the turn.
@@ -94,8 +106,13 @@ def parse_dialogue(
         fail_at(where, "no supporter turn; add one or delete the dialogue")
 
     persona = _parse_sentences(record.get("persona"), f"{where}, persona")
+    notes = Counter() if notes is None else notes
     if record.get("persona_list") is not None:
-        _lay_listed_personas(dialog, _get(record, "persona_list", list, where), where)
+        notes["echoed"] += _lay_listed_personas(
+            dialog, _get(record, "persona_list", list, where), where
+        )
+    if requests and not request and _filled_keys(record) <= REQUEST_KEYS:
+        notes["unanswered"] += dialog[-1]["speaker"] == "seeker"
     known = (persona or []) if request else []
     for turn in dialog:
         known = turn["persona"] = known if turn["persona"] is None else turn["persona"]
@@ -115,18 +132,11 @@ def _is_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str
         if not isinstance(told, bool):
             fail_at(where, f"'request' must be true or false, got {reprlib.repr(told)}")
         return told
-    keys = {key for key, value in record.items() if value is not None}
-    return keys <= REQUEST_KEYS and not any(turn["strategy"] for turn in dialog)
+    return _filled_keys(record) <= REQUEST_KEYS and not any(turn["strategy"] for turn in dialog)
 
 
-def waits_unanswered(record: Any, row: Mapping[str, Any]) -> bool:
-    """Whether a dialogue looks like a request whose earlier turns are labelled."""
-    return (
-        not row["request"]
-        and isinstance(record, dict)
-        and {key for key, value in record.items() if value is not None} <= REQUEST_KEYS
-        and row["dialog"][-1]["speaker"] == "seeker"
-    )
+def _filled_keys(record: Mapping[str, Any]) -> set[str]:
+    return {key for key, value in record.items() if value is not None}
 
 
 def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str) -> None:
@@ -141,8 +151,8 @@ def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where:
             )
 
 
-def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where: str) -> None:
-    """Give the seeker's turns the entries of ``persona_list``.
+def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where: str) -> bool:
+    """Give the seeker's turns the entries of ``persona_list``; whether they echo what is said.
 
     The release has one for every seeker turn from the third on. What the authors' processing
     writes has one for every seeker turn; of these, the ones before the conversation's third
@@ -157,13 +167,15 @@ def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where:
             f"third on, or {len(places)}, one for every seeker turn, got {len(listed)}; add or "
             "delete entries",
         )
-    for index, entry in zip(
-        released if len(listed) == len(released) else places, listed, strict=True
-    ):
+    whole = len(listed) == len(places)
+    echoes = whole and bool(listed)
+    for index, entry in zip(places if whole else released, listed, strict=True):
         sentences = _parse_sentences(entry, f"{where}, persona_list")
-        early = index < FIRST_INFERRED_UTTERANCE - 1 and len(listed) == len(places)
+        echoes = echoes and sentences == [dialog[index]["text"]]
+        early = whole and index < FIRST_INFERRED_UTTERANCE - 1
         if dialog[index]["persona"] is None and not early:
             dialog[index]["persona"] = sentences
+    return echoes
 
 
 def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
@@ -203,8 +215,8 @@ def _parse_strategy(name: Any, where: str, labels: Mapping[str, str | None]) -> 
     except PalError as error:
         fail_at(
             where,
-            f"{error}; labels of another set are mapped by data.strategy_labels="
-            "'{their label: one of ours, or null}'",
+            f"{error}; if it is a label of another set, map it: "
+            f"data.strategy_labels='{{{str(name)[:60]}: …}}', to one of these or to null",
         )
 
 

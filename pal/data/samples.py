@@ -94,7 +94,7 @@ def load_samples(
     Raises:
         DataError: the source cannot be read, or holds no turn to answer.
     """
-    dialogues = load_split(source, split, how=how, requests=True)
+    dialogues = load_split(source, split, how=how, requests=True, by_name=True)
     samples = build_samples(give_cards(dialogues, how.cards), rule)[:limit]
     if not samples:
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 from pal.core.errors import DataError, first_line, suggest
 from pal.core.files import COMPRESSED, kind_of, read_bytes
 from pal.data.corpora import ENDINGS, CorpusFile, find_reader
-from pal.data.corpora.tables import TableReader, group_turns, is_turn_table
+from pal.data.corpora.tables import USUAL_COLUMNS, TableReader, group_turns, is_turn_table
 from pal.data.records import fail_at
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ def has_splits(source: Any) -> bool:
     return kind_of(source) == "nothing" and is_hub_id(source)
 
 
+def split_of_name(source: Any) -> str | None:
+    """Return the split that a file is called after: ``train.jsonl`` or a part of the hub's."""
+    if not isinstance(source, str | PurePath) or kind_of(source) != "file":
+        return None
+    match = _SPLIT_FILE.fullmatch(PurePath(source).name)
+    stem = match[1] if match else ""
+    return next((split for split, stems in SPLIT_STEMS.items() if stem in stems), None)
+
+
 def is_hub_id(source: str | PurePath) -> bool:
     """Whether a name has the form ``owner/name`` and not that of a file."""
     name = str(source)
@@ -70,6 +79,12 @@ def read_entries(
             f"unknown split {split!r}{suggest(split, SPLITS)} (allowed: {', '.join(SPLITS)})"
         )
     columns = columns or {}
+    for role in columns:
+        if role not in USUAL_COLUMNS:
+            raise DataError(
+                f"columns: unknown part {role!r}{suggest(role, USUAL_COLUMNS)} "
+                f"(allowed: {', '.join(USUAL_COLUMNS)})"
+            )
     if isinstance(source, str | PurePath):
         yield from _read_named(source, split, reader, columns)
         return

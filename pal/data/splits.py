@@ -1,10 +1,13 @@
 """Which dialogues are for training, validation and test."""
 
+import logging
 from typing import Any, Literal
 
 from pal.data.esconv import load_esconv, split_dialogues
 from pal.data.settings import ReadingSettings
-from pal.data.sources import has_splits
+from pal.data.sources import has_splits, split_of_name
+
+logger = logging.getLogger(__name__)
 
 
 def load_split(
@@ -15,6 +18,7 @@ def load_split(
     mode: Literal["published", "seeded"] = "published",
     seed: int = 13,
     requests: bool = False,
+    by_name: bool = False,
 ) -> Any:
     """Load one split of a corpus as a ``datasets.Dataset``.
 
@@ -29,6 +33,8 @@ def load_split(
         mode: as above.
         seed: seed of the seeded split.
         requests: accept requests for the next turn, and turns without strategy.
+        by_name: a file that is called after the split, such as ``train.jsonl``, is that split. Not
+            for training, where a file's validation part is cut off from it.
 
     Raises:
         DataError: nothing there, or a record that cannot be used.
@@ -42,4 +48,7 @@ def load_split(
     }
     if split is None or (how.split == "published" and has_splits(source)):
         return load_esconv(source, split, **given)
+    if by_name and how.split == "published" and split_of_name(source) == split:
+        logger.info("%s is read whole, since its name says that it is the %s split", source, split)
+        return load_esconv(source, **given)
     return split_dialogues(load_esconv(source, **given), seed=how.split_seed)[split]

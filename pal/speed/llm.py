@@ -1,4 +1,4 @@
-"""Speed of the language model client, beside the library it is built on: ``pal bench llm``.
+"""Speed of the language model client, compared with the library it is built on.
 
 A server in a process of its own answers every request after 50 ms, so what is measured is the
 client:
@@ -24,13 +24,15 @@ from typing import Any
 from pal.core.errors import PalError
 from pal.llm import Request, connect
 from pal.llm.base import Reply
-from pal.llm.cache import Cache, key_of
+from pal.llm.cache import Cache, answer_key
+from pal.llm.origin import origin_of
 from pal.llm.settings import LlmSettings
-from pal.llm.structured import RUNGS, body_of
+from pal.llm.structured import body_of
 from pal.speed.machine import Taken, clock, machine, measure_call
 
 SECONDS = 0.05  # of the server's answer
 REQUESTS = 2000  # a round
+OUTPUT_MODE = "json_schema"
 STUDY = 470_000  # the calls that the first question of the personas-to-talks paper takes a model
 ITEMS = 156  # calls a persona, which share its description
 SCHEMA = {
@@ -62,7 +64,7 @@ def measure_client(llm: LlmSettings, *, count: int = REQUESTS, rounds: int = 3) 
         for number in range(rounds):
             own = llm.model_copy(
                 update={
-                    "base_url": url, "model": f"loopback-{number}", "structured": RUNGS[0],
+                    "base_url": url, "model": f"loopback-{number}", "structured": OUTPUT_MODE,
                     "backend": "openai", "cache": str(Path(folder) / "round.sqlite"),
                 }
             )  # fmt: skip
@@ -144,7 +146,7 @@ async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:
 
         async def work() -> None:
             for request in left:
-                body: Any = body_of(str(llm.model), request, RUNGS[0])
+                body: Any = body_of(str(llm.model), request, OUTPUT_MODE)
                 await client.chat.completions.create(**body)
 
         await asyncio.gather(*(work() for _ in range(llm.connections)))
@@ -153,13 +155,12 @@ async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:
 def measure_reading(path: Path, llm: LlmSettings) -> Taken:
     """Fill a cache with a study's answers, then measure asking for all of them again."""
     requests = make_requests(STUDY)
-    name = "study"
-    cache = Cache(path)
-    cache.write(name, ((key_of(name, request), Reply({"answer": 3})) for request in requests))
-    cache.close()
     own = llm.model_copy(
-        update={"base_url": "http://localhost:1", "model": name, "cache": str(path)}
+        update={"base_url": "http://localhost:1", "model": "study", "cache": str(path)}
     )
+    origin, cache = origin_of(own), Cache(path)
+    cache.write(origin, ((answer_key(origin, one), Reply({"answer": 3})) for one in requests))
+    cache.close()
     return measure_call(lambda: ask_ours(own, requests), "cpu")[1]
 
 

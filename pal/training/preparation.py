@@ -19,6 +19,7 @@ from pal.data.cards import give_cards
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
 from pal.data.settings import DataSettings
+from pal.data.sources import has_splits
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
@@ -120,7 +121,7 @@ def prepare_response(
             "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
             "and give its output as data.train", data.train, chosen.persona_mode,
         )  # fmt: skip
-    encoder = SampleEncoder.from_config(tokenizer, model.config)
+    encoder = SampleEncoder.from_config(tokenizer, model.config, trusted=True)
     return Ingredients(
         model,
         tokenizer,
@@ -153,17 +154,14 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     Raises:
         DataError: one of the two is empty.
     """
-    whole = data.validation is not None and Path(data.train).is_file()
-    train_rows = load_split(
-        data.train, None if whole else "train", mode=data.split, seed=data.split_seed
-    )
+    whole = data.validation is not None and not has_splits(data.train)
+    train_rows = load_split(data.train, None if whole else "train", how=data)
     if data.validation is not None:
-        split = None if Path(data.validation).is_file() else "validation"
-        validation_rows = load_split(data.validation, split)
+        split = "validation" if has_splits(data.validation) else None
+        published = data.model_copy(update={"split": "published"})
+        validation_rows = load_split(data.validation, split, how=published)
     else:
-        validation_rows = load_split(
-            data.train, "validation", mode=data.split, seed=data.split_seed
-        )
+        validation_rows = load_split(data.train, "validation", how=data)
     train_samples = build_samples(give_cards(train_rows, data.cards), "training")[
         : data.max_train_samples
     ]
@@ -180,9 +178,9 @@ def prepare_extractor(
 ) -> Ingredients:
     """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
     chosen = architecture
-    rows = list(load_personachat(data.train))
+    rows = list(load_personachat(data.train, data.reader))
     if data.validation is not None:
-        validation = list(load_personachat(data.validation))
+        validation = list(load_personachat(data.validation, data.reader))
     else:
         order = np.random.default_rng(data.split_seed).permutation(len(rows))
         held_out = {int(index) for index in order[: max(1, len(rows) // 10)]}

@@ -1,10 +1,24 @@
+import bz2
+import gzip
 import json
+import lzma
 import os
+import threading
 
 import pytest
 
 from pal.core.errors import DataError, OutputError
-from pal.core.files import atomic_writer, read_json, read_jsonl, write_json, write_jsonl
+from pal.core.files import (
+    atomic_writer,
+    kind_of,
+    parse_json,
+    read_json,
+    read_jsonl,
+    read_text,
+    source_fingerprint,
+    write_json,
+    write_jsonl,
+)
 
 
 def test_written_rows_come_back_with_their_line_numbers(tmp_path):
@@ -63,3 +77,83 @@ def test_bad_json_document_names_its_line(tmp_path):
 def test_a_place_that_cannot_be_written_is_an_output_error():
     with pytest.raises(OutputError, match="cannot write"):
         write_json("/dev/full/x/y.json", 1)
+
+
+# Files as people have them.
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_files_are_read_as_what_is_in_them(tmp_path, pack):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack('{"a": "é"}\r\n\r\n[1]\n'.encode()))
+    assert list(read_jsonl(path)) == [(1, {"a": "é"}), (3, [1])]
+
+
+def test_a_damaged_archive_is_one_line(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    for contents in (gzip.compress(b"[1]" * 99)[:-9], b"\x1f\x8b" + b"\xff" * 20):
+        path.write_bytes(contents)
+        with pytest.raises(DataError, match=r"a damaged gz file .*; fetch or compress it again"):
+            read_text(path)
+
+
+def test_a_path_leads_to_a_file_a_folder_a_pipe_or_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink(tmp_path / "nowhere", tmp_path / "link")
+    kinds = {name: kind_of(tmp_path / name) for name in ("file", ".", "pipe", "link", "x")}
+    assert kinds == {"file": "file", ".": "folder", "pipe": "pipe", "link": "nothing",
+                     "x": "nothing"}  # fmt: skip
+    assert kind_of("/dev/null") == "device"
+    assert kind_of("a\0b") == kind_of("x" * 5000) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("/tmp", "a folder, not a file"), ("/dev/zero", "a device, not a file"),
+     ("a\0b", "no such file"), ("x" * 5000, "no such file")],
+)  # fmt: skip
+def test_what_is_no_file_is_refused_in_one_short_line(path, message):
+    for read in (read_text, read_json):
+        with pytest.raises(DataError, match=message) as caught:
+            read(path)
+        assert len(str(caught.value)) < 400
+
+
+def test_a_pipe_is_read_once_and_stays(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_bytes(b"[1]\n[2]\n"))
+    writer.start()
+    assert [value for _, value in read_jsonl(path)] == [[1], [2]]
+    writer.join()
+    (tmp_path / "file").write_bytes(b"[1]\n[2]\n")
+    assert read_text(path) == "[1]\n[2]\n"
+    assert source_fingerprint(path) == source_fingerprint(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": 1, "a": 2}', "NaN", "-Infinity", "1" * 5000, "[" * 100_000, "1e999", '"\\ud800"',
+     '{"a": {"b": [{"c": 1, "c": 1}]}}', "1" * 5000 + ".0", "", "1 2", "\0", "'a'"],
+)  # fmt: skip
+def test_json_is_read_strictly(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, 10**300, "é\U0001f600\u2028", [], {"a": [None, True]}])
+def test_all_other_json_is_read_as_it_is(value):
+    assert parse_json(json.dumps(value)) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False)) == value
+
+
+def test_texts_are_for_the_user_alone_and_figures_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_jsonl(tmp_path / "texts.jsonl", [1])
+        write_json(tmp_path / "figures.json", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "texts.jsonl").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "figures.json").stat().st_mode & 0o777 == 0o644

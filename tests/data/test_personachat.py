@@ -1,10 +1,12 @@
 """Both formats give one row a speaker; a line that cannot be read is named."""
 
 import csv
+import gzip
+import json
 
 import pytest
 
-from pal.core.errors import DataError
+from pal.core.errors import ConfigError, DataError
 from pal.data.personachat import load_personachat
 
 BOTH = """\
@@ -87,7 +89,10 @@ def test_the_csv_gives_a_row_for_each_user(write_csv):
         (BOTH + "4 no tab\n", r"talks.dat, line 9: an utterance line without TAB, got 'no tab'"),
         (BOTH + "1 hi\tho\n", r"talks.dat, line 9: a conversation without persona; give a file"),
         (BOTH + "1 your persona: i swim.", r"line 9: a conversation without utterances"),
-        ("a,b\n1,2\n", r"talks.dat, line 1: neither ParlAI text, .* nor a CSV .*missing: user 1 pers"),
+        (
+            "a,b\n1,2\n",
+            r"talks.dat, line 1: neither ParlAI .* nor a CSV .*missing: user 1 pers",
+        ),
         (",".join(COLUMNS), r"talks.dat: no conversations in it"),
     ],
 )
@@ -126,3 +131,109 @@ def test_the_real_files_lose_no_conversation(shared_data, name, rows, utterances
     assert len(set(dataset["id"])) == len(dataset) == rows
     assert sum(map(len, dataset["utterances"])) == utterances
     assert min(map(len, dataset["persona"])) > 0
+
+
+# Other forms.
+
+SILENT = """\
+1 your persona: i like tea.
+2 partner's persona: i run.
+3 __SILENCE__\thello !
+4 tea ?\t__SILENCE__
+"""
+FIELDS = (
+    "text:your persona: i like tea.\\nyour persona: i have a dog.\\nhi\tlabels:hello !|hey"
+    "\tlabel_candidates:a|b\tepisode_done:False\n"
+    "text:tea ?\tlabels:yes .\tepisode_done:True\n\n"
+    "text:your persona: i swim.\\npartner's persona: i paint.\\nhey\teval_labels:hi"
+    "\tepisode_done:True\n"
+)
+SELF_ORIGINAL = {
+    "train": [
+        {
+            "personality": ["i like  tea.", "i have a dog."],
+            "utterances": [
+                {"candidates": ["no", "hello !"], "history": ["hi"]},
+                {"candidates": ["x", "yes ."], "history": ["hi", "hello !", "tea ?"]},
+            ],
+        }
+    ],
+    "valid": [
+        {"personality": ["i swim."],
+         "utterances": [{"candidates": ["hi"], "history": ["__SILENCE__"]}]}
+    ],
+}  # fmt: skip
+TEA = (["hello !", "yes ."], ["i like tea.", "i have a dog."])
+
+
+def rows(path):
+    return [(row["utterances"], row["persona"]) for row in load_personachat(path)]
+
+
+def test_silence_is_no_utterance(write):
+    assert rows(write(SILENT)) == [(["hello !"], ["i like tea."]), (["tea ?"], ["i run."])]
+
+
+def test_parlais_named_fields_are_read(write):
+    assert rows(write(FIELDS)) == [TEA, (["hi"], ["i swim."]), (["hey"], ["i paint."])]
+    open_end = FIELDS.rsplit("\tepisode_done", 1)[0]
+    assert rows(write(open_end)) == rows(write(FIELDS))
+    assert load_personachat(write(FIELDS))["id"][:] == [
+        "talks-00000-1", "talks-00001-1", "talks-00001-2",
+    ]  # fmt: skip
+
+
+def test_self_original_json_is_read(write):
+    assert rows(write(json.dumps(SELF_ORIGINAL))) == [TEA, (["hi"], ["i swim."])]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["train"].append(5), "train, conversation 1: expected an object with 'utter"),
+        (lambda d: d.update(train={}), "train: expected a list"),
+        (lambda d: d["train"][0].pop("personality"), "expected an object with 'personality'"),
+        (lambda d: d["train"][0].update(personality="x"), "personality: expected a list"),
+        (lambda d: d["train"][0]["utterances"][1].update(history=["other", "hello !", "tea ?"]),
+         "conversation 0, utterance 1: 'history' must hold what was said before"),
+        (lambda d: d["train"][0]["utterances"][0].update(candidates=[]), "utterance 0: 'history'"),
+        (lambda d: d["train"][0]["utterances"][0].update(candidates=[1]), "a list of texts"),
+        (lambda d: d["valid"][0].update(personality=[" "]), "valid, conversation 0: a conv"),
+    ],
+)  # fmt: skip
+def test_damaged_json_is_named(write, change, message):
+    damaged = json.loads(json.dumps(SELF_ORIGINAL))
+    change(damaged)
+    with pytest.raises(DataError, match=message) as caught:
+        load_personachat(write(json.dumps(damaged)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text:hi\tepisode_done:True", "line 1: expected text:…, a TAB and labels:…"),
+        (FIELDS + "labels:x", "line 5: expected text:"),
+        ('{"train": [', "not valid JSON"),
+        ("1" * 5000 + " hi\tho", "line 1: expected a turn number first"),
+        ('"' + ",".join(COLUMNS), "line 1: not valid CSV"),
+        (",".join(COLUMNS) + "\nA,B,\"User 1: Hi", "line 2: not valid CSV"),
+    ],
+)  # fmt: skip
+def test_damaged_lines_of_other_forms_are_named(write, text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_personachat(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_compressed_files_and_readers_by_name(write, tmp_path):
+    (tmp_path / "talks.txt.gz").write_bytes(gzip.compress(BOTH.encode()))
+    assert load_personachat(tmp_path / "talks.txt.gz")["id"][0] == "talks-00000-1"
+    assert len(load_personachat(write(BOTH), reader="parlai")) == 4
+    with pytest.raises(ConfigError, match="unknown reader 'parly'; did you mean 'parlai'"):
+        load_personachat(write(BOTH), reader="parly")
+
+
+def test_what_cannot_be_seen_is_no_text(write):
+    text = "1 your persona: i\u200b swim.\n2 your persona: \u200b\n3 \ufeff\thi\u200d\n"
+    assert rows(write(text)) == [(["hi"], ["i swim."])]

@@ -3,8 +3,10 @@ import pytest
 from pal.core.errors import PalError
 from pal.data.strategies import (
     ADDED_TOKENS,
+    ESCONV,
     PAPER_ALPHA,
     STRATEGIES,
+    StrategySet,
     canonical_strategy,
     strategy_id,
     strategy_token,
@@ -50,3 +52,55 @@ def test_added_tokens_are_four_marks_and_eight_strategies():
     assert ADDED_TOKENS[:4] == ("</s>", "<s>", "<persona>", "<input>")
     assert ADDED_TOKENS[4] == strategy_token("Questions") == "[Question]"
     assert len(ADDED_TOKENS) == 12
+
+
+# A set of one's own.
+
+THREE = StrategySet(
+    ("Ask", "Comfort", "Advise"), {"Ask": "ask."}, (0.0, 0.5, 1.0), {"Question": "Ask"}
+)
+
+
+def test_a_set_of_ones_own_has_names_ids_and_tokens():
+    assert [THREE.id(name) for name in THREE.names] == [0, 1, 2]
+    assert THREE.canonical(" question") == "Ask"
+    assert THREE.tokens == ("[Ask]", "[Comfort]", "[Advise]")
+    assert THREE.token("advise") == "[Advise]"
+    assert (len(THREE), THREE.alpha) == (3, (0.0, 0.5, 1.0))
+    assert StrategySet(["Ask"]).alpha == (0.0,)
+    with pytest.raises(PalError, match=r"unknown strategy 'Asc'; did you mean 'Ask'"):
+        THREE.id("Asc")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"names": ()}, "needs names"),
+        ({"names": ("Ask", "ask")}, "each once"),
+        ({"names": ("Ask", " ")}, "needs names"),
+        ({"names": ("Ask",), "alpha": (1, 2)}, "1 needs as many α, got 2"),
+        ({"names": ("Ask",), "aliases": {"x": "Sing"}}, "'Sing' is none of the strategies Ask"),
+        ({"names": ("Ask",), "definitions": {"Sing": "x"}}, "'Sing' is none"),
+    ],
+)
+def test_a_set_whose_parts_do_not_fit_is_refused(given, message):
+    with pytest.raises(PalError, match=message):
+        StrategySet(**given)
+
+
+def test_the_modules_names_are_views_of_the_corpuss_set():
+    assert ESCONV.names == STRATEGIES
+    assert ESCONV.alpha == PAPER_ALPHA
+    assert ESCONV.tokens == ADDED_TOKENS[4:]
+    assert set(ESCONV.definitions) == set(STRATEGIES)
+    for name in (*STRATEGIES, *ESCONV.aliases):
+        assert canonical_strategy(name) == ESCONV.canonical(name)
+        assert strategy_id(name) == ESCONV.id(name)
+        assert strategy_token(name) == ESCONV.token(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, True, ["Question"], "", "x" * 10_000, "\0"])
+def test_what_is_no_strategy_is_one_short_line(name):
+    with pytest.raises(PalError, match="unknown strategy") as caught:
+        canonical_strategy(name)
+    assert len(str(caught.value)) < 400

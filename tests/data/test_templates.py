@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from pal.core.errors import ConfigError
+from pal.data.esconv import load_esconv
 from pal.data.samples import Sample, build_samples
-from pal.data.templates import SampleEncoder
-from pal.data.tokenizer import add_pal_tokens, load_tokenizer
+from pal.data.templates import SampleEncoder, Template
+from pal.data.tokenizer import add_pal_tokens, load_tokenizer, train_tokenizer
+from tests.jobs import ESCONV
 
 CLEAN = SimpleNamespace(
     template="clean", persona_mode="fusion",
@@ -16,12 +18,25 @@ CLEAN = SimpleNamespace(
 
 
 @pytest.fixture(scope="module")
-def tokenizer(shared_data):
+def published(shared_data):
+    """The published tokenizer."""
     return add_pal_tokens(load_tokenizer(shared_data / "blenderbot_small_tokenizer"))
 
 
-def encoder(tokenizer, **changes):
-    return SampleEncoder.from_config(tokenizer, SimpleNamespace(**(vars(CLEAN) | changes)))
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tokenizer trained on the bundled corpus, which has every letter."""
+    rows = load_esconv(ESCONV, "train")
+    texts = [turn["text"] for row in rows for turn in row["dialog"]]
+    letters = ["abcdefghijklmnopqrstuvwxyz ( ) % : user supporter persona dialogue"] * 9
+    return add_pal_tokens(
+        train_tokenizer([*texts, *letters], 1500, tmp_path_factory.mktemp("tokenizer"))
+    )
+
+
+def encoder(tokenizer, trusted=False, **changes):
+    config = SimpleNamespace(**(vars(CLEAN) | changes))
+    return SampleEncoder.from_config(tokenizer, config, trusted=trusted)
 
 
 def turns(*texts):
@@ -40,11 +55,9 @@ def sample(*texts, persona=(), response="I see.", strategy="Others"):
     )  # fmt: skip
 
 
-def test_authors_format_gives_the_golden_token_ids(tokenizer, golden, tmp_path):
-    from pal.data.esconv import load_esconv
-
+def test_authors_format_gives_the_golden_token_ids(published, golden, tmp_path):
     features = json.loads((golden / "features.json").read_text())
-    authors = encoder(tokenizer, template="authors", max_persona_tokens=512, max_target_tokens=50)
+    authors = encoder(published, template="authors", max_persona_tokens=512, max_target_tokens=50)
     compared = 0
     for number, dialogue in enumerate(features["dialogues"]):
         path = tmp_path / f"{number}.jsonl"
@@ -70,11 +83,11 @@ def test_authors_format_gives_the_golden_token_ids(tokenizer, golden, tmp_path):
     assert compared > 100
 
 
-def test_tokenizer_probes(tokenizer, golden):
+def test_tokenizer_probes(published, golden):
     features = json.loads((golden / "features.json").read_text())
-    assert len(tokenizer) == features["tokenizer"]["len"] == 54956
+    assert len(published) == features["tokenizer"]["len"] == 54956
     for probe in features["tokenizer_probes"]:
-        assert tokenizer(probe["text"], add_special_tokens=False).input_ids == probe["ids"]
+        assert published(probe["text"], add_special_tokens=False).input_ids == probe["ids"]
 
 
 def test_clean_format_reads_like_this(tokenizer):
@@ -90,17 +103,17 @@ def test_clean_format_reads_like_this(tokenizer):
     assert tokenizer.decode(encoded["labels"]) == "[Others] i see . __end__"
 
 
-def test_clean_format_meets_few_unknown_tokens(tokenizer, shared_data):
+def test_clean_format_meets_few_unknown_tokens(published, shared_data):
     rows = [json.loads(line) for line in (shared_data / "esconv/test.jsonl").open()][:60]
     texts = [" ".join(turn["text"].split()) for row in rows for turn in row["dialog"]]
     unknown = {}
     for name in ("authors", "clean"):
-        template = encoder(tokenizer, template=name)
+        template = encoder(published, template=name)
         ids = [
             i for text in texts
             for i in template.ids(template.template.turn({"speaker": "seeker", "text": text}))
         ]  # fmt: skip
-        unknown[name] = ids.count(tokenizer.unk_token_id) / len(ids)
+        unknown[name] = ids.count(published.unk_token_id) / len(ids)
     assert unknown["clean"] < 0.001
     assert unknown["authors"] > 0.04
 
@@ -188,3 +201,40 @@ def test_prompt_mode_leaves_room_for_the_dialogue(tokenizer):
     assert "two cats" in text
     assert "dog" not in text
     assert text.endswith("supporter :")
+
+
+# Formats of one's own.
+
+
+class Shouted(Template):
+    prompt = "supporter :"
+    persona_heading = "persona :"
+    dialogue_heading = "dialogue :"
+    drops_whole_turns = True
+
+    def turn(self, turn):
+        return f"{turn['speaker']} : {turn['text']} !"
+
+
+OUTSIDE = "tests.data.test_templates:Shouted"
+
+
+def test_a_users_own_format_is_named_by_its_place(tokenizer):
+    encoded = encoder(tokenizer, trusted=True, template=OUTSIDE).encode(sample("i am sad"))
+    assert "seeker : i am sad ! </s> <s> supporter :" in tokenizer.decode(encoded["input_ids"])
+
+
+def test_a_checkpoint_names_no_code_from_outside(tokenizer):
+    with pytest.raises(ConfigError, match="code from outside of this package, named by a checkp"):
+        encoder(tokenizer, template=OUTSIDE)
+    with pytest.raises(ConfigError, match="code from outside"):
+        encoder(tokenizer, template="os:_exit")
+    assert encoder(tokenizer).template.prompt == "supporter :"
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", "pal.data.samples:Sample"])
+def test_what_is_no_format_is_refused(tokenizer, name):
+    with pytest.raises(ConfigError, match="no subclass of pal"):
+        encoder(tokenizer, trusted=True, template=name)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        encoder(tokenizer, trusted=True, template="nowhere.at.all:Format")
