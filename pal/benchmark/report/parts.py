@@ -308,7 +308,7 @@ class CaseResponse(PartModel):
     alpha: Number = None
 
 
-class CaseStudy(PartModel):
+class AnsweredCase(PartModel):
     """A dialogue up to ``turn`` and every response to it."""
 
     id: str
@@ -326,7 +326,7 @@ class Cases(Part):
     seed: int | None = None
     systems: list[CaseSystem]
     dialogues: dict[str, list[ShownTurn]]
-    cases: list[CaseStudy]
+    cases: list[AnsweredCase]
 
     @model_validator(mode="after")
     def _check_turns(self) -> Self:
