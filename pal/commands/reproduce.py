@@ -40,7 +40,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
         output_dir: folder of all that it makes.
         input: dialogues to answer, if others than the test split of ``data.train``.
         limit: answer so many test samples only.
-        seed: decides nothing here: ``reproduce.seeds`` does.
+        seed: of the persona extractor's training; ``reproduce.seeds`` are those of the systems.
         data: the corpora.
         annotate: how ``reproduce.extractor`` infers personas.
         decoding: how responses are decoded.

@@ -346,6 +346,25 @@ def test_texts_are_for_the_user_alone(done):
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+def test_settings_from_python_reach_every_stage_with_its_block():
+    from pal.commands.reproduce import ReproduceSettings, stage_settings
+    from pal.config import load_settings
+
+    given = ["persona_extractor.training.learning_rate=0.5", "training.warmup_steps=7"]
+    for command_name in (None, "reproduce"):
+        whole = load_settings("reproduce_sample", given, command=command_name)
+        settings = ReproduceSettings.of(whole)
+        extractor = stage_settings(settings, "train", task="persona_extractor")
+        assert extractor.data.train.endswith("personachat/train.txt")
+        assert extractor.architecture.from_scratch["model_type"] == "bart"
+        assert (extractor.training["learning_rate"], extractor.training["warmup_steps"]) == (0.5, 7)
+        system = stage_settings(settings, "train", {"seed": 5})
+        assert system.data.train.endswith("esconv")
+        assert (system.training["learning_rate"], system.seed) == (1e-3, 5)
+        answers = stage_settings(settings, "generate", {"decoding": {"alpha": 0.5}})
+        assert answers.decoding.alpha == 0.5
+
+
 def test_choice_of_the_checkpoint(tmp_path):
     log = [
         {"loss": 5.0, "epoch": 0.5, "step": 5},
