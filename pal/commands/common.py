@@ -86,4 +86,5 @@ def beside(job: Job, suffix: str) -> Path:
         raise OutputError(
             f"{path} exists and was not made by pal {job.command}; choose another output"
         )
+    job.beside.append(path)
     return path
