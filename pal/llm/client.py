@@ -84,12 +84,12 @@ class OpenAIBackend:
 
         self._not_before = 0.0
         self._failures = 0
+        self._headers = make_headers(str(self.settings.base_url), self._key)
         minute = self.settings.requests_per_minute
         self._limiter = AsyncLimiter(1, 60 / minute) if minute else None
         async with AsyncOpenAI(
             api_key=self._key or "none", base_url=self.settings.base_url, max_retries=0,
             timeout=self.settings.timeout, http_client=make_web_client(str(self.settings.base_url)),
-            default_headers=make_headers(str(self.settings.base_url), self._key),
         ) as self._client:  # fmt: skip
             if self.facts.output_mode is None and any(one.schema for one in requests.values()):
                 self._learn(output_mode=await self._probe())
@@ -196,8 +196,9 @@ class OpenAIBackend:
             async with asyncio.timeout(self.settings.timeout):  # of the whole answer
                 # As it is: the library's own method would check and copy every message.
                 answer: Any = await self._client.post(
-                    "/chat/completions", body=body, cast_to=object
-                )
+                    "/chat/completions", body=body, cast_to=object,
+                    options={"headers": self._headers},
+                )  # fmt: skip
             message_of(answer)
             return answer
         except APIStatusError as error:
