@@ -183,17 +183,14 @@ class StudyStages:
     def __init__(
         self, settings: RunTraitsSettings, root: Path, rehearsal: "Rehearsal | None" = None
     ):
-        from pal.traits.inventories import load_inventory
         from pal.traits.steps import load_trait_prompt, model_facts, wording_of
 
         self.settings, self.root, self.rehearsal = settings, root, rehearsal
         self.records: list[Path] = []
         self.measurements: dict[str, Path] = {}
-        inventories = map(load_inventory, settings.traits.inventories)
         self._common = [
             version_of("pal-esc"),
             wording_of([load_trait_prompt(name) for name in PROMPTS]),
-            [inventory.model_dump(mode="json") for inventory in inventories],
             model_facts(settings.llm),
         ]
 
