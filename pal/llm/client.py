@@ -28,6 +28,7 @@ from pal.llm.structured import PROBE, body_of, shorten
 ANSWERS = 3  # malformed ones to a request, before it counts as malformed for good
 LONGEST_WAIT = 60.0  # seconds between two attempts, unless the server asks for more
 LONGEST_RETRY_AFTER = 600.0
+STAGGER = 0.003  # seconds between two first requests: small servers refuse many at one moment
 PASSING = (408, 409, 429)
 UNUSABLE = (400, 422, 500)  # what servers answer to a message whose role their template refuses
 
@@ -95,8 +96,8 @@ class OpenAIBackend:
                 self._learn(output_mode=await self._probe())
             left = iter(requests.items())
             workers = [
-                asyncio.create_task(self._work(left, check, done))
-                for _ in range(min(self.settings.connections, len(requests)))
+                asyncio.create_task(self._work(left, check, done, after=number * STAGGER))
+                for number in range(min(self.settings.connections, len(requests)))
             ]
             try:
                 await asyncio.gather(*workers)
@@ -116,7 +117,10 @@ class OpenAIBackend:
         left: Iterator[tuple[bytes, Request]],
         check: Check | None,
         done: Callable[[bytes, Reply], None],
+        *,
+        after: float,
     ) -> None:
+        await asyncio.sleep(after)
         for key, request in left:
             reply = await self._reply(request, check)
             done(key, reply)

@@ -2,10 +2,10 @@ import threading
 import time
 
 import pytest
-from pal.core.job import Job
 
 from pal.config import load_settings
 from pal.core.errors import ConfigError, DataError, PalError, PlannedStop
+from pal.core.job import Job
 from pal.llm import Outcome, Request, connect
 from pal.llm.client import seconds_of
 from tests.llm.server import FakeServer

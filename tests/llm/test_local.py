@@ -1,10 +1,10 @@
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pal import load_esconv
 from pal.config import load_settings
 from pal.core.errors import CheckpointError
 from pal.core.settings import bundled
-from pal import load_esconv
 from pal.data.tokenizer import train_tokenizer
 from pal.llm import Request, connect
 

@@ -54,7 +54,8 @@ def test_a_mode_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["4", " 4. ", "**4**", "Answer: 4", "I agree (4), strongly", '{"answer": 4}',
-     '```json\n{"answer": 4}\n```', '```JSON\n{"answer": 4}\n```', '{"answer": "4"}', '{"answer": 4.0}', "<think>3 or 5?</think> 4"],
+     '```json\n{"answer": 4}\n```', '```JSON\n{"answer": 4}\n```', '{"answer": "4"}',
+     '{"answer": 4.0}', "<think>3 or 5?</think> 4"],
 )  # fmt: skip
 def test_a_number_that_stands_alone_is_read(text):
     assert parse(text, SCHEMA) == ({"answer": 4}, None)
@@ -63,7 +64,8 @@ def test_a_number_that_stands_alone_is_read(text):
 @pytest.mark.parametrize(
     "text",
     ["4 out of 5", "4/5", "4.5", "2-3", "Q4", "4th", "-4", "6", "0", "four", "", "4 4", "1. 4",
-     '{"answer": 6}', '{"answer": "6"}', '{"answer": " 4"}', '{"answer": "4.0"}', '{"answer": "04"}',
+     '{"answer": 6}', '{"answer": "6"}', '{"answer": " 4"}', '{"answer": "4.0"}',
+     '{"answer": "04"}',
      '{"answer": "four"}', '{"answer": ["4"]}', '{"answer": 4, "more": 1}', '{"answer": true}',
      '{"answer": NaN}', '{"answer": 4', "[4]", "٤"],
 )  # fmt: skip
