@@ -92,9 +92,7 @@ def _annotate_by_bart(
     if job.is_finished():
         return
     with job.claimed() as state:
-        extractor = BeamExtractor(
-            model.to(state.device), encoder, num_beams=beams, max_new=longest
-        )
+        extractor = BeamExtractor(model.to(state.device), encoder, num_beams=beams, max_new=longest)
         results = job.run_batches(
             plan_batches(
                 [len(source) for source in sources],

@@ -6,7 +6,7 @@ from typing import Literal
 from pal.core.errors import OutputError
 from pal.core.job import Job, record_path
 from pal.core.settings import CommandSettings, Count, OutputPath, Source
-from pal.data.settings import SourceSettings, ReadingSettings
+from pal.data.settings import ReadingSettings, SourceSettings
 
 
 class WriterSettings(CommandSettings):
@@ -86,4 +86,5 @@ def beside(job: Job, suffix: str) -> Path:
         raise OutputError(
             f"{path} exists and was not made by pal {job.command}; choose another output"
         )
+    job.beside.append(path)
     return path

@@ -256,9 +256,15 @@ def make_private(path: str | Path) -> None:
 
 
 def sweep_temporary(path: str | Path) -> None:
-    """Remove what killed writers of ``path`` left; the caller holds the right to write it."""
+    """Remove what killed writers of ``path`` left; of a folder, also what lies in it.
+
+    The caller holds the right to write it.
+    """
     path = Path(path)
-    for left in path.parent.glob(f".{_escape(path.name)}.*.tmp"):
+    found = [*path.parent.glob(f".{_escape(path.name)}.*.tmp")]
+    if path.is_dir():
+        found += [*path.glob(".*.tmp")]
+    for left in found:
         with contextlib.suppress(OSError):
             left.unlink()
 

@@ -123,6 +123,7 @@ class Job:
     ):
         self.command, self.settings, self.output = command, settings, Path(output)
         self.overwrite = bool(getattr(settings, "overwrite", False))
+        self.beside: list[Path] = []  # further files that the job writes
         self.made_of = {
             "format": FORMAT,
             "command": command,
@@ -189,6 +190,8 @@ class Job:
             OutputError: another process holds the output, or it cannot be written.
         """
         with claim(self.output, processes=processes) as state:
+            for path in self.beside:
+                sweep_temporary(path)
             yield state
 
     # -- work
@@ -331,7 +334,8 @@ def claim(output: str | Path, *, processes: bool = True) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         if state is None or state.is_main_process:
             stack.enter_context(output_lock(output))
-            sweep_temporary(output)
+            for path in (Path(output), record_path(output)):
+                sweep_temporary(path)
         if state is not None:
             state.wait_for_everyone()
         yield state

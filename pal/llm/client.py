@@ -28,6 +28,7 @@ from pal.llm.structured import PROBE, body_of, shorten
 ANSWERS = 3  # malformed ones to a request, before it counts as malformed for good
 LONGEST_WAIT = 60.0  # seconds between two attempts, unless the server asks for more
 LONGEST_RETRY_AFTER = 600.0
+STAGGER = 0.003  # seconds between two first requests: small servers refuse many at one moment
 PASSING = (408, 409, 429)
 UNUSABLE = (400, 422, 500)  # what servers answer to a message whose role their template refuses
 
@@ -84,19 +85,19 @@ class OpenAIBackend:
 
         self._not_before = 0.0
         self._failures = 0
+        self._headers = make_headers(str(self.settings.base_url), self._key)
         minute = self.settings.requests_per_minute
         self._limiter = AsyncLimiter(1, 60 / minute) if minute else None
         async with AsyncOpenAI(
             api_key=self._key or "none", base_url=self.settings.base_url, max_retries=0,
             timeout=self.settings.timeout, http_client=make_web_client(str(self.settings.base_url)),
-            default_headers=make_headers(str(self.settings.base_url), self._key),
         ) as self._client:  # fmt: skip
             if self.facts.output_mode is None and any(one.schema for one in requests.values()):
                 self._learn(output_mode=await self._probe())
             left = iter(requests.items())
             workers = [
-                asyncio.create_task(self._work(left, check, done))
-                for _ in range(min(self.settings.connections, len(requests)))
+                asyncio.create_task(self._work(left, check, done, after=number * STAGGER))
+                for number in range(min(self.settings.connections, len(requests)))
             ]
             try:
                 await asyncio.gather(*workers)
@@ -116,7 +117,10 @@ class OpenAIBackend:
         left: Iterator[tuple[bytes, Request]],
         check: Check | None,
         done: Callable[[bytes, Reply], None],
+        *,
+        after: float,
     ) -> None:
+        await asyncio.sleep(after)
         for key, request in left:
             reply = await self._reply(request, check)
             done(key, reply)
@@ -196,8 +200,9 @@ class OpenAIBackend:
             async with asyncio.timeout(self.settings.timeout):  # of the whole answer
                 # As it is: the library's own method would check and copy every message.
                 answer: Any = await self._client.post(
-                    "/chat/completions", body=body, cast_to=object
-                )
+                    "/chat/completions", body=body, cast_to=object,
+                    options={"headers": self._headers},
+                )  # fmt: skip
             message_of(answer)
             return answer
         except APIStatusError as error:

@@ -1,4 +1,4 @@
-"""Reading a chat completion: whatever a server sends ends as a value or a reason, never an error."""
+"""Reading a chat completion: whatever a server sends becomes a value or a reason."""
 
 from typing import Any
 

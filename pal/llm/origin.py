@@ -1,4 +1,4 @@
-"""Where answers come from: two servers that know a model by one name do not answer for each other."""
+"""Where answers come from: servers that know a model by one name do not answer for each other."""
 
 import hashlib
 import json
@@ -68,6 +68,6 @@ def _canonical(value: Any) -> str:
 
 
 def _normal(url: str) -> str:
-    """Return an address as its server understands it: host in small letters, no slash at the end."""
+    """Return an address as its server reads it: host in small letters, no slash at the end."""
     address = urlsplit(url)
     return f"{address.scheme}://{address.netloc.lower()}{address.path.rstrip('/')}" if url else ""

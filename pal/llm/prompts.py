@@ -21,6 +21,7 @@ UNSEEN = re.compile(
     "\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt.

@@ -81,13 +81,13 @@ def body_of(
 
 
 def without_system_role(messages: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return (role, text) pairs for a model that knows no system role.
+    r"""Return (role, text) pairs for a model that knows no system role.
 
     What the system would say goes before the first user turn, as the makers of such models advise.
 
     Example:
         >>> without_system_role([("system", "Be brief."), ("user", "Hello")])
-        (('user', 'Be brief.\\n\\nHello'),)
+        (('user', 'Be brief.\n\nHello'),)
     """
     said = [text for role, text in messages if role == "system"]
     turns = [(role, text) for role, text in messages if role != "system"]
@@ -109,7 +109,7 @@ def form_in_words(schema: dict[str, Any]) -> str:
 
 
 def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
-    """Return (value, None), or (None, why the text is no answer of this form).
+    r"""Return (value, None), or (None, why the text is no answer of this form).
 
     The whole text must be one JSON value; a fence around it and a leading ``<think>`` block are
     dropped. A string counts as the number, truth value or choice whose text it is exactly, where
@@ -118,8 +118,8 @@ def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
     ``4/5`` and ``4.5`` are malformed.
 
     Example:
-        >>> parse('```json\\n{"answer": "4"}\\n```', {"properties": {"answer": {"type": "integer"}}})
-        ({'answer': 4}, None)
+        >>> parse('```json\n{"stars": "4"}\n```', {"properties": {"stars": {"type": "integer"}}})
+        ({'stars': 4}, None)
     """
     if not _is_text(text):
         return None, "half a surrogate pair, which is no character"

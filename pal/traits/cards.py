@@ -255,4 +255,4 @@ def describe_traits(settings: DescribeSettings) -> str:
             records.append(card)
         return records
 
-    return run_step("describe", settings, make, prompts=[wording], inventories=inventories)
+    return run_step("describe", settings, make, prompts=[wording])

@@ -53,5 +53,4 @@ def compare_measurements(settings: CompareSettings) -> str:
     return write_document(
         "compare", settings,
         lambda: build_shifts(path, before, without, inventories, settings.statistics), show_shifts,
-        inventories=inventories,
     )  # fmt: skip

@@ -48,5 +48,4 @@ def correlate(settings: CorrelateSettings) -> str:
     return write_document(
         "correlate", settings,
         lambda: build_correlations(path, rows, columns, settings.statistics), show_correlations,
-        inventories=[rows, columns],
     )  # fmt: skip

@@ -34,8 +34,6 @@ def write_document(
     settings: StepSettings,
     build: Callable[[], Mapping[str, Any]],
     show: Callable[[Mapping[str, Any]], str],
-    *,
-    inventories: Sequence[Inventory] = (),
 ) -> str:
     """Build a document unless ``output`` holds it already, write it, and return its Markdown.
 
@@ -44,18 +42,13 @@ def write_document(
         settings: the command's own; ``output`` None writes nothing.
         build: computes ``kind``, ``format`` and the results; the record of the run is added.
         show: returns a document as Markdown, for the terminal.
-        inventories: those used; their contents are part of the identity.
 
     Raises:
         PalError: an input or the output cannot be used.
     """
     if settings.output is None:
         return show(build())
-    contents = [one.model_dump(mode="json") for one in inventories]
-    job = Job(
-        f"traits {command}", settings, settings.output, versions=("numpy", "scipy"),
-        facts={"contents of inventories": contents, "printed": paper()},
-    )  # fmt: skip
+    job = Job(f"traits {command}", settings, settings.output, versions=("numpy", "scipy"))
     if job.is_finished():
         return show(read_json(job.output))
     with job.claimed(processes=False):

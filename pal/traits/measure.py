@@ -96,4 +96,4 @@ def measure(settings: MeasureSettings) -> str:
             {key: card[key] for key in ("id", "dataset", "failed")} for card in failed
         ]
 
-    return run_step("measure", settings, make, prompts=[wording], inventories=inventories)
+    return run_step("measure", settings, make, prompts=[wording])

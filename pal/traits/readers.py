@@ -176,9 +176,7 @@ def persona_text(card: Mapping[str, Any], *, use_traits: bool = True) -> str:
 
 
 def _numbered(path: Path, label: str, kind: str, texts: Iterator[str]) -> list[PersonText]:
-    return [
-        PersonText(f"{path.stem}-{n:05d}", label, kind, text) for n, text in enumerate(texts)
-    ]
+    return [PersonText(f"{path.stem}-{n:05d}", label, kind, text) for n, text in enumerate(texts)]
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

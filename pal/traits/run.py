@@ -183,17 +183,14 @@ class StudyStages:
     def __init__(
         self, settings: RunTraitsSettings, root: Path, rehearsal: "Rehearsal | None" = None
     ):
-        from pal.traits.inventories import load_inventory
         from pal.traits.steps import load_trait_prompt, model_facts, wording_of
 
         self.settings, self.root, self.rehearsal = settings, root, rehearsal
         self.records: list[Path] = []
         self.measurements: dict[str, Path] = {}
-        inventories = map(load_inventory, settings.traits.inventories)
         self._common = [
             version_of("pal-esc"),
             wording_of([load_trait_prompt(name) for name in PROMPTS]),
-            [inventory.model_dump(mode="json") for inventory in inventories],
             model_facts(settings.llm),
         ]
 
@@ -274,7 +271,9 @@ class StudyStages:
             )
             for name, bare in (("persona", False), ("without_persona", True))
         )  # fmt: skip
-        return [StudyResult("consistency", "compare", after, {"before": before, "without": without})]
+        return [
+            StudyResult("consistency", "compare", after, {"before": before, "without": without})
+        ]
 
     def write_talks(self) -> list[StudyResult]:
         """Write what the third question needs, for the corpora that are dialogues."""
@@ -290,14 +289,13 @@ class StudyStages:
             return []
         together = self.join("talks", made)
         return [
-            StudyResult("strategies", "strategies", together), StudyResult("statistics", "stats", together),
-        ]  # fmt: skip
+            StudyResult("strategies", "strategies", together),
+            StudyResult("statistics", "stats", together),
+        ]
 
     def compute(self, results: Sequence[StudyResult]) -> list[Path]:
         """Compute results; no model is asked."""
-        return [
-            self.run(one.name, one.step, one.source, ".json", **one.traits) for one in results
-        ]
+        return [self.run(one.name, one.step, one.source, ".json", **one.traits) for one in results]
 
     def write(self, name: str, step: str, source: str | Path, **traits: Any) -> Path:
         """Return dialogues that a step wrote, and remember them for the page."""

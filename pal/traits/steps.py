@@ -17,7 +17,6 @@ from pal.llm import connect
 from pal.llm.base import LanguageModel
 from pal.llm.prompts import Prompt, load_prompt
 from pal.llm.settings import LlmSettings
-from pal.traits.inventories import Inventory
 from pal.traits.settings import AskingSettings
 
 Records = list[dict[str, Any]]
@@ -63,7 +62,6 @@ def run_step(
     make: Callable[[LanguageModel], Records],
     *,
     prompts: Sequence[Prompt],
-    inventories: Sequence[Inventory] = (),
     facts: Mapping[str, Any] | None = None,
     apart: bool = False,
 ) -> str:
@@ -74,7 +72,6 @@ def run_step(
         settings: the step's own.
         make: asks the model and returns the records, failed ones with ``failed``.
         prompts: those used; their wording is part of the identity, their versions of the record.
-        inventories: those used; their contents are part of the identity.
         facts: what else decides the records, beyond settings and contents of files, as JSON values.
         apart: write failed records to :func:`failures_path` rather than among the others.
 
@@ -90,7 +87,6 @@ def run_step(
         versions=COMPUTING if settings.llm.backend == "transformers" else (),
         facts={
             "prompts": wording_of(prompts),
-            "contents of inventories": [one.model_dump(mode="json") for one in inventories],
             **model_facts(settings.llm),
             **(facts or {}),
         },

@@ -160,7 +160,7 @@ def continue_dialogues(settings: ContinueSettings) -> str:
         ]  # fmt: skip
 
     return run_step(
-        "continue", settings, make, prompts=[wording], inventories=inventories, apart=True,
+        "continue", settings, make, prompts=[wording], apart=True,
         facts={"talks": [[row["id"], talk_json(row["dialog"])] for row in dialogues]},
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pal.core.errors import ConfigError, DataError, PalError
 from pal.core.files import read_jsonl
-from pal.data.esconv import SPEAKERS
+from pal.data.records import SPEAKERS
 from pal.data.settings import ReadingSettings
 from pal.data.splits import load_split
 from pal.data.strategies import canonical_strategy

@@ -53,7 +53,10 @@ def run(arguments, log, kill_after=None):
                 break
             time.sleep(0.005)
         else:
-            os.killpg(child, signal.SIGKILL)
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:  # it has no group of its own yet
+                os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
@@ -61,10 +64,12 @@ def run(arguments, log, kill_after=None):
 if __name__ == "__main__":
     from pal.core.runtime import configure_runtime
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     configure_runtime()
     preload()
-    print(json.dumps("ready"), flush=True)
+    print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        answer = run(order["arguments"], order["log"], order.get("kill_after"))
-        print(json.dumps(answer), flush=True)
+        found = run(order["arguments"], order["log"], order.get("kill_after"))
+        print(json.dumps(found), file=answers, flush=True)

@@ -8,6 +8,7 @@ Moments are drawn with a seed (PAL_SEED), so that a failure can be looked at aga
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,8 @@ def assets(tmp_path_factory):
          f"output={folder / 'pes.jsonl'}")  # fmt: skip
     made("generate", f"model={folder / 'model'}", f"input={folder / 'pes.jsonl'}",
          "decoding.max_new_tokens=12", f"output={folder / 'out.jsonl'}")  # fmt: skip
+    made("generate", f"model={folder / 'model'}", f"input={folder / 'pes.jsonl'}", "seed=7",
+         "decoding.max_new_tokens=12", f"output={folder / 'other.jsonl'}")  # fmt: skip
     cards = [
         {"id": f"p{n}", "dataset": "d", "description": f"Case {n}. A person.", "problem": "x",
          "age": "young", "gender": "female", "occupation": "cook", "keep": True}
@@ -85,6 +88,7 @@ def assets(tmp_path_factory):
 def jobs(folder, url):
     """Return the jobs by name: arguments without their output, and the key that names it."""
     model, pes, out = folder / "model", folder / "pes.jsonl", folder / "out.jsonl"
+    other = folder / "other.jsonl"
     llm = [f"llm.base_url={url}", "llm.model=m", "llm.backoff=0.01"]
     return {
         "train by epoch": (["train", *TRAIN_RESPONSE], "output_dir"),
@@ -103,7 +107,7 @@ def jobs(folder, url):
         "analyze": (["analyze", f"input={pes}", f"analyze.systems={{a: {out}}}",
                      "metrics.embedder=null"], "output"),
         "human-eval export": (["human-eval", "export", f"input={pes}",
-                               f"human_eval.systems={{a: {out}, b: {out}}}"], "output"),
+                               f"human_eval.systems={{a: {out}, b: {other}}}"], "output"),
         "traits measure": (["traits", "measure", f"input={folder / 'cards.jsonl'}", *llm,
                             "traits.form=short"], "output"),
     }  # fmt: skip
@@ -147,25 +151,27 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path):
     with FakeServer(answer(World(planted(12)))) as server:
         arguments, key = jobs(folder, f"http://127.0.0.1:{server.port}/v1")[name]
 
-        def run(number, **how):
-            place = tmp_path / f"{number:03}" / f"out{SUFFIX.get(name, '')}"
-            place.parent.mkdir(exist_ok=True)
-            cache = [f"llm.cache={place.parent / 'c.sqlite'}"] if name.startswith("traits") else []
-            return place, fork(*arguments, *cache, f"{key}={place}", **how)
+        work = tmp_path / "work"  # the same in every round: outputs name their paths
+        place = work / f"out{SUFFIX.get(name, '')}"
+        cache = [f"llm.cache={work / 'c.sqlite'}"] if name.startswith("traits") else []
 
-        place, first = run(0)
-        assert first["code"] == 0, fork.log.read_text()[-2000:]
+        def run(**how):
+            work.mkdir(exist_ok=True)
+            found = fork(*arguments, *cache, f"{key}={place}", **how)
+            assert found["code"] in (0, -9), fork.log.read_text()[-2000:]
+            return found
+
+        first = run()
+        assert first["code"] == 0
         expected = contents(place)
         while killed < share:
             rounds += 1
+            shutil.rmtree(work)
             for _ in range(IN_A_ROW):
-                _, found = run(rounds, kill_after=chance.uniform(0, first["seconds"]))
-                killed += found["code"] == -9
-                assert found["code"] in (0, -9), fork.log.read_text()[-2000:]
-            place, found = run(rounds)
-            assert found["code"] == 0, fork.log.read_text()[-2000:]
+                killed += run(kill_after=chance.uniform(0, first["seconds"]))["code"] == -9
+            assert run()["code"] == 0
             assert contents(place) == expected
-            names = [path.name for path in place.parent.rglob("*")]
+            names = [path.name for path in work.rglob("*")]
             left = [name for name in names if ".tmp" in name or ".part" in name]
             assert not left
     print(f"{name}: {killed} kills, {rounds} results, all the same")

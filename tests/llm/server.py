@@ -19,7 +19,7 @@ class FakeServer:
         answer: the model.
         faults: gets the request's number from 0 and its body; names one of FAULTS, or None.
         latency: seconds each answer takes.
-        rungs: forms of structured output it honours; others get status 400.
+        modes: forms of structured output it honours; others get status 400.
         port: 0 takes any free one.
 
     Attributes:
@@ -28,11 +28,11 @@ class FakeServer:
         headers: of each request.
     """
 
-    def __init__(self, answer, faults=None, *, latency=0.0, rungs=("json_schema",), port=0,
+    def __init__(self, answer, faults=None, *, latency=0.0, modes=("json_schema",), port=0,
                  stall=5.0, retry_after="0.2"):  # fmt: skip
         self.answer: Callable[[dict], str | dict] = answer
         self.faults = faults or (lambda number, body: None)
-        self.latency, self.rungs, self.port = latency, rungs, port
+        self.latency, self.modes, self.port = latency, modes, port
         self.stall, self.retry_after = stall, retry_after
         self.requests: list[dict] = []
         self.delivered: list[dict] = []
@@ -92,7 +92,7 @@ class FakeServer:
         if body["messages"][0]["content"].startswith(PROBE.messages[0][1]):
             with self.lock:
                 self.probes.append(body)
-            if rung_of(body) in self.rungs:
+            if mode_of(body) in self.modes:
                 return handler.reply(200, completion('{"probe": 4}'))
             return handler.reply(400, {"error": {"message": "unknown field"}})
         with self.lock:
@@ -139,8 +139,8 @@ def completion(text, *, refusal=None, finish="stop"):
     }  # fmt: skip
 
 
-def rung_of(body):
-    """Which rung of the ladder a body asks for."""
+def mode_of(body):
+    """Which mode of the ladder a body asks for."""
     asked = body.get("response_format", {})
     form = "json_object_schema" if "schema" in asked else asked.get("type")
     fields = [name for name in ("structured_outputs", "guided_json") if name in body]

@@ -10,9 +10,9 @@ from tests.llm.test_client import answer, question, settings_for
 
 def export(tmp_path, count, *more):
     with pytest.raises(PlannedStop, match="requests written to") as stop:
-        connect(settings_for(tmp_path, "", f"llm.batch_export={tmp_path / 'b.jsonl'}", *more)).ask(
-            [question(n) for n in range(count)], description="items"
-        )
+        connect(
+            settings_for(tmp_path, "", f"llm.batch_export={tmp_path / 'b.jsonl'}", *more).llm
+        ).ask([question(n) for n in range(count)], description="items")
     return str(stop.value)
 
 
@@ -41,10 +41,10 @@ def test_out_and_back_in_any_order(tmp_path):
     run_batch(tmp_path / "b.jsonl", tmp_path / "r.jsonl")
     with FakeServer(answer) as server:
         settings = settings_for(tmp_path, server.url, f"llm.batch_import={tmp_path / 'r.jsonl'}")
-        outcomes = connect(settings).ask([question(n) for n in range(20)], description="x")
+        outcomes = connect(settings.llm).ask([question(n) for n in range(20)], description="x")
         assert [o.value for o in outcomes] == [{"answer": n % 5 + 1} for n in range(20)]
         (tmp_path / "r.jsonl").unlink()  # the answers are in the cache now
-        assert connect(settings).ask([question(3)], description="x")[0].value == {"answer": 4}
+        assert connect(settings.llm).ask([question(3)], description="x")[0].value == {"answer": 4}
         assert not server.requests
 
 
@@ -57,7 +57,7 @@ def test_failed_and_malformed_lines_are_asked_again(tmp_path):
     )  # fmt: skip
     with FakeServer(answer) as server:
         settings = settings_for(tmp_path, server.url, f"llm.batch_import={tmp_path / 'r.jsonl'}")
-        outcomes = connect(settings).ask([question(n) for n in range(4)], description="x")
+        outcomes = connect(settings.llm).ask([question(n) for n in range(4)], description="x")
         assert [o.reason for o in outcomes] == [None, "refused", None, None]
         assert len(server.requests) == 2
 
@@ -74,8 +74,8 @@ def test_mistakes(tmp_path):
     export(tmp_path, 2)
     settings = settings_for(tmp_path, "", f"llm.batch_export={tmp_path / 'b.jsonl'}")
     with pytest.raises(OutputError, match=r"b\.jsonl exists"):
-        connect(settings).ask([question(1)], description="x")
+        connect(settings.llm).ask([question(1)], description="x")
     (tmp_path / "r.jsonl").write_text('{"id": "x"}\n')
     settings = settings_for(tmp_path, "http://localhost:1", f"llm.batch_import={tmp_path}/r.jsonl")
     with pytest.raises(DataError, match=r"r\.jsonl, line 1: not a result"):
-        connect(settings).ask([question(1)], description="x")
+        connect(settings.llm).ask([question(1)], description="x")

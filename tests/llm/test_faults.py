@@ -32,7 +32,7 @@ def test_what_passes_is_tried_again(tmp_path, fault):
     seen = set()
     with FakeServer(answer, faults, stall=1.5, retry_after="0.1") as server:
         settings = settings_for(tmp_path, server.url, "llm.timeout=0.5")
-        outcomes = connect(settings).ask([question(n) for n in range(60)], description="x")
+        outcomes = connect(settings.llm).ask([question(n) for n in range(60)], description="x")
     assert [o.value for o in outcomes] == [{"answer": n % 5 + 1} for n in range(60)]
     assert len(server.requests) > 60  # the fault did occur
     assert set(asked(server.delivered).values()) == {1}
@@ -44,16 +44,16 @@ def test_every_unanswered_item_has_its_reason(tmp_path):
         "refusal": "refused", "filter": "refused",
         "malformed": "malformed: not the JSON asked for: 'I would say 4 out of 5'",
         "length": "malformed: cut off at the token limit",
-        "500": "gave up after 2 tries: ", "400": "rejected by the server: ",
+        "500": "gave up after 2 attempts: ", "400": "rejected by the server: ",
     }  # fmt: skip
 
     def faults(number, body):
         return kinds[number_in(body) % 7]
 
     with FakeServer(answer, faults) as server:
-        settings = settings_for(tmp_path, server.url, "llm.tries=2")
+        settings = settings_for(tmp_path, server.url, "llm.max_attempts=2")
         requests = [question(n) for n in range(21)]
-        outcomes = connect(settings).ask(requests, description="x")
+        outcomes = connect(settings.llm).ask(requests, description="x")
         for n, outcome in enumerate(outcomes):
             kind = kinds[n % 7]
             if kind is None:
@@ -67,7 +67,7 @@ def test_every_unanswered_item_has_its_reason(tmp_path):
         assert [b["max_tokens"] for b in server.requests if number_in(b) == 3] == [512, 1024, 2048]
 
         server.faults = lambda number, body: None  # what may pass is asked again, the rest is not
-        outcomes = connect(settings).ask(requests, description="x")
+        outcomes = connect(settings.llm).ask(requests, description="x")
         again = asked(server.requests) - counts
         assert set(again) == {n for n in range(21) if n % 7 in (4, 5)}
         assert sum(o.value is None for o in outcomes) == 12
@@ -75,11 +75,11 @@ def test_every_unanswered_item_has_its_reason(tmp_path):
 
 def test_a_body_that_is_no_completion_is_not_kept_as_an_answer(tmp_path):
     with FakeServer(answer, lambda number, body: "empty") as server:
-        settings = settings_for(tmp_path, server.url, "llm.tries=2")
-        (outcome,) = connect(settings).ask([question(1)], description="x")
-        assert outcome.reason.startswith("gave up after 2 tries: the body is no chat completion")
+        settings = settings_for(tmp_path, server.url, "llm.max_attempts=2")
+        (outcome,) = connect(settings.llm).ask([question(1)], description="x")
+        assert outcome.reason.startswith("gave up after 2 attempts: the body is no chat completion")
         server.faults = lambda number, body: None
-        assert connect(settings).ask([question(1)], description="x")[0].value == {"answer": 2}
+        assert connect(settings.llm).ask([question(1)], description="x")[0].value == {"answer": 2}
 
 
 def test_retry_after_holds_back_all_connections(tmp_path):
@@ -88,7 +88,7 @@ def test_retry_after_holds_back_all_connections(tmp_path):
 
     with FakeServer(answer, faults, retry_after="1", latency=0.05) as server:
         settings = settings_for(tmp_path, server.url, "llm.connections=4")
-        connect(settings).ask([question(n) for n in range(40)], description="x")
+        connect(settings.llm).ask([question(n) for n in range(40)], description="x")
     gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
     assert max(gaps) > 0.8
     assert len(server.requests) == 41
@@ -97,12 +97,12 @@ def test_retry_after_holds_back_all_connections(tmp_path):
 def test_a_dead_server_stops_the_run_and_loses_nothing(tmp_path):
     requests = [question(n) for n in range(200)]
     with FakeServer(answer) as server:
-        settings = settings_for(tmp_path, server.url, "llm.tries=2", "llm.connections=4")
-        connect(settings).ask(requests[:50], description="x")
+        settings = settings_for(tmp_path, server.url, "llm.max_attempts=2", "llm.connections=4")
+        connect(settings.llm).ask(requests[:50], description="x")
     with pytest.raises(PalError, match="32 requests in a row brought no answer"):
-        connect(settings).ask(requests, description="x")
+        connect(settings.llm).ask(requests, description="x")
     with FakeServer(answer, port=server.port) as second:
-        outcomes = connect(settings).ask(requests, description="x")
+        outcomes = connect(settings.llm).ask(requests, description="x")
     assert all(o.reason is None for o in outcomes)
     assert set(asked(second.requests)) == set(range(50, 200))
 
@@ -112,11 +112,11 @@ def test_a_server_that_restarts_is_met_again(tmp_path):
     requests = [question(n) for n in range(80)]
     with first:
         settings = settings_for(
-            tmp_path, first.url, "llm.connections=4", "llm.tries=8", "llm.backoff=0.3"
+            tmp_path, first.url, "llm.connections=4", "llm.max_attempts=8", "llm.backoff=0.3"
         )
         outcomes = []
         worker = threading.Thread(
-            target=lambda: outcomes.extend(connect(settings).ask(requests, description="x"))
+            target=lambda: outcomes.extend(connect(settings.llm).ask(requests, description="x"))
         )
         worker.start()
         while len(first.requests) < 35:
@@ -142,18 +142,18 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, monkeypatch):
 
         monkeypatch.setattr(OpenAIBackend, "_reply", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            connect(settings).ask(requests, description="x")
+            connect(settings.llm).ask(requests, description="x")
         monkeypatch.undo()
         before = len(server.requests)
         assert 20 <= before < 60
-        outcomes = connect(settings).ask(requests, description="x")
+        outcomes = connect(settings.llm).ask(requests, description="x")
         assert [o.value for o in outcomes] == [{"answer": n % 5 + 1} for n in range(60)]
         assert len(server.requests) <= 60 + 4
 
 
 def ask_all(folder, url):
     settings = settings_for(folder, url, "llm.connections=8")
-    outcomes = connect(settings).ask([question(n) for n in range(300)], description="x")
+    outcomes = connect(settings.llm).ask([question(n) for n in range(300)], description="x")
     write_json(folder / "outcomes.json", [[o.id, o.value, o.reason] for o in outcomes])
 
 

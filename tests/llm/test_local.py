@@ -1,10 +1,10 @@
 import pytest
-from pal.core.config import load_settings
-from pal.core.schema import bundled
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from pal import load_esconv
+from pal.config import load_settings
 from pal.core.errors import CheckpointError
-from pal.data import load_esconv
+from pal.core.settings import bundled
 from pal.data.tokenizer import train_tokenizer
 from pal.llm import Request, connect
 
@@ -49,8 +49,8 @@ def requests():
 
 
 def test_answers_do_not_depend_on_the_batch(chat_model, tmp_path):
-    one = connect(settings_for(chat_model, tmp_path / "1", "llm.batch_rows=1"))
-    many = connect(settings_for(chat_model, tmp_path / "2", "llm.batch_rows=4"))
+    one = connect(settings_for(chat_model, tmp_path / "1", "llm.batch_rows=1").llm)
+    many = connect(settings_for(chat_model, tmp_path / "2", "llm.batch_rows=4").llm)
     first = one.ask(requests(), description="x")
     assert all(outcome.value for outcome in first)
     assert len({outcome.value for outcome in first}) > 1
@@ -58,7 +58,7 @@ def test_answers_do_not_depend_on_the_batch(chat_model, tmp_path):
 
 
 def test_what_is_no_answer_has_its_reason(chat_model, tmp_path):
-    model = connect(settings_for(chat_model, tmp_path / "1"))
+    model = connect(settings_for(chat_model, tmp_path / "1").llm)
     request = Request("1", (("user", "statement"),), {"type": "integer"}, max_tokens=4)
     (outcome,) = model.ask([request], description="x")
     assert outcome.value is None
@@ -67,6 +67,6 @@ def test_what_is_no_answer_has_its_reason(chat_model, tmp_path):
 
 
 def test_a_missing_model_is_told(tmp_path):
-    model = connect(settings_for(tmp_path / "nothing", tmp_path / "1"))
+    model = connect(settings_for(tmp_path / "nothing", tmp_path / "1").llm)
     with pytest.raises(CheckpointError, match="no causal language model"):
         model.ask(requests(), description="x")

@@ -1,22 +1,25 @@
 import pytest
 
 from pal.llm import connect
-from pal.llm.structured import RUNGS, body_of, parse
-from tests.llm.server import FakeServer, rung_of
+from pal.llm.settings import OUTPUT_MODES
+from pal.llm.structured import body_of, parse
+from tests.llm.server import FakeServer, mode_of
 from tests.llm.test_client import SCHEMA, answer, question, settings_for
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_the_ladder_ends_on_the_first_rung_the_endpoint_honours(tmp_path, rung):
-    with FakeServer(lambda body: answer({"messages": [first_line(body)]}), rungs=[rung]) as server:
+@pytest.mark.parametrize("mode", OUTPUT_MODES)
+def test_the_ladder_ends_on_the_first_mode_the_endpoint_honours(tmp_path, mode):
+    with FakeServer(lambda body: answer({"messages": [first_line(body)]}), modes=[mode]) as server:
         settings = settings_for(tmp_path, server.url)
-        model = connect(settings)
+        model = connect(settings.llm)
         assert model.ask([question(1)], description="x")[0].value == {"answer": 2}
-        assert model.describe()["structured_output"] == rung
-        tried = RUNGS[: RUNGS.index(rung) + 1] if rung != "text" else RUNGS[:-1]
-        assert [rung_of(body) for body in server.probes] == list(tried)
-        assert rung_of(server.requests[0]) == rung
-        connect(settings).ask([question(2)], description="x")
+        assert model.describe()["structured_output"] == mode
+        tried = (
+            OUTPUT_MODES[: OUTPUT_MODES.index(mode) + 1] if mode != "text" else OUTPUT_MODES[:-1]
+        )
+        assert [mode_of(body) for body in server.probes] == list(tried)
+        assert mode_of(server.requests[0]) == mode
+        connect(settings.llm).ask([question(2)], description="x")
         assert len(server.probes) == len(tried)
 
 
@@ -27,7 +30,7 @@ def first_line(body):
 def test_a_server_that_ignores_the_form_ends_on_text(tmp_path):
     class Ignorant(FakeServer):
         def serve(self, handler, body):
-            self.rungs = ()
+            self.modes = ()
             if "Probe of" in body["messages"][0]["content"]:
                 from tests.llm.server import completion
 
@@ -35,15 +38,15 @@ def test_a_server_that_ignores_the_form_ends_on_text(tmp_path):
             return super().serve(handler, body)
 
     with Ignorant(lambda body: "Answer: 4.") as server:
-        model = connect(settings_for(tmp_path, server.url))
+        model = connect(settings_for(tmp_path, server.url).llm)
         assert model.ask([question(1)], description="x")[0].value == {"answer": 4}
         assert model.describe()["structured_output"] == "text"
 
 
-def test_a_rung_can_be_named(tmp_path):
+def test_a_mode_can_be_named(tmp_path):
     with FakeServer(answer) as server:
         settings = settings_for(tmp_path, server.url, "llm.structured=guided_json")
-        connect(settings).ask([question(1)], description="x")
+        connect(settings.llm).ask([question(1)], description="x")
         assert not server.probes
         assert server.requests[0]["guided_json"] == SCHEMA
 
@@ -51,7 +54,8 @@ def test_a_rung_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["4", " 4. ", "**4**", "Answer: 4", "I agree (4), strongly", '{"answer": 4}',
-     '```json\n{"answer": 4}\n```', "<think>3 or 5?</think> 4"],
+     '```json\n{"answer": 4}\n```', '```JSON\n{"answer": 4}\n```', '{"answer": "4"}',
+     '{"answer": 4.0}', "<think>3 or 5?</think> 4"],
 )  # fmt: skip
 def test_a_number_that_stands_alone_is_read(text):
     assert parse(text, SCHEMA) == ({"answer": 4}, None)
@@ -60,7 +64,9 @@ def test_a_number_that_stands_alone_is_read(text):
 @pytest.mark.parametrize(
     "text",
     ["4 out of 5", "4/5", "4.5", "2-3", "Q4", "4th", "-4", "6", "0", "four", "", "4 4", "1. 4",
-     '{"answer": 6}', '{"answer": "4"}', '{"answer": 4, "more": 1}', '{"answer": true}',
+     '{"answer": 6}', '{"answer": "6"}', '{"answer": " 4"}', '{"answer": "4.0"}',
+     '{"answer": "04"}',
+     '{"answer": "four"}', '{"answer": ["4"]}', '{"answer": 4, "more": 1}', '{"answer": true}',
      '{"answer": NaN}', '{"answer": 4', "[4]", "٤"],
 )  # fmt: skip
 def test_anything_else_is_malformed(text):
@@ -92,6 +98,6 @@ def test_the_forms_of_openai_and_of_llama_cpp():
 
 def test_the_shared_prefix_stays_first():
     request = question(1)
-    for rung in RUNGS:
-        content = body_of("m", request, rung)["messages"][0]["content"]
+    for mode in OUTPUT_MODES:
+        content = body_of("m", request, mode)["messages"][0]["content"]
         assert content.startswith("statement 1")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pal.commands.annotate import add_personas, annotated_prefixes, clean_sentences
 from pal.data.splits import load_split
+from pal.persona.cleaning import add_personas, annotated_prefixes, clean_sentences
 
 
 def turn(speaker, text):
@@ -57,8 +57,12 @@ def test_sentences_are_those_of_generate_alone(extractor_model):
     """Batches, and a cache that leaves the encoder's part in place, change no sentence."""
     from transformers import EncoderDecoderCache
 
-    from pal.commands.annotate import BeamExtractor, beam_cache
-    from pal.persona.extractor import ExtractorEncoder, load_extractor
+    from pal.persona.extractor import (
+        BeamExtractor,
+        ExtractorEncoder,
+        beam_cache,
+        load_extractor,
+    )
     from tests.jobs import ESCONV
 
     model, tokenizer = load_extractor(str(extractor_model))

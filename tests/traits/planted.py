@@ -3,7 +3,7 @@
 import numpy as np
 
 from pal.traits.inventories import load_inventory
-from pal.traits.scoring import score
+from pal.traits.scoring import score_dimensions
 
 HEXACO, CSI = load_inventory("hexaco"), load_inventory("csi")
 
@@ -35,7 +35,7 @@ def measure(traits, rng, *, noise=1.0, dataset="planted", model="fake", form="fu
                     "model": model,
                     "answers": answers,
                     "unanswered": {},
-                    "scores": score(inventory, answers, form),
+                    "scores": score_dimensions(inventory, answers, form),
                 }
             )
     return rows

@@ -2,12 +2,12 @@ import json
 import logging
 
 import pytest
-from pal.core.config import load_settings
 
+from pal.config import load_settings
 from pal.core.errors import DataError, OutputError
 from pal.core.files import read_json, read_jsonl, write_jsonl
 from pal.traits import steps
-from pal.traits.cards import cards, describe, expand, filter_cards
+from pal.traits.cards import cards, describe_traits, expand, filter_cards
 from tests.jobs import ESCONV, command
 from tests.traits.fakes import FakeModel, World, planted
 
@@ -15,7 +15,7 @@ from tests.traits.fakes import FakeModel, World, planted
 @pytest.fixture
 def model(monkeypatch):
     fake = FakeModel(World(planted(40)))
-    monkeypatch.setattr(steps, "connect", lambda settings: fake)
+    monkeypatch.setattr(steps, "connect", lambda llm, dtype: fake)
     return fake
 
 
@@ -128,7 +128,7 @@ def test_describe_gives_six_sentences_an_inventory_to_kept_cards(model, tmp_path
     given = [card(0), card(1, keep=False), card(2, keep=True)]
     write_jsonl(tmp_path / "cards.jsonl", given)
     model.reasons = lambda request: "refused" if request.id == "2/csi" else None
-    describe(settings_for(tmp_path, tmp_path / "cards.jsonl"))
+    describe_traits(settings_for(tmp_path, tmp_path / "cards.jsonl"))
     found = rows(tmp_path / "out.jsonl")
     assert list(found[0]["traits"]["hexaco"]) == ["H", "E", "X", "A", "C", "O"]
     assert list(found[0]["traits"]["csi"]) == ["X", "P", "VA", "Q", "E", "IM"]

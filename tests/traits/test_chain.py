@@ -39,7 +39,7 @@ def test_planted_correlations_are_recovered(world, tmp_path):
                        f"output={tmp_path / 'm.jsonl'}", "traits.form=short",
                        *endpoint(server, tmp_path)) == 0  # fmt: skip
         assert len(server.requests) == 40 * 48
-    assert command("traits", "correlate", f"input={tmp_path / 'm.jsonl'}", "traits.form=short",
+    assert command("traits", "correlate", f"input={tmp_path / 'm.jsonl'}",
                    f"output={tmp_path / 'r.json'}", "statistics.resamples=199") == 0  # fmt: skip
     (group,) = read_json(tmp_path / "r.json")["groups"]
     assert group["n"] == 40
@@ -102,7 +102,7 @@ def test_every_failure_is_listed(world, tmp_path):
 def test_what_was_given_up_is_asked_again_on_request(world, tmp_path, capsys):
     write_jsonl(tmp_path / "cards.jsonl", [card(n) for n in range(2)])
     call = ["traits", "filter", f"input={tmp_path / 'cards.jsonl'}",
-            f"output={tmp_path / 'kept.jsonl'}", "llm.tries=2"]  # fmt: skip
+            f"output={tmp_path / 'kept.jsonl'}", "llm.max_attempts=2"]  # fmt: skip
 
     def faults(number, body):
         return "500" if down and "Case 1." in question(body) else None
@@ -111,7 +111,7 @@ def test_what_was_given_up_is_asked_again_on_request(world, tmp_path, capsys):
         down = True
         assert command(*call, *endpoint(server, tmp_path)) == 0
         assert "overwrite=true asks again" in capsys.readouterr().out
-        assert rows(tmp_path / "kept.jsonl")[1]["failed"].startswith("gave up after 2 tries")
+        assert rows(tmp_path / "kept.jsonl")[1]["failed"].startswith("gave up after 2 attempts")
         down = False
         assert command(*call, *endpoint(server, tmp_path), "overwrite=true") == 0
         assert sum("Case 0." in question(body) for body in server.requests) == 1

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
+from pal.config import load_settings
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
+from pal.stats.settings import StatisticsSettings
 from pal.traits.concentration import compare_spread
-from pal.traits.consistency import compare, compare_group, compare_scores, sign_flip_p
+from pal.traits.consistency import compare_measurements
+from pal.traits.shifts import compare_group, compare_scores, sign_flip_p
 from tests.traits.planted import HEXACO, scored
 
 FEW = StatisticsSettings(resamples=300)
@@ -148,16 +150,17 @@ def files(tmp_path):
 
 
 def settings(files, tmp_path, **traits):
-    return Settings(
-        input=files["after"],
-        output=str(tmp_path / "out.json"),
-        statistics=FEW,
-        traits={"inventories": ["hexaco"], **traits},
-    )
+    given = {
+        "input": files["after"], "output": str(tmp_path / "out.json"),
+        "statistics": FEW.model_dump(), "traits": {"inventories": ["hexaco"], **traits},
+    }  # fmt: skip
+    return load_settings(given, command="traits compare")
 
 
 def test_the_command_writes_one_document(files, tmp_path):
-    shown = compare(settings(files, tmp_path, before=files["before"], without=files["without"]))
+    shown = compare_measurements(
+        settings(files, tmp_path, before=files["before"], without=files["without"])
+    )
     text = (tmp_path / "out.json").read_text(encoding="utf-8")
     document = json.loads(text)
     assert "NaN" not in text
@@ -178,8 +181,8 @@ def test_files_that_do_not_meet_are_told(files, tmp_path):
     rows = [{**row, "form": "short"} for row in scored(np.full((4, 6), 3.0))]
     write_jsonl(tmp_path / "short.jsonl", rows)
     with pytest.raises(PalError, match="one form with itself"):
-        compare(settings(files, tmp_path, before=str(tmp_path / "short.jsonl")))
+        compare_measurements(settings(files, tmp_path, before=str(tmp_path / "short.jsonl")))
     with pytest.raises(PalError, match="no persona of it is in"):
-        compare(settings(files, tmp_path, before=files["without"]))
+        compare_measurements(settings(files, tmp_path, before=files["without"]))
     with pytest.raises(PalError, match=r"traits\.before"):
-        compare(settings(files, tmp_path))
+        compare_measurements(settings(files, tmp_path))

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
+from pal.config import load_settings
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
-from pal.traits.correlations import correlate, correlate_group, correlation
+from pal.stats.settings import StatisticsSettings
+from pal.traits.correlation_tables import correlate_group, correlation
+from pal.traits.correlations import correlate
 from pal.traits.documents import paper
 from tests.traits.planted import CSI, HEXACO, correlated, measure
 
@@ -27,9 +29,9 @@ def truth_of(size):
 
 def settings(tmp_path, rows, **more):
     write_jsonl(tmp_path / "in.jsonl", rows)
-    return Settings(
-        input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.json"), statistics=FEW, **more
-    )
+    given = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.json"),
+             "statistics": FEW.model_dump(), **more}  # fmt: skip
+    return load_settings(given, command="traits correlate")
 
 
 def test_against_scipy():

@@ -4,18 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from pal.core.schema import Settings, StatisticsSettings
 
+from pal.config import load_settings
 from pal.core.files import write_jsonl
-from pal.traits.dialogue_statistics import describe_cards, describe_talks, share, stats
+from pal.stats.settings import StatisticsSettings
+from pal.traits.dialogue_statistics import stats
 from pal.traits.documents import paper
-from pal.traits.talks import Talk, Turn
+from pal.traits.sizes import describe_cards, describe_talks, share_of
+from pal.traits.talks import SaidTurn, Talk
 
 FEW = StatisticsSettings(resamples=300)
 
 
 def talk(*turns):
-    return Talk("x", tuple(Turn(who, text, None) for who, text in turns))
+    return Talk("x", tuple(SaidTurn(who, text, None) for who, text in turns))
 
 
 def test_words_and_turns_by_hand():
@@ -77,15 +79,17 @@ def test_a_share_against_wilsons_formula():
     hits, count, z = 7, 20, 1.959964
     middle = (hits / count + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (0.35 * 0.65 / count + z * z / (4 * count * count)) ** 0.5
-    found = share(hits, count, 0.95)
+    found = share_of(hits, count, 0.95)
     assert (found["low"], found["high"]) == pytest.approx((middle - half, middle + half))
-    assert share(0, 0, 0.95)["reason"]
+    assert share_of(0, 0, 0.95)["reason"]
 
 
 def run(tmp_path, rows):
     write_jsonl(tmp_path / "in.jsonl", rows)
     output = tmp_path / "out.json"
-    shown = stats(Settings(input=str(tmp_path / "in.jsonl"), output=str(output), statistics=FEW))
+    given = {"input": str(tmp_path / "in.jsonl"), "output": str(output),
+             "statistics": FEW.model_dump()}  # fmt: skip
+    shown = stats(load_settings(given, command="traits stats"))
     text = output.read_text(encoding="utf-8")
     assert "NaN" not in text
     return shown, json.loads(text)

@@ -1,6 +1,6 @@
 import pytest
-from pal.core.config import load_settings
 
+from pal.config import load_settings
 from pal.core.files import read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.inventories import load_inventory
@@ -12,7 +12,7 @@ from tests.traits.test_cards import card
 @pytest.fixture
 def model(monkeypatch):
     fake = FakeModel(World(planted(40)))
-    monkeypatch.setattr(steps, "connect", lambda settings: fake)
+    monkeypatch.setattr(steps, "connect", lambda llm, dtype: fake)
     return fake
 
 

@@ -65,7 +65,8 @@ def rows(path):
 
 def test_from_dialogues_to_a_report(server, tmp_path, capsys):
     def traits(action, *more):
-        given = [f"llm.base_url={server}", "llm.model=smollm2", "llm.connections=1", "llm.tries=2",
+        given = [f"llm.base_url={server}", "llm.model=smollm2", "llm.connections=1",
+                 "llm.max_attempts=2",
                  "llm.timeout=600", f"llm.cache={tmp_path / 'cache.sqlite'}",
                  "traits.dataset=sample", "statistics.resamples=199"]  # fmt: skip
         start = time.monotonic()

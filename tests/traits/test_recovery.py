@@ -112,20 +112,25 @@ def test_what_was_planted_is_recovered(tmp_path):
 
 def run_seed(folder, traits, seed):
     def pal(action, source, output, *more):
-        assert command("traits", action, f"input={folder / source}", f"output={folder / output}",
-                       "traits.form=short", "statistics.resamples=999", *more) == 0  # fmt: skip
+        code = command(
+            "traits", action, f"input={folder / source}", f"output={folder / output}", *more
+        )
+        assert code == 0
 
     write_jsonl(folder / "cards.jsonl", [card(n) for n in range(PEOPLE)])
     with FakeServer(Drawn(traits, seed).reply) as server:
-        asks = endpoint(server, folder, f"seed={seed}")
-        pal("measure", "cards.jsonl", "before.jsonl", *asks)
-        pal("synthesize", "cards.jsonl", "with.jsonl", *asks)
-        pal("synthesize", "cards.jsonl", "without.jsonl", "traits.without_persona=true", *asks)
+        asks = endpoint(server, folder)
+        pal("measure", "cards.jsonl", "before.jsonl", "traits.form=short", *asks)
+        pal("synthesize", "cards.jsonl", "with.jsonl", f"seed={seed}", *asks)
+        pal("synthesize", "cards.jsonl", "without.jsonl", f"seed={seed}",
+            "traits.without_persona=true", *asks)  # fmt: skip
     with FakeServer(Drawn(shifted(traits), seed + 1000).reply) as server:
-        pal("measure", "cards.jsonl", "after.jsonl", "traits.inventories=[hexaco]",
+        pal("measure", "cards.jsonl", "after.jsonl", "traits.form=short",
+            "traits.inventories=[hexaco]",
             *endpoint(server, folder, f"llm.cache={folder / 'later.sqlite'}"))  # fmt: skip
-    pal("correlate", "before.jsonl", "r.json")
-    pal("compare", "after.jsonl", "c.json", f"traits.before={folder / 'before.jsonl'}",
+    few = "statistics.resamples=999"
+    pal("correlate", "before.jsonl", "r.json", few)
+    pal("compare", "after.jsonl", "c.json", f"traits.before={folder / 'before.jsonl'}", few,
         "traits.inventories=[hexaco]")  # fmt: skip
     files = f"persona: {folder / 'with.jsonl'}, without_persona: {folder / 'without.jsonl'}"
-    pal("strategies", "with.jsonl", "s.json", f"traits.dialogues={{{files}}}")
+    pal("strategies", "with.jsonl", "s.json", f"traits.dialogues={{{files}}}", few)

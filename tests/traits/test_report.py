@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pal.traits.inventories import load_inventory
-from pal.traits.scoring import score
+from pal.traits.scoring import score_dimensions
 from tests.benchmark.test_report import HOSTILE, Page, sections
 from tests.jobs import command
 
@@ -33,7 +33,7 @@ def measure(inventories, card, latent, draw):
             answers[item.id] = min(5, max(1, round(answer)))
         yield {"id": card, "dataset": "ESConv", "inventory": name, "version": inventory.version,
                "form": "full", "model": "small", "answers": answers, "unanswered": missing,
-               "scores": score(inventory, answers)}  # fmt: skip
+               "scores": score_dimensions(inventory, answers)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pal.traits.scoring import (
     item_rest_correlations,
     mcdonald_omega,
     reliability,
-    score,
+    score_dimensions,
 )
 
 HEXACO = load_inventory("hexaco")
@@ -26,35 +26,37 @@ def answers_of(value, form="full"):
 
 
 def test_reverse_keyed_items_are_turned():
-    assert score(HEXACO, answers_of(5)) == dict.fromkeys(HEXACO.dimensions, 5.0)
-    assert score(HEXACO, {i.id: 5 for i in HEXACO.items}) == dict.fromkeys(HEXACO.dimensions, 3.0)
+    assert score_dimensions(HEXACO, answers_of(5)) == dict.fromkeys(HEXACO.dimensions, 5.0)
+    assert score_dimensions(HEXACO, {i.id: 5 for i in HEXACO.items}) == dict.fromkeys(
+        HEXACO.dimensions, 3.0
+    )
 
 
 def test_a_score_is_the_mean_by_hand():
     answers = answers_of(4)
     first = next(item for item in HEXACO.items if item.dimension == "H" and item.keyed == 1)
     answers[first.id] = 1
-    assert score(HEXACO, answers)["H"] == (1 + 7 * 4) / 8
+    assert score_dimensions(HEXACO, answers)["H"] == (1 + 7 * 4) / 8
 
 
 def test_a_missing_answer_is_never_made_up():
     answers = answers_of(4)
     del answers["H3"]
-    found = score(HEXACO, answers)
+    found = score_dimensions(HEXACO, answers)
     assert found["H"] is None
     assert found["E"] == 4.0
 
 
 def test_the_short_form_needs_only_its_items():
     answers = answers_of(2, "short")
-    assert score(HEXACO, answers, "short") == dict.fromkeys(HEXACO.dimensions, 2.0)
-    assert score(HEXACO, answers) == dict.fromkeys(HEXACO.dimensions, None)
+    assert score_dimensions(HEXACO, answers, "short") == dict.fromkeys(HEXACO.dimensions, 2.0)
+    assert score_dimensions(HEXACO, answers) == dict.fromkeys(HEXACO.dimensions, None)
 
 
 @pytest.mark.parametrize("bad", [{"H1": 6}, {"H1": 0}, {"H1": True}, {"H1": "4"}, {"Z1": 3}])
 def test_bad_answers_are_refused(bad):
     with pytest.raises(DataError, match=next(iter(bad))):
-        score(HEXACO, bad)
+        score_dimensions(HEXACO, bad)
 
 
 def test_alpha_by_hand():

@@ -4,18 +4,24 @@ import json
 
 import numpy as np
 import pytest
-from pal.core.schema import Settings, StatisticsSettings
 from scipy import stats
 
+from pal.config import load_settings
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
 from pal.data.strategies import STRATEGIES
+from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import paper
-from pal.traits.strategies import compare_strategies, compare_two, describe, strategies
+from pal.traits.strategies import strategies
+from pal.traits.strategy_mixes import compare_strategies, compare_two, describe_mix
 
 FEW = StatisticsSettings(resamples=300)
 WITH = np.array([0.27, 0.04, 0.12, 0.03, 0.29, 0.16, 0.01, 0.08])
 WITHOUT = np.array([0.17, 0.11, 0.11, 0.11, 0.21, 0.14, 0.05, 0.10])
+
+
+def given(**values):
+    return load_settings({"statistics": FEW.model_dump(), **values}, command="traits strategies")
 
 
 def talks_of(mix, count, rng, spread=8.0):
@@ -41,7 +47,7 @@ def test_chi_square_against_scipy():
 def test_shares_by_hand():
     counts = np.zeros((3, 8))
     counts[0, 0], counts[1, 0], counts[2, 1] = 1, 1, 2
-    found = describe(counts, FEW)
+    found = describe_mix(counts, FEW)
     assert found["turns"] == 4
     assert found["shares"]["Question"]["value"] == 0.5
     assert found["shares"]["Others"]["value"] == 0
@@ -56,7 +62,7 @@ def test_planted_mixes_are_recovered():
         rng = np.random.default_rng(seed)
         one, two = (talks_of(mix, 80, rng) for mix in mixes)
         told = compare_two(one, two, FEW, paired=False)
-        shares = describe(one, FEW)["shares"]
+        shares = describe_mix(one, FEW)["shares"]
         for column, name in enumerate(STRATEGIES):
             figure, truth = shares[name], mixes[0][column]
             held += figure["low"] <= truth <= figure["high"]
@@ -137,7 +143,7 @@ def file(tmp_path):
 
 def test_the_command_writes_one_document(file, tmp_path):
     output = tmp_path / "out.json"
-    shown = strategies(Settings(input=str(file), output=str(output), statistics=FEW))
+    shown = strategies(given(input=str(file), output=str(output)))
     text = output.read_text(encoding="utf-8")
     document = json.loads(text)
     assert "NaN" not in text
@@ -154,7 +160,7 @@ def test_the_command_writes_one_document(file, tmp_path):
 @pytest.mark.parametrize("source", ["bundled:esconv", "bundled:esconv/test.jsonl"])
 def test_a_corpus_is_one_condition(source, tmp_path):
     output = tmp_path / "out.json"
-    strategies(Settings(input=source, split="test", output=str(output), statistics=FEW))
+    strategies(given(input=source, split="test", output=str(output)))
     (group,) = json.loads(output.read_text(encoding="utf-8"))["groups"]
     assert list(group["conditions"]) == ["all"]
     assert group["conditions"]["all"]["turns"] > 20
@@ -169,7 +175,7 @@ def test_predictions_are_a_condition(tmp_path):
         )
     files = {name: str(tmp_path / f"{name}.jsonl") for name in ("with", "without")}
     output = tmp_path / "out.json"
-    strategies(Settings(output=str(output), statistics=FEW, traits={"dialogues": files}))
+    strategies(given(output=str(output), traits={"dialogues": files}))
     (group,) = json.loads(output.read_text(encoding="utf-8"))["groups"]
     assert group["conditions"]["with"]["dialogues"] == 6
     assert group["conditions"]["with"]["shares"]["Question"]["value"] == 1
@@ -190,7 +196,7 @@ def test_predictions_are_a_condition(tmp_path):
 def test_bad_dialogues_are_told(tmp_path, row, words):
     write_jsonl(tmp_path / "in.jsonl", [row])
     with pytest.raises(PalError) as caught:
-        strategies(Settings(input=str(tmp_path / "in.jsonl"), statistics=FEW))
+        strategies(given(input=str(tmp_path / "in.jsonl")))
     for word in words:
         assert word in str(caught.value)
 

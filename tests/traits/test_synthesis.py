@@ -1,22 +1,19 @@
 import json
 
 import pytest
-from pal.core.config import load_settings
 
 from pal import load_esconv
+from pal.config import load_settings
 from pal.core.errors import ConfigError
 from pal.core.files import read_jsonl, write_jsonl
 from pal.data.samples import build_samples
+from pal.data.strategies import STRATEGIES
 from pal.llm.structured import parse
 from pal.training.preparation import response_samples
 from pal.traits import steps
+from pal.traits.forms import check_dialog, dialog_schema
 from pal.traits.steps import failures_path
-from pal.traits.synthesis import (
-    check_dialog,
-    continue_dialogues,
-    dialog_schema,
-    synthesize,
-)
+from pal.traits.synthesis import continue_dialogues, synthesize
 from tests.jobs import ESCONV
 from tests.traits.fakes import FakeModel, World, planted, talk
 from tests.traits.test_cards import card
@@ -25,7 +22,7 @@ from tests.traits.test_cards import card
 @pytest.fixture
 def model(monkeypatch):
     fake = FakeModel(World(planted(40)))
-    monkeypatch.setattr(steps, "connect", lambda settings: fake)
+    monkeypatch.setattr(steps, "connect", lambda llm, dtype: fake)
     return fake
 
 
@@ -90,7 +87,7 @@ def change(index, **values):
     ],
 )
 def test_blank_texts_are_no_dialogue(exchanges, problem):
-    assert check_dialog(exchanges) == problem
+    assert check_dialog(None, {"dialog": exchanges}) == problem
 
 
 @pytest.mark.parametrize(
@@ -103,7 +100,7 @@ def test_blank_texts_are_no_dialogue(exchanges, problem):
     ],
 )
 def test_the_form_is_checked_for_every_model(exchanges, valid):
-    value, reason = parse(json.dumps({"dialog": exchanges}), dialog_schema((6, 60)))
+    value, reason = parse(json.dumps({"dialog": exchanges}), dialog_schema((6, 60), STRATEGIES))
     assert (reason is None) == (value is not None) == valid
 
 
@@ -111,7 +108,7 @@ def test_the_form_is_checked_for_every_model(exchanges, valid):
     ("turns", "bounds"), [((6, 60), (3, 30)), ((2, 2), (1, 1)), ((7, 9), (4, 4)), ((7, 7), (4, 4))]
 )
 def test_the_schema_holds_the_number_of_exchanges(turns, bounds):
-    dialog = dialog_schema(turns)["properties"]["dialog"]
+    dialog = dialog_schema(turns, STRATEGIES)["properties"]["dialog"]
     assert (dialog["minItems"], dialog["maxItems"]) == bounds
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pal.report.tables import MISSING, show
 from pal.report.charts import (
     Figure,
     Panel,
@@ -18,6 +17,7 @@ from pal.report.charts import (
     swatch,
     whole_ticks,
 )
+from pal.report.tables import MISSING, show
 
 BINS = 16  # of the scale from 1 to 5: a quarter each
 SCALE = (1.0, 5.0)

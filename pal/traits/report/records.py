@@ -138,11 +138,15 @@ def cases(records: Records, most: int) -> list[CaseStudy]:
     for talk in records.dialogues:
         if talk.dialog:
             talks.setdefault((talk.dataset, talk.card), []).append(talk)
-    first: dict[tuple[str | None, str | None], ShownCard] = {}  # a dialogue's own card has its id too
+    first: dict[
+        tuple[str | None, str | None], ShownCard
+    ] = {}  # a dialogue's own card has its id too
     for card in records.cards:
         first.setdefault((card.dataset, card.id), card)
     found = [
-        CaseStudy(card, measured.get(key, []), talks[key]) for key, card in first.items() if key in talks
+        CaseStudy(card, measured.get(key, []), talks[key])
+        for key, card in first.items()
+        if key in talks
     ]
     found.sort(key=lambda case: -(bool(case.card.traits) + bool(case.measurements)))
     return found[: min(most, MOST_CASES)]

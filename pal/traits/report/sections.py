@@ -3,23 +3,24 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from pal.data.strategies import STRATEGIES
 from pal.report.page import PageSection
 from pal.report.parts import Part
 from pal.report.tables import show, show_p
-from pal.data.strategies import STRATEGIES
 from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
     ConsistencyPart,
-    CorrelationPart,
     CorrelationGroup,
-    ShownEstimate,
+    CorrelationPart,
     PrintedTable,
     Shift,
+    ShownEstimate,
     StatisticsPart,
     StrategiesPart,
 )
 from pal.traits.report.records import Records, cases, makings, unanswered
 
+Map = tuple[str, list[str], list[tuple[str, list[Heat]]]]  # title, columns, rows
 Make = Callable[[Any, str], dict[str, Any] | None]
 
 
@@ -58,7 +59,9 @@ def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
     return facts
 
 
-def _section(name: str, heading: str, part: Part, data: dict[str, Any], more: str = "") -> PageSection:
+def _section(
+    name: str, heading: str, part: Part, data: dict[str, Any], more: str = ""
+) -> PageSection:
     return PageSection(name + more, heading, f"trait_{name}.html", part, data)
 
 
@@ -91,7 +94,9 @@ def _correlations(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
 
 def _maps(
     part: CorrelationPart, group: CorrelationGroup
-) -> tuple[list[tuple[str, list[str], list[tuple[str, list[Heat]]]]], list[tuple[str, ShownEstimate]]]:
+) -> tuple[
+    list[tuple[str, list[str], list[tuple[str, list[Heat]]]]], list[tuple[str, ShownEstimate]]
+]:
     """Return the heat maps of a group, measured and printed, and its undefined cells."""
     columns = [part.dimension(1, key) for key in group.columns]
     pairs = {(pair.row, pair.column) for pair in group.pairs}
@@ -115,7 +120,10 @@ def _maps(
 
 
 def _printed(
-    part: CorrelationPart, group: CorrelationGroup, printed: PrintedTable, pairs: set[tuple[str, str]]
+    part: CorrelationPart,
+    group: CorrelationGroup,
+    printed: PrintedTable,
+    pairs: set[tuple[str, str]],
 ) -> tuple[str, list[str], list[tuple[str, list[Heat]]]]:
     rows = [
         (
