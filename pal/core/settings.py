@@ -136,13 +136,15 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_truth_for_numbers(cls, values: Any) -> Any:
-        """``true`` is no number, though Python counts with it."""
+    def _refuse_odd_values(cls, values: Any) -> Any:
+        """Refuse truth for a number, though Python counts with it, and half characters."""
         if isinstance(values, Mapping):
             for key, value in values.items():
                 field = cls.model_fields.get(str(key))
                 if isinstance(value, bool) and field and not _admits(field.annotation, bool):
                     raise ValueError(f"{key}: expected {type_text(field)}, got {value}")
+                if _has_surrogate(value):
+                    raise ValueError(f"{key}: should be Unicode text, got {ascii(value)[:80]}")
         return values
 
 
@@ -202,6 +204,20 @@ class CommandSettings(Section):
         if missing:
             raise ConfigError(f"missing settings: give {' '.join(f'{m}=…' for m in missing)}")
         return [getattr(self, name) for name in names]
+
+
+def _has_surrogate(value: Any) -> bool:
+    """Whether a text, or one inside, holds half a character, as undecodable arguments do."""
+    if isinstance(value, Mapping):
+        return any(_has_surrogate(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return any(map(_has_surrogate, value))
+    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text of the user's as a message shows it."""
+    return ascii(text)[:80] if _has_surrogate(text) else repr(text)[:80]
 
 
 def _admits(annotation: Any, wanted: type) -> bool:
@@ -507,7 +523,7 @@ class Reader:
                 continue
             found = [_find(cls, here) for cls in self._classes().values()]
             if not any(found):
-                self.mistakes.append(f"unknown key {'.'.join(here)!r}{self._hint(here)}")
+                self.mistakes.append(f"unknown key {_quoted('.'.join(here))}{self._hint(here)}")
             elif _is_tree(value) and not any(isinstance(one, str) for one in found):
                 self._check_keys(value, here)
 
@@ -531,7 +547,7 @@ class Reader:
         key, equals, text = item.partition("=")
         path = tuple(key.split("."))
         if not equals or not all(path):
-            self.mistakes.append(f"{item!r} is not of the form key=value")
+            self.mistakes.append(f"{_quoted(item)} is not of the form key=value")
             return
         inside = path[1:] if path[0] in self.blocks and self.cls.takes_blocks else path
         field = _find(self.cls, inside) if inside else None
@@ -540,11 +556,11 @@ class Reader:
                       and _find(cls, path[1:] if path[0] in self.blocks else path)]  # fmt: skip
             if owners:
                 self.mistakes.append(
-                    f"{key!r} is a setting of {_listed_names(owners)}, not of {self.command}; "
-                    "leave it out"
+                    f"{_quoted(key)} is a setting of {_listed_names(owners)}, not of "
+                    f"{self.command}; leave it out"
                 )
             else:
-                self.mistakes.append(f"unknown key {key!r}{self._hint(path)}")
+                self.mistakes.append(f"unknown key {_quoted(key)}{self._hint(path)}")
             return
         try:
             value = self._override_value(field, text)
@@ -599,7 +615,7 @@ class Reader:
             cls = section_of(field.annotation) if field else None
         key = ".".join(names)
         if detail["type"] == "extra_forbidden":
-            return f"unknown key {key!r}{self._hint(tuple(names))}"
+            return f"unknown key {_quoted(key)}{self._hint(tuple(names))}"
         if detail["type"] == "missing":
             return f"{key}: missing; give {key}=…"
         message = detail["msg"].removeprefix("Value error, ")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pal.core.errors import DataError
 from pal.core.files import parse_json, read_text, why_not_json
 from pal.core.registry import Registry
+from pal.data.corpora.tables import delimiter_of
 from pal.data.sources import default_name
 from pal.data.texts import normalise_text
 
@@ -261,7 +262,9 @@ def _texts(value: Any, where: str) -> list[str]:
 
 
 def _read_csv(name: str, text: str) -> Iterator[Conversation]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text.split("\n", 1)[0])
+    )
     line = 1
     try:
         missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or ())]

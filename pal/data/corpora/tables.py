@@ -30,13 +30,13 @@ class TableReader(CorpusReader):
             return True
         if file.first_line.startswith(("{", "[")):
             return False
-        header = file.first_line.lower().split(_delimiter(file.first_line))
+        header = file.first_line.lower().split(delimiter_of(file.first_line))
         names = {name.strip().strip('"') for name in header}
         return all(names & set(USUAL_COLUMNS[role]) for role in NEEDED)
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield every row as a mapping."""
-        delimiter = _delimiter(file.first_line)
+        delimiter = delimiter_of(file.first_line)
         rows = csv.reader(io.StringIO(file.text.lstrip("\n"), newline=""), delimiter=delimiter,
                           strict=True)  # fmt: skip
         number = 1
@@ -67,7 +67,8 @@ class TableReader(CorpusReader):
             ) from None
 
 
-def _delimiter(header: str) -> str:
+def delimiter_of(header: str) -> str:
+    """Return what parts the cells of a header: TAB, comma or semicolon, whichever is most used."""
     return max(("\t", ",", ";"), key=header.count)
 
 
