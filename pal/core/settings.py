@@ -290,6 +290,9 @@ def _known_part(tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
 # ----------------------------------------------------------------------------- reading
 
 
+LARGEST_FILE = 100_000  # values in a settings file
+
+
 class Plain(str):
     """An unquoted scalar as it was written; its type is that of the setting it is given for."""
 
@@ -355,6 +358,24 @@ def _values(tree: Any) -> Any:
     return [_values(value) for value in tree] if isinstance(tree, list) else tree
 
 
+def _count_nodes(tree: Any) -> None:
+    """Refuse what anchors make endless, or larger than any settings are.
+
+    Raises:
+        YAMLError: it is.
+    """
+    waiting, count = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        count += 1
+        if count + len(waiting) > LARGEST_FILE:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {LARGEST_FILE} values, perhaps by an anchor inside itself"
+            )
+        if isinstance(node, list | dict):
+            waiting += node.values() if isinstance(node, dict) else node
+
+
 def read_yaml(text: str, source: str) -> Any:
     """Read YAML with its unquoted scalars as :class:`Plain` text.
 
@@ -362,7 +383,9 @@ def read_yaml(text: str, source: str) -> Any:
         ConfigError: not valid YAML; ``source`` and line are named.
     """
     try:
-        return yaml.load(text, _Loader)
+        tree = yaml.load(text, _Loader)
+        _count_nodes(tree)
+        return tree
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

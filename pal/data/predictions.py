@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -234,7 +233,7 @@ def _check_probs(where: str, probs: Any) -> None:
         raise DataError(f"{where} must give all {len(STRATEGIES)} names")
     for name, value in probs.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= 1 + 1e-6:
+        if not number or not 0 <= value <= 1 + 1e-6:  # nan fails too
             raise DataError(
                 f"{where} of {name!r} must be a number from 0 to 1, got {value!r:.40}; give "
                 "probabilities, not scores or logits, or leave 'strategy_probs' out"

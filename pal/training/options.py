@@ -1,6 +1,7 @@
 """The options of training: transformers' own, which of them have no effect here, and defaults."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_type_hints
@@ -95,13 +96,18 @@ def check_options(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
             continue
         given, value = value, "no" if value is False and "strategy" in key else value
         try:
-            valid = TypeAdapter(types[key]).validate_python(value)
+            # truth is no number, though Python counts with it
+            valid = TypeAdapter(types[key]).validate_python(
+                value, strict=True if isinstance(value, bool) else None
+            )
         except ValidationError as error:
             message = error.errors()[0]["msg"]
-            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {given!r}")
+            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {given!r:.80}")
             continue
         except PydanticSchemaGenerationError:
             continue  # a type only transformers itself can judge
-        if isinstance(value, str):
+        if isinstance(valid, float) and not math.isfinite(valid):
+            mistakes.append(f"training.{key}: input should be a finite number, got {given!r:.80}")
+        elif isinstance(value, str):
             checked[key] = valid
     return checked, mistakes

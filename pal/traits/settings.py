@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from pal.core.files import kind_of
 from pal.core.settings import (
     CommandSettings,
     Contents,
@@ -28,7 +29,7 @@ INVENTORIES = Path(__file__).parent / "inventories"
 def inventory_path(name: str) -> str:
     """Return the file of a bundled inventory; what is no bundled name is a path itself."""
     bundled = INVENTORIES / f"{name}.yaml"
-    return str(bundled) if bundled.is_file() else name
+    return str(bundled) if kind_of(bundled) == "file" else name
 
 
 # A bundled inventory, or the path of a YAML file.

@@ -18,12 +18,13 @@ import types
 import typing
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pal.commands import TASKS, all_settings
+from pal.commands import TASKS, all_settings, load_settings
 from pal.commands.help import resolved_yaml
 from pal.core.errors import PalError
 from pal.core.files import read_json, read_jsonl
@@ -489,3 +490,24 @@ def test_what_is_no_number_is_refused_wherever_a_number_is_wanted(command):
 def test_many_damaged_settings(tmp_path):
     outcomes = read_damaged_settings(range(MANY), tmp_path)
     print(f"settings: {dict(outcomes)}")
+
+
+@pytest.mark.parametrize("value", ["true", "nan", "inf", "1e999", "9" * 5000, "[1]", "{a: 1}"])
+@pytest.mark.parametrize("key", ["learning_rate", "num_train_epochs", "warmup_steps", "max_steps"])
+def test_what_is_no_number_is_no_option_of_training(key, value):
+    with pytest.raises(PalError, match=f"training.{key}: "):
+        load_settings("train", None, [f"training.{key}={value}"])
+
+
+def test_anchors_may_repeat_but_not_contain_themselves(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("training: {learning_rate: &rate 0.1, weight_decay: *rate}\n")
+    training = load_settings("train", str(path)).training
+    assert training["learning_rate"] == training["weight_decay"] == 0.1
+    doubled = "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz")
+    )
+    for text in ("training: &a {x: *a}", "training: &a [*a]", f"a: &a [1, 2]\n{doubled}"):
+        path.write_text(text)
+        with pytest.raises(PalError, match=r"not valid YAML .more than 100000 values"):
+            load_settings("train", str(path))
