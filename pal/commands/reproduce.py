@@ -420,9 +420,7 @@ def score_runs(
         embedder, reasons = load_vectors(settings, root)
         scored = ScoredRuns(everything, samples, settings.metrics, embedder, reasons)
         how = settings.data
-        found = load_split(
-            given["input"], given["split"], mode=how.split, seed=how.split_seed, requests=True
-        )
+        found = load_split(given["input"], given["split"], how=how, requests=True, by_name=True)
         text = write_results(
             job, scored, systems, list(give_cards(found, how.cards)),
             statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
