@@ -46,6 +46,7 @@ def generate(settings: GenerateSettings) -> Path:
 
     from pal.core.files import write_jsonl
     from pal.data.batches import plan_batches
+    from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.modeling.encoding import input_length
     from pal.modeling.responder import Responder, load_model_and_tokenizer
@@ -83,6 +84,7 @@ def generate(settings: GenerateSettings) -> Path:
             job.publish(
                 lambda path: write_jsonl(path, (results[i] for i in range(len(samples)))),
                 samples=len(samples), device=str(state.device), processes=state.num_processes,
+                **cards_note(settings.data.cards),
             )  # fmt: skip
             logger.info("%d responses written to %s", len(samples), job.output)
     return job.output

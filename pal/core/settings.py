@@ -171,7 +171,7 @@ class CommandSettings(Section):
         """
         if isinstance(settings, cls):
             return settings
-        given = settings.model_dump(exclude_unset=True)
+        given = _given_values(settings)
         try:
             made = cls.model_validate(_known_part(given, cls))
         except ValidationError as error:
@@ -192,7 +192,7 @@ class CommandSettings(Section):
             >>> load_settings("train", tree, fixed={"task": "persona_extractor"})
         """
         found = self._task_trees.get(task)
-        return self.model_dump(exclude_unset=True) if found is None else found
+        return _given_values(self) if found is None else found
 
     def require(self, *names: str) -> list[Any]:
         """Return these top-level settings, which must be given.
@@ -270,6 +270,20 @@ def renames_of(cls: type[Section], prefix: str = "") -> dict[str, str]:
         below = section_of(field.annotation)
         if below is not None:
             found |= renames_of(below, f"{prefix}{name}.")
+    return found
+
+
+def _given_values(settings: Section) -> dict[str, Any]:
+    """Return the tree of what was given or set since, not of what stands at its default.
+
+    What was set in a section counts, also where the section itself came by default.
+    """
+    dumped, found = settings.model_dump(), {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        inside = _given_values(value) if isinstance(value, Section) else {}
+        if inside or name in settings.model_fields_set:
+            found[name] = inside if isinstance(value, Section) else dumped[name]
     return found
 
 

@@ -116,7 +116,7 @@ def load_esconv(
     if not rows:
         fail_at(name, "no dialogues in it; give a file with at least one")
     for note in [note for note in NOTES if notes[note]]:
-        logger.warning("%s: %d records %s", name, notes[note], NOTES[note])
+        logger.warning("%s: in %d of %d records, %s", name, notes[note], len(rows), NOTES[note])
     found = features()
     try:
         table = Table.from_pylist(list(rows.values()), schema=found.arrow_schema)

@@ -46,10 +46,10 @@ FIRST_INFERRED_UTTERANCE = 3
 
 # What a user should know of records that were read, by the names that are counted.
 NOTES = {
-    "unanswered": "end with the seeker's turn, which is not answered: their supporter turns have "
-    'strategies, so they are dialogues; give them "request": true to have the next turn answered',
-    "echoed": "have a persona_list that repeats the seeker's utterances, as the authors' "
-    "processing writes it: that is read as the persona; PESConv.json holds the inferred one",
+    "unanswered": "the last turn is the seeker's and is not answered, since supporter turns before "
+    'it have strategies; "request": true in a record has the next turn answered',
+    "echoed": "persona_list repeats the seeker's utterances, as the authors' processing writes "
+    "it, and is read as the persona; PESConv.json holds the inferred one",
 }
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS replies (
 ) WITHOUT ROWID;
 """
 OLD_TABLE = "answers"  # of version 0.1: by request_key alone, whatever the endpoint
+WAIT = 60.0  # seconds for other processes to finish writing
 LOOKUP = 500  # keys a query; SQLite took 999 at most for long
 
 
@@ -82,11 +84,9 @@ class Cache:
                         make_private(file)
             # Calls are never at once, but in a notebook they come from a second thread.
             self._database = sqlite3.connect(
-                self.path, timeout=60, isolation_level=None, check_same_thread=False
+                self.path, timeout=WAIT, isolation_level=None, check_same_thread=False
             )
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.executescript(TABLES)
+            self._set_up()
             old = self._count_old()
         self.reads_old = bool(old and trust_old_answers)
         if old and not trust_old_answers:
@@ -95,6 +95,20 @@ class Cache:
                 "gave them; give llm.trust_old_answers=true if this one did, or another "
                 "llm.cache=FILE"
             )
+
+    def _set_up(self) -> None:
+        """Make the tables; where several processes do so at once, SQLite lets some wait in vain."""
+        last = time.monotonic() + WAIT
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=NORMAL")
+                self._database.executescript(TABLES)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > last:
+                    raise
+                time.sleep(0.05)
 
     def _count_old(self) -> int:
         query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?"

@@ -46,7 +46,7 @@ class Rehearsal(CachedModel):
         """Note how much is asked, and put stand-ins into ``replies``."""
         self.volumes.append(volume_of(missing.values(), self.stage or description))
         for key, request in missing.items():
-            replies[key] = (stand_in(request.schema), None)
+            replies[key] = (stand_in(request.schema, key.hex()[:12]), None)
 
     def describe_all(self) -> str:
         """Return the estimate of all steps as a Markdown table."""
@@ -55,19 +55,24 @@ class Rehearsal(CachedModel):
         return describe_volumes(volumes, self._settings, measured)
 
 
-def stand_in(schema: dict[str, Any] | None) -> Any:
-    """Return a value of a form: texts of 40 words, lists of middle length, middle choices."""
+def stand_in(schema: dict[str, Any] | None, name: str = "") -> Any:
+    """Return a value of a form: texts of 40 words, lists of middle length, middle choices.
+
+    Args:
+        schema: the form; None for free text.
+        name: begins every text, since equal answers would make equal requests of the next step,
+            which are asked once.
+    """
+    text = " ".join([name or "word", *["word"] * (WORDS - 1)])
     if schema is None:
-        return " ".join(["word"] * WORDS)
+        return text
     if "enum" in schema:
         return schema["enum"][len(schema["enum"]) // 2]
     kind = schema.get("type")
     if kind == "object":
-        return {name: stand_in(part) for name, part in schema.get("properties", {}).items()}
+        return {key: stand_in(part, name) for key, part in schema.get("properties", {}).items()}
     if kind == "array":
         fewest = schema.get("minItems", 1)
         count = (fewest + schema.get("maxItems", fewest)) // 2
-        return [stand_in(schema.get("items")) for _ in range(count)]
-    return {"boolean": True, "integer": 0, "number": 0.0, "null": None}.get(
-        str(kind), " ".join(["word"] * WORDS)
-    )
+        return [stand_in(schema.get("items"), name) for _ in range(count)]
+    return {"boolean": True, "integer": 0, "number": 0.0, "null": None}.get(str(kind), text)

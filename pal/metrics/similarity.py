@@ -261,7 +261,8 @@ def _read_word_vectors(
 
 def _parse_vector(numbers: bytes, path: Path, number: int) -> np.ndarray:
     try:
-        vector = np.array([float(text) for text in numbers.split(b" ")], dtype=np.float32)
+        with np.errstate(over="ignore"):  # told below
+            vector = np.array([float(text) for text in numbers.split(b" ")], dtype=np.float32)
     except ValueError as error:
         raise DataError(f"{path}, line {number}: {first_line(error)}; correct the line") from None
     if not np.isfinite(vector).all():

@@ -146,7 +146,7 @@ class BeamExtractor:
         return [self.encoder.decode(row) for row in generated[:, 1:].tolist()]
 
 
-def prepare_extractor(model: Any, tokenizer: Any) -> Any:
+def add_separators(model: Any, tokenizer: Any) -> Any:
     """Give tokenizer and model the two separators, and clear inherited generation options."""
     from transformers import GenerationConfig
 
@@ -229,7 +229,7 @@ def build_extractor(
             forced_eos_token_id=None,
             **sizes,
         )
-        return prepare_extractor(AutoModelForSeq2SeqLM.from_config(config), tokenizer)
+        return add_separators(AutoModelForSeq2SeqLM.from_config(config), tokenizer)
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(base)
     except (OSError, ValueError) as error:
@@ -237,4 +237,4 @@ def build_extractor(
             f"architecture.base={base}: cannot be loaded ({first_line(error)}); give a folder or "
             "a hub id that can be reached"
         ) from error
-    return prepare_extractor(model, tokenizer)
+    return add_separators(model, tokenizer)

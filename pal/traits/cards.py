@@ -8,7 +8,7 @@ from pal.traits.settings import (
     CorpusStepSettings,
     ExpansionSettings,
     InventorySettings,
-    TextSettings,
+    PersonTextSettings,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class CardsSettings(CorpusStepSettings):
         "pal traits cards input=posts.csv traits.text_column=text output=cards.jsonl llm.model=…",
     )
 
-    traits: TextSettings = TextSettings()
+    traits: PersonTextSettings = PersonTextSettings()
 
 
 class FilterSettings(CardFileSettings):

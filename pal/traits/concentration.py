@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pal.stats.estimates import ends, estimate, permutation_p, resampled_weights, undefined
-from pal.stats.resampling import holm
+from pal.stats.permutation import holm
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import Record, grouped
 from pal.traits.inventories import Inventory

@@ -85,7 +85,7 @@ class LabelSettings(Section):
     dataset: Name | None = None
 
 
-class TextSettings(LabelSettings):
+class PersonTextSettings(LabelSettings):
     """Texts about people.
 
     Attributes:

@@ -17,7 +17,7 @@ from pal.stats.estimates import (
     table,
     undefined,
 )
-from pal.stats.resampling import holm
+from pal.stats.permutation import holm
 from pal.stats.settings import StatisticsSettings
 from pal.traits.concentration import compare_concentration
 from pal.traits.documents import (

@@ -23,7 +23,7 @@ from pal.stats.estimates import (
     table,
     undefined,
 )
-from pal.stats.resampling import holm
+from pal.stats.permutation import holm
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import paper
 from pal.traits.talks import BASELINES, Conditions, Talk

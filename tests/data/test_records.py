@@ -82,7 +82,7 @@ def test_keys_without_a_value_are_no_keys():
 
 def test_an_unanswered_turn_is_told(caplog):
     load_esconv([{"dialog": LABELLED}], requests=True)
-    assert "1 records end with the seeker's turn" in caplog.text
+    assert "in 1 of 1 records, the last turn is the seeker's" in caplog.text
     assert '"request": true' in caplog.text
     caplog.clear()
     load_esconv([{"dialog": LABELLED}])
@@ -148,7 +148,7 @@ def test_a_seeker_who_speaks_twice_at_first_is_heard_from_the_third_utterance():
 def test_entries_that_repeat_what_is_said_are_told(caplog):
     echo = ["hello", "i bake", "i am ill", "and sad"]
     assert personas(FOUR, persona_list=echo)[2] == ["i bake"]
-    assert "1 records have a persona_list that repeats the seeker's utterances" in caplog.text
+    assert "in 1 of 1 records, persona_list repeats the seeker's utterances" in caplog.text
     caplog.clear()
     personas(FOUR, persona_list=["hello", "i bake", "i am ill", "I am sad."])
     personas(FOUR[:4], persona_list=[])

@@ -7,7 +7,7 @@ from pal.persona.extractor import (
     ExtractorEncoder,
     build_extractor,
     load_extractor,
-    prepare_extractor,
+    add_separators,
 )
 
 SIZES = {
@@ -65,7 +65,7 @@ def test_inherited_generation_options_are_cleared(extractor):
 
     model, tokenizer = extractor
     model.generation_config = GenerationConfig(num_beams=4, min_length=56, no_repeat_ngram_size=3)
-    prepare_extractor(model, tokenizer)
+    add_separators(model, tokenizer)
     options = model.generation_config.to_diff_dict()
     assert not {"num_beams", "min_length", "no_repeat_ngram_size", "forced_bos_token_id"} & set(
         options

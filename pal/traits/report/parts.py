@@ -132,7 +132,7 @@ class ConsistencyGroup(PartModel):
     dimensions: list[Shift]
 
 
-class Spread(PartModel):
+class SpreadComparison(PartModel):
     """One figure of spread, with persona and without."""
 
     name: str
@@ -153,7 +153,7 @@ class ConcentrationGroup(PartModel):
     n_without: int
     points: dict[str, list[tuple[float, float]]] | None = None
     explained: tuple[float, float] | None = None
-    statistics: list[Spread] = []
+    statistics: list[SpreadComparison] = []
     reason: str | None = None
 
 

@@ -120,7 +120,7 @@ def unanswered(records: Records) -> list[Unanswered]:
 
 
 @dataclass(frozen=True)
-class CaseStudy:
+class SeekerCase:
     """A card with what was measured on it and the dialogues written from it."""
 
     card: ShownCard
@@ -128,7 +128,7 @@ class CaseStudy:
     dialogues: list[ShownDialogue]
 
 
-def cases(records: Records, most: int) -> list[CaseStudy]:
+def cases(records: Records, most: int) -> list[SeekerCase]:
     """Return cards with dialogues, those with most to show first, in the order of the file."""
     measured: dict[tuple[str | None, str | None], list[ShownMeasurement]] = {}
     talks: dict[tuple[str | None, str | None], list[ShownDialogue]] = {}
@@ -144,7 +144,7 @@ def cases(records: Records, most: int) -> list[CaseStudy]:
     for card in records.cards:
         first.setdefault((card.dataset, card.id), card)
     found = [
-        CaseStudy(card, measured.get(key, []), talks[key])
+        SeekerCase(card, measured.get(key, []), talks[key])
         for key, card in first.items()
         if key in talks
     ]
