@@ -81,7 +81,8 @@ def test_the_command(extended):
 def test_the_corpus_and_the_metric(extended):
     script = extended / "play.txt"
     script.write_text(
-        "Seeker: I lost my job.\nSupporter [Question]: What happened?\n\nSeeker: Hi.\nSupporter [Others]: Hi.\n"
+        "Seeker: I lost my job.\nSupporter [Question]: What happened?\n\n"
+        "Seeker: Hi.\nSupporter [Others]: Hi.\n"
     )
     run(extended, "count", f"input={script}", f"output={extended / 'play.json'}")
     assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 2}

@@ -7,9 +7,6 @@ An estimate is ``{"n", "value", "low", "high", "reason"}``: ``value`` is None ex
 from collections.abc import Sequence
 from typing import TypedDict
 
-from pal.stats.permutation import permutation_p  # noqa: F401  MIGRATION: import it from there
-from pal.stats.resampling import ends, resampled_weights  # noqa: F401  MIGRATION: likewise
-
 
 class Estimate(TypedDict):
     """One figure: its value and interval over ``n`` units, or why it is undefined."""

@@ -118,11 +118,3 @@ def count_units(statistics: Mapping[str, Statistic]) -> int:
         return 0
     one = next(iter(statistics.values()))
     return len(one.parts) if isinstance(one, Pooled) else len(one.items.items)
-
-
-def __getattr__(name: str) -> object:  # MIGRATION: until all import it from pal.stats.permutation
-    if name == "holm":
-        from pal.stats.permutation import holm
-
-        return holm
-    raise AttributeError(name)

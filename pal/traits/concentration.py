@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pal.stats.estimates import ends, estimate, permutation_p, resampled_weights, undefined
-from pal.stats.permutation import holm
+from pal.stats.estimates import estimate, undefined
+from pal.stats.permutation import holm, permutation_p
+from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import Record, grouped
 from pal.traits.inventories import Inventory

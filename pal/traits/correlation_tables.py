@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pal.stats.estimates import Estimate, cell, estimate, resampled_weights, table, undefined
+from pal.stats.estimates import Estimate, cell, estimate, table, undefined
 from pal.stats.permutation import holm
+from pal.stats.resampling import resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import Record, describe_unanswered, grouped, paper, read_measurements
 from pal.traits.inventories import Inventory

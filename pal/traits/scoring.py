@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import DataError
-from pal.stats.estimates import Estimate, ends, estimate, resampled_weights, undefined
+from pal.stats.estimates import Estimate, estimate, undefined
+from pal.stats.resampling import ends, resampled_weights
 from pal.traits.inventories import SCALE, Form, Inventory
 
 logger = logging.getLogger(__name__)

@@ -6,18 +6,9 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import DataError
-from pal.stats.estimates import (
-    Estimate,
-    cell,
-    ends,
-    estimate,
-    p_text,
-    permutation_p,
-    resampled_weights,
-    table,
-    undefined,
-)
-from pal.stats.permutation import holm
+from pal.stats.estimates import Estimate, cell, estimate, p_text, table, undefined
+from pal.stats.permutation import holm, permutation_p
+from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.concentration import compare_concentration
 from pal.traits.documents import (

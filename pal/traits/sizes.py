@@ -9,15 +9,8 @@ import numpy as np
 
 from pal.core.files import read_jsonl
 from pal.data.settings import ReadingSettings
-from pal.stats.estimates import (
-    Estimate,
-    cell,
-    ends,
-    estimate,
-    resampled_weights,
-    table,
-    undefined,
-)
+from pal.stats.estimates import Estimate, cell, estimate, table, undefined
+from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import paper
 from pal.traits.talks import Talk, read_talks

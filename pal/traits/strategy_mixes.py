@@ -13,17 +13,9 @@ import numpy as np
 
 from pal.core.errors import DataError
 from pal.data.strategies import STRATEGIES
-from pal.stats.estimates import (
-    cell,
-    ends,
-    estimate,
-    p_text,
-    permutation_p,
-    resampled_weights,
-    table,
-    undefined,
-)
-from pal.stats.permutation import holm
+from pal.stats.estimates import cell, estimate, p_text, table, undefined
+from pal.stats.permutation import holm, permutation_p
+from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import paper
 from pal.traits.talks import BASELINES, Conditions, Talk

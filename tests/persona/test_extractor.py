@@ -5,9 +5,9 @@ from pal.core.errors import CheckpointError
 from pal.data.tokenizer import train_tokenizer
 from pal.persona.extractor import (
     ExtractorEncoder,
+    add_separators,
     build_extractor,
     load_extractor,
-    add_separators,
 )
 
 SIZES = {
