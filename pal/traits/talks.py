@@ -48,7 +48,7 @@ def talk_files(source: str | None, named: Mapping[str, str]) -> dict[str | None,
         ConfigError: none is given.
     """
     if named:
-        return {**named}
+        return {name: str(path) for name, path in named.items()}
     if source is None:
         raise ConfigError("missing settings: give input=… or traits.dialogues={condition: file}")
     return {None: source}

@@ -26,5 +26,5 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
 def test_mistakes_are_told_before_any_work(tmp_path, capsys):
     folder = tmp_path / "quick"
     assert command("quickstart", f"output_dir={folder}", "trainin.num_train_epochs=1") == 2
-    assert "did you mean 'training'" in capsys.readouterr().err
+    assert "did you mean 'training.num_train_epochs'" in capsys.readouterr().err
     assert not folder.exists()
