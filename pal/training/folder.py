@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,39 +58,52 @@ class RunFolder:
                     return found
         return {}
 
-    def is_finished(self, job: Job, begin: Mapping[str, Any]) -> bool:
-        """Whether the folder holds this very run, finished; else it is made ready to begin.
+    def is_finished(self, job: Job, processes: int) -> bool:
+        """Whether the folder holds this very run, finished.
 
         Args:
             job: the run.
-            begin: what an interrupted run goes on with, its ``processes`` among it.
+            processes: how many run it.
 
         Raises:
-            OutputError: another run lies there, finished or not.
+            OutputError: another run lies there, finished or not, and is not to be replaced.
         """
-        finished = (self.path / RECORD).exists()
         begun = self.begun()
-        same = begun.get("identity") == job.identity
-        if job.overwrite and (finished or not same or begun.get("processes") != begin["processes"]):
-            self._do(self.clear)
-            begun, finished = {}, False
-        if finished:
+        if job.overwrite or not begun:
+            return False
+        if (self.path / RECORD).exists():
             job.check_record(self.path / RECORD)
             return True
-        if begun and not same:
+        if begun.get("identity") != job.identity:
             raise OutputError(
                 f"{self.path}: an unfinished run with other settings, data or versions lies there; "
                 "give those again to continue, overwrite=true to restart, or another output_dir"
             )
-        if begun and begun.get("processes") != begin["processes"]:
+        if begun.get("processes") != processes:
             raise OutputError(
                 f"{self.path}: an unfinished run of {begun.get('processes')} processes lies there "
-                f"and would see other batches with {begin['processes']}; start as many again to "
-                "continue, give overwrite=true to restart, or another output_dir"
+                f"and would see other batches with {processes}; start as many again to continue, "
+                "give overwrite=true to restart, or another output_dir"
             )
-        if not begun:
-            self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
         return False
+
+    def begin(self, job: Job, begin: Mapping[str, Any]) -> None:
+        """Make the folder one of a run that begins, unless it was begun and interrupted there.
+
+        Args:
+            job: the run.
+            begin: what an interrupted run continues with, its ``processes`` among it.
+        """
+        begun = self.begun()
+        interrupted = (
+            not (self.path / RECORD).exists()
+            and begun.get("identity") == job.identity
+            and begun.get("processes") == begin["processes"]
+        )
+        if interrupted:
+            return
+        self._do(self.clear)
+        self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
 
     def checkpoints(self) -> list[Path]:
         """Return the folders that training named ``checkpoint-STEP``, in the order of steps.
@@ -118,7 +131,7 @@ class RunFolder:
                 "%s holds nothing to continue from; training continues from %s",
                 ", ".join(path.name for path in reversed(cut)), last.name if last else "the start",
             )  # fmt: skip
-        self._do(lambda: [shutil.rmtree(path) for path in cut])
+        self._do(lambda: remove_all(cut))
         return last
 
     def clear(self) -> None:
@@ -127,8 +140,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for path in self.path.glob("model*.safetensors*"):
             path.unlink()
-        for path in self.checkpoints():
-            shutil.rmtree(path)
+        remove_all(self.checkpoints())
 
     def remove(self, name: str) -> None:
         """Remove a folder of ours inside it, once all processes are done with it."""
@@ -139,6 +151,12 @@ class RunFolder:
         if self.state.is_main_process:
             work()
         self.state.wait_for_everyone()
+
+
+def remove_all(folders: Iterable[Path]) -> None:
+    """Remove folders with what is in them."""
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def is_complete(checkpoint: Path, processes: int) -> bool:
