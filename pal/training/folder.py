@@ -52,10 +52,11 @@ class RunFolder:
     def begun(self) -> dict[str, Any]:
         """Return the record of the finished or interrupted run that lies there, or {}."""
         for name in (RECORD, STARTED):
-            with contextlib.suppress(DataError):
-                found = read_json(self.path / name)
-                if isinstance(found, dict):
-                    return found
+            if (self.path / name).exists():
+                with contextlib.suppress(DataError):
+                    found = read_json(self.path / name)
+                    return found if isinstance(found, dict) else {}
+                return {}
         return {}
 
     def is_finished(self, job: Job, processes: int) -> bool:
@@ -69,7 +70,10 @@ class RunFolder:
             OutputError: another run lies there, finished or not, and is not to be replaced.
         """
         begun = self.begun()
-        if job.overwrite or not begun:
+        if job.overwrite:
+            return False
+        if not begun:
+            self._refuse_unknown_contents()
             return False
         if (self.path / RECORD).exists():
             job.check_record(self.path / RECORD)
@@ -86,6 +90,16 @@ class RunFolder:
                 "give overwrite=true to restart, or another output_dir"
             )
         return False
+
+    def _refuse_unknown_contents(self) -> None:
+        names = [name for name in (RECORD, STARTED) if (self.path / name).exists()]
+        names += [path.name for path in self.path.glob("model*.safetensors*")]
+        names += [path.name for path in self.checkpoints()]
+        if names:
+            raise OutputError(
+                f"{self.path} holds {names[0]}, and no record that can be read says what made it; "
+                "give overwrite=true to replace it, or choose another output_dir"
+            )
 
     def begin(self, job: Job, begin: Mapping[str, Any]) -> None:
         """Make the folder one of a run that begins, unless it was begun and interrupted there.
@@ -181,12 +195,18 @@ def tidy_saved_files(folder: Path) -> None:
 
 @contextlib.contextmanager
 def no_empty_folder(path: Path) -> Iterator[None]:
-    """Remove what a run that never began would leave: empty folders and what was prepared."""
+    """Remove what a run that never began would leave: empty folders and what was prepared.
+
+    Raises:
+        OutputError: the path is one of a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; give the name of a folder as output_dir")
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        begun = any((path / name).exists() for name in (RECORD, STARTED))
+        begun = (path / STARTED).exists() and not (path / RECORD).exists()
         if os.environ.get("RANK", "0") == "0" and not begun:
             for name in (SPOT_TOKENIZER, TOKENS):
                 shutil.rmtree(path / name, ignore_errors=True)
