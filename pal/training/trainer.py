@@ -156,7 +156,8 @@ def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
     if best.is_dir():
         trainer.state.best_model_checkpoint = str(best)
     chosen = best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint
-    load_model(trainer.model, str(chosen / "model.safetensors"))
+    model: Any = trainer.model
+    load_model(model, str(chosen / "model.safetensors"))
     trainer.log({"total_flos": trainer.state.total_flos, "train_loss": 0.0})
 
 

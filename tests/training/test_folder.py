@@ -43,8 +43,8 @@ def test_weights_have_public_modes_and_token_ids_private_ones(tmp_path, umask, m
 
 
 def test_no_file_of_a_run_is_a_pickle_of_its_arguments(response_model):
-    pickles = {path.name for path in response_model.rglob("*") if path.suffix in (".bin", ".pt",
-                                                                                   ".pth")}  # fmt: skip
+    endings = (".bin", ".pt", ".pth")
+    pickles = {path.name for path in response_model.rglob("*") if path.suffix in endings}
     assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
 
 

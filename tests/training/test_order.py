@@ -1,3 +1,5 @@
+import itertools
+
 import torch
 
 from pal.training.order import EpochSampler
@@ -25,6 +27,6 @@ def test_seed_and_epoch_decide_the_order_and_nothing_else_does():
 def test_similar_lengths_come_together_longest_first():
     lengths = [LENGTHS[index] for index in order()]
     assert lengths[0] == 9
-    near = sum(abs(a - b) for a, b in zip(lengths, lengths[1:], strict=False))
+    near = sum(abs(a - b) for a, b in itertools.pairwise(lengths))
     plain = [LENGTHS[index] for index in order(by_length=False)]
-    assert near < sum(abs(a - b) for a, b in zip(plain, plain[1:], strict=False))
+    assert near < sum(abs(a - b) for a, b in itertools.pairwise(plain))
