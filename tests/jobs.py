@@ -52,14 +52,14 @@ def start(*arguments, **extra):
     )  # fmt: skip
 
 
-def torchrun(processes, *arguments):
+def torchrun(processes, *arguments, **extra):
     """Run ``pal`` on several CPU processes and return (exit code, output)."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
         str(processes), "-m", "pal.cli", *map(str, arguments),
     ]  # fmt: skip
     done = subprocess.run(
-        command, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True
+        command, env=environment(ACCELERATE_USE_CPU="true", **extra), capture_output=True, text=True
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -8,6 +8,7 @@ one that was not.
 import logging
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,15 +66,18 @@ def train(settings: TrainSettings) -> Path:
         NumberFormat,
         asked_format,
         launcher_choices,
+        launcher_environment_kept,
         prefers_bf16,
         refuse_unusable_launcher,
     )
     from pal.training.preparation import prepare
-    from pal.training.trainer import build_arguments, build_trainer
+    from pal.training.trainer import build_arguments, build_trainer, run_training
 
+    launcher = launcher_choices()
     refuse_unusable_launcher(runs_on_cpu())
-    with no_empty_folder(output), claim(output) as state:
+    with no_empty_folder(output), claim(output) as state, ExitStack() as stack:
         asked = asked_format(settings.training, state.device)
+        stack.enter_context(launcher_environment_kept())
         build_arguments(  # mistakes in them are found before anything is read
             settings.training, output, seed=settings.seed,
             numbers=asked or NumberFormat("float32", "machine"),
@@ -91,12 +95,8 @@ def train(settings: TrainSettings) -> Path:
             numbers = NumberFormat(begun["number_format"], "machine")
         elif asked is None and prefers_bf16(state.device, parts.model.config.d_model):
             numbers = NumberFormat("bfloat16", "machine")
-        job = make_job(settings, parts, numbers.name, launcher_choices())
-        begin = {
-            "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,
-            "processes": state.num_processes,
-        }  # fmt: skip
-        if folder.is_finished(job, begin):
+        job = make_job(settings, parts, numbers.name, launcher)
+        if folder.is_finished(job, state.num_processes):
             logger.info("%s is trained already; overwrite=true trains it again", output)
             folder.remove(TOKENS)
             return output
@@ -104,11 +104,16 @@ def train(settings: TrainSettings) -> Path:
             parts, output, options=settings.training, seed=settings.seed, numbers=numbers,
             patience=settings.early_stopping_patience,
         )  # fmt: skip
+        begin = {
+            "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,
+            "processes": state.num_processes, "launcher": launcher,
+        }  # fmt: skip
+        folder.begin(job, begin)
         resume = folder.last_checkpoint()
         if resume:
             logger.info("continuing from %s", resume)
         try:
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            run_training(trainer, resume)
             publish(trainer, parts, job, folder, begin)
         except Exception as error:
             full = shutil.disk_usage(output).free < 2**20  # torch and safetensors say it unclearly
@@ -182,7 +187,6 @@ def publish(
     from pal.data.cards import cards_note
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
     from pal.training.losses import unigram_nll
-    from pal.training.numbers import launcher_choices
 
     output, saving = folder.path, folder.path / SAVING
     trainer.save_model(str(saving))
@@ -198,7 +202,7 @@ def publish(
         floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
         write_json(output / LOG, state.log_history)
         record = job.describe(
-            **begin, launcher=launcher_choices(), bf16=begin["number_format"] == "bfloat16",
+            **begin, bf16=begin["number_format"] == "bfloat16",
             device=str(trainer.args.device),
             parameters=sum(p.numel() for p in parts.model.parameters()),
             train_samples=len(parts.train), validation_samples=len(parts.validation),

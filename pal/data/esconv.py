@@ -169,7 +169,7 @@ def write_released(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_json(path, [_released_record(row) for row in rows])
+    write_json(path, [_released_record(row) for row in rows], private=True)
 
 
 # Rows to records.

@@ -62,7 +62,7 @@ class CachedModel:
 
         Raises:
             PlannedStop: an estimate or a file of requests was asked for, not answers.
-            PalError: two requests share an id, or the backend cannot go on.
+            PalError: two requests share an id, or the backend cannot continue.
         """
         if len({request.id for request in requests}) < len(requests):
             seen: set[str] = set()
@@ -104,7 +104,7 @@ class CachedModel:
 
         Raises:
             PlannedStop: an estimate or a file of requests was asked for, not answers.
-            PalError: the backend cannot go on.
+            PalError: the backend cannot continue.
         """
         self._stop_if_planned(missing, description)
         from tqdm.auto import tqdm

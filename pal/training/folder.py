@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,45 +52,72 @@ class RunFolder:
     def begun(self) -> dict[str, Any]:
         """Return the record of the finished or interrupted run that lies there, or {}."""
         for name in (RECORD, STARTED):
-            with contextlib.suppress(DataError):
-                found = read_json(self.path / name)
-                if isinstance(found, dict):
-                    return found
+            if (self.path / name).exists():
+                with contextlib.suppress(DataError):
+                    found = read_json(self.path / name)
+                    return found if isinstance(found, dict) else {}
+                return {}
         return {}
 
-    def is_finished(self, job: Job, begin: Mapping[str, Any]) -> bool:
-        """Whether the folder holds this very run, finished; else it is made ready to begin.
+    def is_finished(self, job: Job, processes: int) -> bool:
+        """Whether the folder holds this very run, finished.
 
         Args:
             job: the run.
-            begin: what an interrupted run goes on with, its ``processes`` among it.
+            processes: how many run it.
 
         Raises:
-            OutputError: another run lies there, finished or not.
+            OutputError: another run lies there, finished or not, and is not to be replaced.
         """
-        finished = (self.path / RECORD).exists()
         begun = self.begun()
-        same = begun.get("identity") == job.identity
-        if job.overwrite and (finished or not same or begun.get("processes") != begin["processes"]):
-            self._do(self.clear)
-            begun, finished = {}, False
-        if finished:
+        if job.overwrite:
+            return False
+        if not begun:
+            self._refuse_unknown_contents()
+            return False
+        if (self.path / RECORD).exists():
             job.check_record(self.path / RECORD)
             return True
-        if begun and not same:
+        if begun.get("identity") != job.identity:
             raise OutputError(
                 f"{self.path}: an unfinished run with other settings, data or versions lies there; "
                 "give those again to continue, overwrite=true to restart, or another output_dir"
             )
-        if begun and begun.get("processes") != begin["processes"]:
+        if begun.get("processes") != processes:
             raise OutputError(
                 f"{self.path}: an unfinished run of {begun.get('processes')} processes lies there "
-                f"and would see other batches with {begin['processes']}; start as many again to "
-                "continue, give overwrite=true to restart, or another output_dir"
+                f"and would see other batches with {processes}; start as many again to continue, "
+                "give overwrite=true to restart, or another output_dir"
             )
-        if not begun:
-            self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
         return False
+
+    def _refuse_unknown_contents(self) -> None:
+        names = [name for name in (RECORD, STARTED) if (self.path / name).exists()]
+        names += [path.name for path in self.path.glob("model*.safetensors*")]
+        names += [path.name for path in self.checkpoints()]
+        if names:
+            raise OutputError(
+                f"{self.path} holds {names[0]}, and no record that can be read says what made it; "
+                "give overwrite=true to replace it, or choose another output_dir"
+            )
+
+    def begin(self, job: Job, begin: Mapping[str, Any]) -> None:
+        """Make the folder one of a run that begins, unless it was begun and interrupted there.
+
+        Args:
+            job: the run.
+            begin: what an interrupted run continues with, its ``processes`` among it.
+        """
+        begun = self.begun()
+        interrupted = (
+            not (self.path / RECORD).exists()
+            and begun.get("identity") == job.identity
+            and begun.get("processes") == begin["processes"]
+        )
+        if interrupted:
+            return
+        self._do(self.clear)
+        self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
 
     def checkpoints(self) -> list[Path]:
         """Return the folders that training named ``checkpoint-STEP``, in the order of steps.
@@ -118,7 +145,7 @@ class RunFolder:
                 "%s holds nothing to continue from; training continues from %s",
                 ", ".join(path.name for path in reversed(cut)), last.name if last else "the start",
             )  # fmt: skip
-        self._do(lambda: [shutil.rmtree(path) for path in cut])
+        self._do(lambda: remove_all(cut))
         return last
 
     def clear(self) -> None:
@@ -127,8 +154,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for path in self.path.glob("model*.safetensors*"):
             path.unlink()
-        for path in self.checkpoints():
-            shutil.rmtree(path)
+        remove_all(self.checkpoints())
 
     def remove(self, name: str) -> None:
         """Remove a folder of ours inside it, once all processes are done with it."""
@@ -139,6 +165,12 @@ class RunFolder:
         if self.state.is_main_process:
             work()
         self.state.wait_for_everyone()
+
+
+def remove_all(folders: Iterable[Path]) -> None:
+    """Remove folders with what is in them."""
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def is_complete(checkpoint: Path, processes: int) -> bool:
@@ -163,12 +195,18 @@ def tidy_saved_files(folder: Path) -> None:
 
 @contextlib.contextmanager
 def no_empty_folder(path: Path) -> Iterator[None]:
-    """Remove what a run that never began would leave: empty folders and what was prepared."""
+    """Remove what a run that never began would leave: empty folders and what was prepared.
+
+    Raises:
+        OutputError: the path is one of a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; give the name of a folder as output_dir")
     created = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        begun = any((path / name).exists() for name in (RECORD, STARTED))
+        begun = (path / STARTED).exists() and not (path / RECORD).exists()
         if os.environ.get("RANK", "0") == "0" and not begun:
             for name in (SPOT_TOKENIZER, TOKENS):
                 shutil.rmtree(path / name, ignore_errors=True)

@@ -133,11 +133,17 @@ def refuse_unusable_launcher(on_cpu: bool) -> None:
 
 
 @contextmanager
-def no_launcher_format() -> Iterator[None]:
-    """Hide the launcher's number format from libraries, once it has been decided upon here."""
-    held = os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+def launcher_environment_kept() -> Iterator[None]:
+    """Take the launcher's number format away from libraries, and put all back in the end.
+
+    The format is decided upon here, and libraries leave variables of their own behind, which would
+    reach the next training in this process.
+    """
+    kept = {k: v for k, v in os.environ.items() if LAUNCHER_VARIABLES.fullmatch(k)}
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     try:
         yield
     finally:
-        if held is not None:
-            os.environ["ACCELERATE_MIXED_PRECISION"] = held
+        for name in [k for k in os.environ if LAUNCHER_VARIABLES.fullmatch(k) and k not in kept]:
+            del os.environ[name]
+        os.environ.update(kept)

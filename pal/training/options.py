@@ -58,7 +58,27 @@ RESERVED = {
     "batch_eval_metrics": RELIED_ON,
     "prediction_loss_only": RELIED_ON,
     "auto_find_batch_size": RELIED_ON,
+    "dataloader_drop_last": "validation would leave samples out too; leave it out",
+    "ddp_backend": "processes meet the way that accelerate chooses for the device; leave it out",
+    "dataloader_in_order": "the order of batches is part of what a run is; leave it out",
+    "use_cpu": "set ACCELERATE_USE_CPU=true in the environment instead",
+    "local_rank": "launchers set it in the environment; leave it out",
+    "debug": "it does not work with these models; leave it out",
+    "use_liger_kernel": "it has no kernels for these models; leave it out",
+    "liger_kernel_config": "it has no kernels for these models; leave it out",
 }
+
+# The smallest values that mean something, where transformers takes any.
+AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0,
+    "max_grad_norm": 0,
+    "weight_decay": 0,
+    "learning_rate": 0,
+}
+ABOVE_ZERO = ("num_train_epochs", "logging_steps", "eval_steps", "save_steps", "max_steps")
 
 
 @cache
@@ -110,4 +130,18 @@ def check_options(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
             mistakes.append(f"training.{key}: input should be a finite number, got {given!r:.80}")
         elif isinstance(value, str):
             checked[key] = valid
+        expected = _bound(key, valid)
+        if expected:
+            mistakes.append(f"training.{key}: expected {expected}, got {given!r}")
     return checked, mistakes
+
+
+def _bound(key: str, value: Any) -> str:
+    """Return in words the bound that a value does not keep, or an empty string."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    if key in AT_LEAST and not value >= AT_LEAST[key]:
+        return f"at least {AT_LEAST[key]}"
+    if key in ABOVE_ZERO and not value > 0 and not (key == "max_steps" and value == -1):
+        return "a number above 0" + (", or -1 for all epochs" if key == "max_steps" else "")
+    return ""

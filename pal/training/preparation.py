@@ -76,7 +76,7 @@ def prepare(
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
-    make = prepare_response if task == "response" else prepare_extractor
+    make = response_ingredients if task == "response" else extractor_ingredients
     parts = make(data, architecture, folder)
     # Whatever number format a base was stored in: the weights that training adds to, and their
     # sums, are float32. Small steps vanish in the rounding of anything less.
@@ -84,7 +84,7 @@ def prepare(
     return parts
 
 
-def prepare_response(
+def response_ingredients(
     data: DataSettings, architecture: ArchitectureSettings, folder: Path
 ) -> Ingredients:
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
@@ -173,7 +173,7 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     return train_samples, samples
 
 
-def prepare_extractor(
+def extractor_ingredients(
     data: DataSettings, architecture: ArchitectureSettings, folder: Path
 ) -> Ingredients:
     """Read persona conversations, build or load tokenizer and BART, encode the pairs."""

@@ -5,6 +5,7 @@ vocabulary, an order of samples that survives interruptions, a log that does not
 """
 
 import itertools
+import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    TrainerState,
     get_scheduler,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -32,7 +35,7 @@ from pal.training.losses import (
     metric_names,
     summarise_rows,
 )
-from pal.training.numbers import NumberFormat, no_launcher_format
+from pal.training.numbers import NumberFormat, launcher_environment_kept
 from pal.training.options import DEFAULTS, FIXED
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
@@ -70,6 +73,7 @@ class PalTrainer(Seq2SeqTrainer):
             num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
         )  # fmt: skip
         return self.accelerator.prepare(loader)
 
@@ -96,11 +100,13 @@ class KeepExact(TrainerCallback):
     """Keeps checkpoints such that a run that continues from one equals a plain one.
 
     A mean loss is logged whenever a checkpoint may be saved, so that no mean spans an
-    interruption; and the best checkpoint is found where the folder is now.
+    interruption. What is saved after the last step of an epoch is saved after its validation too,
+    which a continued run would not do again. And the best checkpoint is found where the folder is
+    now.
     """
 
     def __init__(self, output: Path):
-        self.output = output
+        self.output, self.postponed = output, False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find the best checkpoint of a resumed run in the folder, wherever that was moved."""
@@ -109,19 +115,57 @@ class KeepExact(TrainerCallback):
             state.best_model_checkpoint = str(best)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log where a checkpoint may be saved, and at the end."""
-        ends = control.should_training_stop or state.global_step >= state.max_steps
-        if args.logging_strategy != "no" and (
-            control.should_save or control.should_evaluate or ends
-        ):
-            control.should_log = True
+        """Log where a checkpoint may be saved; leave the saving to the end of an epoch there."""
+        ends = state.global_step >= state.max_steps or state.epoch == int(state.epoch)
+        if control.should_save and ends:
+            control.should_save, self.postponed = False, True
+        self._log(args, control, ends)
 
-    on_epoch_end = on_step_end
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log and save what the last step left to do."""
+        if self.postponed:
+            control.should_save, self.postponed = True, False
+        self._log(args, control, True)
+
+    def _log(self, args: Any, control: Any, ends: bool) -> None:
+        wanted = control.should_save or control.should_evaluate or ends
+        if wanted and args.logging_strategy != "no":
+            control.should_log = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave no pickle of the arguments, and weights that others may read as the umask says."""
         if args.should_save:
             tidy_saved_files(self.output / f"checkpoint-{state.global_step}")
+
+
+def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint or the start, and leave the chosen weights in the model.
+
+    A checkpoint may be one after which nothing more is trained: the last step, or a validation
+    that stopped the run early. transformers would train on from it.
+
+    Args:
+        trainer: from :func:`build_trainer`.
+        checkpoint: what an interrupted run continues from.
+    """
+    if checkpoint is None or not has_ended(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = checkpoint.with_name(f"checkpoint-{trainer.state.best_global_step}")
+    if best.is_dir():
+        trainer.state.best_model_checkpoint = str(best)
+    chosen = best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint
+    model: Any = trainer.model
+    load_model(model, str(chosen / "model.safetensors"))
+    trainer.log({"total_flos": trainer.state.total_flos, "train_loss": 0.0})
+
+
+def has_ended(checkpoint: Path) -> bool:
+    """Whether nothing is trained after a checkpoint."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
 
 
 def build_arguments(
@@ -153,7 +197,7 @@ def build_arguments(
     if patience is not None:
         options.setdefault("restore_callback_states_from_checkpoint", True)
     on_cpu = runs_on_cpu()
-    options.setdefault("use_cpu", on_cpu)
+    options["use_cpu"] = on_cpu
     options.setdefault("dataloader_pin_memory", torch.cuda.is_available() and not on_cpu)
     if "wandb" in str(options["report_to"]):
         stay_offline_without_key()
@@ -163,14 +207,20 @@ def build_arguments(
             f"training.metric_for_best_model={metric}: no such metric of validation "
             f"(allowed: {', '.join(known)})"
         )
+    if patience is not None and str(options["eval_strategy"]) == "no":
+        raise ConfigError(
+            "early_stopping_patience needs validations, and training.eval_strategy=no has none; "
+            "leave one of them out"
+        )
     try:
-        with no_launcher_format(), warnings.catch_warnings():
+        with launcher_environment_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             arguments = Seq2SeqTrainingArguments(
                 output_dir=str(output), seed=seed, data_seed=seed, **options
             )
         # A dry run of what else would only fail with the first step.
-        dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+        one = [torch.nn.Parameter(torch.zeros(1))]
+        dummy = torch.optim.SGD(one, lr=arguments.learning_rate)
         specific: Any = arguments.lr_scheduler_kwargs or {}
         get_scheduler(
             arguments.lr_scheduler_type, dummy, arguments.get_warmup_steps(100), 100,
@@ -217,7 +267,7 @@ def build_trainer(
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(patience))
     try:
-        with no_launcher_format():
+        with launcher_environment_kept():
             trainer = PalTrainer(
                 model=parts.model,
                 args=arguments,
@@ -230,8 +280,11 @@ def build_trainer(
                 preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
                 callbacks=callbacks,
             )
+            # A dry run of what else would only fail when training begins.
             trainer.create_optimizer()  # the packages of some are not installed everywhere
             trainer.optimizer = None
+            trainer.get_train_dataloader()
+            trainer.get_eval_dataloader()
     except REFUSALS as error:
         raise refused(error) from error
     return trainer

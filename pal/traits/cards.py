@@ -30,7 +30,7 @@ class CardsSettings(CorpusStepSettings):
 
 
 class FilterSettings(CardFileSettings):
-    """Judge which cards tell enough of a person and a problem."""
+    """Judge which cards say enough about a person and a problem."""
 
     examples = (
         "pal traits filter input=cards.jsonl output=kept.jsonl "
@@ -74,7 +74,7 @@ def cards(settings: CardsSettings) -> str:
     """Extract a card of the seeker or author from every text of ``input`` (Figure 11).
 
     Of a dialogue cut by ``traits.prefix_turns`` the card says how many ``turns`` it was read from;
-    without, a card tells what the seeker comes to say only later, so it is no persona to evaluate
+    without, a card says what the seeker comes to say only later, so it is no persona to evaluate
     responses to early turns with.
 
     Raises:
@@ -165,7 +165,7 @@ def _make_cards(
 
 
 def filter_cards(settings: FilterSettings) -> str:
-    """Judge which cards of ``input`` tell enough of a person and a problem (Figure 14).
+    """Judge which cards of ``input`` say enough about a person and a problem (Figure 14).
 
     Adds ``keep``, ``reasons`` and ``criteria``; a dropped card stays in the file, marked.
 

@@ -171,7 +171,7 @@ def _figures(deviations: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _permuted(
     deviations: np.ndarray, size: int, statistics: StatisticsSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Figures of two clouds dealt out anew, ``size`` points to the first, [B, 3] each."""
+    """Figures of two clouds dealt out at random, ``size`` points to the first, [B, 3] each."""
     rng = np.random.default_rng(statistics.seed)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for start in range(0, statistics.resamples, BATCH):

@@ -90,7 +90,7 @@ class PersonTextSettings(LabelSettings):
 
     Attributes:
         text_column: column (CSV) or key (JSONL) of a post's text; null: the input holds dialogues.
-        prefix_turns: read only so many turns of each dialogue, so that a card tells no more than
+        prefix_turns: read only so many turns of each dialogue, so that a card says no more than
             was known then; null reads them all.
     """
 

@@ -204,16 +204,16 @@ def _cramers_v(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 def _counts(name: str, talks: Sequence[Talk]) -> np.ndarray:
     """How often each dialogue uses each strategy, [N, 8]."""
     counts = np.zeros((len(talks), len(STRATEGIES)))
-    untold = 0
+    unlabelled = 0
     for row, talk in enumerate(talks):
         for turn in talk.turns:
             if turn.strategy is not None:
                 counts[row, STRATEGIES.index(turn.strategy)] += 1
-            untold += turn.speaker == "supporter" and turn.strategy is None
+            unlabelled += turn.speaker == "supporter" and turn.strategy is None
     if not counts.sum():
         raise DataError(f"condition {name!r}: no supporter turn of it has a strategy")
-    if untold:
-        logger.warning("condition %s: %d supporter turns without a strategy left out", name, untold)
+    if unlabelled:
+        logger.warning("condition %s: %d supporter turns without a strategy left out", name, unlabelled)
     return counts
 
 

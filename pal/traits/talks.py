@@ -47,11 +47,13 @@ def talk_files(source: str | None, named: Mapping[str, str]) -> dict[str | None,
     Raises:
         ConfigError: none is given.
     """
-    if named:
-        return {name: str(path) for name, path in named.items()}
-    if source is None:
+    files: dict[str | None, str] = {}
+    files.update(named.items())
+    if not files and source is not None:
+        files[None] = source
+    if not files:
         raise ConfigError("missing settings: give input=… or traits.dialogues={condition: file}")
-    return {None: source}
+    return files
 
 
 def read_talks(

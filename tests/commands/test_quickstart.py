@@ -1,5 +1,9 @@
 import json
 
+import pytest
+
+from pal.commands import load_settings
+from pal.commands.quickstart import plan_stages
 from tests.jobs import command
 
 
@@ -27,4 +31,58 @@ def test_mistakes_are_told_before_any_work(tmp_path, capsys):
     folder = tmp_path / "quick"
     assert command("quickstart", f"output_dir={folder}", "trainin.num_train_epochs=1") == 2
     assert "did you mean 'training.num_train_epochs'" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+STAGES = [
+    ("train", "persona_extractor", {"output_dir": "e"}),
+    ("annotate", "response", {"model": "e", "output": "p"}),
+    ("train", "response", {"output_dir": "m"}),
+    ("generate", "response", {"model": "m"}),
+    ("eval", "response", {"predictions": "r"}),
+]
+
+
+def planned(*overrides, config=None):
+    return plan_stages(load_settings("quickstart", config, overrides), *STAGES)
+
+
+def test_the_bundled_file_is_read_where_none_is_given_and_its_blocks_reach_their_stage():
+    extractor, annotated, trained, generated, scored = planned()
+    assert (extractor.task, trained.task) == ("persona_extractor", "response")
+    assert extractor.architecture.from_scratch["model_type"] == "bart"
+    assert extractor.training["num_train_epochs"] == 40
+    assert trained.training["num_train_epochs"] == 24
+    assert annotated.annotate.num_beams == 2
+    assert generated.split == scored.split == "test"
+    assert scored.metrics.embedder is None
+    assert [one.output_dir for one in (extractor, trained)] == ["e", "m"]
+
+
+def test_what_is_given_reaches_every_stage_that_has_it():
+    extractor, annotated, trained, generated, _ = planned(
+        "seed=7", "training.num_train_epochs=3", "persona_extractor.training.num_train_epochs=5",
+        "annotate.max_new_tokens=8", "decoding.top_k=3", "overwrite=true", "batch_rows=5",
+    )  # fmt: skip
+    assert (extractor.seed, trained.seed, generated.seed) == (7, 7, 7)
+    assert extractor.training["num_train_epochs"] == 5
+    assert trained.training["num_train_epochs"] == 3
+    assert annotated.annotate.max_new_tokens == 8
+    assert generated.decoding.top_k == 3
+    assert all(one.overwrite for one in (extractor, annotated, trained, generated))
+    assert annotated.batch_rows == generated.batch_rows == 5
+
+
+@pytest.mark.parametrize("name", ["data.train=x", "model=x", "input=x", "llm.model=x"])
+def test_what_the_pipeline_makes_itself_cannot_be_given(tmp_path, capsys, name):
+    assert command("quickstart", f"output_dir={tmp_path / 'q'}", name) == 2
+    assert "not of quickstart" in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
+def test_training_options_of_every_stage_are_checked_before_any_work(tmp_path, capsys):
+    folder = tmp_path / "q"
+    call = ["quickstart", f"output_dir={folder}", "persona_extractor.training.optm=sgd"]
+    assert command(*call) == 2
+    assert "training.optm" in capsys.readouterr().err
     assert not folder.exists()

@@ -1,8 +1,11 @@
+import stat
+import time
+
 import pytest
 
 from pal import load_esconv
 from pal.core.files import read_json, write_jsonl
-from tests.jobs import ESCONV, command
+from tests.jobs import ESCONV, command, start
 from tests.llm.server import FakeServer
 
 PERSONA = ["I work as a clerk.", "i work as a clerk.", "", "My favorite color is blue.", "I sew."]
@@ -73,3 +76,29 @@ def test_cards_stand_in_for_personas_in_responses(response_model, tmp_path, caps
     assert code == 0
     personas = [row["persona"] for _, row in read_jsonl(tmp_path / "out.jsonl")]
     assert personas == [["The person flies planes.", "The person is 34."]] * 3
+
+
+def test_killed_anywhere_it_asks_nothing_twice_and_writes_the_same_bytes(tmp_path):
+    def reply(body):
+        said = body["messages"][-1]["content"]
+        return {"sentences": [f"I said {len(said)} letters.", "I sew."]}
+
+    with FakeServer(reply, latency=0.03) as server:
+        (tmp_path / "whole").mkdir()
+        assert command(*arguments(server, tmp_path / "whole", "annotate.layout=released")) == 0
+        once = len(server.requests)
+        call = arguments(server, tmp_path, "annotate.layout=released", "llm.connections=2")
+        for _ in range(2):
+            process, before = start(*call), len(server.requests)
+            while len(server.requests) < before + 5:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.002)
+            process.kill()
+            process.communicate()
+            assert not (tmp_path / "out.jsonl").exists()
+        assert command(*call) == 0
+        assert len(server.requests) <= 2 * once + 2 * 2  # what was under way is asked again
+    whole = tmp_path / "whole" / "out.jsonl"
+    assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()
+    for file in (whole, tmp_path / "out.jsonl", tmp_path / "cache.sqlite"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -1,32 +1,15 @@
 import json
 import math
-import signal
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pal.training.losses import corpus_metrics, summarise_rows, token_loss, unigram_nll
 from pal.training.numbers import prefers_bf16
-from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, start, torchrun
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
-
-
-def begun_of(folder):
-    """What lay in a trained folder while it was trained."""
-    run = json.loads((folder / "run.json").read_text())
-    names = ("identity", "number_format", "number_format_chosen_by", "processes")
-    return {name: run[name] for name in names}
+from tests.jobs import ESCONV, TRAIN_EXTRACTOR, TRAIN_RESPONSE, command, torchrun
+from tests.training.runs import begun_of, same, weights
 
 
 def test_a_trained_folder_holds_everything(response_model):
@@ -35,6 +18,7 @@ def test_a_trained_folder_holds_everything(response_model):
             "run.json", "training_log.json"} <= names  # fmt: skip
     assert sum(name.startswith("checkpoint-") for name in names) == 2
     assert not names & {"started.json", ".tokenizer", ".saving", "training_args.bin"}
+    assert not list(response_model.rglob("training_args.bin"))
     run = json.loads((response_model / "run.json").read_text())
     assert run["settings"]["seed"] == run["seed"] == 42
     assert run["versions"]["transformers"]
@@ -59,25 +43,6 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(response_model,
     assert same(weights(response_model), weights(tmp_path / "same"))
     assert command("train", *TRAIN_RESPONSE, "seed=7", f"output_dir={tmp_path / 'other'}") == 0
     assert not same(weights(response_model), weights(tmp_path / "other"))
-
-
-def test_a_killed_run_goes_on_to_the_same_model(response_model, tmp_path):
-    folder = tmp_path / "model"
-    arguments = [*TRAIN_RESPONSE, f"output_dir={folder}"]
-    process = start("train", *arguments)
-    while not list(folder.glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finished = (folder / "run.json").exists()
-    newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    if not finished:  # make it look as if the kill had hit while a checkpoint was written
-        cut = folder / f"checkpoint-{int(newest.name.split('-')[1]) + 1}"
-        cut.mkdir()
-        (cut / "model.safetensors").write_bytes(b"cut")
-    assert command("train", *arguments) == 0
-    assert same(weights(response_model), weights(folder))
 
 
 def test_extractor_trains(extractor_model):
@@ -183,25 +148,6 @@ def test_other_personas_are_other_data(tmp_path, capsys):
         )  # fmt: skip
         assert code == expected
     assert "overwrite=true" in capsys.readouterr().err
-
-
-def test_overwrite_goes_on_after_an_interruption(response_model, tmp_path):
-    """Only what another run left is cleared: its own checkpoints are what it goes on from."""
-    import shutil
-
-    folder = tmp_path / "model"
-    shutil.copytree(response_model, folder)
-    begun = begun_of(folder)
-    newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    shutil.rmtree(newest)
-    for name in ("run.json", "model.safetensors"):
-        (folder / name).unlink()
-    (folder / "started.json").write_text(json.dumps(begun))
-    oldest = next(folder.glob("checkpoint-*"))
-    before = (oldest / "model.safetensors").stat().st_mtime_ns
-    assert command("train", *TRAIN_RESPONSE, f"output_dir={folder}", "overwrite=true") == 0
-    assert (oldest / "model.safetensors").stat().st_mtime_ns == before
-    assert same(weights(response_model), weights(folder))
 
 
 def test_the_best_checkpoint_follows_its_metric(tmp_path):

@@ -1,0 +1,111 @@
+"""What lies in a run's folder: who may read it, what it keeps to itself, who made it."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from tests.jobs import TRAIN_RESPONSE, command, environment
+from tests.training.runs import record, same, weights
+
+SHORT = [*TRAIN_RESPONSE, "training.num_train_epochs=1", "data.max_train_samples=16"]
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_weights_have_public_modes_and_token_ids_private_ones(tmp_path, umask, monkeypatch):
+    seen = {}
+
+    def stop(trainer, checkpoint):
+        seen.update({path: mode(path) for path in (tmp_path / "model").iterdir()})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pal.training.trainer.run_training", stop)
+        assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 130
+    assert seen[tmp_path / "model" / ".tokens"] == 0o700
+    assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 0
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {path.name: oct(mode(path)) for path in files if mode(path) != 0o640} == {}
+    assert any(path.name == "model.safetensors" for path in files)
+
+
+def test_no_file_of_a_run_is_a_pickle_of_its_arguments(response_model):
+    endings = (".bin", ".pt", ".pth")
+    pickles = {path.name for path in response_model.rglob("*") if path.suffix in endings}
+    assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+
+
+def test_python_and_the_command_line_make_the_same_bytes(tmp_path):
+    code = (
+        "import json, sys\n"
+        "from pal.config import load_settings\n"
+        "from pal.training import train\n"
+        "train(load_settings(sys.argv[1], sys.argv[2:]))\n"
+    )
+    clean = {k: v for k, v in environment().items() if k != "MKL_CBWR"}
+    config, overrides = SHORT[1], SHORT[2:]
+    calls = {
+        "command": ["-m", "pal.cli", "train", *SHORT],
+        "python": ["-c", code, config, *overrides],
+    }
+    for name, call in calls.items():
+        subprocess.run(
+            [sys.executable, *call, f"output_dir={tmp_path / name}"], env=clean, check=True,
+            capture_output=True,
+        )  # fmt: skip
+    assert same(weights(tmp_path / "command"), weights(tmp_path / "python"))
+    assert record(tmp_path / "command")["identity"] == record(tmp_path / "python")["identity"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "checkpoint-4/model.safetensors"])
+def test_a_model_that_nobody_recorded_is_not_replaced(tmp_path, capsys, name):
+    path = tmp_path / "model" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"theirs")
+    assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 2
+    assert f"holds {name.split('/')[0]}, and no record" in capsys.readouterr().err
+    assert path.read_bytes() == b"theirs"
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {name.split("/")[0]}
+
+
+def test_a_folder_that_was_moved_is_the_same_run(response_model, tmp_path):
+    import shutil
+
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(response_model, moved)
+    before = (moved / "model.safetensors").stat().st_mtime_ns
+    assert command("train", *TRAIN_RESPONSE, f"output_dir={moved}") == 0
+    assert (moved / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", json.dumps({"identity": "other"})])
+def test_a_folder_with_a_foreign_or_damaged_record(tmp_path, capsys, damage):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "run.json").write_text(damage)
+    assert command("train", *SHORT, f"output_dir={folder}") == 2
+    error = capsys.readouterr().err
+    assert error.count("pal: error") == 1
+    assert "overwrite=true" in error
+    assert command("train", *SHORT, f"output_dir={folder}", "overwrite=true") == 0
+    assert record(folder)["steps"] == 1
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "model").write_text("mine")
+    assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 2
+    assert capsys.readouterr().err.count("pal: error") == 1
+    assert (tmp_path / "model").read_text() == "mine"
