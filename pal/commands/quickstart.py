@@ -134,7 +134,7 @@ def quickstart(settings: QuickstartSettings) -> str:
         for path, what in (
             (extractor, "persona extractor"),
             (pesconv, "dialogues with the persona known at every turn"),
-            (model, "PAL response model, one checkpoint an epoch"),
+            (model, "PAL response model"),
             (predictions, "one response a sample"),
             (metrics, "scores"),
             (report, "scores and samples, this page"),

@@ -65,6 +65,7 @@ def train(settings: TrainSettings) -> Path:
     from pal.training.numbers import (
         NumberFormat,
         asked_format,
+        devices_per_process,
         launcher_choices,
         launcher_environment_kept,
         prefers_bf16,
@@ -96,7 +97,8 @@ def train(settings: TrainSettings) -> Path:
         elif asked is None and prefers_bf16(state.device, parts.model.config.d_model):
             numbers = NumberFormat("bfloat16", "machine")
         job = make_job(settings, parts, numbers.name, launcher)
-        if folder.is_finished(job, state.num_processes):
+        devices = state.num_processes * devices_per_process(state)
+        if folder.is_finished(job, devices):
             logger.info("%s is trained already; overwrite=true trains it again", output)
             folder.remove(TOKENS)
             return output
@@ -106,7 +108,7 @@ def train(settings: TrainSettings) -> Path:
         )  # fmt: skip
         begin = {
             "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,
-            "processes": state.num_processes, "launcher": launcher,
+            "processes": state.num_processes, "devices": devices, "launcher": launcher,
         }  # fmt: skip
         folder.begin(job, begin)
         resume = folder.last_checkpoint()

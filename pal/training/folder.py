@@ -34,8 +34,11 @@ SAVING = ".saving"
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
-# What a checkpoint holds that can be continued from, whatever the number of processes.
-COMPLETE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+# The file of a checkpoint that is written last.
+LAST_WRITTEN = "trainer_state.json"
+
+# The optimizer's state: of one process or DDP, of FSDP, of DeepSpeed.
+OPTIMIZER = ("optimizer*", "global_step*")
 
 
 class RunFolder:
@@ -59,12 +62,12 @@ class RunFolder:
                 return {}
         return {}
 
-    def is_finished(self, job: Job, processes: int) -> bool:
+    def is_finished(self, job: Job, devices: int) -> bool:
         """Whether the folder holds this very run, finished.
 
         Args:
             job: the run.
-            processes: how many run it.
+            devices: how many share its steps.
 
         Raises:
             OutputError: another run lies there, finished or not, and is not to be replaced.
@@ -83,10 +86,10 @@ class RunFolder:
                 f"{self.path}: an unfinished run with other settings, data or versions lies there; "
                 "give those again to continue, overwrite=true to restart, or another output_dir"
             )
-        if begun.get("processes") != processes:
+        if begun.get("devices") != devices:
             raise OutputError(
-                f"{self.path}: an unfinished run of {begun.get('processes')} processes lies there "
-                f"and would see other batches with {processes}; start as many again to continue, "
+                f"{self.path}: an unfinished run on {begun.get('devices')} processes or GPUs lies "
+                f"there and would see other batches on {devices}; start as many again to continue, "
                 "give overwrite=true to restart, or another output_dir"
             )
         return False
@@ -106,13 +109,13 @@ class RunFolder:
 
         Args:
             job: the run.
-            begin: what an interrupted run continues with, its ``processes`` among it.
+            begin: what an interrupted run continues with, its ``devices`` among it.
         """
         begun = self.begun()
         interrupted = (
             not (self.path / RECORD).exists()
             and begun.get("identity") == job.identity
-            and begun.get("processes") == begin["processes"]
+            and begun.get("devices") == begin["devices"]
         )
         if interrupted:
             return
@@ -175,14 +178,16 @@ def remove_all(folders: Iterable[Path]) -> None:
 
 def is_complete(checkpoint: Path, processes: int) -> bool:
     """Whether a checkpoint holds all that training continues from, with the same result."""
-    names = [*COMPLETE, *(["rng_state.pth"] if processes == 1 else [
-        f"rng_state_{index}.pth" for index in range(processes)
-    ])]  # fmt: skip
+    draws = (
+        ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
+    )
     try:
-        read_json(checkpoint / COMPLETE[0])
+        read_json(checkpoint / LAST_WRITTEN)
     except DataError:
         return False
-    return all((checkpoint / name).exists() for name in names)
+    return all((checkpoint / name).exists() for name in draws) and any(
+        list(checkpoint.glob(pattern)) for pattern in OPTIMIZER
+    )
 
 
 def tidy_saved_files(folder: Path) -> None:

@@ -94,6 +94,18 @@ def prefers_bf16(device: Any, width: int) -> bool:
     )
 
 
+def devices_per_process(state: Any) -> int:
+    """Return how many devices share the steps of one process; transformers takes all GPUs it sees.
+
+    Args:
+        state: accelerate's process state.
+    """
+    import torch
+
+    alone = state.num_processes == 1 and state.device.type == "cuda"
+    return max(1, torch.cuda.device_count()) if alone else 1
+
+
 def launcher_choices() -> dict[str, str]:
     """Return what a launcher asks for in the environment that can change a result.
 

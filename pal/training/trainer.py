@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 from pal.core.errors import ConfigError
 from pal.core.job import runs_on_cpu
 from pal.core.tracking import stay_offline_without_key
-from pal.training.folder import tidy_saved_files
+from pal.training.folder import LAST_WRITTEN, tidy_saved_files
 from pal.training.losses import (
     LOWER_IS_BETTER,
     corpus_metrics,
@@ -151,7 +151,7 @@ def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
     if checkpoint is None or not has_ended(checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return
-    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / LAST_WRITTEN))
     best = checkpoint.with_name(f"checkpoint-{trainer.state.best_global_step}")
     if best.is_dir():
         trainer.state.best_model_checkpoint = str(best)
@@ -163,7 +163,7 @@ def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
 
 def has_ended(checkpoint: Path) -> bool:
     """Whether nothing is trained after a checkpoint."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = json.loads((checkpoint / LAST_WRITTEN).read_text(encoding="utf-8"))
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
     return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
 

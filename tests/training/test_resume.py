@@ -128,7 +128,7 @@ def test_two_processes_continue_and_another_number_is_refused(tmp_path, capsys):
     assert record(plain)["processes"] == 2
     interrupted_copy(plain, again, 3)
     assert command("train", *arguments, f"output_dir={again}") == 2
-    assert "an unfinished run of 2 processes" in capsys.readouterr().err
+    assert "an unfinished run on 2 processes" in capsys.readouterr().err
     code, output = torchrun(2, "train", *arguments, f"output_dir={again}")
     assert code == 0, output
     assert same(weights(plain), weights(again))
