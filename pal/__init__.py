@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pal.modeling.auto import register_when_imported
+
 try:
     __version__ = version("pal-esc")
 except PackageNotFoundError:  # run from a source tree that is not installed
@@ -16,7 +18,7 @@ _PUBLIC = {
     "load_esconv": "pal.data.esconv",
     "load_personachat": "pal.data.personachat",
     "PalConfig": "pal.modeling.configuration",
-    "PalForConditionalGeneration": "pal.modeling.pal",
+    "PalForConditionalGeneration": "pal.modeling.backbones.blenderbot_small",
     "configure_runtime": "pal.core.runtime",
     "load_settings": "pal.config",
 }
@@ -25,6 +27,8 @@ __all__ = [
     "PalConfig", "PalForConditionalGeneration", "configure_runtime", "load_esconv",
     "load_personachat", "load_settings",
 ]  # fmt: skip
+
+register_when_imported()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from pal.core.reader import Reader
-from pal.core.settings import CommandSettings, section_of
+from pal.core.settings import CommandSettings, Reader, section_of
 
 # Names of blocks in a YAML; the one that ``task`` names is laid over the other settings.
 TASKS = ("response", "persona_extractor")
@@ -154,7 +153,7 @@ def load_settings(
     *,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Read the settings of a command; see :meth:`pal.core.reader.Reader.read`.
+    """Read the settings of a command; see :meth:`pal.core.settings.Reader.read`.
 
     Args:
         command: its name, such as ``generate`` or ``traits cards``.
@@ -193,7 +192,7 @@ def _joined(name: str, classes: Sequence[Any]) -> Any:
         sections = [section_of(field.annotation) for field in found]
         if sections[0] is not None:
             distinct = list(dict.fromkeys(sections))
-            joined: Any = distinct[0] if len(distinct) == 1 else _joined(key, distinct)
+            joined = distinct[0] if len(distinct) == 1 else _joined(key, distinct)
             made[key] = (joined, joined())
         else:
             made[key] = (found[0].annotation, found[0])

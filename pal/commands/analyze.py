@@ -68,7 +68,7 @@ def analyze(settings: AnalyzeSettings) -> str:
     from pal.benchmark.similarity_analysis import analyze_similarity
     from pal.benchmark.strategy_analysis import analyze_strategies
     from pal.core.files import write_json, write_text
-    from pal.data.cards import cards_note, give_cards
+    from pal.data.cards import give_cards
     from pal.data.predictions import read_predictions
     from pal.data.splits import load_split
 
@@ -109,7 +109,7 @@ def analyze(settings: AnalyzeSettings) -> str:
             systems, embedder=embedder, tokenizer=settings.metrics.tokenizer
         ),
         "personas": personas,
-        "run": job.describe(dialogues=len(dialogues), **cards_note(settings.data.cards)),
+        "run": job.describe(dialogues=len(dialogues)),
     }
     summary = analysis_summary(analysis)
     if settings.output:
@@ -119,7 +119,7 @@ def analyze(settings: AnalyzeSettings) -> str:
                 write_text(summary_path, summary + "\n")
                 write_json(path, analysis)
 
-            job.publish(write, dialogues=len(dialogues), **cards_note(settings.data.cards))
+            job.publish(write, dialogues=len(dialogues))
         logger.info("analysis written to %s", job.output)
     return summary
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pal.commands.common import ModelSettings, WriterSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.settings import Count, InputPath, Source, bundled
-from pal.data.settings import ReadingSettings, SourceSettings
+from pal.data.settings import SourceSettings
 from pal.decoding.settings import DecodingSettings
 from pal.llm.settings import LlmSettings
 from pal.modeling.settings import ArchitectureSettings
@@ -47,7 +47,6 @@ class BenchModelSettings(BenchSettings, ModelSettings):
 
     input: Source | None = None
     split: Literal["train", "validation", "test"] | None = None
-    data: ReadingSettings = ReadingSettings()
     architecture: ArchitectureSettings = ArchitectureSettings()
 
 
@@ -130,8 +129,7 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
     count, samples = settings.limit or CONTEXTS, None
     if settings.input:
         rule = settings.decoding.samples
-        how = SourceSettings(**settings.data.model_dump())
-        samples = load_samples(settings.input, settings.split, how, rule=rule)
+        samples = load_samples(settings.input, settings.split, SourceSettings(), rule=rule)
         random.Random(settings.seed).shuffle(samples)
         samples = samples[:count]
     workload = load_workload(
@@ -161,7 +159,7 @@ def bench_train(settings: BenchTrainSettings) -> str:
     from pal.speed.train import load_training_samples, measure_training
 
     model, encoded, source = load_training_samples(
-        settings.input, settings.split, how=settings.data, model=settings.model,
+        settings.input, settings.split, model=settings.model,
         architecture=settings.architecture, seed=settings.seed,
     )  # fmt: skip
     table, document = measure_training(
@@ -187,7 +185,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
     from pal.speed.annotate import build_or_load_extractor, measure_annotation
 
     source = settings.input or str(bundled("sample", "esconv", "train.jsonl"))
-    rows = list(load_split(source, settings.split, how=settings.data))
+    rows = list(load_split(source, settings.split))
     random.Random(settings.seed).shuffle(rows)
     prefixes = [
         prefix

@@ -42,7 +42,7 @@ def convert_authors(settings: ConvertAuthorsSettings) -> Path:
     settings = ConvertAuthorsSettings.of(settings)
     weights, config, output = settings.require("state_dict", "config", "output")
     from pal.data.tokenizer import add_pal_tokens, load_tokenizer
-    from pal.modeling.checkpoint import convert_checkpoint
+    from pal.modeling.authors import convert_checkpoint
 
     tokenizer = None
     if settings.tokenizer is not None:  # read first: nothing is written if it cannot be

@@ -15,9 +15,8 @@ from pal.benchmark.settings import BenchmarkSettings
 from pal.commands.common import DialogueSettings, InferenceSettings, ModelSettings
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
-from pal.core.settings import OutputPath
+from pal.core.settings import OutputPath, merge
 from pal.core.tracking import TrackingSettings
-from pal.core.yaml_files import merge
 from pal.data.settings import DataSettings
 from pal.decoding.settings import DecodingSettings, SampleSettings
 from pal.metrics.settings import MetricSettings
@@ -378,7 +377,7 @@ def score_runs(
     from pal.benchmark.stages import FinishedRun
     from pal.core.files import file_fingerprint, read_json
     from pal.core.tracking import track
-    from pal.data.cards import cards_note, give_cards
+    from pal.data.cards import give_cards
     from pal.data.samples import load_samples
     from pal.data.splits import load_split
     from pal.metrics import metric_versions
@@ -426,7 +425,7 @@ def score_runs(
             job, scored, systems, list(give_cards(found, how.cards)),
             statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
             embedder_name=settings.metrics.embedder or "", cases=settings.report.cases,
-            include=settings.report.include, facts=cards_note(how.cards),
+            include=settings.report.include,
         )  # fmt: skip
     for run, report, records in zip(everything, scored.reports, scored.records, strict=True):
         seed = "" if run.seed is None else f"-seed{run.seed}"

@@ -59,7 +59,6 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.benchmark.alpha import AlphaGrid, alpha_table, objective_directions, search_alpha
     from pal.core.files import fingerprint, read_json, write_json, write_text
     from pal.core.journal import Journal
-    from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.data.strategies import STRATEGIES
     from pal.metrics import find_metric, metric_versions
@@ -116,14 +115,14 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             ],
             **found,
             "strategies": list(STRATEGIES),
-            "run": job.describe(samples=len(samples), **cards_note(settings.data.cards)),
+            "run": job.describe(samples=len(samples)),
         }
 
         def write(path: Path) -> None:
             write_text(chosen_decoding, _decoding_yaml(settings, document, path))
             write_json(path, document)
 
-        job.publish(write, samples=len(samples), **cards_note(settings.data.cards))
+        job.publish(write, samples=len(samples))
         vectors.unlink(missing_ok=True)
     logger.info("written: %s, and the choice as %s", job.output, chosen_decoding)
     return alpha_table(document)

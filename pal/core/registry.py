@@ -16,6 +16,21 @@ from typing import Any
 
 from pal.core.errors import ConfigError, suggest
 
+# Outside names that the user gave to this process, by settings or by a call.
+_trusted: set[str] = set()
+
+
+def trust(*names: str) -> None:
+    """Let checkpoints name these classes from outside of the package.
+
+    Args:
+        names: ``their_package.module:Class``.
+
+    Example:
+        >>> trust("my_lab.fusion:GatedFusion")
+    """
+    _trusted.update(names)
+
 
 class Registry(Mapping[str, Any]):
     """Names and where their entries are, ``module:attribute`` or the entry itself.
@@ -48,7 +63,8 @@ class Registry(Mapping[str, Any]):
         Args:
             name: a key, or ``their_package.module:Class``.
             trusted: the name comes from the user's own settings. One from a checkpoint's
-                configuration is not, and never imports anything from outside of the package.
+                configuration does not, and imports nothing from outside of the package unless the
+                user gave the same name to this process (:func:`trust`).
 
         Raises:
             ConfigError: no such name, or the outside object cannot be imported.
@@ -56,11 +72,13 @@ class Registry(Mapping[str, Any]):
         if name in self._entries:
             return self[name]
         if ":" in str(name) and self.open:
-            if not trusted:
+            if not (trusted or name in _trusted):
                 raise ConfigError(
                     f"{self.kind} {name!r} is code from outside of this package, named by a "
-                    f"checkpoint; give {self.kind}={name} in your own settings if you trust it"
+                    f"checkpoint; give trusted_code={name} if you trust it (in Python: "
+                    f"pal.core.registry.trust({name!r}))"
                 )
+            trust(name)
             try:
                 return _load(name)
             except Exception as error:  # whatever a user's module raises when it is imported

@@ -1,4 +1,5 @@
-"""Strategy-based contrastive decoding (PAL paper, section 3.4): the paired cache and keyed noise.
+"""Strategy-based contrastive decoding (PAL paper, section 3.4): plan, contrast, draw, engine.
 
-These are the parts ``model.generate`` is made of. They know tensors only, no model and no text.
+These are the parts ``model.generate`` and ``pal generate`` are made of. They know tensors, and of
+a model no more than the engine's protocol of a decoder.
 """

@@ -10,15 +10,19 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig
 
 
-def combine(with_persona: Tensor, without_persona: Tensor, alpha: Tensor) -> Tensor:
+def combine(with_persona: Tensor, without_persona: Tensor, alpha: Tensor | float) -> Tensor:
     """Return ``(1 + α) · logits(r | d, p) − α · logits(r | d)`` (PAL paper, equation 6).
 
+    The output projection is linear, so hidden states before it combine as logits do.
+
     Args:
-        with_persona: logits, [B, T, V].
-        without_persona: logits of the same rows from the unfused dialogue, [B, T, V].
-        alpha: the contrast weight of each row, [B].
+        with_persona: logits or hidden states, [B, …].
+        without_persona: those of the same rows from the unfused dialogue, [B, …].
+        alpha: the contrast weight of each row, [B], or one for all.
     """
-    alpha = alpha.to(with_persona.dtype)[:, None, None]
+    if isinstance(alpha, Tensor):
+        alpha = alpha.to(with_persona.dtype)
+        alpha = alpha.reshape(alpha.shape + (1,) * (with_persona.dim() - alpha.dim()))
     return (1 + alpha) * with_persona - alpha * without_persona
 
 

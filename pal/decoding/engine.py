@@ -1,6 +1,6 @@
 """Decoding of many rows at once: a row that ends leaves, and a waiting one takes its place.
 
-It gives what ``PalForConditionalGeneration.generate`` gives (to rounding), faster:
+It gives what ``model.generate`` gives (to rounding), faster:
 
 - a row has a second branch only where its α is not zero, and both run in one pass of the decoder;
 - keys and values of the encoder states are computed once, for the branches that go on after the
@@ -18,19 +18,85 @@ positions, V vocabulary, k tokens that can be drawn.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
-from transformers import GenerationConfig
 
+from pal.decoding.contrast import combine
 from pal.decoding.noise import keyed_gumbel
-from pal.modeling.layers import DecoderLayer, attend
-from pal.modeling.packed import join
-from pal.modeling.pal import EncodedInputs
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.sampling import Sampler
+from pal.decoding.states import EncodedInputs
 
 MAIN, PLAIN = 0, 1
+
+
+class FastLayer(Protocol):
+    """A decoder layer that takes one position a branch."""
+
+    def __call__(
+        self, x: Tensor, own: Callable[[Tensor], Tensor], cross: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the layer's output, [n, d].
+
+        Args:
+            x: its input, one position a branch, [n, d].
+            own: gives what queries, keys and values, [n, 3d], attend to among the branch's own
+                positions, [n, d].
+            cross: gives what queries, [n, d], attend to in the encoder states, [n, d].
+        """
+        ...
+
+    def keys_values(self, states: Tensor) -> Tensor:
+        """Return keys and values of encoder states, [B, L, 2d] of [B, L, d]."""
+        ...
+
+    def attend_to_states(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Attend once to encoder states whose keys and values nobody computed, [B, d].
+
+        Args:
+            queries: [B, d].
+            states: [B, L, d].
+            mask: added to the scores, [B, 1, L].
+        """
+        ...
+
+
+class FastDecoder(Protocol):
+    """What a backbone gives the engine: its decoder, one position a branch at a time.
+
+    Attributes:
+        layers: its layers.
+        heads: of every attention.
+        size: width of a head.
+        like: a tensor of the device and number format that states have.
+        start: the start token.
+        end: the end token.
+        strategies: tokens of the strategies, in the order of the strategy set.
+    """
+
+    layers: Sequence[FastLayer]
+    heads: int
+    size: int
+    like: Tensor
+    start: int
+    end: int
+    strategies: Sequence[int]
+
+    def embed(self, tokens: Tensor, positions: Tensor | int) -> Tensor:
+        """Return the first layer's input, [n, d], of tokens [n] at positions [n], or all at one."""
+        ...
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Return logits, [n, V], of hidden states [n, d]; −inf for what no response may hold."""
+        ...
+
+    def project_strategies(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the strategies, [n, 8], of hidden states [n, d]."""
+        ...
+
 
 # Gives the encoder states of some requests, in groups: positions in the list given, and states.
 Encode = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], EncodedInputs]]]
@@ -76,44 +142,20 @@ class Branch:
 
 
 class Engine:
-    """Answers requests with a model.
+    """Answers requests with a decoder.
 
     Args:
-        model: the response model, in evaluation mode.
-        options: ``do_sample``, ``temperature``, ``top_k``, ``top_p``, ``repetition_penalty``,
-            ``min_new_tokens``, ``max_new_tokens``; no beams.
-        alpha: contrast weight of each strategy, [8].
-        strategy_alpha: contrast weight of the strategy step.
-        strategy_choice: how a strategy is predicted.
+        decoder: a model's, from ``model.fast_decoder``.
+        plan: α, strategies and sampling options; no beams.
         rows: how many rows with two branches the memory holds; where branches fall away, more rows
             are decoded at once.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        options: GenerationConfig,
-        *,
-        alpha: Sequence[float],
-        strategy_alpha: float,
-        strategy_choice: Literal["argmax", "sample"] = "argmax",
-        rows: int = 64,
-    ):
-        self.model, self.options = model, options
-        self.alpha, self.strategy_alpha = list(alpha), strategy_alpha
-        self.strategy_choice, self.rows = strategy_choice, rows
-        decoder = model.model.decoder
-        self.embed, self.embed_norm = decoder.embed_tokens, decoder.layernorm_embedding
-        self.positions = decoder.embed_positions.weight
-        self.layers = [DecoderLayer(layer) for layer in decoder.layers]
-        self.heads = model.config.decoder_attention_heads
-        self.size = model.config.d_model // self.heads
-        bias = model.final_logits_bias[0].clone()
-        bias[model.suppressed_tokens(options)] = -torch.inf
-        self.project = join([model.lm_head], bias)
-        self.strategy_tokens = torch.tensor(model.config.strategy_token_ids, device=bias.device)
-        self.strategy_of = {t: s for s, t in enumerate(model.config.strategy_token_ids)}
-        self.end = model.config.eos_token_id
+    def __init__(self, decoder: FastDecoder, plan: DecodingPlan, *, rows: int = 64):
+        self.decoder, self.plan, self.rows = decoder, plan, rows
+        self.sampler = Sampler.from_options(plan.options)
+        self.contrasts = bool(plan.strategy_alpha or any(plan.alpha))
+        self.strategies = torch.tensor(decoder.strategies, device=decoder.like.device)
 
     @torch.inference_mode()
     def __call__(
@@ -154,11 +196,11 @@ class _Run:
         self.waiting = order  # the longest last, where they are taken from
         self.answers: dict[int, Answer] = {}
         self.branches: list[Branch] = []
-        self.sides = 2 if engine.model.fusion is not None else 1
+        self.sides = 2 if engine.contrasts else 1
         size = self.sides * min(engine.rows, len(requests))
-        steps = engine.options.max_new_tokens + 2
-        like = engine.project.weight
-        layers, heads, width = len(engine.layers), engine.heads, engine.size
+        decoder, steps = engine.decoder, engine.plan.options.max_new_tokens + 2
+        like = decoder.like
+        layers, heads, width = len(decoder.layers), decoder.heads, decoder.size
         self.own = like.new_zeros(layers, 2, size, heads, steps, width)  # keys and values
         self.cross = like.new_empty(layers, 2, size, heads, longest, width)
         self.cross_mask = like.new_full((size, 1, 1, longest), -torch.inf)  # added to scores
@@ -188,18 +230,14 @@ class _Run:
     def _begin(self, groups: list[tuple[list[int], EncodedInputs]]) -> None:
         """Choose the strategies of encoded requests, and give them their branches."""
         engine = self.engine
-        contrasts = any(encoded.is_fused for _, encoded in groups) and (
-            engine.strategy_alpha or any(engine.alpha)
-        )
+        contrasts = engine.contrasts and any(encoded.is_fused for _, encoded in groups)
         mains = [(encoded.states, encoded.mask) for _, encoded in groups]
         plains = [(encoded.dialogue_states, encoded.dialogue_mask) for _, encoded in groups]
         hidden, own = self._start([*mains, *plains] if contrasts else mains)
         requests = [request for group, _ in groups for request in group]
         rows = len(requests)
         if contrasts:
-            hidden = (1 + engine.strategy_alpha) * hidden[:rows] - (
-                engine.strategy_alpha * hidden[rows:]
-            )
+            hidden = combine(hidden[:rows], hidden[rows:], engine.plan.strategy_alpha)
         keys = torch.tensor([self.requests[i].key for i in requests], device=self.keys.device)
         chosen = self._choose_strategies(requests, hidden, keys)
         first = 0
@@ -224,43 +262,42 @@ class _Run:
         Returns:
             The decoder's last states, [n, d], and its own keys and values, [layers, 2, n, H, w].
         """
-        engine, sizes = self.engine, [len(states) for states, _ in inputs]
+        decoder, sizes = self.engine.decoder, [len(states) for states, _ in inputs]
         kept: list[Tensor] = []
         masks = [torch.zeros_like(m, dtype=x.dtype).masked_fill_(~m.bool(), -torch.inf)[:, None]
                  for x, m in inputs]  # fmt: skip
 
         def attend_own(qkv: Tensor) -> Tensor:  # one position, which attends to itself
-            _, keys, values = qkv.view(-1, 3, engine.heads, engine.size).unbind(1)
+            _, keys, values = qkv.view(-1, 3, decoder.heads, decoder.size).unbind(1)
             kept.append(torch.stack([keys, values]))
             return values.flatten(1)
 
-        def attend_cross(layer: DecoderLayer, queries: Tensor) -> Tensor:
+        def attend_cross(layer: FastLayer, queries: Tensor) -> Tensor:
             return torch.cat([
                 layer.attend_to_states(part, states, mask)
                 for part, (states, _), mask in zip(queries.split(sizes), inputs, masks, strict=True)
             ])  # fmt: skip
 
-        x = engine.embed(engine.model.start_tokens(sum(sizes))[:, 0]) * engine.model.embed_scale
-        x = engine.embed_norm(x) + engine.positions[0]
-        for layer in engine.layers:
+        start = torch.full((sum(sizes),), decoder.start, device=decoder.like.device)
+        x = decoder.embed(start, 0)
+        for layer in decoder.layers:
             x = layer(x, attend_own, partial(attend_cross, layer))
         return x, torch.stack(kept)
 
     def _choose_strategies(self, group: list[int], hidden: Tensor, keys: Tensor) -> Tensor:
         """Return the strategy tokens of requests, [B], and begin their answers."""
         engine = self.engine
-        tokens = engine.strategy_tokens
-        bias = engine.model.final_logits_bias[0, tokens]
-        logits = torch.addmm(bias, hidden, engine.project.weight[tokens].t()).float()
+        tokens = engine.strategies
+        logits = engine.decoder.project_strategies(hidden).float()
         scores = logits
-        if engine.strategy_choice == "sample":
+        if engine.plan.choice == "sample":
             scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
         rows = torch.cat([scores.argmax(-1, keepdim=True), logits.softmax(-1)], dim=1).tolist()
         found = []
         for request, (predicted, *probs) in zip(group, rows, strict=True):
             given = self.requests[request].strategy
             found.append(int(predicted) if given is None else given)
-            self.answers[request] = Answer(found[-1], probs, engine.alpha[found[-1]])
+            self.answers[request] = Answer(found[-1], probs, engine.plan.alpha[found[-1]])
         return tokens[torch.tensor(found, device=tokens.device)]
 
     def _add(
@@ -274,19 +311,19 @@ class _Run:
         keys: Tensor,
     ) -> None:
         """Give requests, whose strategy tokens are known, one branch each."""
-        engine = self.engine
+        decoder = self.engine.decoder
         first, rows = len(self.branches), len(group)
         length = mask.shape[1]
         place = slice(first, first + rows)
-        for layer, cross in zip(engine.layers, self.cross, strict=True):
-            both = layer.kv(states).view(rows, length, 2, engine.heads, engine.size)
+        for layer, cross in zip(decoder.layers, self.cross, strict=True):
+            both = layer.keys_values(states).view(rows, length, 2, decoder.heads, decoder.size)
             cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
             cross[:, place, :, length : self.bound] = 0
         self.cross_mask[place] = -torch.inf
         self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
         self.own[:, :, place, :, 0] = own
         self.token[place] = strategies
-        self.history[place] = engine.model.start_tokens(rows)
+        self.history[place] = decoder.start
         self.history[place, 1] = strategies
         self.position[place] = 1
         self.keys[place] = keys
@@ -303,8 +340,7 @@ class _Run:
         with record_function("decode"):
             hidden = self._decode()[self.mains]
         if len(self.plains):
-            weight = self.weights[:, None].to(hidden.dtype)
-            contrasted = (1 + weight) * hidden[self.paired] - weight * self.hidden[self.plains]
+            contrasted = combine(hidden[self.paired], self.hidden[self.plains], self.weights)
             hidden = hidden.index_copy(0, self.paired, contrasted)
         with record_function("choose"):
             new = self._choose_tokens(hidden)
@@ -335,8 +371,8 @@ class _Run:
 
     def _decode(self) -> Tensor:
         """Return the decoder's last states, [n, d]."""
-        engine, active = self.engine, len(self.branches)
-        heads, width = engine.heads, engine.size
+        decoder, active = self.engine.decoder, len(self.branches)
+        heads, width = decoder.heads, decoder.size
         position = self.position[:active]
         top = max(self.steps) + 1
         self.steps = [step + 1 for step in self.steps]
@@ -344,8 +380,7 @@ class _Run:
         own_mask = torch.zeros_like(seen, dtype=self.own.dtype).masked_fill_(~seen, -torch.inf)
         own_mask = own_mask[:, None, None]
         cross_mask = self.cross_mask[:active, :, :, : self.length]
-        x = engine.embed_norm(engine.embed(self.token[:active]) * engine.model.embed_scale)
-        x = x + engine.positions[position]
+        x = decoder.embed(self.token[:active], position)
 
         def attend_own(own: Tensor, qkv: Tensor) -> Tensor:
             queries, keys, values = qkv.view(active, 3, heads, width).unbind(1)
@@ -357,46 +392,38 @@ class _Run:
             keys, values = cross[:, :active, :, : self.length]
             return attend(queries.view(active, heads, width), keys, values, cross_mask)
 
-        for layer, own, cross in zip(engine.layers, self.own, self.cross, strict=True):
+        for layer, own, cross in zip(decoder.layers, self.own, self.cross, strict=True):
             x = layer(x, partial(attend_own, own), partial(attend_cross, cross))
         self.hidden = x
         return x
 
     def _choose_tokens(self, hidden: Tensor) -> Tensor:
         """Return the next token of rows, [B]; the order of operations is the library's."""
-        options = self.engine.options
-        slots = self.mains
+        engine, slots = self.engine, self.mains
+        options = engine.plan.options
         length = self.position[slots] + 1  # tokens so far, start and strategy included
-        scores = self.engine.project(hidden).float()
-        if (options.repetition_penalty or 1.0) != 1.0:
+        scores = engine.decoder.project(hidden).float()
+        if options.repetition_penalty != 1.0:
             seen = self.history[slots]  # beyond its length the start token, which is there anyway
             found = scores.gather(1, seen)
             penalty = options.repetition_penalty
             scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
         if options.min_new_tokens:
             early = length - 2 < options.min_new_tokens
-            scores[:, self.engine.end].masked_fill_(early, -torch.inf)
+            scores[:, engine.decoder.end].masked_fill_(early, -torch.inf)
         if not options.do_sample:
             return scores.argmax(-1)
-        count = min(options.top_k or scores.shape[-1], scores.shape[-1])
-        values, tokens = scores.topk(count, dim=-1)
-        values = values / (options.temperature or 1.0)
-        if options.top_p is not None and options.top_p < 1.0:
-            below = values.flip(-1).softmax(-1).cumsum(-1) <= 1 - options.top_p
-            below[:, -1] = False
-            values = values.masked_fill(below.flip(-1), -torch.inf)
-        noisy = values + keyed_gumbel(self.keys[slots], length, tokens)
-        return tokens.gather(1, noisy.argmax(-1, keepdim=True)).squeeze(1)
+        return engine.sampler.draw(scores, self.keys[slots], length)
 
     def _take_in(self, new: list[int]) -> None:
         """Note what every row chose; rows that end, and branches no longer needed, leave."""
-        engine = self.engine
+        end, most = self.engine.decoder.end, self.engine.plan.options.max_new_tokens
         leaving: set[tuple[int, int]] = set()
         for row, slot in enumerate(self.slots):
             request = self.branches[slot].request
             answer = self.answers[request]
             answer.tokens.append(new[row])
-            if new[row] == engine.end or len(answer.tokens) == engine.options.max_new_tokens:
+            if new[row] == end or len(answer.tokens) == most:
                 leaving |= {(request, MAIN), (request, PLAIN)}
         for slot in range(len(self.branches) - 1, -1, -1):
             if (self.branches[slot].request, self.branches[slot].kind) in leaving:
@@ -416,3 +443,13 @@ class _Run:
         self.branches.pop()
         self.steps.pop()
         self.changed = True
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, d].
+
+    Two products and a softmax take half the time of ``scaled_dot_product_attention`` on a CPU: its
+    kernel is made for many queries.
+    """
+    scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
+    return (scores.softmax(-1) @ values).flatten(1)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -47,25 +46,3 @@ def keyed_gumbel(keys: Tensor, step: int | Tensor, tokens: Tensor) -> Tensor:
     bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 41) & ((1 << 23) - 1)
     uniform = (bits.to(torch.float32) + 0.5) / (1 << 23)
     return -torch.log(-torch.log(uniform))
-
-
-class GumbelSampler(LogitsProcessor):
-    """Add keyed noise to processed logits, so that a greedy search over them draws a sample.
-
-    Place it last. Noise is computed for the ``top_k`` best tokens only (all when 0).
-
-    Args:
-        keys: one key a row, from :func:`sample_keys`, [B].
-        top_k: how many tokens can be drawn; must not be smaller than a top-k filter before it.
-    """
-
-    def __init__(self, keys: Tensor, *, top_k: int = 0):
-        self.keys, self.top_k = keys, top_k
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores [B, V] whose arg-max is the drawn token."""
-        count = min(self.top_k or scores.shape[-1], scores.shape[-1])
-        values, tokens = scores.topk(count, dim=-1)
-        noisy = values.float() + keyed_gumbel(self.keys, input_ids.shape[1], tokens)
-        drawn = tokens.gather(1, noisy.argmax(-1, keepdim=True))
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)

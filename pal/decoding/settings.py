@@ -9,6 +9,30 @@ from pal.core.settings import Section
 Weight = Annotated[float, Field(ge=-100, le=100)]
 
 
+class SamplingOptions(Section):
+    """How tokens are chosen from logits; the defaults are those of the PAL paper, section 4.3.
+
+    Attributes:
+        do_sample: draw tokens; the most probable ones when false.
+        temperature: divides the logits before the draw.
+        top_k: how many tokens can be drawn; all when 0.
+        top_p: probability of the tokens that can be drawn, together.
+        repetition_penalty: divides the scores of tokens that were used.
+        num_beams: beam width; more than 1 searches and needs ``do_sample: false``.
+        min_new_tokens: shortest response, tokens.
+        max_new_tokens: longest response, tokens.
+    """
+
+    do_sample: bool = True
+    temperature: float = Field(0.5, gt=0)
+    top_k: int = Field(10, ge=0, le=2**31 - 1)
+    top_p: float = Field(0.9, gt=0, le=1)
+    repetition_penalty: float = Field(1.03, gt=0)
+    num_beams: int = Field(1, gt=0, le=1024)
+    min_new_tokens: int = Field(10, ge=0, le=2**20)
+    max_new_tokens: int = Field(50, gt=0, le=2**20)
+
+
 class SampleSettings(Section):
     """Which turns are samples, for commands that decode nothing.
 
@@ -20,7 +44,7 @@ class SampleSettings(Section):
     samples: Literal["evaluation", "training"] = "evaluation"
 
 
-class DecodingSettings(SampleSettings):
+class DecodingSettings(SampleSettings, SamplingOptions):
     """Response generation (PAL paper, section 3.4 and appendix D).
 
     Attributes:
@@ -28,24 +52,8 @@ class DecodingSettings(SampleSettings):
         alpha: contrast weight: one for all strategies, eight of them, or a mapping of names
             (``{Question: 1}``; the model's own for the others); the model's when null.
         strategy_alpha: contrast weight of the strategy step; the model's when null.
-        do_sample: draw tokens; the most probable ones when false.
-        temperature: divides the logits before the draw.
-        top_k: how many tokens can be drawn; all when 0.
-        top_p: probability of the tokens that can be drawn, together.
-        repetition_penalty: divides the scores of tokens that were used.
-        num_beams: beam width; more than 1 searches and needs ``do_sample: false``.
-        min_new_tokens: shortest response, tokens.
-        max_new_tokens: longest response, tokens.
     """
 
     strategy: str = "argmax"
     alpha: Weight | list[Weight] | dict[str, Weight] | None = None
     strategy_alpha: Weight | None = None
-    do_sample: bool = True
-    temperature: float = Field(0.5, gt=0)
-    top_k: int = Field(10, ge=0, le=2**31 - 1)
-    top_p: float = Field(0.9, gt=0, le=1)
-    repetition_penalty: float = Field(1.03, gt=0)
-    num_beams: int = Field(1, gt=0, le=1024)
-    min_new_tokens: int = Field(10, ge=0, le=2**20)
-    max_new_tokens: int = Field(50, gt=0, le=2**20)

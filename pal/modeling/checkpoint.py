@@ -1,14 +1,156 @@
-"""Models in and out of files: building, loading, and moving over from the authors' code."""
+"""Models in and out of files: what is read is checked, and no code comes with it.
+
+A model folder may come from anywhere. Its configuration imports nothing from outside of the package
+(:func:`pal.core.registry.trust` says what the user allows), its weights are ``.safetensors``, and
+what cannot be a model ends in one line.
+"""
 
 import hashlib
 import json
+import math
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
+from pal.core.files import parse_json
+from pal.core.registry import trust
+from pal.modeling.backbones import BACKBONES
 
-from pal.core.errors import CheckpointError, ConfigError, OutputError, first_line, suggest
-from pal.modeling.configuration import PalConfig
+REMEDY = "give the folder that training wrote, or one of its checkpoints"
+LFS_POINTER = b"version https://git-lfs"
+
+# Far above any model of these families; a configuration beyond would only fill the memory.
+MOST_LAYERS, MOST_ENTRIES, MOST_PARAMETERS = 256, 2**24, 2 * 10**11
+
+
+# ----------------------------------------------------------------------------- response models
+
+
+def load_response_model(
+    source: str, dtype: str = "float32", *, trusted_code: Sequence[str] = ()
+) -> Any:
+    """Load a trained response model in evaluation mode.
+
+    Args:
+        source: folder or hub id.
+        dtype: number format of the weights.
+        trusted_code: classes from outside of the package that its configuration may name,
+            ``their_package.module:Class``.
+
+    Raises:
+        CheckpointError: nothing there, another kind of model, or weights that are not its own.
+        ConfigError: its configuration names code that is not trusted.
+    """
+    trust(*trusted_code)
+    config = read_config(source, f"model={source}")
+    if not is_response_model(config):
+        raise CheckpointError(
+            f"model={source}: a {config.model_type} model, not a PAL response model; {REMEDY}"
+        )
+    mistakes = config.mistakes()
+    if mistakes:
+        raise CheckpointError(f"model={source}: config.json: {'; '.join(mistakes)}; {REMEDY}")
+    backbone = BACKBONES[config.backbone]
+    return read_model(backbone.model_class, source, config, f"model={source}", dtype=dtype).eval()
+
+
+def is_response_model(config: Any) -> bool:
+    """Whether a configuration is one of PAL's response models, of any backbone."""
+    from pal.modeling.configuration import PalEntries
+
+    return isinstance(config, PalEntries)
+
+
+def build_response_model(
+    *,
+    base: str,
+    from_scratch: dict[str, Any] | None,
+    vocab_size: int,
+    pal_settings: dict[str, Any],
+) -> Any:
+    """Build the model to train: a pretrained backbone, or random weights.
+
+    Args:
+        base: hub id or folder of the pretrained model.
+        from_scratch: sizes that differ from the published configuration, for random weights, and
+            ``model_type``, the backbone (Blenderbot-small by default); None loads ``base``.
+        vocab_size: entries of the tokenizer, added tokens included.
+        pal_settings: PAL's own entries of the configuration; a class from outside of the package
+            in it is the user's own and trusted.
+
+    Raises:
+        CheckpointError: the base cannot be loaded or is another kind of model.
+        ConfigError: unknown sizes or names.
+    """
+    from pal.modeling.fusion import FUSIONS
+
+    try:
+        FUSIONS.find(pal_settings.get("fusion", "masked"))
+    except ConfigError as error:
+        raise ConfigError(f"architecture.fusion: {error}") from None
+    if from_scratch is not None:
+        model = _build_from_scratch(dict(from_scratch), vocab_size, pal_settings)
+    else:
+        model = _build_from_base(base, vocab_size, pal_settings)
+    model.generation_config = paper_generation_config(model.config)
+    return model
+
+
+def _build_from_scratch(
+    sizes: dict[str, Any], vocab_size: int, pal_settings: dict[str, Any]
+) -> Any:
+    try:
+        backbone = BACKBONES.find(str(sizes.pop("model_type", "blenderbot-small")))
+    except ConfigError as error:
+        raise ConfigError(f"architecture.from_scratch.model_type: {error}") from None
+    check_sizes(sizes, backbone.config_class())
+    whole = {**backbone.sizes, **scaled_init(sizes), **sizes, "vocab_size": vocab_size}
+    return build_of_sizes(lambda: backbone.config_class(**whole, **pal_settings),
+                          backbone.model_class)  # fmt: skip
+
+
+def _build_from_base(base: str, vocab_size: int, pal_settings: dict[str, Any]) -> Any:
+    where = f"architecture.base={base}"
+    theirs = read_config(base, where, own=False)
+    name = theirs.backbone if is_response_model(theirs) else theirs.model_type
+    if name not in BACKBONES:
+        raise CheckpointError(
+            f"{where}: a {theirs.model_type} model; PAL builds on {', '.join(BACKBONES)} "
+            "(such as facebook/blenderbot_small-90M)"
+        )
+    backbone = BACKBONES[name]
+    config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
+    model = read_model(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
+    if vocab_size != config.vocab_size:
+        model.resize_token_embeddings(vocab_size)
+    return model
+
+
+def scaled_init(sizes: dict[str, Any]) -> dict[str, float]:
+    """Initial weights of standard deviation 1/√d for a model that starts from nothing.
+
+    With the usual 0.02, attention and layers of a narrow model start so weak that the encoder's
+    states collapse to one vector within an epoch (standard deviation over inputs 0.03 against 0.71
+    for the small extractor) and the decoder learns to ignore its input.
+    """
+    return {"init_std": float(sizes.get("d_model", 512)) ** -0.5}
+
+
+def paper_generation_config(config: Any) -> Any:
+    """Return the paper's sampling options (section 4.3) as a model's own generation options."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=True, temperature=0.5, top_k=10, top_p=0.9, repetition_penalty=1.03,
+        min_new_tokens=10, max_new_tokens=50,
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- any model
 
 
 def model_fingerprint(model: Any) -> str:
@@ -29,227 +171,265 @@ def quiet_when_local(source: str) -> None:
     disable_progress_bar() if Path(source).is_dir() else enable_progress_bar()
 
 
-def load_response_model(source: str, dtype: str = "float32") -> Any:
-    """Load a trained response model in evaluation mode.
+def read_config(source: str, where: str, *, own: bool = True) -> Any:
+    """Read the configuration of any model, without running code that it names.
+
+    Args:
+        source: folder or hub id.
+        where: the setting that named it, for messages.
+        own: whether it should be a model that training here wrote.
 
     Raises:
-        CheckpointError: nothing there, another kind of model, or weights missing from the file.
+        CheckpointError: nothing there, or no configuration of a known model.
     """
-    import torch
     from transformers import AutoConfig
 
-    from pal.modeling.pal import PalForConditionalGeneration
+    from pal.modeling.auto import register_configurations
 
+    register_configurations()
     quiet_when_local(source)
-    remedy = "give the folder that training wrote, or one of its checkpoints"
+    remedy = REMEDY if own else "give a folder or a hub id that can be reached"
+    _check_files(source, where, own)
     try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"model={source}: no model there ({first_line(error)}); {remedy}"
-        ) from error
-    if not isinstance(config, PalConfig):
-        raise CheckpointError(
-            f"model={source}: a {config.model_type} model, not a PAL response model; {remedy}"
-        )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # the library raises many kinds on what it cannot read
+        raise CheckpointError(f"{where}: no model there ({reason(error)}); {remedy}") from error
     try:
-        loaded: Any = PalForConditionalGeneration.from_pretrained(
-            source, config=config, dtype=getattr(torch, dtype), output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
+        check_bounds(config.to_dict())
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}; {remedy}") from None
+    return config
+
+
+def read_model(
+    model_class: Any,
+    source: str,
+    config: Any,
+    where: str,
+    *,
+    dtype: str | None = None,
+    own: bool = True,
+    may_miss: str | None = None,
+) -> Any:
+    """Load the weights of a model whose configuration was read.
+
+    Args:
+        model_class: the library's, or one of ours.
+        source: folder or hub id.
+        config: what :func:`read_config` returned, or made of it.
+        where: the setting that named it, for messages.
+        dtype: number format of the weights; the stored one by default.
+        own: whether the weights must be ``.safetensors``; a published base may be a pickle, which
+            the library reads without running code in it.
+        may_miss: how names of weights begin that the files need not hold.
+
+    Raises:
+        CheckpointError: weights are missing, misshapen, unreadable or not finite.
+        ConfigError: the configuration names code that is not trusted.
+    """
+    import torch
+
+    _check_files(source, where, own)
+    _check_counts(model_class, source, config, where)
+    try:
+        loaded: Any = model_class.from_pretrained(
+            source, config=config, dtype=getattr(torch, dtype) if dtype else None,
+            use_safetensors=True if own else None, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
+    except PalError:
+        raise
+    except Exception as error:  # as above
+        raise CheckpointError(f"{where}: cannot be loaded ({reason(error)})") from error
     model, info = loaded
-    check_complete(source, info)
-    return model.eval()
+    check_complete(source, info, where=where, may_miss=may_miss)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{where}: {name} holds numbers that are not finite; training failed there, or "
+                f"dtype={dtype} cannot hold them: give another checkpoint"
+            )
+    return model
 
 
-def check_complete(source: str, info: dict[str, Any]) -> None:
+def check_complete(
+    source: str, info: dict[str, Any], *, where: str = "", may_miss: str | None = None
+) -> None:
     """Make sure that a checkpoint held every weight of its model.
 
     Raises:
         CheckpointError: weights are missing or have another shape.
     """
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    wrong = [name for name in wrong if not (may_miss and name.startswith(may_miss))]
     if wrong:
         raise CheckpointError(
-            f"model={source}: {len(wrong)} weights missing or misshapen ({wrong[0]}, …); give the "
-            "folder that training wrote, or one of its checkpoints"
+            f"{where or f'model={source}'}: {len(wrong)} weights missing or misshapen "
+            f"({wrong[0]}, …); {REMEDY}"
         )
 
 
+# ----------------------------------------------------------------------------- sizes
+
+
 def check_sizes(sizes: dict[str, Any], config: Any) -> None:
-    """Make sure that sizes of a model from scratch are keys of its configuration.
+    """Make sure that sizes of a model from scratch are keys of its configuration, and possible.
 
     Raises:
-        ConfigError: an unknown key, with the closest known one.
+        ConfigError: an unknown key, with the closest known one, or an absurd size.
     """
     known = config.to_dict()
     for key in sizes:
         if key not in known:
             hint = suggest(key, known)
             raise ConfigError(f"architecture.from_scratch: unknown size {key!r}{hint}")
+    try:
+        check_bounds(sizes)
+    except ValueError as error:
+        raise ConfigError(f"architecture.from_scratch: {error}") from None
 
 
-def build_response_model(
-    *,
-    base: str,
-    from_scratch: dict[str, Any] | None,
-    vocab_size: int,
-    pal_settings: dict[str, Any],
-) -> Any:
-    """Build the model to train: a pretrained Blenderbot-small, or random weights.
-
-    Args:
-        base: hub id or folder of the pretrained model.
-        from_scratch: sizes that differ from the 90M configuration, for random weights; None
-            loads ``base``.
-        vocab_size: entries of the tokenizer, added tokens included.
-        pal_settings: PAL's own entries of the configuration.
+def check_bounds(entries: dict[str, Any]) -> None:
+    """Find sizes that no model of any family has.
 
     Raises:
-        CheckpointError: the base cannot be loaded or is another kind of model.
-        ConfigError: unknown sizes.
+        ValueError: there is one.
     """
-    from transformers import AutoConfig, GenerationConfig
-
-    from pal.modeling.pal import PalForConditionalGeneration
-
-    if from_scratch is not None:
-        check_sizes(from_scratch, PalConfig())
-        sizes = {"scale_embedding": True, **scaled_init(from_scratch), **from_scratch}
-        sizes["vocab_size"] = vocab_size
-        model = PalForConditionalGeneration(PalConfig(**sizes, **pal_settings))
-    else:
-        try:
-            config = AutoConfig.from_pretrained(base)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"architecture.base={base}: no model there ({first_line(error)}); give a folder "
-                "or a hub id that can be reached"
-            ) from error
-        if config.model_type not in ("blenderbot-small", "pal"):
-            raise CheckpointError(
-                f"architecture.base={base}: a {config.model_type} model; PAL builds on "
-                "Blenderbot-small (facebook/blenderbot_small-90M)"
-            )
-        config = PalConfig.from_base(config.to_dict(), **pal_settings)
-        try:
-            loaded: Any = PalForConditionalGeneration.from_pretrained(
-                base, config=config, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(
-                f"architecture.base={base}: cannot be loaded ({first_line(error)})"
-            ) from error
-        model, info = loaded
-        missing = [key for key in info["missing_keys"] if not key.startswith("fusion.")]
-        if missing:
-            raise CheckpointError(
-                f"architecture.base={base}: {len(missing)} weights missing ({missing[0]}, …)"
-            )
-        if vocab_size != config.vocab_size:
-            model.resize_token_embeddings(vocab_size)
-    model.generation_config = paper_generation_config(model.config, GenerationConfig)
-    return model
+    for name, value in entries.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            continue
+        most = MOST_LAYERS if name.endswith("_layers") else MOST_ENTRIES
+        if abs(value) > most:
+            raise ValueError(f"{name}={value:.6g} is no size of a model (at most {most:,})")
 
 
-def scaled_init(sizes: dict[str, Any]) -> dict[str, float]:
-    """Initial weights of standard deviation 1/√d for a model that starts from nothing.
+def build_of_sizes(make_config: Callable[[], Any], model_class: Any) -> Any:
+    """Build a model of random weights from sizes that a user gave.
 
-    With the usual 0.02, attention and layers of a narrow model start so weak that the encoder's
-    states collapse to one vector within an epoch (standard deviation over inputs 0.03 against 0.71
-    for the small extractor) and the decoder learns to ignore its input.
+    Raises:
+        ConfigError: sizes of wrong types, that contradict each other, or that no memory holds.
     """
-    return {"init_std": float(sizes.get("d_model", 512)) ** -0.5}
+    import torch
+
+    try:
+        config = make_config()
+        check_bounds(config.to_dict())
+        with torch.device("meta"):
+            outline = build(model_class, config)
+    except PalError:
+        raise
+    except Exception as error:  # assertions, divisions by zero, the library's own checks
+        raise ConfigError(f"architecture.from_scratch: no such model ({reason(error)})") from error
+    count = sum(parameter.numel() for parameter in outline.parameters())
+    if count > MOST_PARAMETERS:
+        raise ConfigError(f"architecture.from_scratch: {count:.3g} parameters; give smaller sizes")
+    return build(model_class, config)
 
 
-def paper_generation_config(config: PalConfig, factory: Any) -> Any:
-    """The paper's sampling settings (section 4.3) as a model's own generation options."""
-    return factory(
-        do_sample=True, temperature=0.5, top_k=10, top_p=0.9, repetition_penalty=1.03,
-        min_new_tokens=10, max_new_tokens=50,
-        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id,
+def build(model_class: Any, config: Any) -> Any:
+    """Build a model of a configuration; the library's automatic classes have another way to."""
+    return model_class.from_config(config) if "Auto" in model_class.__name__ else (
+        model_class(config)
     )  # fmt: skip
 
 
-# The authors' names of the fusion's parameters, and the order of their three fusion weights
-# (H_D, Ĥ_P, Ĥ_D); ours are in the order of the paper's equation 4 (Ĥ_D, Ĥ_P, H_D).
-_AUTHORS_NORMS = {"persona_norm": "fusion.persona_norm", "context_norm": "fusion.dialogue_norm"}
-_AUTHORS_WEIGHTS, _WEIGHT_ORDER = "persona_context_w", [2, 1, 0]
-
-
-def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str | Path) -> Path:
-    """Turn a checkpoint of the authors' code into a PAL model folder.
-
-    Their strategy tokens are the last eight of the vocabulary. The result has ``reference``
-    fusion and the ``authors`` text format, so it computes what it was trained to compute.
-
-    Args:
-        state_dict: ``.bin``/``.pt`` (read without running code in it) or ``.safetensors``.
-        config: the Blenderbot-small ``config.json`` saved with it.
-        output: folder to write, model only; put the tokenizer beside it.
+def _check_counts(model_class: Any, source: str, config: Any, where: str) -> None:
+    """Compare what a configuration describes with what local weights hold, before any is made.
 
     Raises:
-        CheckpointError: files missing, or keys that do not match.
-        OutputError: the folder exists.
+        CheckpointError: it describes another model, or none.
     """
     import torch
-    from safetensors.torch import load_file
-    from transformers import GenerationConfig
 
-    if Path(output).exists() and any(Path(output).iterdir()):
-        raise OutputError(f"{output} exists; choose another output")
-
-    from pal.modeling.pal import PalForConditionalGeneration
-
-    path = Path(state_dict)
     try:
-        base = json.loads(Path(config).read_text(encoding="utf-8"))
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename}: no such file; check the path") from None
-    except Exception as error:  # every unreadable pickle or JSON raises its own kind
+        with torch.device("meta"):
+            outline = build(model_class, config)
+    except PalError:
+        raise
+    except Exception as error:  # assertions, divisions by zero, the library's own checks
         raise CheckpointError(
-            f"{path}: not a readable checkpoint with {config} ({first_line(error)})"
+            f"{where}: config.json describes no model ({reason(error)}); {REMEDY}"
         ) from error
-    base = base.get("config", base)
-    if _AUTHORS_WEIGHTS not in weights:
-        raise CheckpointError(f"{path}: no {_AUTHORS_WEIGHTS!r} in it; not the authors' PAL model")
-    weights = dict(weights)
-    try:
-        alpha = weights.pop("strategy_alpha").tolist()
-        weights["fusion.weights"] = weights.pop(_AUTHORS_WEIGHTS).flatten()[_WEIGHT_ORDER]
-        for theirs, ours in _AUTHORS_NORMS.items():
-            for part in ("weight", "bias"):
-                weights[f"{ours}.{part}"] = weights.pop(f"{theirs}.{part}")
-        shared = weights["model.shared.weight"]
-    except KeyError as error:
-        raise CheckpointError(f"{path}: no {error} in it; not the authors' PAL model") from None
-    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
-        weights[f"{name}.weight"] = shared
-
-    size = len(shared)
-    strategies = list(range(size - len(alpha), size))
-    pal_config = PalConfig.from_base(
-        {**base, "vocab_size": size},
-        fusion="reference",
-        template="authors",
-        alpha=alpha,
-        max_target_tokens=50,
-        max_context_tokens=base["max_position_embeddings"],
-        max_persona_tokens=base["max_position_embeddings"],
-        strategy_token_ids=strategies,
-        special_token_ids=sorted({0, 1, 3, *range(size - len(alpha) - 4, size)}),
+    described = sum(parameter.numel() for parameter in outline.parameters())
+    held = sum(
+        math.prod(entry["shape"])
+        for path in Path(source).glob("model*.safetensors")
+        for entry in read_header(path, where).values()
     )
-    model = PalForConditionalGeneration(pal_config)
+    if described > MOST_PARAMETERS or (held and described > 2 * held + 10**6):
+        raise CheckpointError(
+            f"{where}: config.json describes {described:.3g} parameters and the weights are "
+            f"{held:.3g}; {REMEDY}"
+        )
+
+
+# ----------------------------------------------------------------------------- files
+
+
+def reason(error: BaseException) -> str:
+    """Return another library's message on one line, shortened."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}…"
+
+
+def check_weight_file(path: Path, where: str) -> None:
+    """Make sure that a file of weights was downloaded.
+
+    Raises:
+        CheckpointError: it is empty, or the pointer that git-lfs leaves in its place.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(len(LFS_POINTER))
+    if size == 0:
+        raise CheckpointError(f"{where}: {path.name} is empty; download the weights again")
+    if head == LFS_POINTER:
+        raise CheckpointError(
+            f"{where}: {path.name} is a git-lfs pointer, not the weights; run `git lfs pull` in "
+            "that clone, or download the file"
+        )
+
+
+def read_header(path: Path, where: str) -> dict[str, Any]:
+    """Return name → type and shape of the tensors in a ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: it is no such file.
+    """
+    size = path.stat().st_size
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: keys do not match; {first_line(error)}") from error
-    model.generation_config = paper_generation_config(pal_config, GenerationConfig)
-    model.save_pretrained(output)
-    return Path(output)
+        with path.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > size:
+                raise ValueError("cut off")
+            header = json.loads(handle.read(length))
+        return {name: entry for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, struct.error, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{where}: {path.name} is damaged ({reason(error)}); download or copy it again"
+        ) from error
+
+
+def _check_files(source: str, where: str, own: bool) -> None:
+    """Find what is wrong with the files of a local folder; a hub id is the library's to check."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    config = folder / "config.json"
+    if config.is_file():
+        try:
+            found = parse_json(config.read_text(encoding="utf-8"))
+        except (ValueError, PalError, OSError) as error:
+            raise CheckpointError(f"{where}: config.json: {reason(error)}; {REMEDY}") from error
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{where}: config.json holds no entries; {REMEDY}")
+    safe = sorted(folder.glob("model*.safetensors"))
+    pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("model*.bin")])
+    if own and pickled and not safe:
+        raise CheckpointError(
+            f"{where}: {pickled[0].name} is a pickle, which can hold code; weights are read from "
+            "model.safetensors only. Save the model with save_pretrained, or turn a checkpoint of "
+            "the authors' code into one with `pal convert-authors`"
+        )
+    for path in safe or pickled:
+        check_weight_file(path, where)

@@ -1,22 +1,26 @@
-"""PalConfig: Blenderbot-small's configuration plus how persona enters and how text is written."""
+"""Configurations: a backbone's own, plus how persona enters and how text is written."""
 
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from transformers import BlenderbotSmallConfig
 
 from pal.data.strategies import PAPER_ALPHA
+from pal.modeling.auto import register_model
 
 PERSONA_MODES = ("fusion", "prompt", "none")
 
-# Generation options that Blenderbot-small's published config carries; PAL states its own.
+# Generation options that published configurations carry; PAL states its own.
 GENERATION_KEYS = (
     "num_beams", "min_length", "max_length", "no_repeat_ngram_size", "length_penalty",
     "forced_eos_token_id", "force_bos_token_to_be_generated",
 )  # fmt: skip
 
 
-class PalConfig(BlenderbotSmallConfig):
-    """Configuration of :class:`pal.PalForConditionalGeneration`.
+@dataclass(kw_only=True)
+class PalEntries:
+    """What PAL adds to the configuration of a backbone.
 
     Args:
         persona_mode: how the model sees the persona: ``fusion`` (PAL), ``prompt`` (Hard Prompt:
@@ -32,7 +36,8 @@ class PalConfig(BlenderbotSmallConfig):
         strategy_alpha: contrast weight of the strategy step; 0.075 in the authors' code.
     """
 
-    model_type = "pal"
+    model_type: ClassVar[str]
+    backbone: ClassVar[str]  # name in pal.modeling.backbones.BACKBONES
 
     persona_mode: str = "fusion"
     fusion: str = "masked"
@@ -44,10 +49,68 @@ class PalConfig(BlenderbotSmallConfig):
     special_token_ids: list[int] | None = None
     alpha: list[float] | tuple[float, ...] = PAPER_ALPHA
     strategy_alpha: float = 0.075
-    forced_eos_token_id: int | list[int] | None = None  # Blenderbot-small's own default is 2
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Let the library's automatic classes know the model, once there is a configuration."""
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        register_model(self.backbone)
 
     @classmethod
-    def from_base(cls, base: dict[str, Any], **settings: Any) -> "PalConfig":
-        """Build from a Blenderbot-small configuration, without its generation options."""
+    def from_base(cls, base: dict[str, Any], **settings: Any) -> Any:
+        """Build from the backbone's own configuration, without its generation options."""
         dropped = {*GENERATION_KEYS, "model_type", "architectures", "transformers_version"}
         return cls(**{k: v for k, v in base.items() if k not in dropped} | settings)
+
+    def mistakes(self) -> list[str]:
+        """Return what of these entries no model can have; files may say anything."""
+        found = []
+        if self.persona_mode not in PERSONA_MODES:
+            found.append(
+                f"persona_mode={self.persona_mode!r} is none of {', '.join(PERSONA_MODES)}"
+            )
+        for name in ("fusion", "template"):
+            if not isinstance(getattr(self, name), str):
+                found.append(f"{name} is no name")
+        limits: Any = self
+        positions = getattr(limits, "max_position_embeddings", None)
+        for name in ("max_context_tokens", "max_persona_tokens", "max_target_tokens"):
+            value = getattr(self, name)
+            if not _is_count(value) or (positions is not None and value > positions):
+                found.append(f"{name}={value!r} is no number of tokens that fits the model")
+        for name in ("strategy_token_ids", "special_token_ids"):
+            ids = getattr(self, name)
+            if not isinstance(ids, list) or not all(
+                _is_count(token, 0) and token < limits.vocab_size for token in ids
+            ):
+                found.append(f"{name} are no tokens of the model")
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(self, name)
+            if not _is_count(token, 0) or token >= limits.vocab_size:
+                found.append(f"{name}={token!r} is no token of the model")
+        weights = self.alpha if isinstance(self.alpha, list | tuple) else ()
+        if len(weights) != len(PAPER_ALPHA) or not all(map(_is_number, weights)):
+            found.append(f"alpha are not {len(PAPER_ALPHA)} numbers")
+        if not _is_number(self.strategy_alpha):
+            found.append("strategy_alpha is no number")
+        return found
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class PalConfig(PalEntries, BlenderbotSmallConfig):
+    """Configuration of :class:`pal.PalForConditionalGeneration`; see :class:`PalEntries`."""
+
+    model_type = "pal"
+    backbone = "blenderbot-small"
+
+    forced_eos_token_id: int | list[int] | None = None  # Blenderbot-small's own default is 2
+
+
+# Those of all backbones, by which a model folder is recognised.
+CONFIGURATIONS: tuple[type[PalEntries], ...] = (PalConfig,)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pal.data.batches import Collator, lengths_mask, plan_batches
-from pal.modeling.pal import EncodedInputs
+from pal.decoding.states import EncodedInputs
 
 # Encoder positions of one call: enough for full speed, and no more, so that little is padding.
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
@@ -71,4 +71,4 @@ def collate(model: Any, rows: Sequence[Inputs]) -> dict[str, Tensor]:
 def _encode(model: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return encoder states [B, L, d] and mask [B, L] of token ids."""
     batch = collate(model, [{"input_ids": row} for row in rows])
-    return model.model.encoder(**batch)[0], batch["attention_mask"]
+    return model.encode_text(**batch), batch["attention_mask"]

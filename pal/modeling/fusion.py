@@ -5,14 +5,12 @@ A new fusion is one class here and one name in ``FUSIONS``; outside the project,
 may name ``their_package.module:Class``. Inputs are padded on the right; masks are 1 = keep.
 """
 
-import importlib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from pal.core.errors import ConfigError, suggest
+from pal.core.registry import Registry
 
 
 class CoAttentionFusion(nn.Module):
@@ -151,29 +149,25 @@ def pad_to(values: Tensor, length: int) -> Tensor:
     return F.pad(values, (0, 0) * (values.dim() - 2) + (0, missing)) if missing else values
 
 
-FUSIONS: dict[str, type[CoAttentionFusion]] = {
-    "masked": CoAttentionFusion,
-    "reference": ReferenceFusion,
-    "no_weights": UnweightedFusion,
-    "no_persona_stream": DialogueStreamFusion,
-}
+FUSIONS = Registry(
+    "fusion",
+    {
+        "masked": CoAttentionFusion,
+        "reference": ReferenceFusion,
+        "no_weights": UnweightedFusion,
+        "no_persona_stream": DialogueStreamFusion,
+    },
+)
 
 
 def build_fusion(name: str, d_model: int) -> CoAttentionFusion:
-    """Build the fusion a configuration names.
+    """Build the fusion that a model's configuration names.
+
+    The configuration may be a checkpoint's, so a class from outside of the package is taken only if
+    the user named it: in the settings of training, or as ``trusted_code``
+    (:func:`pal.core.registry.trust`).
 
     Raises:
-        ConfigError: no such fusion, or the outside class cannot be imported.
+        ConfigError: no such fusion, or an outside one that nobody trusted.
     """
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)(d_model)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"fusion {name!r} cannot be imported: {error}") from error
-    if name not in FUSIONS:
-        raise ConfigError(
-            f"unknown fusion {name!r}{suggest(name, FUSIONS)} (allowed: {', '.join(FUSIONS)}, "
-            "or their_package.module:Class)"
-        )
-    return FUSIONS[name](d_model)
+    return FUSIONS.find(name, trusted=False)(d_model)

@@ -1,69 +1,55 @@
-"""PAL's response model: Blenderbot-small whose decoder reads persona-fused dialogue states.
+"""PAL on an encoder-decoder: a decoder that reads persona-fused dialogue states.
+
+What is here knows no family of models; see :mod:`pal.modeling.backbones` for those.
 
 Shapes: B batch, D dialogue tokens, P persona tokens, L fused positions, T target tokens,
 d model width, V vocabulary.
 """
 
 import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    BlenderbotSmallForConditionalGeneration,
-    BlenderbotSmallTokenizer,
     GenerationConfig,
     LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
+    StoppingCriteriaList,
+    StopStringCriteria,
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 from pal.decoding.contrast import ContrastiveCache
-from pal.decoding.noise import GumbelSampler, keyed_gumbel, sample_keys
-from pal.modeling.configuration import PalConfig
+from pal.decoding.noise import keyed_gumbel, sample_keys
+from pal.decoding.plan import alpha_of, strategies_of
+from pal.decoding.sampling import KeyedDraw, Sampler
+from pal.decoding.states import EncodedInputs
 from pal.modeling.fusion import CoAttentionFusion, build_fusion, pad_to
 
 # The library's own values of the sampling options. Drawing is done by our last processor, so the
 # library searches greedily and gets these, which its checks let pass.
 SAMPLING_DEFAULTS = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
 
-
-class EncodedInputs(NamedTuple):
-    """What the decoder reads, with persona and without.
-
-    Attributes:
-        states: fused states, [B, L, d]; the dialogue's own where there is no persona to fuse.
-        mask: [B, L], 1 = keep.
-        dialogue_states: H_D, [B, D, d].
-        dialogue_mask: [B, D].
-    """
-
-    states: Tensor
-    mask: Tensor
-    dialogue_states: Tensor
-    dialogue_mask: Tensor
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether a persona went into ``states``."""
-        return self.states is not self.dialogue_states
-
-    def rows(self, index: Sequence[int]) -> "EncodedInputs":
-        """Return some of the rows."""
-        states, mask = self.states[index], self.mask[index]
-        if not self.is_fused:
-            return EncodedInputs(states, mask, states, mask)
-        return EncodedInputs(states, mask, self.dialogue_states[index], self.dialogue_mask[index])
+# Arguments of the library's ``generate`` that a contrast of two branches cannot take, and why.
+REFUSED = {
+    "decoder_input_ids": "responses begin with a strategy; give strategy=…",
+    "decoder_inputs_embeds": "responses begin with a strategy; give strategy=…",
+    "decoder_attention_mask": "responses begin with a strategy; give strategy=…",
+    "inputs_embeds": "give input_ids",
+    "encoder_outputs": "give encoded=…, from model.encode",
+    "past_key_values": "the cache of both branches is made here",
+    "cache_implementation": "the cache of both branches is made here",
+    "assistant_model": "the contrast decodes one token at a time",
+    "prompt_lookup_num_tokens": "the contrast decodes one token at a time",
+    "custom_generate": "no code from elsewhere decodes",
+    "guidance_scale": "give alpha=…",
+    "negative_prompt_ids": "the second branch is the dialogue without persona",
+    "negative_prompt_attention_mask": "the second branch is the dialogue without persona",
+}
 
 
 @dataclass
@@ -83,37 +69,62 @@ class PalGenerateOutput(ModelOutput):
     alpha: Tensor | None = None
 
 
-class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
-    """Persona-augmented response model (PAL paper, section 3.3).
+# For the type checker: what a backbone's class brings.
+_Base: Any = object
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Base
+
+
+class PalMixin(_Base):
+    """What PAL adds to an encoder-decoder of the library (PAL paper, section 3.3).
 
     One encoder reads dialogue and persona; a fusion joins the two; the decoder predicts strategy
     token, response and end token. In persona modes ``prompt`` and ``none`` there is no fusion and
-    the model is Blenderbot-small on what the text holds.
+    the model is the backbone on what the text holds.
+
+    It stands before the backbone's own class, whose weights keep their names. A backbone overrides
+    :meth:`embedding_scale`, :meth:`project` and, where it has one, :meth:`fast_decoder`.
     """
 
-    config_class = PalConfig
-    config: PalConfig
     accepts_loss_kwargs = True  # the loss below honours ``num_items_in_batch``
+    config: Any
 
-    def __init__(self, config: PalConfig):
-        super().__init__(config)
-        # transformers 5 defines the decoder's embedding scale but does not apply it, though the
-        # published weights were trained with it; embeddings are passed to the decoder scaled.
-        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+    def __init__(self, config: Any):
+        super().__init__(config)  # type: ignore[call-arg]
+        self.embed_scale = self.embedding_scale()
         self.fusion = (
             build_fusion(config.fusion, config.d_model) if config.persona_mode == "fusion" else None
         )
         if self.fusion is not None and self.fusion.common_length:
             # There padding is attended to, and the released code (which resizes the embeddings and
             # so forgets the padding index) trains its row.
-            encoder, decoder = self.model.encoder, self.model.decoder
-            for embedding in (self.model.shared, encoder.embed_tokens, decoder.embed_tokens):
-                embedding.padding_idx = None
+            for part in (self, self.get_encoder(), self.get_decoder()):
+                part.get_input_embeddings().padding_idx = None
         self.post_init()
+
+    # -- what a backbone says
+
+    def embedding_scale(self) -> float:
+        """Return what token embeddings are multiplied by before encoder and decoder get them."""
+        return 1.0
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Return the logits, [..., V], of the decoder's states, [..., d]."""
+        return self.lm_head(hidden)
+
+    def fast_decoder(self, suppressed: Sequence[int]) -> Any:
+        """Return the decoder as the engine takes it; None where the backbone has none.
+
+        Args:
+            suppressed: tokens that no response may contain.
+        """
+        return None
+
+    # -- encoding
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[misc]
         if isinstance(module, CoAttentionFusion):
             module.reset_parameters()
 
@@ -137,6 +148,12 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         )
         return self._encode_embedded(self.embed(*ids), masks)
 
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the encoder's states, [B, L, d], of one kind of text alone, [B, L]."""
+        self._check_length("input_ids", input_ids)
+        (embedded,) = self.embed(input_ids)
+        return self.get_encoder()(inputs_embeds=embedded, attention_mask=attention_mask)[0]
+
     def embed(self, *ids: Tensor) -> list[Tensor]:
         """Return the scaled embeddings of several inputs, [B, L] each, as [B, L, d] each.
 
@@ -155,6 +172,8 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         persona_attention_mask: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return ids and masks of what the encoder reads: the dialogue, and a persona to fuse."""
+        self._check_length("input_ids", input_ids)
+        self._check_length("persona_input_ids", persona_input_ids)
         ids, masks = [input_ids], [attention_mask]
         if self.fusion is not None and persona_input_ids is not None:
             ids, masks = [input_ids, persona_input_ids], [attention_mask, persona_attention_mask]
@@ -167,9 +186,18 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             ids, kept = ([pad_to(part, length) for part in parts] for parts in (ids, kept))
         return ids, kept
 
+    def _check_length(self, name: str, ids: Tensor | None) -> None:
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if ids is not None and positions is not None and ids.shape[1] > positions:
+            raise ValueError(
+                f"{name} has {ids.shape[1]} positions and the model {positions}; cut it, as "
+                "pal.data.templates.SampleEncoder does"
+            )
+
     def _encode_embedded(self, embedded: list[Tensor], masks: list[Tensor]) -> EncodedInputs:
+        encoder = self.get_encoder()
         encoded = [
-            self.model.encoder(inputs_embeds=part, attention_mask=mask)[0]
+            encoder(inputs_embeds=part, attention_mask=mask)[0]
             for part, mask in zip(embedded, masks, strict=True)
         ]
         if self.fusion is None or len(encoded) == 1:
@@ -186,6 +214,8 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         """Return the decoder's start token for every row, [rows, 1]."""
         return torch.full((rows, 1), self.config.decoder_start_token_id or 0, device=self.device)
 
+    # -- training and one step
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -201,6 +231,10 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         return_dict: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
         skip_logits: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
     ) -> Seq2SeqLMOutput | tuple:
         """Compute logits conditioned on dialogue and persona, and the loss (paper, equation 5).
 
@@ -222,11 +256,22 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             num_items_in_batch: divisor of the summed loss; by default the number of target tokens.
             skip_logits: return the loss of ``labels`` without logits; ignored positions are then
                 never projected to the vocabulary.
+            output_attentions: return the decoder's attentions, its own and to the encoder states.
+            output_hidden_states: return the decoder's hidden states.
+            inputs_embeds: refused; both branches are made from token ids.
+            decoder_inputs_embeds: refused likewise.
+
+        Raises:
+            ValueError: an argument is missing or refused, or an input longer than the model.
         """
+        if inputs_embeds is not None or decoder_inputs_embeds is not None:
+            prefix = "decoder_" if inputs_embeds is None else ""
+            raise ValueError(f"{prefix}inputs_embeds is not taken: give {prefix}input_ids")
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if decoder_input_ids is None:
             raise ValueError("forward needs decoder_input_ids or labels")
+        self._check_length("decoder_input_ids", decoder_input_ids)
 
         mask: Tensor | None
         embedded = None
@@ -249,18 +294,27 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
 
         if embedded is None:
             (embedded,) = self.embed(decoder_input_ids)
-        decoded = self.model.decoder(
+        wanted = {
+            name: True
+            for name, value in (
+                ("output_attentions", output_attentions),
+                ("output_hidden_states", output_hidden_states),
+            )
+            if value
+        }
+        decoded = self.get_decoder()(
             inputs_embeds=embedded,
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
+            **wanted,
         )
         hidden, targets = decoded.last_hidden_state, labels
         if labels is not None and skip_logits:
             hidden, targets = hidden[labels != -100], labels[labels != -100]
-        logits = self.lm_head(hidden) + self.final_logits_bias
+        logits = self.project(hidden)
         if contrast is not None:
             logits = contrast.contrast(logits)
 
@@ -272,26 +326,33 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             loss = loss / (
                 (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             )
+        rows = None if contrast is None else len(contrast.alpha)
         output = Seq2SeqLMOutput(
             loss=loss,
             logits=None if skip_logits else logits,
             past_key_values=decoded.past_key_values,
             encoder_last_hidden_state=states if contrast is None else None,
+            decoder_hidden_states=_first_rows(decoded.get("hidden_states"), rows),
+            decoder_attentions=_first_rows(decoded.get("attentions"), rows),
+            cross_attentions=_first_rows(decoded.get("cross_attentions"), rows),
         )
         return output if return_dict is not False else output.to_tuple()
 
+    # -- decoding
+
     @torch.no_grad()
-    def generate(  # type: ignore[override]  # ours takes the inputs by the names of forward
+    def generate(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         persona_input_ids: Tensor | None = None,
         persona_attention_mask: Tensor | None = None,
         *,
+        inputs: Tensor | None = None,
         encoded: EncodedInputs | None = None,
-        strategy_ids: Sequence[int] | Tensor | None = None,
-        strategy_choice: Literal["argmax", "sample"] = "argmax",
-        alpha: float | Sequence[float] | Tensor | None = None,
+        strategy: str | int | Sequence[str | int] | Tensor = "argmax",
+        strategy_ids: str | int | Sequence[str | int] | Tensor | None = None,
+        alpha: float | Sequence[float] | Mapping[str, float] | Tensor | None = None,
         strategy_alpha: float | None = None,
         seed: int = 0,
         sample_ids: Sequence[str | int] | None = None,
@@ -303,18 +364,21 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         """Predict a strategy for every row, then decode its response with that strategy's α.
 
         Sampling draws with noise keyed by (seed, sample id, step, token), so a response does not
-        depend on its batch. All other options are those of the library's ``generate``.
+        depend on its batch. All other options are those of the library's ``generate``; attentions
+        and hidden states, where asked for, are those of the branch with persona.
 
         Args:
             input_ids: dialogue tokens, right-padded, [B, D].
             attention_mask: [B, D], 1 = keep.
             persona_input_ids: persona tokens, right-padded, [B, P].
             persona_attention_mask: [B, P], 1 = keep.
-            encoded: what :meth:`encode` returned, instead of these four.
-            strategy_ids: given strategies 0 to 7, [B]; predicted when left out.
-            strategy_choice: how to predict: the most probable one, or a draw.
-            alpha: contrast weight for all rows, or eight of them, one a strategy; the
-                configuration's (PAL paper, Table 2) when left out.
+            inputs: the library's other name of ``input_ids``.
+            encoded: what :meth:`encode` returned, instead of these.
+            strategy: ``argmax`` predicts the most probable one, ``sample`` draws one; a name, an
+                alias or an id of the strategy set is given to all rows, a list of them to one each.
+            strategy_ids: given strategies, instead of ``strategy``.
+            alpha: contrast weight for all strategies, eight of them, or a mapping of strategy
+                names; the configuration's (PAL paper, Table 2) for what is left out.
             strategy_alpha: contrast weight of the strategy step; the configuration's by default.
             seed: key of the noise.
             sample_ids: one id a row, key of the noise; row numbers by default.
@@ -324,16 +388,35 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             **kwargs: single generation options, such as ``do_sample=False``.
 
         Raises:
-            ValueError: beams together with sampling, or a contrast without anything to fuse.
+            ValueError: an argument that a contrast cannot take, beams together with sampling, a
+                contrast without anything to fuse, an unknown strategy, or too long an input.
+
+        Example:
+            >>> model.generate(**batch, strategy="Question", alpha=0.5, max_new_tokens=30)
         """
+        for name, reason in REFUSED.items():
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name} is not taken by PAL's generate: {reason}")
+        if kwargs.pop("use_cache", True) is False:
+            raise ValueError(
+                "use_cache=False is not taken by PAL's generate: it needs the cache"
+            )
         options = copy.deepcopy(generation_config or self.generation_config)
         kwargs = options.update(**kwargs)
+        options.use_cache = True
         for name in SAMPLING_DEFAULTS:  # as the library does: what is left open, the model decides
             if getattr(options, name) is None:
                 setattr(options, name, getattr(self.generation_config, name))
         beams, copies = options.num_beams or 1, options.num_return_sequences or 1
         if options.do_sample and beams > 1:
             raise ValueError("num_beams > 1 with do_sample=True is not supported; choose one")
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if positions is not None and (options.max_new_tokens or 0) + 2 > positions:
+            raise ValueError(
+                f"max_new_tokens={options.max_new_tokens} and two start tokens do not fit the "
+                f"model's {positions} positions"
+            )
+        input_ids = inputs if input_ids is None else input_ids
         if encoded is None:
             if input_ids is None:
                 raise ValueError("generate needs input_ids or encoded")
@@ -344,25 +427,28 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         ids: list[str | int] = list(range(rows) if sample_ids is None else sample_ids)
         if len(ids) != rows:
             raise ValueError(f"got {len(ids)} sample_ids for {rows} rows")
+        given = strategy if strategy_ids is None else strategy_ids
+        predicted = isinstance(given, str) and given in ("argmax", "sample")
+        strategies = None if predicted else strategies_of(given, rows)
 
-        if alpha is not None and not encoded.is_fused and torch.as_tensor(alpha).any():
-            raise ValueError(
-                "alpha contrasts fused with unfused states: it needs persona_mode='fusion' and "
-                "persona_input_ids"
-            )
-        table = torch.as_tensor(self.config.alpha if alpha is None else alpha, device=device)
-        table = table.float().expand(len(self.config.alpha))  # [8]
+        weights = alpha_of(alpha, own=self.config.alpha)
         if strategy_alpha is None:
             strategy_alpha = self.config.strategy_alpha
         if not encoded.is_fused:
-            table, strategy_alpha = torch.zeros_like(table), 0.0
+            if alpha is not None and any(alpha_of(alpha, own=[0.0] * len(weights))):
+                raise ValueError(
+                    "alpha contrasts fused with unfused states: it needs persona_mode='fusion' "
+                    "and persona_input_ids"
+                )
+            weights, strategy_alpha = (0.0,) * len(weights), 0.0
+        table = torch.tensor(weights, device=device)  # [8]
 
-        contrasted = bool(strategy_alpha or table.any())
+        contrasted = bool(strategy_alpha or any(weights))
         cache = ContrastiveCache.pair(
             self.config,
             fused=(encoded.states, encoded.mask),
             plain=(encoded.dialogue_states, encoded.dialogue_mask),
-            alpha=torch.full((rows,), strategy_alpha, device=device),
+            alpha=torch.full((rows,), float(strategy_alpha), device=device),
             rows=torch.arange(rows if contrasted else 0, device=device),
         )
         start = self.start_tokens(rows)
@@ -371,9 +457,9 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
         strategy_logits = logits[:, -1, strategy_tokens].float()  # [B, 8]
 
         keys = sample_keys(seed, ids, device)
-        if strategy_ids is not None:
-            chosen = torch.as_tensor(strategy_ids, device=device)
-        elif strategy_choice == "sample":
+        if strategies is not None:
+            chosen = torch.tensor(strategies, device=device)
+        elif given == "sample":
             noise = keyed_gumbel(keys, 0, strategy_tokens.expand(rows, -1))
             chosen = (strategy_logits.log_softmax(-1) + noise).argmax(-1)
         else:
@@ -392,13 +478,24 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
                 prompt, states, mask = (
                     x.repeat_interleave(copies, dim=0) for x in (prompt, states, mask)
                 )
-            processors.extend(sampling_processors(options, keys))
+            # The library would run temperature, top-k and top-p after any processor it is given,
+            # hence all of them are in this one, and the library searches greedily.
+            processors.append(KeyedDraw(Sampler.from_options(options), keys))
             options.num_return_sequences = 1
         elif beams > 1:
             cache.repeat(beams)
         for name, neutral in SAMPLING_DEFAULTS.items():
             setattr(options, name, neutral)
-        options.suppress_tokens = self.suppressed_tokens(options)
+        options.suppress_tokens = self.suppressed_tokens(options.suppress_tokens)
+        # Made here: the library would hand the tokenizer on to every step.
+        tokenizer, stops = kwargs.pop("tokenizer", None), options.stop_strings
+        if stops:
+            if tokenizer is None:
+                raise ValueError("stop_strings needs tokenizer=… beside it")
+            options.stop_strings = None
+            criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
+            criteria.append(StopStringCriteria(tokenizer, stops))
+            kwargs["stopping_criteria"] = criteria
         sequences: Any = super().generate(  # type: ignore[misc]
             decoder_input_ids=prompt,
             # tells the library that the cache holds a part of the prompt already
@@ -419,29 +516,18 @@ class PalForConditionalGeneration(BlenderbotSmallForConditionalGeneration):
             alpha=row_alpha,
         )
 
-    def suppressed_tokens(self, options: GenerationConfig) -> list[int]:
-        """Ids no response may contain: special tokens, strategies and the user's own list."""
+    def suppressed_tokens(self, further: Sequence[int] | None = None) -> list[int]:
+        """Return the ids that no response may contain: special tokens, strategies and others.
+
+        Args:
+            further: the user's own list.
+        """
         special = set(self.config.special_token_ids or []) - {self.config.eos_token_id}
-        return sorted(special | set(options.suppress_tokens or []))
+        return sorted(special | set(further or []))
 
 
-def sampling_processors(options: GenerationConfig, keys: Tensor) -> LogitsProcessorList:
-    """The sampling chain of the options, top-k first, with the keyed draw at its end.
-
-    ``generate`` then searches greedily. The library would run temperature, top-k and top-p after
-    any processor it is given, hence the chain is built here.
-    """
-    chain = LogitsProcessorList()
-    if options.temperature is not None and options.temperature != 1.0:
-        chain.append(TemperatureLogitsWarper(options.temperature))
-    if options.top_k:
-        chain.append(TopKLogitsWarper(options.top_k))
-    if options.top_p is not None and options.top_p < 1.0:
-        chain.append(TopPLogitsWarper(options.top_p))
-    chain.append(GumbelSampler(keys, top_k=options.top_k or 0))
-    return chain
-
-
-AutoConfig.register(PalConfig.model_type, PalConfig)
-AutoModelForSeq2SeqLM.register(PalConfig, PalForConditionalGeneration)
-AutoTokenizer.register(PalConfig, slow_tokenizer_class=BlenderbotSmallTokenizer)
+def _first_rows(layers: Any, rows: int | None) -> Any:
+    """Return the first rows of a tensor a layer; all where ``rows`` is None."""
+    if layers is None or rows is None:
+        return layers
+    return tuple(layer if layer is None else layer[:rows] for layer in layers)

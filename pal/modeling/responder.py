@@ -4,35 +4,44 @@ A record is a function of weights, input, settings, seed and sample id, and of t
 batch it is computed in.
 """
 
-import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from transformers import GenerationConfig
 
-from pal.core.errors import CheckpointError, ConfigError, DataError
+from pal.core.errors import CheckpointError
+from pal.data.batches import plan_batches
 from pal.data.samples import Sample
-from pal.data.strategies import STRATEGIES, strategy_id
+from pal.data.strategies import STRATEGIES
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
 from pal.decoding.engine import Encode, Engine, Request
 from pal.decoding.noise import sample_keys
-from pal.decoding.settings import DecodingSettings
+from pal.decoding.plan import DecodingPlan, alpha_of
+from pal.decoding.settings import DecodingSettings, SamplingOptions
+from pal.decoding.states import EncodedInputs
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import packed_model
-from pal.modeling.pal import EncodedInputs
 
 
-def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, Any]:
+def load_model_and_tokenizer(
+    source: str, dtype: str = "float32", *, trusted_code: Sequence[str] = ()
+) -> tuple[Any, Any]:
     """Load a trained response model and its tokenizer, and make sure the two belong together.
+
+    Args:
+        source: folder or hub id.
+        dtype: number format of the weights.
+        trusted_code: classes from outside of the package that the model's configuration may name.
 
     Raises:
         CheckpointError: another kind of model, or a tokenizer that does not fit it.
+        ConfigError: the configuration names code that is not trusted.
     """
-    model = load_response_model(source, dtype)
+    model = load_response_model(source, dtype, trusted_code=trusted_code)
     tokenizer = load_tokenizer(source)
     if check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
         raise CheckpointError(
@@ -42,21 +51,19 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
     return model, tokenizer
 
 
-def generation_options(model: Any, decoding: DecodingSettings) -> GenerationConfig:
-    """Return the settings' options as the library's, none left open."""
+def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig:
+    """Return sampling options as the library's, none left open.
+
+    Args:
+        options: ours.
+        config: the model's configuration, for its special tokens.
+    """
+    names = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_beams",
+             "min_new_tokens", "max_new_tokens")  # fmt: skip
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     return GenerationConfig(
-        do_sample=decoding.do_sample,
-        temperature=decoding.temperature,
-        top_k=decoding.top_k,
-        top_p=decoding.top_p,
-        repetition_penalty=decoding.repetition_penalty,
-        num_beams=decoding.num_beams,
-        min_new_tokens=decoding.min_new_tokens,
-        max_new_tokens=decoding.max_new_tokens,
-        bos_token_id=model.config.bos_token_id,
-        eos_token_id=model.config.eos_token_id,
-        pad_token_id=model.config.pad_token_id,
-        decoder_start_token_id=model.config.decoder_start_token_id,
+        **{name: getattr(options, name) for name in names},
+        **{name: getattr(config, name) for name in tokens},
     )
 
 
@@ -68,37 +75,21 @@ class Responder:
     """
 
     def __init__(self, model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int):
-        self.model, self.decoding, self.seed = model, decoding, seed
+        self.model, self.seed = model, seed
+        self.plan = DecodingPlan.from_settings(decoding, model.config)
         self.encoder = SampleEncoder.from_config(tokenizer, model.config)
-        self.given: int | None = None
-        if decoding.strategy not in ("argmax", "sample", "gold"):
-            self.given = strategy_id(decoding.strategy)
-        if isinstance(decoding.alpha, list) and len(decoding.alpha) != len(STRATEGIES):
-            raise ConfigError(
-                f"decoding.alpha: expected a number or {len(STRATEGIES)} of them, got "
-                f"{len(decoding.alpha)}"
-            )
-        if decoding.do_sample and decoding.num_beams > 1:
-            raise ConfigError(
-                "decoding.num_beams > 1 searches and decoding.do_sample=true draws; choose one"
-            )
-        if decoding.alpha is not None and model.fusion is None and np.any(decoding.alpha):
-            raise ConfigError(
-                f"decoding.alpha contrasts with and without persona, and this model's persona_mode "
-                f"is {model.config.persona_mode!r}; give decoding.alpha=null"
-            )
-        positions = model.config.max_position_embeddings
-        if decoding.max_new_tokens + 2 > positions:
-            raise ConfigError(
-                f"decoding.max_new_tokens={decoding.max_new_tokens} and two start tokens do not "
-                f"fit the model's {positions} positions"
-            )
-        self.options = generation_options(model, decoding)
 
     @cached_property
     def packed(self) -> Any:
         """The model as it is used, made when the first batch comes: on the device it is on then."""
         return packed_model(self.model)
+
+    @cached_property
+    def decoder(self) -> Any:
+        """The model's decoder as the engine takes it; None where ``generate`` decodes."""
+        if self.plan.options.num_beams > 1:
+            return None
+        return self.packed.fast_decoder(self.model.suppressed_tokens())
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the encoder inputs of samples, without targets."""
@@ -128,8 +119,13 @@ class Responder:
             tokens: encoder positions held at once, at most.
         """
         lengths = [input_length(inputs) for inputs in encoded]
-        if self.options.num_beams > 1:
-            return self(samples, self.encode_states(encoded))
+        if self.decoder is None:
+            records: list[dict[str, Any]] = [{}] * len(samples)
+            for group in plan_batches(lengths, max_tokens=tokens, max_rows=rows):
+                states = self.encode_states([encoded[i] for i in group])
+                for i, record in zip(group, self([samples[i] for i in group], states), strict=True):
+                    records[i] = record
+            return records
         return self._run(
             samples, lengths,
             lambda chosen: encode_sorted(self.packed, [encoded[i] for i in chosen]),
@@ -172,74 +168,57 @@ class Responder:
         alpha: float | None = None,
         words: bool = True,
     ) -> list[dict[str, Any]]:
-        if strategies is None and self.given is not None:
-            strategies = [self.given] * len(samples)
-        elif strategies is None and self.decoding.strategy == "gold":
-            strategies = [_gold(sample) for sample in samples]
-        options = self.options
+        plan, origin = self.plan, self.plan.strategy_from
+        if strategies is not None:
+            origin = "given"
+        else:
+            strategies = plan.strategies_of(samples)
+        if alpha is not None:
+            plan = replace(plan, alpha=alpha_of(alpha, own=plan.alpha))
         if not words:
-            options = copy.deepcopy(options)
-            options.min_new_tokens, options.max_new_tokens = 0, 1
-        given_alpha = self.decoding.alpha if alpha is None else alpha
-        choice: Any = "sample" if self.decoding.strategy == "sample" else "argmax"
-        if self.options.num_beams == 1:
-            config = self.model.config
-            table = config.alpha if given_alpha is None else given_alpha
-            strategy_alpha = self.decoding.strategy_alpha
-            if strategy_alpha is None:
-                strategy_alpha = config.strategy_alpha
-            fused = self.model.fusion is not None
-            engine = Engine(
-                self.packed,
-                options,
-                alpha=[float(a) * fused for a in np.broadcast_to(table, len(STRATEGIES))],
-                strategy_alpha=strategy_alpha * fused,
-                strategy_choice=choice,
-                rows=rows,
-            )
+            least: Any = {"min_new_tokens": 0, "max_new_tokens": 1}
+            plan = replace(plan, options=plan.options.model_copy(update=least))
+        if self.decoder is not None:
             keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
-            requests = [
-                Request(key, None if strategies is None else strategies[index])
-                for index, key in enumerate(keys)
-            ]
-            return [
-                self._record(
-                    sample, answer.tokens, answer.strategy, answer.strategy_probs, answer.alpha
-                )
-                for sample, answer in zip(samples, engine(requests, lengths, encode), strict=True)
-            ]
-        [(_, states)] = encode(range(len(samples)))
-        output = self.packed.generate(
-            encoded=states,
-            strategy_ids=strategies,
-            strategy_choice=choice,
-            alpha=given_alpha,
-            strategy_alpha=self.decoding.strategy_alpha,
-            seed=self.seed,
-            sample_ids=[sample.id for sample in samples],
-            generation_config=options,
-            return_strategies=True,
-        )
-        return [
-            self._record(sample, row[2:], strategy, probs, alpha)
-            for sample, row, strategy, probs, alpha in zip(
-                samples,
-                output.sequences.tolist(),
-                output.strategy_ids.tolist(),
-                output.strategy_probs.tolist(),
-                output.alpha.tolist(),
-                strict=True,
+            given = [None] * len(samples) if strategies is None else strategies
+            requests = [Request(key, one) for key, one in zip(keys, given, strict=True)]
+            answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode)
+            found = [(a.tokens, a.strategy, a.strategy_probs, a.alpha) for a in answers]
+        else:
+            [(_, states)] = encode(range(len(samples)))
+            output = self.packed.generate(
+                encoded=states,
+                strategy=plan.choice if strategies is None else strategies,
+                alpha=plan.alpha,
+                strategy_alpha=plan.strategy_alpha,
+                seed=self.seed,
+                sample_ids=[sample.id for sample in samples],
+                generation_config=generation_config(plan.options, self.model.config),
+                return_strategies=True,
             )
+            found = list(zip(
+                output.sequences[:, 2:].tolist(), output.strategy_ids.tolist(),
+                output.strategy_probs.tolist(), output.alpha.tolist(), strict=True,
+            ))  # fmt: skip
+        return [
+            self._record(sample, *one, origin) for sample, one in zip(samples, found, strict=True)
         ]
 
     def _record(
-        self, sample: Sample, ids: list[int], strategy: int, probs: list[float], alpha: float
+        self,
+        sample: Sample,
+        ids: list[int],
+        strategy: int,
+        probs: list[float],
+        alpha: float,
+        strategy_from: str,
     ) -> dict[str, Any]:
         end = self.model.config.eos_token_id
         length = ids.index(end) if end in ids else len(ids)
         return {
             "id": sample.id,
             "strategy": STRATEGIES[strategy],
+            "strategy_from": strategy_from,
             "strategy_probs": {
                 name: round(p, 6) for name, p in zip(STRATEGIES, probs, strict=True)
             },
@@ -250,9 +229,3 @@ class Responder:
             "alpha": round(alpha, 6),
             "tokens": length,
         }
-
-
-def _gold(sample: Sample) -> int:
-    if sample.strategy is None:
-        raise DataError(f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there")
-    return strategy_id(sample.strategy)

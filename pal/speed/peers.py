@@ -12,7 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Lo
 from transformers.modeling_outputs import BaseModelOutput
 
 from pal.decoding.contrast import combine
-from pal.modeling.pal import PalForConditionalGeneration
+from pal.modeling.pal import PalMixin
 from pal.speed.workload import Workload
 
 DOUBLED_ROWS, TWO_PASS_ROWS = 32, 8  # of a batch; what is fastest for each on two CPU cores
@@ -52,7 +52,7 @@ def run_doubled(workload: Workload, rows: int = DOUBLED_ROWS) -> list[list[int]]
         # All of them ours and the contrast first: −inf of both halves would give NaN after it.
         processors = workload.processors(workload.keys[list(chosen)].repeat(2))
         processors.insert(0, ContrastHalves(alpha))
-        found = super(PalForConditionalGeneration, model).generate(
+        found = super(PalMixin, model).generate(
             decoder_input_ids=prompt.repeat(2, 1),
             encoder_outputs=BaseModelOutput(last_hidden_state=torch.cat(states)),
             attention_mask=torch.cat(mask),

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import (
-    GenerationConfig,
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
 )
 
 from pal.core.job import process_state
@@ -21,11 +23,12 @@ from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES, strategy_id
 from pal.decoding.engine import Answer, Engine, Request
 from pal.decoding.noise import sample_keys
-from pal.decoding.settings import DecodingSettings
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.sampling import KeyedDraw, Sampler
+from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.modeling.encoding import collate, encode_sorted, input_length
-from pal.modeling.packed import inference_twin
-from pal.modeling.pal import sampling_processors
-from pal.modeling.responder import Responder, generation_options, load_model_and_tokenizer
+from pal.modeling.packed import packed_model
+from pal.modeling.responder import Responder, load_model_and_tokenizer
 from pal.modeling.settings import ArchitectureSettings
 from pal.speed.inputs import build_random, synthetic_rows
 
@@ -51,7 +54,7 @@ class Workload:
     inputs: list[dict[str, list[int]]]
     strategies: list[int]
     keys: Tensor
-    options: GenerationConfig
+    options: SamplingOptions
     source: str
 
     def batches(self, rows: int) -> list[list[int]]:
@@ -80,13 +83,18 @@ class Workload:
         if options.min_new_tokens:
             found.append(
                 MinNewTokensLengthLogitsProcessor(
-                    2, options.min_new_tokens, options.eos_token_id, device=device
+                    2, options.min_new_tokens, self.model.config.eos_token_id, device=device
                 )
             )
-        suppressed = self.model.suppressed_tokens(options)
+        suppressed = self.model.suppressed_tokens()
         found.append(SuppressTokensLogitsProcessor(suppressed, device=device))
         if options.do_sample:
-            found.extend(sampling_processors(options, keys))
+            found.extend([
+                TemperatureLogitsWarper(options.temperature),
+                *([TopKLogitsWarper(options.top_k)] if options.top_k else []),
+                TopPLogitsWarper(options.top_p),
+                KeyedDraw(Sampler(top_k=options.top_k), keys),
+            ])  # fmt: skip
         return found
 
     def first(self, count: int) -> "Workload":
@@ -98,11 +106,12 @@ class Workload:
 
     def answer(self, rows: int) -> list[Answer]:
         """Answer with the engine, so many rows at once."""
-        config, model = self.model.config, inference_twin(self.model)
-        engine = Engine(
-            model, self.options, alpha=list(config.alpha),
-            strategy_alpha=config.strategy_alpha, rows=rows,
-        )  # fmt: skip
+        config, model = self.model.config, packed_model(self.model)
+        fused = model.fusion is not None
+        plan = DecodingPlan(
+            self.options, tuple(a * fused for a in config.alpha), config.strategy_alpha * fused
+        )
+        engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
         requests = [
             Request(key, strategy)
             for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
@@ -147,7 +156,7 @@ def load_workload(
             architecture, seed=seed, dtype=dtype, with_tokenizer=samples is not None
         )
     loaded.to(process_state().device)
-    options, draw = generation_options(loaded, decoding), random.Random(seed)
+    options, draw = decoding.model_copy(), random.Random(seed)
     if samples is None:
         inputs = synthetic_rows(loaded.config, count, seed)
         for row in inputs:

@@ -33,8 +33,11 @@ def test_records_hold_what_they_promise(predictions):
     rows = records(predictions)
     assert len(rows) > 40
     for row in rows:
-        assert list(row) == ["id", "strategy", "strategy_probs", "response", "persona",
-                             "reference", "reference_strategy", "alpha", "tokens"]  # fmt: skip
+        assert list(row) == [
+            "id", "strategy", "strategy_from", "strategy_probs", "response", "persona",
+            "reference", "reference_strategy", "alpha", "tokens",
+        ]  # fmt: skip
+        assert row["strategy_from"] == "model"
         assert sum(row["strategy_probs"].values()) == pytest.approx(1, abs=1e-4)
         assert row["strategy"] == max(row["strategy_probs"], key=row["strategy_probs"].get)
         assert row["alpha"] == PAPER_ALPHA[STRATEGIES.index(row["strategy"])]
@@ -136,6 +139,8 @@ def test_strategy_choices(response_model, tmp_path, strategy):
     call = arguments(response_model, output, f"decoding.strategy={strategy}", "limit=16")
     assert command(*call) == 0
     rows = records(output)
+    origin = {"gold": "gold", "sample": "model", "Information": "given"}[strategy]
+    assert {row["strategy_from"] for row in rows} == {origin}
     if strategy == "gold":
         assert all(row["strategy"] == row["reference_strategy"] for row in rows)
     elif strategy == "Information":

@@ -24,6 +24,16 @@ def test_combination_is_equation_6():
     assert combine(one, two, torch.tensor([0.0])).tolist() == one.tolist()
 
 
+def test_combination_takes_hidden_states_and_one_weight_for_all():
+    one, two = torch.randn(3, 4), torch.randn(3, 4)
+    alpha = torch.tensor([0.5, 0.0, 2.0])
+    rows = [(1 + a) * x - a * y for a, x, y in zip(alpha, one, two, strict=True)]
+    assert torch.equal(combine(one, two, alpha), torch.stack(rows))
+    assert torch.equal(combine(one, two, 0.5), combine(one, two, torch.full((3,), 0.5)))
+    half = combine(one.bfloat16(), two.bfloat16(), alpha)
+    assert half.dtype == torch.bfloat16
+
+
 def test_rows_without_contrast_lose_their_second_branch():
     cache = make([0.1, 0.1, 0.1, 0.1])
     assert cache.states.shape == (8, 3, 1)

@@ -6,8 +6,10 @@ from transformers import GenerationConfig
 
 from pal.decoding.engine import Engine, Request
 from pal.decoding.noise import sample_keys
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.settings import DecodingSettings
+from pal.decoding.states import EncodedInputs
 from pal.modeling.encoding import encode_sorted
-from pal.modeling.pal import EncodedInputs
 from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 COUNT = 60
@@ -35,18 +37,15 @@ def build_ending(tokenizer, **settings):
 def both(model, encoded, options, *, rows, strategies=None, alpha=None, choice="argmax"):
     """What ``generate`` says, and what the engine says."""
     ids = [f"s{n}" for n in range(len(encoded))]
+    settings = DecodingSettings(**options, strategy=choice, alpha=alpha)
     options = GenerationConfig(**{"top_k": None, "temperature": None, "top_p": None} | options)
     batch = collate(model, encoded, labels=False)
     wanted = model.generate(
-        **batch, seed=4, sample_ids=ids, strategy_ids=strategies, alpha=alpha,
-        strategy_choice=choice, return_strategies=True, generation_config=options,
+        **batch, seed=4, sample_ids=ids, strategy=choice if strategies is None else strategies,
+        alpha=alpha, return_strategies=True, generation_config=options,
     )  # fmt: skip
-    fused = model.fusion is not None
-    table = list(model.config.alpha) if alpha is None else [alpha] * 8
-    engine = Engine(
-        model, options, alpha=[a * fused for a in table],
-        strategy_alpha=model.config.strategy_alpha * fused, strategy_choice=choice, rows=rows,
-    )  # fmt: skip
+    plan = DecodingPlan.from_settings(settings, model.config)
+    engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
     keys = sample_keys(4, ids).tolist()
     requests = [Request(k, s) for k, s in zip(keys, strategies or [None] * len(ids), strict=True)]
     lengths = [max(len(e["input_ids"]), len(e.get("persona_input_ids", ()))) for e in encoded]

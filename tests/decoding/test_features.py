@@ -7,16 +7,17 @@ length, batches in file order.
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import GenerationConfig
 
 from pal.decoding.engine import Engine, Request
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.settings import DecodingSettings
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import can_pack, packed_model
 from tests.modeling.small import build, encode_samples, small_tokenizer
 
 COUNT = 360
 ALONE = ["groups and distinct personas", "refilled rows", "packed weights"]
-OPTIONS = GenerationConfig(
+OPTIONS = DecodingSettings(
     do_sample=False, repetition_penalty=1.03, min_new_tokens=2, max_new_tokens=10
 )
 STRATEGIES = [index % 8 for index in range(COUNT)]
@@ -38,7 +39,7 @@ def inputs(model):
 def run_two_passes(model, inputs, rows):
     """Answer with equation 6 written out: no cache, no second thought."""
     config, answers = model.config, []
-    banned = model.suppressed_tokens(OPTIONS)
+    banned = model.suppressed_tokens()
     for first in range(0, len(inputs), rows):
         batch = collate(model, inputs[first : first + rows])
         length = max(batch[name].shape[1] for name in ("input_ids", "persona_input_ids"))
@@ -76,10 +77,8 @@ def straightforward(model, inputs):
 
 
 def answer(model, inputs, rows, encode):
-    config = model.config
-    found = Engine(
-        model, OPTIONS, alpha=list(config.alpha), strategy_alpha=config.strategy_alpha, rows=rows
-    )
+    plan = DecodingPlan.from_settings(OPTIONS, model.config)
+    found = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
     requests = [Request(0, strategy) for strategy in STRATEGIES]
     answers = found(requests, [input_length(row) for row in inputs], encode)
     return [answer.tokens for answer in answers]

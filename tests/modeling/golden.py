@@ -6,7 +6,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pal.modeling.checkpoint import convert_checkpoint, load_response_model
+from pal.modeling.authors import convert_checkpoint
+from pal.modeling.checkpoint import load_response_model
 
 INPUTS = ("input_ids", "attention_mask", "persona_input_ids", "persona_attention_mask")
 

@@ -17,9 +17,9 @@ from pal.data.tokenizer import (
     special_token_ids,
     train_tokenizer,
 )
+from pal.modeling.backbones.blenderbot_small import PalForConditionalGeneration
 from pal.modeling.configuration import PalConfig
 from pal.modeling.fusion import CoAttentionFusion
-from pal.modeling.pal import PalForConditionalGeneration
 from tests.jobs import ESCONV
 
 VOCABULARY = 30000  # more than the tokenizer has: arg-maxima among many differ between rows

@@ -1,0 +1,193 @@
+"""The plan of decoding: where strategies come from, α of each, and how tokens are chosen.
+
+Whoever decodes (``pal generate``, ``model.generate``, the search for α) or only checks settings
+resolves them here, so that a strategy's name or a mapping of α means the same everywhere.
+
+Example:
+    >>> alpha_of({"Questions": 1}, own=(0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375))
+    (1.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375)
+    >>> DecodingPlan.from_settings(DecodingSettings(strategy="Question"), model.config).given
+    0
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pal.core.errors import ConfigError, DataError, PalError
+from pal.data.strategies import STRATEGIES, strategy_id
+from pal.decoding.settings import DecodingSettings, SamplingOptions
+
+# How a strategy is predicted, and where else it may come from than from a name.
+Choice = Literal["argmax", "sample"]
+WAYS = ("argmax", "sample", "gold")
+
+# Where a record's strategy comes from. One that the model did not predict has no accuracy.
+StrategyFrom = Literal["model", "gold", "given"]
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """How a model's responses are decoded, checked and with nothing left open.
+
+    Attributes:
+        options: how tokens are chosen.
+        alpha: contrast weight of each strategy, in the order of the strategy set.
+        strategy_alpha: contrast weight of the strategy step.
+        choice: how a strategy is predicted.
+        strategy_from: ``model``: predicted; ``gold``: the sample's own; ``given``: ``given`` for
+            all.
+        given: id of the strategy for all.
+    """
+
+    options: SamplingOptions
+    alpha: tuple[float, ...]
+    strategy_alpha: float
+    choice: Choice = "argmax"
+    strategy_from: StrategyFrom = "model"
+    given: int | None = None
+
+    @classmethod
+    def from_settings(cls, decoding: DecodingSettings, config: Any) -> "DecodingPlan":
+        """Resolve settings for a model.
+
+        Args:
+            decoding: the settings.
+            config: the model's configuration, which decides what they leave open.
+
+        Raises:
+            ConfigError: settings that contradict each other or the model.
+        """
+        check_decoding(decoding)
+        alpha = alpha_of(decoding.alpha, own=config.alpha)
+        strategy_alpha = decoding.strategy_alpha
+        if strategy_alpha is None:
+            strategy_alpha = float(config.strategy_alpha)
+        if config.persona_mode != "fusion":
+            if any(alpha_of(decoding.alpha, own=[0.0] * len(STRATEGIES))):
+                raise ConfigError(
+                    "decoding.alpha contrasts with and without persona, and this model's "
+                    f"persona_mode is {config.persona_mode!r}; give decoding.alpha=null"
+                )
+            alpha, strategy_alpha = (0.0,) * len(STRATEGIES), 0.0
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and decoding.max_new_tokens + 2 > positions:
+            raise ConfigError(
+                f"decoding.max_new_tokens={decoding.max_new_tokens} and two start tokens do not "
+                f"fit the model's {positions} positions"
+            )
+        named = decoding.strategy not in WAYS
+        return cls(
+            options=decoding,
+            alpha=alpha,
+            strategy_alpha=strategy_alpha,
+            choice="sample" if decoding.strategy == "sample" else "argmax",
+            strategy_from="given" if named else "gold" if decoding.strategy == "gold" else "model",
+            given=strategy_id(decoding.strategy) if named else None,
+        )
+
+    def strategies_of(self, samples: Sequence[Any]) -> list[int] | None:
+        """Return the strategy ids that samples are answered with; None where the model predicts.
+
+        Raises:
+            DataError: gold strategies are asked for, and a sample has none.
+        """
+        if self.strategy_from == "model":
+            return None
+        if self.given is not None:
+            return [self.given] * len(samples)
+        for sample in samples:
+            if sample.strategy is None:
+                raise DataError(
+                    f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there"
+                )
+        return [strategy_id(sample.strategy) for sample in samples]
+
+
+def check_decoding(decoding: DecodingSettings) -> None:
+    """Find what no model could be decoded with.
+
+    Raises:
+        ConfigError: an unknown strategy, α that are neither one nor eight nor named, or beams
+            together with a draw.
+    """
+    try:
+        if decoding.strategy not in WAYS:
+            strategies_of(decoding.strategy)
+    except ValueError as error:
+        raise ConfigError(f"decoding.strategy: {error}") from None
+    try:
+        alpha_of(decoding.alpha, own=[0.0] * len(STRATEGIES))
+    except ValueError as error:
+        raise ConfigError(f"decoding.alpha: {error}") from None
+    if decoding.do_sample and decoding.num_beams > 1:
+        raise ConfigError(
+            "decoding.num_beams > 1 searches and decoding.do_sample=true draws; choose one"
+        )
+
+
+def alpha_of(alpha: Any, *, own: Sequence[float]) -> tuple[float, ...]:
+    """Return the contrast weight of each strategy.
+
+    Args:
+        alpha: one for all, one for each strategy, a mapping of strategy names, or None for
+            ``own``; numbers, sequences, arrays and tensors.
+        own: the model's own, for strategies that a mapping leaves out.
+
+    Raises:
+        ValueError: another number of weights, an unknown strategy, one named twice, or no number.
+    """
+    alpha = alpha.tolist() if hasattr(alpha, "tolist") else alpha
+    if alpha is None:
+        return tuple(float(weight) for weight in own)
+    if isinstance(alpha, Mapping):
+        table = dict(enumerate(own))
+        ids = [_id_of(name) for name in alpha]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"a strategy is named twice in {', '.join(map(str, alpha))}")
+        table |= {index: _weight(weight) for index, weight in zip(ids, alpha.values(), strict=True)}
+        return tuple(float(table[index]) for index in range(len(own)))
+    if isinstance(alpha, Sequence) and not isinstance(alpha, str):
+        if len(alpha) != len(own):
+            raise ValueError(f"expected a number or {len(own)} of them, got {len(alpha)}")
+        return tuple(_weight(weight) for weight in alpha)
+    return (_weight(alpha),) * len(own)
+
+
+def _weight(value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(number := float(value)):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return number
+
+
+def strategies_of(given: Any, rows: int = 1) -> list[int]:
+    """Return the id of the strategy of every row.
+
+    Args:
+        given: a name, an alias or an id, for all rows or for each of them; sequences, arrays and
+            tensors.
+        rows: how many rows there are.
+
+    Raises:
+        ValueError: an unknown strategy, or another number of them.
+    """
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [_id_of(given)] * rows
+    if len(given) != rows:
+        raise ValueError(f"got {len(given)} strategies for {rows} rows")
+    return [_id_of(one) for one in given]
+
+
+def _id_of(strategy: Any) -> int:
+    if isinstance(strategy, str):
+        try:
+            return strategy_id(strategy)
+        except PalError as error:
+            raise ValueError(str(error)) from None
+    if isinstance(strategy, bool) or not isinstance(strategy, int):
+        raise ValueError(f"expected a strategy's name or id, got {strategy!r}")
+    if not 0 <= strategy < len(STRATEGIES):
+        raise ValueError(f"expected a strategy id from 0 to {len(STRATEGIES) - 1}, got {strategy}")
+    return strategy

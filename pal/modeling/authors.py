@@ -1,0 +1,139 @@
+"""Checkpoints of the authors' released code, turned into PAL models."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pal.core.errors import CheckpointError, OutputError
+from pal.core.files import parse_json
+from pal.modeling.checkpoint import (
+    check_bounds,
+    check_weight_file,
+    paper_generation_config,
+    reason,
+)
+
+# The authors' names of the fusion's parameters, and the order of their three fusion weights
+# (H_D, Ĥ_P, Ĥ_D); ours are in the order of the paper's equation 4 (Ĥ_D, Ĥ_P, H_D).
+AUTHORS_NORMS = {"persona_norm": "fusion.persona_norm", "context_norm": "fusion.dialogue_norm"}
+AUTHORS_WEIGHTS, WEIGHT_ORDER = "persona_context_w", [2, 1, 0]
+
+
+# Keys under which training scripts wrap a state dict, and what DataParallel puts before its names.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIX = "module."
+
+
+def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str | Path) -> Path:
+    """Turn a checkpoint of the authors' code into a PAL model folder.
+
+    Their strategy tokens are the last eight of the vocabulary. The result has ``reference``
+    fusion and the ``authors`` text format, so it computes what it was trained to compute.
+
+    Args:
+        state_dict: ``.bin``/``.pt`` (read without running code in it) or ``.safetensors``.
+        config: the Blenderbot-small ``config.json`` saved with it.
+        output: folder to write, model only; put the tokenizer beside it.
+
+    Raises:
+        CheckpointError: files missing, or keys that do not match.
+        OutputError: the folder exists.
+    """
+    import torch
+
+    if Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
+        raise OutputError(f"{output} exists; choose another output")
+
+    from pal.modeling.backbones.blenderbot_small import PalForConditionalGeneration
+    from pal.modeling.configuration import PalConfig
+
+    path = Path(state_dict)
+    base = _read_base(Path(config))
+    weights = _read_weights(path)
+    if AUTHORS_WEIGHTS not in weights:
+        shown = ", ".join(map(str, list(weights)[:3]))
+        raise CheckpointError(
+            f"{path}: no {AUTHORS_WEIGHTS!r} in it (it begins with {shown or 'nothing'}); not the "
+            "authors' PAL model"
+        )
+    try:
+        alpha = weights.pop("strategy_alpha").tolist()
+        weights["fusion.weights"] = weights.pop(AUTHORS_WEIGHTS).flatten()[WEIGHT_ORDER]
+        for theirs, ours in AUTHORS_NORMS.items():
+            for part in ("weight", "bias"):
+                weights[f"{ours}.{part}"] = weights.pop(f"{theirs}.{part}")
+        shared = weights["model.shared.weight"]
+    except KeyError as error:
+        raise CheckpointError(f"{path}: no {error} in it; not the authors' PAL model") from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite")
+    for name in ("model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head"):
+        weights[f"{name}.weight"] = shared
+
+    size = len(shared)
+    strategies = list(range(size - len(alpha), size))
+    try:
+        positions = base["max_position_embeddings"]
+        pal_config = PalConfig.from_base(
+            {**base, "vocab_size": size},
+            fusion="reference",
+            template="authors",
+            alpha=alpha,
+            max_target_tokens=min(50, positions - 2),
+            max_context_tokens=positions,
+            max_persona_tokens=positions,
+            strategy_token_ids=strategies,
+            special_token_ids=sorted({0, 1, 3, *range(size - len(alpha) - 4, size)}),
+        )
+        check_bounds(pal_config.to_dict())
+        model = PalForConditionalGeneration(pal_config)
+        model.load_state_dict(weights)
+    except Exception as error:  # the library's own checks of the configuration, then torch's
+        raise CheckpointError(
+            f"{path}: does not fit the model that {config} describes ({reason(error)})"
+        ) from error
+    model.generation_config = paper_generation_config(pal_config)
+    model.save_pretrained(output)
+    return Path(output)
+
+
+def _read_base(path: Path) -> dict[str, Any]:
+    """Read the configuration beside a checkpoint; some scripts put it under ``config``."""
+    try:
+        base = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable config.json ({reason(error)})") from error
+    base = base.get("config", base) if isinstance(base, dict) else base
+    if not isinstance(base, dict) or "max_position_embeddings" not in base:
+        raise CheckpointError(f"{path}: not the config.json of a Blenderbot-small model")
+    return base
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """Read a state dict, without wrappers around it and prefixes of its names."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; check the path")
+    check_weight_file(path, str(path.parent))
+    try:
+        if path.suffix == ".safetensors":
+            weights: Any = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # every unreadable file raises its own kind, with its own advice
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}): it is damaged, or holds "
+            "more than tensors; save its state_dict() alone"
+        ) from error
+    for name in WRAPPERS:
+        if isinstance(weights, Mapping) and isinstance(weights.get(name), Mapping):
+            weights = weights[name]
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(weights).__name__}, not a state dict")
+    weights = {str(name).removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    return {name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}

@@ -1,0 +1,80 @@
+"""The library's automatic classes know PAL's models, without anything being imported for it.
+
+``import pal`` calls :func:`register_when_imported`, after which ``AutoConfig``,
+``AutoModelForSeq2SeqLM`` and ``AutoTokenizer`` load a model folder, whichever of the two packages
+came first. The library is not imported here: once its table of configurations is, ours goes into
+it; and the models, which need torch, are registered when one of ours is first read.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+TABLE = "transformers.models.auto.configuration_auto"
+
+
+def register_when_imported() -> None:
+    """Register the configurations now or, where the library is not imported yet, when it is."""
+    if TABLE in sys.modules:
+        register_configurations()
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def register_configurations() -> None:
+    """Let ``AutoConfig`` know the configuration of every backbone."""
+    from pal.modeling.configuration import CONFIGURATIONS
+
+    table = importlib.import_module(TABLE)
+    for config in CONFIGURATIONS:
+        table.AutoConfig.register(config.model_type, config, exist_ok=True)
+
+
+@cache
+def register_model(name: str) -> None:
+    """Let the other automatic classes know the model of a backbone."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from pal.modeling.backbones import BACKBONES
+
+    register_configurations()
+    backbone = BACKBONES[name]
+    AutoModelForSeq2SeqLM.register(backbone.config_class, backbone.model_class, exist_ok=True)
+    AutoTokenizer.register(
+        backbone.config_class, tokenizer_class=backbone.tokenizer_class, exist_ok=True
+    )
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the table of configurations as everybody does, and adds ours once it is loaded."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != TABLE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: Any):
+        self.loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        register_configurations()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)

@@ -1,0 +1,61 @@
+"""What a backbone tells about its family of models."""
+
+from typing import Any, ClassVar
+
+from pal.data.tokenizer import add_pal_tokens, check_strategy_tokens, special_token_ids
+
+
+class Backbone:
+    """A family of pretrained models, as PAL builds on it.
+
+    A new one is a subclass in a file of its own, with the two classes that the library needs:
+
+    - a configuration: the family's own with :class:`pal.modeling.configuration.PalEntries`, in
+      that module, which needs no torch;
+    - a model: for an encoder-decoder the family's own with :class:`pal.modeling.pal.PalMixin`,
+      whose hooks say how its embeddings are scaled, how hidden states become logits and, where it
+      has one, what its fast decoder is. Without a fast decoder the library's ``generate`` decodes,
+      with the same responses and records.
+
+    Attributes:
+        name: the ``model_type`` of pretrained models of the family.
+        config_class: configuration of response models; its ``backbone`` is ``name``.
+        model_class: the response model.
+        tokenizer_class: of its tokenizer, where a folder does not tell.
+        sizes: entries of the configuration that a model from scratch gets, unless it is told
+            otherwise.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[Any]
+    model_class: ClassVar[Any]
+    tokenizer_class: ClassVar[Any]
+    sizes: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def prepare_tokenizer(cls, tokenizer: Any) -> Any:
+        """Give a tokenizer of the family the tokens that PAL's text needs, and return it.
+
+        Raises:
+            CheckpointError: it cannot hold a strategy as one token.
+        """
+        return add_pal_tokens(tokenizer)
+
+    @classmethod
+    def token_entries(cls, tokenizer: Any) -> dict[str, list[int]]:
+        """Return what a configuration says of a prepared tokenizer."""
+        return {
+            "strategy_token_ids": check_strategy_tokens(tokenizer),
+            "special_token_ids": special_token_ids(tokenizer),
+        }
+
+    @classmethod
+    def make_responder(cls, model: Any, tokenizer: Any, decoding: Any, seed: int) -> Any:
+        """Return what answers samples with a model of the family.
+
+        Raises:
+            ConfigError: decoding settings that contradict each other or the model.
+        """
+        from pal.modeling.responder import Responder
+
+        return Responder(model, tokenizer, decoding, seed)
