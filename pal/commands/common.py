@@ -75,6 +75,17 @@ class ModelSettings(InferenceSettings):
     model: Source | None = None
 
 
+class ResponseModelSettings(ModelSettings):
+    """A command that runs a trained response model.
+
+    Attributes:
+        trusted_code: classes from outside of the package that the model's configuration may name,
+            their_package.module:Class.
+    """
+
+    trusted_code: list[str] = []
+
+
 def beside(job: Job, suffix: str) -> Path:
     """Return where a job writes a second file, named as its output but for the suffix.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings, beside
+from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
 from pal.core.settings import InputPath
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class EvaluateSettings(ModelSettings, DialogueSettings, WriterSettings):
+class EvaluateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Score predictions, a model's perplexity, or both.
 
     Attributes:
@@ -165,6 +165,7 @@ def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
     """Return the model's token losses on the samples that the records answer, or on all."""
+    from pal.core.registry import trust
     from pal.data.predictions import match_samples
     from pal.modeling.losses import token_losses
     from pal.modeling.responder import load_model_and_tokenizer
@@ -175,6 +176,7 @@ def _token_losses(
     if any(sample.response is None for sample in samples):
         raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
     (source,) = settings.require("model")
+    trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     return token_losses(
         model, tokenizer, samples,

@@ -7,7 +7,7 @@ is made from the whole input; so a resumed or sharded run writes the same bytes 
 import logging
 from pathlib import Path
 
-from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings
+from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
 from pal.core.job import Job
 from pal.decoding.settings import DecodingSettings
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 REFILLS = 4  # how often a batch fills the rows decoded at once
 
 
-class GenerateSettings(ModelSettings, DialogueSettings, WriterSettings):
+class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Answer every sample of a file.
 
     Attributes:
@@ -45,12 +45,14 @@ def generate(settings: GenerateSettings) -> Path:
     import torch
 
     from pal.core.files import write_jsonl
+    from pal.core.registry import trust
     from pal.data.batches import plan_batches
     from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.modeling.encoding import input_length
     from pal.modeling.responder import Responder, load_model_and_tokenizer
 
+    trust(*settings.trusted_code)
     samples = load_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pal.benchmark.settings import BenchmarkSettings
-from pal.commands.common import DialogueSettings, InferenceSettings, ModelSettings
+from pal.commands.common import DialogueSettings, InferenceSettings, ResponseModelSettings
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
+from pal.core.registry import trust
 from pal.core.settings import OutputPath, merge
 from pal.core.tracking import TrackingSettings
 from pal.data.settings import DataSettings
+from pal.decoding.plan import check_decoding
 from pal.decoding.settings import DecodingSettings, SampleSettings
 from pal.metrics.settings import MetricSettings
 from pal.persona.settings import ExtractionSettings
@@ -68,7 +70,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
     tracking: TrackingSettings = TrackingSettings()
 
 
-class LossSettings(ModelSettings, DialogueSettings):
+class LossSettings(ResponseModelSettings, DialogueSettings):
     """What decides the token losses of a model on gold responses.
 
     Attributes:
@@ -168,6 +170,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 raise
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
+        trust(trained.architecture.fusion)  # by its checkpoints too: the YAML here named it
         if trained.training.get("save_total_limit") is not None:
             raise ConfigError(
                 "training.save_total_limit: the benchmark chooses among all epochs; leave it out"
@@ -182,23 +185,6 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 "reproduce.extractor=train: give the persona conversations as "
                 "persona_extractor.data.train=…"
             )
-
-
-def check_decoding(decoding: DecodingSettings) -> None:
-    """Find what generation would refuse.
-
-    Raises:
-        PalError: an unknown strategy, or as many α as there are not.
-    """
-    from pal.data.strategies import STRATEGIES, canonical_strategy
-
-    if decoding.strategy not in ("argmax", "sample", "gold"):
-        canonical_strategy(decoding.strategy)
-    if isinstance(decoding.alpha, list) and len(decoding.alpha) != len(STRATEGIES):
-        raise ConfigError(
-            f"decoding.alpha: expected a number or {len(STRATEGIES)} of them, got "
-            f"{len(decoding.alpha)}"
-        )
 
 
 # ----------------------------------------------------------------------------- stages

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.benchmark.settings import AlphaSearchSettings
-from pal.commands.common import DialogueSettings, ModelSettings, WriterSettings, beside
+from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
 from pal.decoding.settings import DecodingSettings
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 SEARCH = ("tune_alpha", "metrics")  # settings that no response depends on
 
 
-class TuneAlphaSettings(ModelSettings, DialogueSettings, WriterSettings):
+class TuneAlphaSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Choose α of each strategy on validation dialogues.
 
     Attributes:
@@ -59,6 +59,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.benchmark.alpha import AlphaGrid, alpha_table, objective_directions, search_alpha
     from pal.core.files import fingerprint, read_json, write_json, write_text
     from pal.core.journal import Journal
+    from pal.core.registry import trust
     from pal.data.samples import load_samples
     from pal.data.strategies import STRATEGIES
     from pal.metrics import find_metric, metric_versions
@@ -76,6 +77,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     samples = load_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
+    trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     if model.fusion is None:
         raise ConfigError(

@@ -103,7 +103,7 @@ Encode = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], EncodedInputs]]
 
 
 @dataclass
-class Request:
+class DecodingRequest:
     """A row to answer.
 
     Attributes:
@@ -160,7 +160,7 @@ class Engine:
     @torch.inference_mode()
     def __call__(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[DecodingRequest],
         lengths: Sequence[int],
         encode: Encode,
     ) -> list[Answer]:
@@ -186,7 +186,7 @@ class _Run:
     def __init__(
         self,
         engine: Engine,
-        requests: Sequence[Request],
+        requests: Sequence[DecodingRequest],
         order: list[int],
         encode: Encode,
         lengths: Sequence[int],
@@ -386,11 +386,13 @@ class _Run:
             queries, keys, values = qkv.view(active, 3, heads, width).unbind(1)
             own[0][self.all, :, position] = keys
             own[1][self.all, :, position] = values
-            return attend(queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask)
+            return attend_cached(
+                queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask
+            )
 
         def attend_cross(cross: Tensor, queries: Tensor) -> Tensor:
             keys, values = cross[:, :active, :, : self.length]
-            return attend(queries.view(active, heads, width), keys, values, cross_mask)
+            return attend_cached(queries.view(active, heads, width), keys, values, cross_mask)
 
         for layer, own, cross in zip(decoder.layers, self.own, self.cross, strict=True):
             x = layer(x, partial(attend_own, own), partial(attend_cross, cross))
@@ -445,7 +447,7 @@ class _Run:
         self.changed = True
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def attend_cached(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, d].
 
     Two products and a softmax take half the time of ``scaled_dot_product_attention`` on a CPU: its

@@ -9,13 +9,12 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import parse_json
-from pal.core.registry import trust
 from pal.modeling.backbones import BACKBONES
 
 REMEDY = "give the folder that training wrote, or one of its checkpoints"
@@ -28,23 +27,21 @@ MOST_LAYERS, MOST_ENTRIES, MOST_PARAMETERS = 256, 2**24, 2 * 10**11
 # ----------------------------------------------------------------------------- response models
 
 
-def load_response_model(
-    source: str, dtype: str = "float32", *, trusted_code: Sequence[str] = ()
-) -> Any:
+def load_response_model(source: str, dtype: str = "float32") -> Any:
     """Load a trained response model in evaluation mode.
+
+    A class from outside of the package, such as a fusion, that its configuration names is imported
+    only where :func:`pal.core.registry.trust` was told of it.
 
     Args:
         source: folder or hub id.
         dtype: number format of the weights.
-        trusted_code: classes from outside of the package that its configuration may name,
-            ``their_package.module:Class``.
 
     Raises:
         CheckpointError: nothing there, another kind of model, or weights that are not its own.
         ConfigError: its configuration names code that is not trusted.
     """
-    trust(*trusted_code)
-    config = read_config(source, f"model={source}")
+    config = read_model_config(source, f"model={source}")
     if not is_response_model(config):
         raise CheckpointError(
             f"model={source}: a {config.model_type} model, not a PAL response model; {REMEDY}"
@@ -53,7 +50,7 @@ def load_response_model(
     if mistakes:
         raise CheckpointError(f"model={source}: config.json: {'; '.join(mistakes)}; {REMEDY}")
     backbone = BACKBONES[config.backbone]
-    return read_model(backbone.model_class, source, config, f"model={source}", dtype=dtype).eval()
+    return read_weights(backbone.model_class, source, config, f"model={source}", dtype=dtype).eval()
 
 
 def is_response_model(config: Any) -> bool:
@@ -113,7 +110,7 @@ def _build_from_scratch(
 
 def _build_from_base(base: str, vocab_size: int, pal_settings: dict[str, Any]) -> Any:
     where = f"architecture.base={base}"
-    theirs = read_config(base, where, own=False)
+    theirs = read_model_config(base, where, own=False)
     name = theirs.backbone if is_response_model(theirs) else theirs.model_type
     if name not in BACKBONES:
         raise CheckpointError(
@@ -122,7 +119,7 @@ def _build_from_base(base: str, vocab_size: int, pal_settings: dict[str, Any]) -
         )
     backbone = BACKBONES[name]
     config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
-    model = read_model(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
+    model = read_weights(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
     if vocab_size != config.vocab_size:
         model.resize_token_embeddings(vocab_size)
     return model
@@ -171,7 +168,7 @@ def quiet_when_local(source: str) -> None:
     disable_progress_bar() if Path(source).is_dir() else enable_progress_bar()
 
 
-def read_config(source: str, where: str, *, own: bool = True) -> Any:
+def read_model_config(source: str, where: str, *, own: bool = True) -> Any:
     """Read the configuration of any model, without running code that it names.
 
     Args:
@@ -201,7 +198,7 @@ def read_config(source: str, where: str, *, own: bool = True) -> Any:
     return config
 
 
-def read_model(
+def read_weights(
     model_class: Any,
     source: str,
     config: Any,
@@ -216,7 +213,7 @@ def read_model(
     Args:
         model_class: the library's, or one of ours.
         source: folder or hub id.
-        config: what :func:`read_config` returned, or made of it.
+        config: what :func:`read_model_config` returned, or made of it.
         where: the setting that named it, for messages.
         dtype: number format of the weights; the stored one by default.
         own: whether the weights must be ``.safetensors``; a published base may be a pickle, which

@@ -17,7 +17,7 @@ from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
-from pal.decoding.engine import Encode, Engine, Request
+from pal.decoding.engine import DecodingRequest, Encode, Engine
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
@@ -27,21 +27,18 @@ from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import packed_model
 
 
-def load_model_and_tokenizer(
-    source: str, dtype: str = "float32", *, trusted_code: Sequence[str] = ()
-) -> tuple[Any, Any]:
+def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, Any]:
     """Load a trained response model and its tokenizer, and make sure the two belong together.
 
     Args:
         source: folder or hub id.
         dtype: number format of the weights.
-        trusted_code: classes from outside of the package that the model's configuration may name.
 
     Raises:
         CheckpointError: another kind of model, or a tokenizer that does not fit it.
         ConfigError: the configuration names code that is not trusted.
     """
-    model = load_response_model(source, dtype, trusted_code=trusted_code)
+    model = load_response_model(source, dtype)
     tokenizer = load_tokenizer(source)
     if check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
         raise CheckpointError(
@@ -181,7 +178,7 @@ class Responder:
         if self.decoder is not None:
             keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
             given = [None] * len(samples) if strategies is None else strategies
-            requests = [Request(key, one) for key, one in zip(keys, given, strict=True)]
+            requests = [DecodingRequest(key, one) for key, one in zip(keys, given, strict=True)]
             answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode)
             found = [(a.tokens, a.strategy, a.strategy_probs, a.alpha) for a in answers]
         else:

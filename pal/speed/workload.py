@@ -21,7 +21,7 @@ from transformers import (
 from pal.core.job import process_state
 from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES, strategy_id
-from pal.decoding.engine import Answer, Engine, Request
+from pal.decoding.engine import Answer, DecodingRequest, Engine
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import KeyedDraw, Sampler
@@ -113,7 +113,7 @@ class Workload:
         )
         engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
         requests = [
-            Request(key, strategy)
+            DecodingRequest(key, strategy)
             for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
         ]
         return engine(

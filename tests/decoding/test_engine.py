@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from pal.decoding.engine import Engine, Request
+from pal.decoding.engine import DecodingRequest, Engine
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings
@@ -47,7 +47,9 @@ def both(model, encoded, options, *, rows, strategies=None, alpha=None, choice="
     plan = DecodingPlan.from_settings(settings, model.config)
     engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
     keys = sample_keys(4, ids).tolist()
-    requests = [Request(k, s) for k, s in zip(keys, strategies or [None] * len(ids), strict=True)]
+    requests = [
+        DecodingRequest(k, s) for k, s in zip(keys, strategies or [None] * len(ids), strict=True)
+    ]
     lengths = [max(len(e["input_ids"]), len(e.get("persona_input_ids", ()))) for e in encoded]
     calls = []
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pal.decoding.engine import Engine, Request
+from pal.decoding.engine import DecodingRequest, Engine
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.encoding import collate, encode_sorted, input_length
@@ -79,7 +79,7 @@ def straightforward(model, inputs):
 def answer(model, inputs, rows, encode):
     plan = DecodingPlan.from_settings(OPTIONS, model.config)
     found = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
-    requests = [Request(0, strategy) for strategy in STRATEGIES]
+    requests = [DecodingRequest(0, strategy) for strategy in STRATEGIES]
     answers = found(requests, [input_length(row) for row in inputs], encode)
     return [answer.tokens for answer in answers]
 
