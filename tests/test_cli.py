@@ -63,7 +63,7 @@ def test_closest_names_are_offered(capsys):
 
 
 def test_options_overrides_and_actions_may_be_mixed():
-    words = "traits seed=1 --config traits measure limit=3 --dry-run".split()
+    words = ["traits", "seed=1", "--config", "traits", "measure", "limit=3", "--dry-run"]
     given = parse_arguments(words)
     assert (given.command, given.config) == ("traits measure", "traits")
     assert given.overrides == ["seed=1", "limit=3"]

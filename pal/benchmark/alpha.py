@@ -16,9 +16,9 @@ from pal.core.errors import ConfigError
 from pal.core.journal import Journal
 from pal.data.batches import plan_batches
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
+from pal.decoding.states import EncodedInputs
 from pal.metrics import Embedder, build_predictions, compute_metrics, find_metric
 from pal.metrics.base import Tokenizer, Variant
-from pal.decoding.states import EncodedInputs
 from pal.modeling.responder import Responder
 from pal.stats.pooled import Pooled, Types
 

@@ -192,7 +192,7 @@ def _joined(name: str, classes: Sequence[Any]) -> Any:
         sections = [section_of(field.annotation) for field in found]
         if sections[0] is not None:
             distinct = list(dict.fromkeys(sections))
-            joined = distinct[0] if len(distinct) == 1 else _joined(key, distinct)
+            joined: Any = distinct[0] if len(distinct) == 1 else _joined(key, distinct)
             made[key] = (joined, joined())
         else:
             made[key] = (found[0].annotation, found[0])

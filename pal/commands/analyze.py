@@ -15,6 +15,7 @@ from pal.benchmark.settings import AnalysisSettings
 from pal.commands.common import WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.runtime import configure_runtime
 from pal.core.settings import Source
 from pal.data.settings import SourceSettings
 from pal.metrics.settings import TextSettings
@@ -57,6 +58,7 @@ def analyze(settings: AnalyzeSettings) -> str:
         PalError: inputs, settings or output cannot be used, or there is nothing to analyse.
     """
     settings = AnalyzeSettings.of(settings)
+    configure_runtime()
     if settings.input is None and not settings.analyze.systems:
         raise ConfigError("missing settings: give input=… or analyze.systems={name: file}, or both")
     if settings.output and settings.output.endswith(".md"):

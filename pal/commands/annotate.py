@@ -11,6 +11,7 @@ from typing import Any
 from pal.commands.common import CorpusSettings, ModelSettings, WriterSettings
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, Job, record_path
+from pal.core.runtime import configure_runtime
 from pal.llm.settings import LlmSettings
 from pal.persona.settings import ExtractionSettings
 
@@ -43,6 +44,7 @@ def annotate(settings: AnnotateSettings) -> Path:
         PalError: inputs, checkpoint, endpoint or output cannot be used.
     """
     settings = AnnotateSettings.of(settings)
+    configure_runtime()
     source, target = settings.require("input", "output")
     from pal.data.splits import load_split
     from pal.persona.cleaning import annotated_prefixes

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pal.commands.common import ModelSettings, WriterSettings
 from pal.core.errors import ConfigError, DataError, OutputError
+from pal.core.runtime import configure_runtime
 from pal.core.settings import Count, InputPath, Source, bundled
 from pal.data.settings import SourceSettings
 from pal.decoding.settings import DecodingSettings
@@ -121,7 +122,7 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
         PalError: model, input or output cannot be used.
     """
     settings = BenchGenerateSettings.of(settings)
-    output = _free_output(settings)
+    output = _prepare(settings)
     from pal.data.samples import load_samples
     from pal.speed.generate import measure_generation
     from pal.speed.workload import CONTEXTS, load_workload
@@ -155,7 +156,7 @@ def bench_train(settings: BenchTrainSettings) -> str:
         PalError: model, input or output cannot be used.
     """
     settings = BenchTrainSettings.of(settings)
-    output = _free_output(settings)
+    output = _prepare(settings)
     from pal.speed.train import load_training_samples, measure_training
 
     model, encoded, source = load_training_samples(
@@ -179,7 +180,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
         PalError: model, input or output cannot be used.
     """
     settings = BenchAnnotateSettings.of(settings)
-    output = _free_output(settings)
+    output = _prepare(settings)
     from pal.data.splits import load_split
     from pal.persona.cleaning import annotated_prefixes
     from pal.speed.annotate import build_or_load_extractor, measure_annotation
@@ -218,7 +219,7 @@ def bench_metrics(settings: BenchMetricsSettings) -> str:
         PalError: inputs or output cannot be used, or the values of the two sides differ.
     """
     settings = BenchMetricsSettings.of(settings)
-    output = _free_output(settings)
+    output = _prepare(settings)
     from pal.speed.metrics import load_pairs, measure_metrics
 
     pairs = load_pairs(settings.predictions, count=settings.limit, seed=settings.seed)
@@ -236,7 +237,7 @@ def bench_llm(settings: BenchLlmSettings) -> str:
         PalError: the output is there already, or a side got wrong answers.
     """
     settings = BenchLlmSettings.of(settings)
-    output = _free_output(settings)
+    output = _prepare(settings)
     from pal.speed.llm import REQUESTS, measure_client
 
     table, document = measure_client(
@@ -245,12 +246,13 @@ def bench_llm(settings: BenchLlmSettings) -> str:
     return _finished(table, document, output, "bench llm", settings)
 
 
-def _free_output(settings: BenchSettings) -> Path | None:
-    """Return where the JSON goes, if anywhere.
+def _prepare(settings: BenchSettings) -> Path | None:
+    """Configure the runtime, and return where the JSON goes, if anywhere.
 
     Raises:
         OutputError: there is an older measurement.
     """
+    configure_runtime()
     output = Path(settings.output) if settings.output else None
     if output and output.exists() and not settings.overwrite:
         raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")

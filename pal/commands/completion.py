@@ -28,5 +28,5 @@ def complete() -> None:
         command.add_argument("--config")
         command.add_argument("--dry-run", action="store_true")
         given = command.add_argument("settings", nargs="*")
-        given.completer = lambda name=name, **_: keys(name)  # type: ignore[attr-defined]
+        given.completer = lambda name=name, **_: keys(name)  # type: ignore[union-attr]
     argcomplete.autocomplete(parser, always_complete_options=False)

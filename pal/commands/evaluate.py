@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.runtime import configure_runtime
 from pal.core.settings import InputPath
 from pal.core.tracking import TrackingSettings, track
 from pal.decoding.settings import SampleSettings
@@ -52,6 +53,7 @@ def evaluate(settings: EvaluateSettings) -> str:
         PalError: inputs, checkpoint, settings or output cannot be used.
     """
     settings = EvaluateSettings.of(settings)
+    configure_runtime()
     if settings.predictions is None and settings.model is None:
         raise ConfigError("missing settings: give predictions=… or model=… input=…, or both")
     if settings.model is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
 from pal.core.job import Job
+from pal.core.runtime import configure_runtime
 from pal.decoding.settings import DecodingSettings
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def generate(settings: GenerateSettings) -> Path:
         PalError: inputs, checkpoint, settings or output cannot be used.
     """
     settings = GenerateSettings.of(settings)
+    configure_runtime()
     source, given, target = settings.require("model", "input", "output")
     import torch
 

@@ -16,6 +16,7 @@ from pal.commands.common import DialogueSettings, InferenceSettings, ResponseMod
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
 from pal.core.registry import trust
+from pal.core.runtime import configure_runtime
 from pal.core.settings import OutputPath, merge
 from pal.core.tracking import TrackingSettings
 from pal.data.settings import DataSettings
@@ -90,6 +91,7 @@ def reproduce(settings: ReproduceSettings) -> str:
         PalError: settings, data or output cannot be used.
     """
     settings = ReproduceSettings.of(settings)
+    configure_runtime()
     refuse_several_processes("reproduce")
     from pal.benchmark.systems import choose_systems
 

@@ -13,6 +13,7 @@ from pal.benchmark.settings import AlphaSearchSettings
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.runtime import configure_runtime
 from pal.decoding.settings import DecodingSettings
 from pal.metrics.settings import ScoreSettings
 
@@ -50,6 +51,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
         PalError: inputs, checkpoint, settings or output cannot be used.
     """
     settings = TuneAlphaSettings.of(settings)
+    configure_runtime()
     source, given, target = settings.require("model", "input", "output")
     if Path(target).suffix != ".json":
         raise ConfigError(f"output={target}: give a .json name; the YAML goes beside it")

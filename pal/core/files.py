@@ -26,7 +26,7 @@ from pal.core.errors import DataError, OutputError
 
 # Files of a folder that decide nothing: records of how it came about, and what we write beside.
 BESIDE_CONTENTS = re.compile(
-    r"(run\.json|.*\.run\.json|started\.json|training_log\.json|README\.md|\..*|checkpoint-\d+"
+    r"(run\.json|.*\.run\.json|started\.json|training_log\.json|README\.md|\..*|checkpoint-.*"
     r"|.*\.part\d+|optimizer\.pt|scheduler\.pt|trainer_state\.json|rng_state.*\.pth|scaler\.pt"
     r"|training_args\.bin|__pycache__)"
 )

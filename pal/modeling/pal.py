@@ -398,9 +398,7 @@ class PalMixin(_Base):
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name} is not taken by PAL's generate: {reason}")
         if kwargs.pop("use_cache", True) is False:
-            raise ValueError(
-                "use_cache=False is not taken by PAL's generate: it needs the cache"
-            )
+            raise ValueError("use_cache=False is not taken by PAL's generate: it needs the cache")
         options = copy.deepcopy(generation_config or self.generation_config)
         kwargs = options.update(**kwargs)
         options.use_cache = True

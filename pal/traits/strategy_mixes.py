@@ -213,7 +213,9 @@ def _counts(name: str, talks: Sequence[Talk]) -> np.ndarray:
     if not counts.sum():
         raise DataError(f"condition {name!r}: no supporter turn of it has a strategy")
     if unlabelled:
-        logger.warning("condition %s: %d supporter turns without a strategy left out", name, unlabelled)
+        logger.warning(
+            "condition %s: %d supporter turns without a strategy left out", name, unlabelled
+        )
     return counts
 
 
