@@ -12,7 +12,7 @@ from typing import Any
 
 from pal.commands import TASKS, all_settings, whole_settings
 from pal.commands import load_settings as load_command_settings
-from pal.core.settings import Reader
+from pal.core.reader import Reader
 
 
 def load_settings(

@@ -289,6 +289,7 @@ def write_results(
     embedder_name: str = "",
     cases: int = 200,
     include: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Write results.json, cases.json, analysis.json, table.md and report.html; return the table.
 
@@ -303,6 +304,7 @@ def write_results(
         embedder_name: what the similarity's embedder is called.
         cases: case studies at most.
         include: further parts of the page.
+        facts: for the record of the run.
 
     Raises:
         PalError: a part cannot be used, or the folder cannot be written.
@@ -312,7 +314,7 @@ def write_results(
     document = build_results(scored, systems, statistics, rule=rule)
     trained = [run.model for run in scored.runs if run.model]
     document["notices"] = notices_of(sources, trained)
-    document["run"] = job.describe()
+    document["run"] = job.describe(**(facts or {}))
     analysis = build_analysis(
         scored, systems, dialogues, embedder_name=embedder_name, confidence=statistics.confidence
     )

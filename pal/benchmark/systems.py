@@ -99,7 +99,7 @@ def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
     Raises:
         ConfigError: a name that is neither in the table nor made by an override, a name twice.
     """
-    from pal.core.settings import merge
+    from pal.core.yaml_files import merge
 
     mistakes: list[str] = []
     found: dict[str, System] = {}

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import create_model
 
-from pal.core.settings import CommandSettings, Reader, section_of
+from pal.core.reader import Reader
+from pal.core.settings import CommandSettings, section_of
 
 # Names of blocks in a YAML; the one that ``task`` names is laid over the other settings.
 TASKS = ("response", "persona_extractor")
@@ -153,7 +154,7 @@ def load_settings(
     *,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Read the settings of a command; see :meth:`pal.core.settings.Reader.read`.
+    """Read the settings of a command; see :meth:`pal.core.reader.Reader.read`.
 
     Args:
         command: its name, such as ``generate`` or ``traits cards``.

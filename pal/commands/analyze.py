@@ -70,7 +70,7 @@ def analyze(settings: AnalyzeSettings) -> str:
     from pal.benchmark.similarity_analysis import analyze_similarity
     from pal.benchmark.strategy_analysis import analyze_strategies
     from pal.core.files import write_json, write_text
-    from pal.data.cards import give_cards
+    from pal.data.cards import cards_note, give_cards
     from pal.data.predictions import read_predictions
     from pal.data.splits import load_split
 
@@ -111,7 +111,7 @@ def analyze(settings: AnalyzeSettings) -> str:
             systems, embedder=embedder, tokenizer=settings.metrics.tokenizer
         ),
         "personas": personas,
-        "run": job.describe(dialogues=len(dialogues)),
+        "run": job.describe(dialogues=len(dialogues), **cards_note(settings.data.cards)),
     }
     summary = analysis_summary(analysis)
     if settings.output:
@@ -121,7 +121,7 @@ def analyze(settings: AnalyzeSettings) -> str:
                 write_text(summary_path, summary + "\n")
                 write_json(path, analysis)
 
-            job.publish(write, dialogues=len(dialogues))
+            job.publish(write, dialogues=len(dialogues), **cards_note(settings.data.cards))
         logger.info("analysis written to %s", job.output)
     return summary
 

@@ -13,7 +13,7 @@ from pal.commands.common import ModelSettings, WriterSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.runtime import configure_runtime
 from pal.core.settings import Count, InputPath, Source, bundled
-from pal.data.settings import SourceSettings
+from pal.data.settings import ReadingSettings, SourceSettings
 from pal.decoding.settings import DecodingSettings
 from pal.llm.settings import LlmSettings
 from pal.modeling.settings import ArchitectureSettings
@@ -48,6 +48,7 @@ class BenchModelSettings(BenchSettings, ModelSettings):
 
     input: Source | None = None
     split: Literal["train", "validation", "test"] | None = None
+    data: ReadingSettings = ReadingSettings()
     architecture: ArchitectureSettings = ArchitectureSettings()
 
 
@@ -130,7 +131,8 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
     count, samples = settings.limit or CONTEXTS, None
     if settings.input:
         rule = settings.decoding.samples
-        samples = load_samples(settings.input, settings.split, SourceSettings(), rule=rule)
+        how = SourceSettings(**settings.data.model_dump())
+        samples = load_samples(settings.input, settings.split, how, rule=rule)
         random.Random(settings.seed).shuffle(samples)
         samples = samples[:count]
     workload = load_workload(
@@ -160,7 +162,7 @@ def bench_train(settings: BenchTrainSettings) -> str:
     from pal.speed.train import load_training_samples, measure_training
 
     model, encoded, source = load_training_samples(
-        settings.input, settings.split, model=settings.model,
+        settings.input, settings.split, how=settings.data, model=settings.model,
         architecture=settings.architecture, seed=settings.seed,
     )  # fmt: skip
     table, document = measure_training(
@@ -186,7 +188,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
     from pal.speed.annotate import build_or_load_extractor, measure_annotation
 
     source = settings.input or str(bundled("sample", "esconv", "train.jsonl"))
-    rows = list(load_split(source, settings.split))
+    rows = list(load_split(source, settings.split, how=settings.data))
     random.Random(settings.seed).shuffle(rows)
     prefixes = [
         prefix

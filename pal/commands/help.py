@@ -7,8 +7,9 @@ import yaml
 
 from pal.commands import COMMANDS, all_settings
 from pal.core.errors import ConfigError, suggest
+from pal.core.explain import Row, explain
 from pal.core.job import redact
-from pal.core.settings import CommandSettings, Row, explain
+from pal.core.settings import CommandSettings
 
 CLOSING = """\
 settings: --config takes a YAML file or the name of a bundled one (small, pal, joint, …);

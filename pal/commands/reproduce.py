@@ -17,8 +17,9 @@ from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
 from pal.core.registry import trust
 from pal.core.runtime import configure_runtime
-from pal.core.settings import OutputPath, merge
+from pal.core.settings import OutputPath
 from pal.core.tracking import TrackingSettings
+from pal.core.yaml_files import merge
 from pal.data.settings import DataSettings
 from pal.decoding.plan import check_decoding
 from pal.decoding.settings import DecodingSettings, SampleSettings
@@ -365,7 +366,7 @@ def score_runs(
     from pal.benchmark.stages import FinishedRun
     from pal.core.files import file_fingerprint, read_json
     from pal.core.tracking import track
-    from pal.data.cards import give_cards
+    from pal.data.cards import cards_note, give_cards
     from pal.data.samples import load_samples
     from pal.data.splits import load_split
     from pal.metrics import metric_versions
@@ -413,7 +414,7 @@ def score_runs(
             job, scored, systems, list(give_cards(found, how.cards)),
             statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
             embedder_name=settings.metrics.embedder or "", cases=settings.report.cases,
-            include=settings.report.include,
+            include=settings.report.include, facts=cards_note(how.cards),
         )  # fmt: skip
     for run, report, records in zip(everything, scored.reports, scored.records, strict=True):
         seed = "" if run.seed is None else f"-seed{run.seed}"

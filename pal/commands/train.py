@@ -186,6 +186,7 @@ def publish(
 ) -> None:
     """Write the chosen model into the folder, file by file, the record of the run last."""
     from pal.core.files import write_json
+    from pal.data.cards import cards_note
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
     from pal.training.losses import unigram_nll
 
@@ -211,6 +212,7 @@ def publish(
             unigram_validation_nll=floor,
             best_checkpoint=Path(state.best_model_checkpoint or "").name or None,
             steps=state.global_step, epochs=state.epoch,
+            **cards_note(job.settings.data.cards),  # type: ignore[attr-defined]
         )  # fmt: skip
         write_json(output / RECORD, record)
         (output / STARTED).unlink(missing_ok=True)

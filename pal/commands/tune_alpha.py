@@ -62,6 +62,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.core.files import fingerprint, read_json, write_json, write_text
     from pal.core.journal import Journal
     from pal.core.registry import trust
+    from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.data.strategies import STRATEGIES
     from pal.metrics import find_metric, metric_versions
@@ -119,14 +120,14 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             ],
             **found,
             "strategies": list(STRATEGIES),
-            "run": job.describe(samples=len(samples)),
+            "run": job.describe(samples=len(samples), **cards_note(settings.data.cards)),
         }
 
         def write(path: Path) -> None:
             write_text(chosen_decoding, _decoding_yaml(settings, document, path))
             write_json(path, document)
 
-        job.publish(write, samples=len(samples))
+        job.publish(write, samples=len(samples), **cards_note(settings.data.cards))
         vectors.unlink(missing_ok=True)
     logger.info("written: %s, and the choice as %s", job.output, chosen_decoding)
     return alpha_table(document)

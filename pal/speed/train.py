@@ -34,6 +34,7 @@ from pal.core.errors import DataError
 from pal.core.job import process_state
 from pal.data.batches import Collator
 from pal.data.samples import build_samples
+from pal.data.settings import ReadingSettings
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
 from pal.modeling.fusion import build_fusion
@@ -156,6 +157,7 @@ def load_training_samples(
     *,
     model: str | None,
     architecture: ArchitectureSettings,
+    how: ReadingSettings | None = None,
     seed: int = 42,
 ) -> tuple[Any, list[dict[str, list[int]]], str]:
     """Return the model, samples as token ids, and where these are from in words.
@@ -165,6 +167,7 @@ def load_training_samples(
         split: of the source.
         model: folder or hub id; None makes random weights of ``architecture``.
         architecture: sizes of random weights.
+        how: how the source is read.
         seed: of random weights and tokens.
 
     Raises:
@@ -177,7 +180,7 @@ def load_training_samples(
         loaded, tokenizer = build_random(architecture, seed=seed, with_tokenizer=source is not None)
     if source is None:
         return loaded, synthetic_rows(loaded.config, 12_271, seed), "of ESConv's lengths"
-    samples = build_samples(load_split(source, split), "training")
+    samples = build_samples(load_split(source, split, how=how), "training")
     if not samples:
         raise DataError(f"input={source}: no samples in it")
     encoder = SampleEncoder.from_config(tokenizer, loaded.config)

@@ -29,7 +29,9 @@ from pal.commands.help import resolved_yaml
 from pal.core.errors import PalError
 from pal.core.files import read_json, read_jsonl
 from pal.core.job import decisive, redact
-from pal.core.settings import Reader, bundled, fields_of, read_yaml
+from pal.core.reader import Reader
+from pal.core.settings import bundled, fields_of
+from pal.core.yaml_files import read_yaml
 from pal.data.cards import read_card_personas
 from pal.data.esconv import features, load_esconv, write_pesconv, write_released
 from pal.data.personachat import load_personachat

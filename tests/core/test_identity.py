@@ -141,7 +141,7 @@ def test_every_setting_that_names_a_path_says_so():
     """A text that names a file or folder is marked, so that its contents count."""
     words = ("file", "folder", "hub id", "path")
     for name, cls in all_settings().items():
-        from pal.core.settings import meanings
+        from pal.core.explain import meanings
 
         for key, field, section in fields_of(cls):
             text = meanings(section)[key.rpartition(".")[2]].lower()

@@ -1,0 +1,70 @@
+"""What help says of settings: every key with its type, default and meaning."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pal.core.settings import CommandSettings, Section, fields_of, type_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """What help says of one key."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+    group: str
+
+
+def meanings(cls: type[Section]) -> dict[str, str]:
+    """Return the meaning of every field, from the ``Attributes`` of the class and its bases."""
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        lines = (one.__doc__ or "").split("\n") if issubclass(one, Section) else []
+        inside, name, indent = False, "", 0
+        for line in lines:
+            text = line.strip()
+            depth = len(line) - len(line.lstrip())
+            if text in ("Attributes:", "Args:"):
+                inside, indent, name = True, depth, ""
+            elif inside and text and depth <= indent:
+                inside = False
+            elif inside and text:
+                head, colon, rest = text.partition(": ")
+                if depth == indent + 4 and colon and head.isidentifier():
+                    name = head
+                    found[name] = rest
+                elif name:
+                    found[name] += f" {text}"
+    return {name: " ".join(text.split()).replace("``", "") for name, text in found.items()}
+
+
+def default_text(field: Any) -> str:
+    """Return a field's default as one would type it; ``required`` where there is none."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "{}" if value == {} else str(value) or '""'
+
+
+def explain(cls: type[CommandSettings]) -> list[Row]:
+    """Return one row for every key of a command, top-level keys first.
+
+    Raises:
+        KeyError: a key that no docstring explains; a defect, which a test looks for.
+    """
+    rows = [
+        Row(
+            key=key, type=type_text(field), default=default_text(field),
+            meaning=meanings(section)[key.rpartition(".")[2]], group=key.rpartition(".")[0],
+        )
+        for key, field, section in fields_of(cls)
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.group != "")
