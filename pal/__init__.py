@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pal.modeling.auto import register_when_imported
+from pal.modeling.auto import register_when_used
 
 try:
     __version__ = version("pal-esc")
@@ -28,7 +28,7 @@ __all__ = [
     "load_personachat", "load_settings",
 ]  # fmt: skip
 
-register_when_imported()
+register_when_used()
 
 
 def __getattr__(name: str) -> Any:

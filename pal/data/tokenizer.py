@@ -26,7 +26,7 @@ def load_tokenizer(source: str | Path) -> Any:
             text = (Path(source) / "vocab.json").read_text(encoding="utf-8")
             if '"__start__"' in text:  # a folder may lack the file that names the class
                 return BlenderbotSmallTokenizer.from_pretrained(str(source))
-        return AutoTokenizer.from_pretrained(str(source))
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"no tokenizer at {source}: {first_line(error)}; give a folder with tokenizer files "

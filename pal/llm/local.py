@@ -100,9 +100,13 @@ class TransformersBackend:
 
         name = str(self._settings.model)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, padding_side="left", trust_remote_code=False
+            )
             dtype = getattr(torch, self._dtype)
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{name}: no causal language model can be loaded ({first_line(error)}); "

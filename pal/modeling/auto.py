@@ -1,9 +1,10 @@
 """The library's automatic classes know PAL's models, without anything being imported for it.
 
-``import pal`` calls :func:`register_when_imported`, after which ``AutoConfig``,
-``AutoModelForSeq2SeqLM`` and ``AutoTokenizer`` load a model folder, whichever of the two packages
-came first. The library is not imported here: once its table of configurations is, ours goes into
-it; and the models, which need torch, are registered when one of ours is first read.
+``import pal`` calls :func:`register_when_used`, after which ``AutoConfig``, ``AutoModelForSeq2SeqLM``
+and ``AutoTokenizer`` load a model folder, whichever of the two packages came first. The library is
+not imported here. Once its ``AutoConfig`` is, the first call of it registers our configurations
+(not its import, which happens while other parts of the library are half imported); and a model,
+which needs torch, is registered when the first of its configurations is made.
 """
 
 import importlib
@@ -11,17 +12,17 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, update_wrapper
 from types import ModuleType
 from typing import Any
 
 TABLE = "transformers.models.auto.configuration_auto"
 
 
-def register_when_imported() -> None:
-    """Register the configurations now or, where the library is not imported yet, when it is."""
+def register_when_used() -> None:
+    """Let the first use of ``AutoConfig`` register our configurations."""
     if TABLE in sys.modules:
-        register_configurations()
+        _register_at_first_call(sys.modules[TABLE].AutoConfig)
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -50,8 +51,25 @@ def register_model(name: str) -> None:
     )
 
 
+def _register_at_first_call(auto_config: Any) -> None:
+    """Wrap the ways to a configuration until one of them is called."""
+    originals = {name: vars(auto_config)[name] for name in ("from_pretrained", "for_model")}
+
+    def wrap(name: str) -> Any:
+        def first_call(*arguments: Any, **options: Any) -> Any:
+            for other, original in originals.items():
+                setattr(auto_config, other, original)
+            register_configurations()
+            return getattr(auto_config, name)(*arguments, **options)
+
+        return staticmethod(update_wrapper(first_call, getattr(auto_config, name)))
+
+    for name in originals:
+        setattr(auto_config, name, wrap(name))
+
+
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the table of configurations as everybody does, and adds ours once it is loaded."""
+    """Finds the module of ``AutoConfig`` as everybody does, and wraps its class once loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -74,7 +92,7 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        register_configurations()
+        _register_at_first_call(module.AutoConfig)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)

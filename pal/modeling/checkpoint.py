@@ -18,6 +18,7 @@ from pal.core.files import parse_json
 from pal.modeling.backbones import BACKBONES
 
 REMEDY = "give the folder that training wrote, or one of its checkpoints"
+REACHABLE = "give a folder or a hub id that can be reached"
 LFS_POINTER = b"version https://git-lfs"
 
 # Far above any model of these families; a configuration beyond would only fill the memory.
@@ -103,14 +104,17 @@ def _build_from_scratch(
     except ConfigError as error:
         raise ConfigError(f"architecture.from_scratch.model_type: {error}") from None
     check_sizes(sizes, backbone.config_class())
-    whole = {**backbone.sizes, **scaled_init(sizes), **sizes, "vocab_size": vocab_size}
-    return build_of_sizes(lambda: backbone.config_class(**whole, **pal_settings),
-                          backbone.model_class)  # fmt: skip
+
+    def make_config() -> Any:
+        whole = {**backbone.sizes, **scaled_init(sizes), **sizes, "vocab_size": vocab_size}
+        return backbone.config_class(**whole, **pal_settings)
+
+    return build_of_sizes(make_config, backbone.model_class)
 
 
 def _build_from_base(base: str, vocab_size: int, pal_settings: dict[str, Any]) -> Any:
     where = f"architecture.base={base}"
-    theirs = read_model_config(base, where, own=False)
+    theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
     name = theirs.backbone if is_response_model(theirs) else theirs.model_type
     if name not in BACKBONES:
         raise CheckpointError(
@@ -168,13 +172,14 @@ def quiet_when_local(source: str) -> None:
     disable_progress_bar() if Path(source).is_dir() else enable_progress_bar()
 
 
-def read_model_config(source: str, where: str, *, own: bool = True) -> Any:
+def read_model_config(source: str, where: str, *, own: bool = True, remedy: str = REMEDY) -> Any:
     """Read the configuration of any model, without running code that it names.
 
     Args:
         source: folder or hub id.
         where: the setting that named it, for messages.
-        own: whether it should be a model that training here wrote.
+        own: whether it must be a model that training here wrote, its weights ``.safetensors``.
+        remedy: what to give instead.
 
     Raises:
         CheckpointError: nothing there, or no configuration of a known model.
@@ -185,7 +190,6 @@ def read_model_config(source: str, where: str, *, own: bool = True) -> Any:
 
     register_configurations()
     quiet_when_local(source)
-    remedy = REMEDY if own else "give a folder or a hub id that can be reached"
     _check_files(source, where, own)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -232,7 +236,7 @@ def read_weights(
         loaded: Any = model_class.from_pretrained(
             source, config=config, dtype=getattr(torch, dtype) if dtype else None,
             use_safetensors=True if own else None, trust_remote_code=False,
-            output_loading_info=True,
+            ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     except PalError:
         raise

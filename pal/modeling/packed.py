@@ -6,12 +6,17 @@ products, after it has compiled for every shape.
 """
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
 
 # oneDNN and torch keep what they prepare for every number of rows, by default 1,024 each: 0.4 GiB
 # that come back seldom in batches of all sizes. The first use in a process reads these.
@@ -37,8 +42,45 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs [..., out] of ``input`` [..., in]."""
         if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-        return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.bias, "none", [], "")
+            self.packed = reorder_weight(self.weight.detach())
+        return multiply_reordered(input, self.packed, self.bias)
+
+
+def reorder_weight(weight: Tensor) -> Tensor:
+    """Return a copy of a weight, [out, in], in oneDNN's order; an operation private to torch."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+
+def multiply_reordered(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the product with a reordered weight; an operation private to torch."""
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+
+
+@cache
+def products_work(dtype: torch.dtype) -> bool:
+    """Whether the two private operations are there and give what ``F.linear`` gives.
+
+    They may change with any release of torch, so each process tries them once on real products.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, inputs = (
+        torch.randn(shape, generator=generator).to(dtype) for shape in ((48, 32), (48,), (5, 32))
+    )
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2
+    try:
+        with torch.no_grad():
+            packed = reorder_weight(weight)
+            for one in (bias, None):
+                found = multiply_reordered(inputs, packed, one)
+                wanted = F.linear(inputs, weight, one)
+                if found.dtype != dtype or found.shape != wanted.shape:
+                    return False
+                if not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
+                    return False
+    except Exception as error:  # absent, or with other arguments: each raises its own kind
+        logger.debug("no packed products here: %s", error)
+        return False
+    return True
 
 
 def can_pack(model: Any) -> bool:
@@ -48,6 +90,7 @@ def can_pack(model: Any) -> bool:
         and model.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
         and torch.backends.mkldnn.is_available()
+        and products_work(model.dtype)
     )
 
 
@@ -69,9 +112,6 @@ def packed_model(model: Any) -> Any:
             if type(child) is nn.Linear:
                 setattr(module, name, PackedLinear(child.weight, child.bias))
     return ready
-
-
-inference_twin = packed_model  # its old name, until all use the new one
 
 
 def join(layers: Sequence[nn.Linear], bias: Tensor | None = None) -> nn.Linear:

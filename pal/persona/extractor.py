@@ -7,18 +7,19 @@ by ``<sep>``, the target joins persona sentences by ``<persona>``; both are adde
 from collections.abc import Sequence
 from typing import Any
 
-from safetensors import SafetensorError
-
 from pal.core.errors import CheckpointError, ConfigError, first_line
 from pal.data.batches import lengths_mask, pad
 from pal.data.tokenizer import load_tokenizer
 from pal.modeling.checkpoint import (
-    check_complete,
+    REACHABLE,
+    build_of_sizes,
     check_sizes,
-    quiet_when_local,
+    is_response_model,
+    read_model_config,
+    read_weights,
     scaled_init,
 )
-from pal.modeling.packed import inference_twin
+from pal.modeling.packed import packed_model
 
 SEPARATORS = ("<sep>", "<persona>")
 
@@ -118,7 +119,7 @@ class BeamExtractor:
     def __init__(self, model: Any, encoder: ExtractorEncoder, *, num_beams: int, max_new: int):
         from transformers import GenerationConfig
 
-        self.model, self.encoder = inference_twin(model), encoder
+        self.model, self.encoder = packed_model(model), encoder
         config = model.config
         self.options = GenerationConfig(
             num_beams=num_beams,
@@ -168,32 +169,16 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
     Raises:
         CheckpointError: nothing there, or a model that is no persona extractor.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForSeq2SeqLM
 
-    from pal.modeling import pal as _registered  # noqa: F401  (so that a PAL model is recognised)
-
-    quiet_when_local(source)
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"model={source}: no model there ({first_line(error)}); give the folder that "
-            "task=persona_extractor wrote"
-        ) from error
-    tokenizer = load_tokenizer(source) if config.model_type != "pal" else None
+    where, remedy = f"model={source}", "give the folder that task=persona_extractor wrote"
+    config = read_model_config(source, where, remedy=remedy)
+    tokenizer = None if is_response_model(config) else load_tokenizer(source)
     if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
         raise CheckpointError(
-            f"model={source}: a {config.model_type} model, but no persona extractor; give the "
-            "folder that task=persona_extractor wrote"
+            f"{where}: a {config.model_type} model, but no persona extractor; {remedy}"
         )
-    try:
-        model, info = AutoModelForSeq2SeqLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"model={source}: cannot be loaded ({first_line(error)})") from error
-    check_complete(source, info)
+    model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
     return model.eval(), tokenizer
 
 
@@ -211,30 +196,31 @@ def build_extractor(
     from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
     if from_scratch is not None:
-        sizes = {**scaled_init(from_scratch), **from_scratch}
+        sizes = dict(from_scratch)
         model_type = sizes.pop("model_type", "bart")
         try:
-            check_sizes(sizes, AutoConfig.for_model(model_type))
+            known = AutoConfig.for_model(model_type)
         except ValueError as error:
             raise ConfigError(
                 f"architecture.from_scratch.model_type: {first_line(error)}"
             ) from error
-        config = AutoConfig.for_model(
-            model_type,
-            vocab_size=len(tokenizer) + len(SEPARATORS),
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=tokenizer.eos_token_id,
-            forced_eos_token_id=None,
-            **sizes,
-        )
-        return add_separators(AutoModelForSeq2SeqLM.from_config(config), tokenizer)
-    try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"architecture.base={base}: cannot be loaded ({first_line(error)}); give a folder or "
-            "a hub id that can be reached"
-        ) from error
+        check_sizes(sizes, known)
+
+        def make_config() -> Any:
+            return AutoConfig.for_model(
+                model_type,
+                vocab_size=len(tokenizer) + len(SEPARATORS),
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                decoder_start_token_id=tokenizer.eos_token_id,
+                forced_eos_token_id=None,
+                **{**scaled_init(sizes), **sizes},
+            )
+
+        model = build_of_sizes(make_config, AutoModelForSeq2SeqLM)
+        return add_separators(model, tokenizer)
+    where = f"architecture.base={base}"
+    config = read_model_config(base, where, own=False, remedy=REACHABLE)
+    model = read_weights(AutoModelForSeq2SeqLM, base, config, where, own=False)
     return add_separators(model, tokenizer)

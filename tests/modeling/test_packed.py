@@ -59,6 +59,37 @@ def test_elsewhere_the_model_itself_is_used(model, monkeypatch):
     assert packed_model(model) is model
 
 
+def refuse(*arguments):
+    raise RuntimeError("no such operation")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("reorder_weight", refuse),
+        ("multiply_reordered", refuse),
+        ("multiply_reordered", lambda x, weight, bias: x @ torch.zeros(x.shape[-1], 48)),
+        ("multiply_reordered", lambda x, weight, bias: x),
+        ("multiply_reordered", lambda x, weight, bias: (x @ torch.ones(x.shape[-1], 48)).half()),
+    ],
+    ids=["no order", "no product", "wrong numbers", "wrong shape", "wrong type"],
+)
+def test_operations_that_fail_or_are_wrong_leave_the_layers_plain(model, monkeypatch, name, broken):
+    _, (row, *_) = encode_samples(small_tokenizer(), model, 1)
+    inputs = {key: torch.tensor([ids]) for key, ids in row.items() if key != "labels"}
+    ids = model.generate(**inputs, do_sample=False, max_new_tokens=8)
+    monkeypatch.setattr(packed, name, broken)
+    packed.products_work.cache_clear()
+    try:
+        assert not can_pack(model)
+        assert packed_model(model) is model
+        assert torch.equal(packed_model(model).generate(**inputs, do_sample=False,
+                                                        max_new_tokens=8), ids)  # fmt: skip
+    finally:
+        monkeypatch.undo()
+        packed.products_work.cache_clear()
+
+
 @pytest.mark.parametrize("kind", [nn.Linear, PackedLinear])
 def test_joined_layers_give_all_outputs(kind):
     torch.manual_seed(0)
