@@ -10,6 +10,7 @@ from pal.modeling.checkpoint import (
     check_bounds,
     check_weight_file,
     paper_generation_config,
+    quiet_when_local,
     reason,
 )
 
@@ -48,6 +49,7 @@ def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str |
     from pal.modeling.configuration import PalConfig
 
     path = Path(state_dict)
+    quiet_when_local(str(path.parent))
     base = _read_base(Path(config))
     weights = _read_weights(path)
     if AUTHORS_WEIGHTS not in weights:

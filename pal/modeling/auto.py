@@ -1,8 +1,8 @@
 """The library's automatic classes know PAL's models, without anything being imported for it.
 
-``import pal`` calls :func:`register_when_used`, after which ``AutoConfig``, ``AutoModelForSeq2SeqLM``
-and ``AutoTokenizer`` load a model folder, whichever of the two packages came first. The library is
-not imported here. Once its ``AutoConfig`` is, the first call of it registers our configurations
+``import pal`` calls :func:`register_when_used`, after which ``AutoConfig``, ``AutoTokenizer`` and
+``AutoModelForSeq2SeqLM`` load a model folder, whichever of the two packages came first. The library
+is not imported here. Once its ``AutoConfig`` is, the first call of it registers our configurations
 (not its import, which happens while other parts of the library are half imported); and a model,
 which needs torch, is registered when the first of its configurations is made.
 """

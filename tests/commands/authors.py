@@ -12,9 +12,9 @@ SIZES = {
 }  # fmt: skip
 
 
-def write_config(path):
+def write_config(path, **other):
     """Write the ``config.json`` that lies beside such a checkpoint."""
-    config = BlenderbotSmallConfig(**SIZES).to_dict()
+    config = BlenderbotSmallConfig(**{**SIZES, **other}).to_dict()
     path.write_text(json.dumps(config))
     return path
 
