@@ -1,6 +1,6 @@
 """Every command killed at random moments ends, run again, in the bytes of a run left alone.
 
-    pytest -m campaign tests/campaign/test_kills.py          # 300 kills; PAL_KILLS changes it
+    pytest -n0 -m campaign tests/campaign/test_kills.py          # 300 kills; PAL_KILLS changes it
 
 Moments are drawn with a seed (PAL_SEED), so that a failure can be looked at again.
 """
