@@ -1,9 +1,13 @@
 """Fixtures shared by all tests; real corpora and golden files are read where they lie."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A run that was started in the background ignores interrupts, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core a worker; threads that wait would spin
@@ -20,6 +24,12 @@ def _beside(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{name} files are not beside this checkout (../shared/{name})")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_trusted(monkeypatch):
+    """What one test trusts, another does not."""
+    monkeypatch.setattr("pal.core.registry._trusted", set())
 
 
 @pytest.fixture(scope="session")
