@@ -90,9 +90,10 @@ def beside(job: Job, suffix: str) -> Path:
     """Return where a job writes a second file, named as its output but for the suffix.
 
     Raises:
-        OutputError: a file of that name lies there that this output's job did not write.
+        OutputError: a file of that name lies there that this output's job did not write, or reads.
     """
     path = job.output.with_suffix(suffix)
+    job.spare_inputs(path)
     if path.exists() and not record_path(job.output).exists() and not job.overwrite:
         raise OutputError(
             f"{path} exists and was not made by pal {job.command}; choose another output"

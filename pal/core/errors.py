@@ -4,6 +4,7 @@ Commands print the message and exit with code 2; a traceback is left for defects
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -40,3 +41,13 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's message, to quote in one of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def without_credentials(text: str) -> str:
+    """Return a text whose addresses hold neither user nor password.
+
+    Example:
+        >>> without_credentials("no answer from https://me:pw@example.org/v1")
+        'no answer from https://***@example.org/v1'
+    """
+    return re.sub(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s'\"?#]*@", r"\1***@", text)

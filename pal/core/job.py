@@ -26,9 +26,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pal.core.errors import OutputError
+from pal.core.errors import OutputError, without_credentials
 from pal.core.files import (
     fingerprint,
+    kind_of,
     read_json,
     source_fingerprint,
     sweep_temporary,
@@ -45,7 +46,7 @@ FORMAT = 2  # of identities and records; another one is refused, not read
 INERT_KEYS = frozenset({"overwrite", "output", "output_dir", "dry_run"})
 
 # Endings of keys whose values no record may hold.
-SECRET = ("token", "key", "password", "secret")
+SECRET = ("token", "key", "password", "secret", "authorization")
 
 # Packages whose versions decide results, by what a job does.
 COMPUTING = ("torch", "transformers", "tokenizers", "numpy")
@@ -101,6 +102,25 @@ def _contents(value: Any, mark: Contents) -> Any:
     return value
 
 
+def sources_of(settings: CommandSettings) -> list[tuple[str, str]]:
+    """Return (dotted key, path) of everything on this machine or a hub that settings read."""
+    found: list[tuple[str, str]] = []
+    for key, value, field in flatten(settings.model_dump(), type(settings)):
+        inside = next((mark for mark in marks_of(field) if isinstance(mark, Contents)), None)
+        if inside is not None:
+            names = _texts_in(value)
+            found += [(key, inside.find(name) if inside.find else name) for name in names]
+    return found
+
+
+def _texts_in(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [text for item in value for text in _texts_in(item)] if isinstance(value, list) else []
+
+
 class Job:
     """One output of one command: identity, lock, journal, record, atomic publication.
 
@@ -131,6 +151,7 @@ class Job:
             **{key: fingerprint(value) for key, value in (facts or {}).items()},
             **decisive(settings),
         }
+        self.sources = sources_of(settings)
         self.identity = fingerprint(self.made_of)
 
     # -- finished, or in whose hands
@@ -139,12 +160,17 @@ class Job:
         """Whether the output was made by a run of this very identity.
 
         Raises:
-            OutputError: something else lies there, and ``overwrite`` is not set.
+            OutputError: something else lies there, and ``overwrite`` is not set; or what lies
+                there is never replaced: an input, a folder of other work, a device.
         """
         output = self.output
-        if output.is_dir() and not (output / "run.json").exists():
+        self.spare_inputs(output)
+        kind = kind_of(output)
+        if kind == "folder" and self._recorded().get("command") != self.command:
             raise OutputError(f"{output} is a folder; give the name of a file in it")
-        if self.overwrite or not output.exists():
+        if kind in ("device", "pipe"):
+            raise OutputError(f"{output} is a {kind}, not a file; give the name of a file")
+        if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))
         logger.info("%s is finished already; overwrite=true makes it again", output)
@@ -156,8 +182,7 @@ class Job:
         Raises:
             OutputError: it is not; the message names what differs.
         """
-        record = read_json(path) if path.exists() else {}
-        record = record if isinstance(record, dict) else {}
+        record = self._recorded(path)
         if record.get("identity") != self.identity:
             raise OutputError(
                 f"{self.output} exists and was not made by these settings, inputs, weights and "
@@ -165,15 +190,42 @@ class Job:
                 "another output"
             )
 
+    def _recorded(self, path: Path | None = None) -> dict[str, Any]:
+        path = record_path(self.output) if path is None else path
+        record = read_json(path) if path.exists() else {}
+        return record if isinstance(record, dict) else {}
+
+    def spare_inputs(self, path: Path) -> None:
+        """Make sure that a path to write is none of the inputs, which no option replaces.
+
+        A file that a run of this project wrote into a folder that is read is not one of them.
+
+        Raises:
+            OutputError: it is.
+        """
+        if kind_of(path) not in ("file", "folder"):
+            return
+        for key, name in self.sources:
+            source = Path(name)
+            if kind_of(source) not in ("file", "folder"):
+                continue
+            inside = source.resolve() in path.resolve().parents and not self._recorded()
+            if source.samefile(path) or (path.is_file() and inside):
+                what = "the same file or folder as" if source.samefile(path) else "a file of"
+                raise OutputError(
+                    f"{path} is {what} {key}={name}, which would be lost; choose another output"
+                )
+
     def _difference(self, record: Mapping[str, Any]) -> str:
         before = record.get("made_of")
         if not isinstance(before, dict):
             return f" (version {record.get('versions', {}).get('pal-esc')})" if record else ""
-        differing = [k for k in self.made_of if before.get(k, "absent") != self.made_of[k]]
-        differing += [key for key in before if key not in self.made_of]
+        then, today = _by_single_key(before), _by_single_key(redact(self.made_of))
+        differing = [k for k in today if then.get(k, "absent") != today[k]]
+        differing += [key for key in then if key not in today]
         shown = []
         for key in differing[:3]:
-            old, new = before.get(key), self.made_of.get(key)
+            old, new = then.get(key), today.get(key)
             short = all(len(str(value)) <= 20 and not _is_hash(value) for value in (old, new))
             shown.append(f"{key}: {old}, now {new}" if short else key)
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -312,16 +364,36 @@ class Job:
         Journal(self.output, self.identity).delete()
 
 
+def _by_single_key(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what mappings hold by dotted keys, so that a difference names the very key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inside = isinstance(value, Mapping) and value
+        found |= _by_single_key(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found
+
+
 def _is_hash(value: Any) -> bool:
     text = str(value)
     return len(text) in (24, 64) and all(letter in "0123456789abcdef" for letter in text)
 
 
+def _is_secret(key: Any) -> bool:
+    return str(key).lower().endswith(SECRET)
+
+
 def redact(tree: Any) -> Any:
-    """Return nested settings with None for whatever a key calls a token, key or password."""
+    """Return nested settings with None for whatever a key calls a token, key or password.
+
+    Of addresses with a password in them, all the rest stays.
+    """
+    if isinstance(tree, str):
+        return without_credentials(tree)
     if isinstance(tree, dict):
         return {
-            key: None if str(key).endswith(SECRET) and isinstance(value, str) else redact(value)
+            key: None
+            if str(key).lower().endswith(SECRET) and isinstance(value, str)
+            else redact(value)
             for key, value in tree.items()
         }
     return [redact(value) for value in tree] if isinstance(tree, list) else tree

@@ -10,6 +10,8 @@ import os
 import sys
 import warnings
 
+from pal.core.errors import without_credentials
+
 # Set unless the user has; read by libraries when they are first used.
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -38,11 +40,18 @@ def configure_runtime() -> None:
         )
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
 def show_messages() -> None:
     """Let the project's own messages through, on the first process, to standard error."""
     logger = logging.getLogger("pal")
     for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
         logger.removeHandler(handler)  # it holds the stream of an earlier call
-    logger.addHandler(logging.StreamHandler())
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -126,3 +126,49 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
         pass
     with pytest.raises(OutputError, match="is a folder"):
         job(tmp_path).is_finished()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_is_never_replaced(tmp_path, overwrite):
+    given, model = tmp_path / "given.jsonl", tmp_path / "model"
+    given.write_text("{}\n")
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to(given)
+    read = {"input": str(given), "model": str(model), "overwrite": overwrite}
+    for output, key in (
+        (given, "input"), (tmp_path / "link.jsonl", "input"), (model, "model"),
+        (model / "config.json", "model"),
+    ):  # fmt: skip
+        with pytest.raises(OutputError, match=f"{key}=.*would be lost; choose another output"):
+            job(output, **read).is_finished()
+    assert not job(model / "new.jsonl", **read).is_finished()
+
+
+def test_an_output_of_its_own_beside_what_it_read_is_made_again(tmp_path):
+    output = tmp_path / "out.jsonl"
+    one = job(output, input=str(tmp_path), overwrite=True)
+    with one.claimed(processes=False):
+        one.publish(lambda path: write_jsonl(path, [{"a": 1}]))
+    assert not job(output, input=str(tmp_path), overwrite=True).is_finished()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_file_is_never_replaced(tmp_path, overwrite):
+    with pytest.raises(OutputError, match="a device, not a file"):
+        job("/dev/null", overwrite=overwrite).is_finished()
+    write_json(tmp_path / "run.json", {"command": "train"})  # a model, say
+    with pytest.raises(OutputError, match="is a folder; give the name of a file in it"):
+        job(tmp_path, overwrite=overwrite).is_finished()
+
+
+def test_the_difference_names_the_key_inside_of_a_group(tmp_path):
+    output = tmp_path / "out.jsonl"
+
+    def made(alpha):
+        return job(output, decoding={"alpha": alpha})
+
+    with made({"Question": 1, "Others": 2}).claimed(processes=False):
+        made({"Question": 1, "Others": 2}).publish(lambda path: write_jsonl(path, [{}]))
+    with pytest.raises(OutputError, match=r"differs: decoding.alpha.Others: 2.0, now 3.0\)"):
+        made({"Question": 1, "Others": 3}).is_finished()

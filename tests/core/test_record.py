@@ -40,3 +40,10 @@ def test_secrets_are_hidden_at_any_depth():
     assert "sk_y" not in text
     assert redact(hidden)["password"] is None
     assert record_of(tokens=64)["settings"]["tokens"] == 64  # a number is no secret
+
+
+def test_a_record_has_addresses_without_their_passwords():
+    given = {"headers": {"Authorization": "Bearer sk_y"}, "from": "https://me:sk_z@example.org/x"}
+    record = record_of(options=given)
+    assert "sk_" not in json.dumps(record)
+    assert record["settings"]["options"]["from"] == "https://***@example.org/x"
