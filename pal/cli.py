@@ -5,14 +5,29 @@ Exit codes: 0 done, 2 a mistake of the user's (one line says which), 130 interru
 """
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pal.core.errors import ConfigError, PalError, PlannedStop
+from pal.core.errors import ConfigError, PalError, PlannedStop, without_credentials
 
+# What a machine refuses, whatever the program does: told in one line.
+REFUSALS = {
+    errno.ENOSPC: "the disk is full; free space",
+    errno.EDQUOT: "the quota is used up; free space",
+    errno.EACCES: "no right to read or write it; change its mode",
+    errno.EPERM: "the system does not permit it; change its mode",
+    errno.EROFS: "it lies on a read-only file system; choose another place",
+    errno.EISDIR: "a folder, not a file; give a file",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "its links lead in a circle; give the file itself",
+    errno.EIO: "the disk could not be read or written; check it",
+    errno.EMFILE: "too many files are open; raise `ulimit -n`",
+}
 OPTIONS = ("--config", "--dry-run", "--help", "--version")
 
 
@@ -129,9 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno not in REFUSALS:
             raise
-        return _fail(f"the disk is full ({error.filename or 'writing'}); free space and run again")
+        place = error.filename2 or error.filename or "a file"
+        return _fail(f"{str(place)[-300:]}: {REFUSALS[error.errno]} and run again")
     except RuntimeError as error:
         if "out of memory" not in str(error).lower():
             raise
@@ -188,7 +204,7 @@ def _say(text: str) -> None:
 
 
 def _fail(text: str) -> int:
-    print(f"pal: error: {text}", file=sys.stderr)
+    print(f"pal: error: {without_credentials(text)}", file=sys.stderr)
     return 2
 
 

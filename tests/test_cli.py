@@ -87,3 +87,28 @@ def test_completion_offers_commands_and_keys():
         ),
     )  # fmt: skip
     assert "decoding.alpha=" in done.stdout
+
+
+def test_a_name_that_no_file_can_have_is_told_in_one_line(capsys, tmp_path, monkeypatch):
+    def too_long(settings):
+        open("x" * 300).close()
+
+    monkeypatch.setattr(type(COMMANDS["analyze"]), "load_function", lambda command: too_long)
+    assert "the name is too long; choose a shorter one" in refused(capsys, "analyze")
+
+
+@pytest.mark.parametrize("source", ["https://me:hidden@example.org/x.jsonl", "s3://hidden@b/x"])
+def test_no_message_shows_the_password_of_an_address(capsys, source):
+    shown = refused(capsys, "analyze", f"input={source}", "output=/tmp/nothing.json")
+    assert "hidden" not in shown
+    assert "://***@" in shown
+
+
+def test_a_key_of_several_types_is_one_mistake(capsys):
+    shown = refused(capsys, "generate", "decoding.alpha=nan")
+    assert "settings: decoding.alpha: input should be a finite number" in shown
+    shown = refused(capsys, "generate", "decoding.alpha={Question: x}")
+    assert "settings: decoding.alpha.Question: input should be a valid number" in shown
+    assert "metrics.names: list should have at least 1 item" in refused(
+        capsys, "eval", "metrics.names=[]"
+    )

@@ -7,6 +7,7 @@ Example:
 
 import difflib
 import logging
+import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -90,7 +91,8 @@ class Reader:
         try:
             settings = self.cls.model_validate(self._shape(known_part(whole, self.cls), self.cls))
         except ValidationError as error:
-            self.mistakes += [self.explain_mistake(detail) for detail in error.errors()]
+            details = one_a_key(error.errors())
+            self.mistakes += [self.explain_mistake(detail) for detail in details]
         if self.mistakes or settings is None:
             source = config if isinstance(config, str) else "settings"
             count = "" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes: "
@@ -239,6 +241,31 @@ class Reader:
         shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
         return f"{key}: {message[0].lower()}{message[1:]}, got {shown}"
+
+
+# What pydantic puts into the place of a mistake for each type that a key takes.
+_ALTERNATIVE = re.compile(r"constrained-\w+|(list|dict|tuple|set)\[.*\]|int|float|str|bool|none")
+
+
+def one_a_key(details: Sequence[Any]) -> list[Any]:
+    """Keep one mistake of a key that takes several types, where none of them fits.
+
+    It is the one furthest inside: a mapping with a mistake in it was meant as a mapping.
+    """
+    found: dict[tuple[Any, ...], Any] = {}
+    for detail in details:
+        place = detail["loc"]
+        cut = next(
+            (i for i, part in enumerate(place) if i and _ALTERNATIVE.fullmatch(str(part))), None
+        )
+        if cut is None:
+            found[(len(found), *place)] = detail
+            continue
+        detail = {**detail, "loc": (*place[:cut], *place[cut + 1 :])}
+        kept = found.get(place[:cut])
+        if kept is None or len(detail["loc"]) > len(kept["loc"]):
+            found[place[:cut]] = detail
+    return list(found.values())
 
 
 def read_settings(

@@ -166,10 +166,10 @@ class CommandSettings(Section):
         try:
             made = cls.model_validate(known_part(given, cls))
         except ValidationError as error:
-            from pal.core.reader import Reader
+            from pal.core.reader import Reader, one_a_key
 
             reader = Reader(cls)
-            found = [reader.explain_mistake(detail) for detail in error.errors()]
+            found = [reader.explain_mistake(detail) for detail in one_a_key(error.errors())]
             raise ConfigError("; ".join(found)) from None
         made._task_trees = settings._task_trees
         return made

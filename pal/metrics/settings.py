@@ -1,6 +1,8 @@
 """Settings: which scores are computed."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pal.core.settings import Section, Source
 
@@ -35,4 +37,4 @@ class MetricSettings(ScoreSettings):
         names: metric families to compute; all that the inputs allow when null.
     """
 
-    names: list[str] | None = None
+    names: Annotated[list[str], Field(min_length=1)] | None = None
