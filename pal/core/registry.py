@@ -39,10 +39,13 @@ class Registry(Mapping[str, Any]):
         kind: what an entry is, for messages: ``fusion``.
         entries: name → ``module:attribute``, or the object.
         open: whether ``their_package.module:Class`` is taken too.
+        classes: whether what is taken must be a class, so that nothing else is ever called.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Any], *, open: bool = True):
-        self.kind, self.open = kind, open
+    def __init__(
+        self, kind: str, entries: Mapping[str, Any], *, open: bool = True, classes: bool = False
+    ):
+        self.kind, self.open, self.classes = kind, open, classes
         self._entries = dict(entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -67,7 +70,7 @@ class Registry(Mapping[str, Any]):
                 user gave the same name to this process (:func:`trust`).
 
         Raises:
-            ConfigError: no such name, or the outside object cannot be imported.
+            ConfigError: no such name, or the outside object cannot be imported or is no class.
         """
         if name in self._entries:
             return self[name]
@@ -80,11 +83,17 @@ class Registry(Mapping[str, Any]):
                 )
             trust(name)
             try:
-                return _load(name)
+                found = _load(name)
             except Exception as error:  # whatever a user's module raises when it is imported
                 raise ConfigError(
                     f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}"
                 ) from error
+            if self.classes and not isinstance(found, type):
+                raise ConfigError(
+                    f"{self.kind} {name!r} is no class but a {type(found).__name__}; give "
+                    "their_package.module:Class"
+                )
+            return found
         more = ", or their_package.module:Class" if self.open else ""
         raise ConfigError(
             f"unknown {self.kind} {name!r}{suggest(str(name), self._entries)} "

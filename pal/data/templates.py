@@ -96,7 +96,7 @@ class CleanTemplate(Template):
         return re.sub(r"(?<=\w) - (?=\w)", "-", text)
 
 
-TEMPLATES = Registry("template", {"clean": CleanTemplate, "authors": AuthorsTemplate})
+TEMPLATES = Registry("template", {"clean": CleanTemplate, "authors": AuthorsTemplate}, classes=True)
 
 
 def make_template(name: str, *, trusted: bool = True) -> Template:

@@ -157,6 +157,7 @@ FUSIONS = Registry(
         "no_weights": UnweightedFusion,
         "no_persona_stream": DialogueStreamFusion,
     },
+    classes=True,
 )
 
 

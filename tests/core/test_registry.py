@@ -31,3 +31,10 @@ def test_code_from_outside_comes_from_the_users_settings_alone(tmp_path, monkeyp
         table.find("outside_code:Nothing")
     with pytest.raises(ConfigError, match="unknown fusion"):
         Registry("fusion", FUSIONS, open=False).find("outside_code:Fusion")
+
+
+def test_where_classes_are_wanted_nothing_else_is_called():
+    table = Registry("fusion", FUSIONS, classes=True)
+    with pytest.raises(ConfigError, match="'os:_exit' is no class"):
+        table.find("os:_exit")
+    assert table.find("decimal:Decimal").__name__ == "Decimal"
