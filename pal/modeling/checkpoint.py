@@ -277,13 +277,21 @@ def check_sizes(sizes: dict[str, Any], config: Any) -> None:
     """Make sure that sizes of a model from scratch are keys of its configuration, and possible.
 
     Raises:
-        ConfigError: an unknown key, with the closest known one, or an absurd size.
+        ConfigError: an unknown key, with the closest known one, a size that is no number, or an
+                absurd one.
     """
     known = config.to_dict()
     for key in sizes:
         if key not in known:
             hint = suggest(key, known)
             raise ConfigError(f"architecture.from_scratch: unknown size {key!r}{hint}")
+        meant, given = known[key], sizes[key]
+        if isinstance(meant, int | float) and not isinstance(meant, bool) and (
+            isinstance(given, bool) or not isinstance(given, int | float) or given < 0
+        ):  # fmt: skip
+            raise ConfigError(f"architecture.from_scratch.{key}: expected a number, got {given!r}")
+    if sizes.get("d_model") == 0:
+        raise ConfigError("architecture.from_scratch.d_model: expected a number above 0, got 0")
     try:
         check_bounds(sizes)
     except ValueError as error:
@@ -377,11 +385,16 @@ def check_weight_file(path: Path, where: str) -> None:
     """Make sure that a file of weights was downloaded.
 
     Raises:
-        CheckpointError: it is empty, or the pointer that git-lfs leaves in its place.
+        CheckpointError: it is empty, cannot be read, or is the pointer that git-lfs leaves.
     """
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        head = handle.read(len(LFS_POINTER))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as handle:
+            head = handle.read(len(LFS_POINTER))
+    except OSError as error:
+        raise CheckpointError(
+            f"{where}: {path.name} cannot be read ({error.strerror}); put the weights there again"
+        ) from error
     if size == 0:
         raise CheckpointError(f"{where}: {path.name} is empty; download the weights again")
     if head == LFS_POINTER:

@@ -11,7 +11,14 @@ from transformers import BlenderbotSmallConfig, BlenderbotSmallForConditionalGen
 
 from pal.core import registry
 from pal.core.errors import CheckpointError, ConfigError
-from pal.modeling.checkpoint import build_response_model, load_response_model
+from pal.data.tokenizer import load_tokenizer
+from pal.modeling.checkpoint import (
+    build_response_model,
+    check_sizes,
+    check_weight_file,
+    load_response_model,
+)
+from pal.modeling.configuration import PalConfig
 from tests.modeling.small import GatedFusion, build, small_tokenizer
 
 SIZES = {
@@ -256,3 +263,26 @@ def test_an_unknown_fusion_of_the_settings_is_told_before_anything_is_built():
         build_response_model(
             base="nowhere", from_scratch=None, vocab_size=100, pal_settings={"fusion": "maskd"}
         )
+
+
+def test_a_folder_in_the_place_of_weights_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"model.safetensors cannot be read \(Is a direc"):
+        check_weight_file(tmp_path / "model.safetensors", "model=here")
+
+
+@pytest.mark.parametrize("contents", ["[1]", "{bad", ""])
+def test_a_vocabulary_of_another_form_is_refused(response_model, tmp_path, contents):
+    folder = shutil.copytree(response_model, tmp_path / "model")
+    (folder / "vocab.json").write_text(contents)
+    with pytest.raises(CheckpointError, match=r"no tokenizer at .*; give a folder"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("size", ["x", True, -1, [16], None])
+def test_a_size_that_is_no_number_is_refused(size):
+    with pytest.raises(ConfigError, match=r"from_scratch.d_model: expected a number, got"):
+        check_sizes({"d_model": size}, PalConfig())
+    with pytest.raises(ConfigError, match="expected a number above 0"):
+        check_sizes({"d_model": 0}, PalConfig())
+    check_sizes({"d_model": 16, "dropout": 0, "activation_function": "gelu"}, PalConfig())
