@@ -132,7 +132,7 @@ def scores_table(report: "Report", samples: int) -> str:
 
 
 def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Read ``predictions``; what they lack is taken from the samples of ``input``."""
+    """Read ``predictions``, answers to the samples of ``input``, which has what they lack."""
     from pal.data.predictions import (
         PredictionFile,
         complete_records,
@@ -147,12 +147,12 @@ def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
             raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
         return file.answers(_load_samples(settings, settings.limit))
     records = file.records()[: settings.limit]
-    if settings.input is None or not lacks_gold(records):
+    if settings.input is None:
         return records
-    samples = _load_samples(settings, None)
-    return complete_records(
-        records, match_samples(records, samples, path=path, source=settings.input)
+    samples = match_samples(
+        records, _load_samples(settings, None), path=path, source=settings.input
     )
+    return complete_records(records, samples) if lacks_gold(records) else records
 
 
 def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
