@@ -278,7 +278,7 @@ def check_sizes(sizes: dict[str, Any], config: Any) -> None:
 
     Raises:
         ConfigError: an unknown key, with the closest known one, a size that is no number, or an
-                absurd one.
+            absurd one.
     """
     known = config.to_dict()
     for key in sizes:
@@ -290,8 +290,6 @@ def check_sizes(sizes: dict[str, Any], config: Any) -> None:
             isinstance(given, bool) or not isinstance(given, int | float) or given < 0
         ):  # fmt: skip
             raise ConfigError(f"architecture.from_scratch.{key}: expected a number, got {given!r}")
-    if sizes.get("d_model") == 0:
-        raise ConfigError("architecture.from_scratch.d_model: expected a number above 0, got 0")
     try:
         check_bounds(sizes)
     except ValueError as error:
