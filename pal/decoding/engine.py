@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.profiler import record_function
 
 from pal.decoding.contrast import combine
@@ -31,6 +32,10 @@ from pal.decoding.sampling import Sampler
 from pal.decoding.states import EncodedInputs
 
 MAIN, PLAIN = 0, 1
+
+# Products of fewer rows round in another way on CPUs, so the strategy step never has fewer: a row's
+# probabilities then do not depend on how many rows come with it.
+LEAST_ROWS = 4
 
 
 class FastLayer(Protocol):
@@ -53,13 +58,12 @@ class FastLayer(Protocol):
         """Return keys and values of encoder states, [B, L, 2d] of [B, L, d]."""
         ...
 
-    def attend_to_states(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Attend once to encoder states whose keys and values nobody computed, [B, d].
+    def attend_to_states(self, queries: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Attend once to encoder states whose keys and values nobody computed, [n, d].
 
         Args:
-            queries: [B, d].
-            states: [B, L, d].
-            mask: added to the scores, [B, 1, L].
+            queries: of the rows of all groups, and perhaps of rows that read nothing, [n, d].
+            groups: states, [B, L, d], and what is added to their scores, [B, 1, L].
         """
         ...
 
@@ -262,33 +266,30 @@ class _Run:
         Returns:
             The decoder's last states, [n, d], and its own keys and values, [layers, 2, n, H, w].
         """
-        decoder, sizes = self.engine.decoder, [len(states) for states, _ in inputs]
+        decoder, count = self.engine.decoder, sum(len(states) for states, _ in inputs)
         kept: list[Tensor] = []
-        masks = [torch.zeros_like(m, dtype=x.dtype).masked_fill_(~m.bool(), -torch.inf)[:, None]
-                 for x, m in inputs]  # fmt: skip
+        groups = [
+            (x, torch.zeros_like(m, dtype=x.dtype).masked_fill_(~m.bool(), -torch.inf)[:, None])
+            for x, m in inputs
+        ]
 
         def attend_own(qkv: Tensor) -> Tensor:  # one position, which attends to itself
             _, keys, values = qkv.view(-1, 3, decoder.heads, decoder.size).unbind(1)
             kept.append(torch.stack([keys, values]))
             return values.flatten(1)
 
-        def attend_cross(layer: FastLayer, queries: Tensor) -> Tensor:
-            return torch.cat([
-                layer.attend_to_states(part, states, mask)
-                for part, (states, _), mask in zip(queries.split(sizes), inputs, masks, strict=True)
-            ])  # fmt: skip
-
-        start = torch.full((sum(sizes),), decoder.start, device=decoder.like.device)
+        start = torch.full((max(count, LEAST_ROWS),), decoder.start, device=decoder.like.device)
         x = decoder.embed(start, 0)
         for layer in decoder.layers:
-            x = layer(x, attend_own, partial(attend_cross, layer))
-        return x, torch.stack(kept)
+            x = layer(x, attend_own, partial(layer.attend_to_states, groups=groups))
+        return x[:count], torch.stack(kept)[:, :, :count]
 
     def _choose_strategies(self, group: list[int], hidden: Tensor, keys: Tensor) -> Tensor:
         """Return the strategy tokens of requests, [B], and begin their answers."""
         engine = self.engine
         tokens = engine.strategies
-        logits = engine.decoder.project_strategies(hidden).float()
+        padded = F.pad(hidden, (0, 0, 0, max(0, LEAST_ROWS - len(hidden))))
+        logits = engine.decoder.project_strategies(padded)[: len(hidden)].float()
         scores = logits
         if engine.plan.choice == "sample":
             scores = logits.log_softmax(-1) + keyed_gumbel(keys, 0, tokens.expand(len(keys), -1))
@@ -313,6 +314,8 @@ class _Run:
         """Give requests, whose strategy tokens are known, one branch each."""
         decoder = self.engine.decoder
         first, rows = len(self.branches), len(group)
+        longest = self.cross.shape[4]  # what is padded beyond it no row needs
+        states, mask = states[:, :longest], mask[:, :longest]
         length = mask.shape[1]
         place = slice(first, first + rows)
         for layer, cross in zip(decoder.layers, self.cross, strict=True):

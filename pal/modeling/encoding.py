@@ -4,16 +4,23 @@ A persona is encoded once, however many rows share it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from pal.data.batches import Collator, lengths_mask, plan_batches
 from pal.decoding.states import EncodedInputs
+from pal.modeling.fusion import pad_to
 
 # Encoder positions of one call: enough for full speed, and no more, so that little is padding.
 CPU_TOKENS, GPU_TOKENS = 1024, 65536
+
+# Lengths are padded to a multiple of this on a CPU, whose kernels round the last few positions of
+# other lengths differently. So a row's states are the same bits in every batch.
+MULTIPLE = 16
 
 Inputs = Mapping[str, Sequence[int]]
 
@@ -28,7 +35,8 @@ def encode_sorted(
 ) -> Iterator[tuple[list[int], EncodedInputs]]:
     """Encode rows in groups of similar length; yields indices into ``rows`` and their states.
 
-    A fusion that pads both inputs to one length gets them so, in groups as well.
+    On a CPU a row's states are the same bits whatever rows come with it. A fusion that pads both
+    inputs to one length gets them so, and its states depend on the group.
 
     Args:
         model: the response model.
@@ -38,24 +46,44 @@ def encode_sorted(
     """
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     fusion = model.fusion
-    if fusion is None or fusion.common_length:
+    if fusion is not None and fusion.common_length:
         for group in plan_batches([input_length(row) for row in rows], max_tokens=tokens):
             yield group, model.encode(**collate(model, [rows[index] for index in group]))
+        return
+    if fusion is None:
+        for group in _plan([len(row["input_ids"]) for row in rows], tokens, model):
+            states, mask = _encode(model, [rows[index]["input_ids"] for index in group])
+            yield group, EncodedInputs(states, mask, states, mask)
         return
     keys = [tuple(row["persona_input_ids"]) for row in rows]
     distinct = list(dict.fromkeys(keys))
     personas: dict[tuple[int, ...], Tensor] = {}
-    for group in plan_batches([len(key) for key in distinct], max_tokens=tokens):
+    for group in _plan([len(key) for key in distinct], tokens, model):
         states = _encode(model, [distinct[index] for index in group])[0]
         for index, state in zip(group, states, strict=True):
             personas[distinct[index]] = state[: len(distinct[index])]
-    for group in plan_batches([len(row["input_ids"]) for row in rows], max_tokens=tokens):
+    for group in _plan([len(row["input_ids"]) for row in rows], tokens, model):
         dialogue, mask = _encode(model, [rows[index]["input_ids"] for index in group])
         chosen = [keys[index] for index in group]
         persona = pad_sequence([personas[key] for key in chosen], batch_first=True)
-        persona_mask = lengths_mask(chosen).to(model.device)
+        persona = pad_to(persona, _padded(persona.shape[1], model))
+        persona_mask = pad_to(lengths_mask(chosen).to(model.device), persona.shape[1])
         fused, fused_mask = fusion(dialogue, mask, persona, persona_mask)
         yield group, EncodedInputs(fused, fused_mask, dialogue, mask)
+
+
+def _padded(length: int, model: Any) -> int:
+    """Return what a length is padded to on the model's device."""
+    return -(-length // MULTIPLE) * MULTIPLE if model.device.type == "cpu" else length
+
+
+def _plan(lengths: Sequence[int], tokens: int, model: Any) -> list[list[int]]:
+    """Group rows of similar length; on a CPU those alone that are padded to the same length."""
+    padded = [_padded(length, model) for length in lengths]
+    batches = plan_batches(padded, max_tokens=tokens)
+    if model.device.type != "cpu":
+        return batches
+    return [list(g) for batch in batches for _, g in groupby(batch, key=padded.__getitem__)]
 
 
 def collate(model: Any, rows: Sequence[Inputs]) -> dict[str, Tensor]:
@@ -69,6 +97,11 @@ def collate(model: Any, rows: Sequence[Inputs]) -> dict[str, Tensor]:
 
 
 def _encode(model: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return encoder states [B, L, d] and mask [B, L] of token ids."""
+    """Return encoder states [B, L, d] and mask [B, L] of token ids, padded to :data:`MULTIPLE`."""
     batch = collate(model, [{"input_ids": row} for row in rows])
-    return model.encode_text(**batch), batch["attention_mask"]
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    length = min(_padded(ids.shape[1], model), model.config.max_position_embeddings)
+    missing = length - ids.shape[1]
+    ids = F.pad(ids, (0, missing), value=model.config.pad_token_id)
+    mask = F.pad(mask, (0, missing))
+    return model.encode_text(ids, mask), mask

@@ -1,7 +1,8 @@
 """A model together with its text side: samples in, records out.
 
-A record is a function of weights, input, settings, seed and sample id, and of the shapes of the
-batch it is computed in.
+A record is a function of weights, sample, settings, seed and sample id. On a CPU in float32 it is
+so to the last digit it is written with, whatever samples come with it; elsewhere rounding can
+differ between batches, and in half precision decide between two tokens.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@ import signal
 import time
 
 import pytest
+import torch
 
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV, command, start, torchrun
@@ -59,10 +60,21 @@ def test_same_seed_same_bytes_other_seed_other_bytes(response_model, predictions
     assert (tmp_path / "b.jsonl").read_bytes() != predictions.read_bytes()
 
 
-def test_batches_change_no_response(response_model, predictions, tmp_path):
-    assert command(*arguments(response_model, tmp_path / "a.jsonl", "batch_rows=3")) == 0
+@pytest.mark.parametrize("batches", [("batch_rows=3",), ("batch_rows=1", "batch_tokens=300")])
+def test_batches_change_no_byte(response_model, predictions, tmp_path, batches):
+    assert command(*arguments(response_model, tmp_path / "a.jsonl", *batches)) == 0
     one, two = records(predictions), records(tmp_path / "a.jsonl")
     assert [r["response"] for r in one] == [r["response"] for r in two]
+    if not torch.accelerator.is_available():  # the promise is for CPUs
+        assert (tmp_path / "a.jsonl").read_bytes() == predictions.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_record_says_where_batches_count(response_model, tmp_path, dtype):
+    output = tmp_path / "a.jsonl"
+    assert command(*arguments(response_model, output, f"dtype={dtype}", "limit=4")) == 0
+    said = json.loads((tmp_path / "a.jsonl.run.json").read_text())["depends_on_batches"]
+    assert (said is None) == (dtype == "float32")
 
 
 def test_killed_and_resumed_gives_the_same_bytes(response_model, predictions, tmp_path):

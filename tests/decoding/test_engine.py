@@ -9,7 +9,8 @@ from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings
 from pal.decoding.states import EncodedInputs
-from pal.modeling.encoding import encode_sorted
+from pal.modeling.encoding import encode_sorted, input_length
+from pal.modeling.packed import can_pack, packed_model
 from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 COUNT = 60
@@ -125,3 +126,33 @@ def test_rows_of_encoded_inputs_stay_fused_or_not():
     fused = EncodedInputs(states, mask, states + 1, mask).rows([1])
     assert fused.is_fused
     assert fused.dialogue_states.tolist() == (states[[1]] + 1).tolist()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"persona_mode": "none"}, {"fusion": "no_weights"}], ids=str
+)
+def test_states_and_probabilities_are_the_same_bits_in_every_batch(tokenizer, encoded, settings):
+    model = build_ending(tokenizer, **settings)
+    if not can_pack(model):
+        pytest.skip("the promise is for x86 CPUs")
+    model, rows = packed_model(model), encoded
+    if model.fusion is None:
+        rows = [{"input_ids": row["input_ids"]} for row in encoded]
+    plan = DecodingPlan.from_settings(DecodingSettings(max_new_tokens=1, min_new_tokens=0),
+                                      model.config)  # fmt: skip
+    lengths = [input_length(row) for row in rows]
+    requests = [DecodingRequest(key) for key in range(COUNT)]
+
+    def answer(at_once, chosen):
+        engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=at_once)
+        found = engine(
+            [requests[i] for i in chosen], [lengths[i] for i in chosen],
+            lambda some: encode_sorted(model, [rows[chosen[i]] for i in some]),
+        )  # fmt: skip
+        return {i: one.strategy_probs for i, one in zip(chosen, found, strict=True)}
+
+    wanted = answer(COUNT, range(COUNT))
+    for at_once in (1, 2, 3, 7, 20):
+        assert answer(at_once, range(COUNT)) == wanted
+    for chosen in ([5], [1, 2], [50, 3, 40, 4]):
+        assert answer(9, chosen) == {i: wanted[i] for i in chosen}

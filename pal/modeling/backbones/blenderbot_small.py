@@ -119,24 +119,26 @@ class BlenderbotSmallFastLayer:
         """Return keys and values of encoder states, [B, L, 2d] of [B, L, d]."""
         return self.kv(states)
 
-    def attend_to_states(self, queries: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def attend_to_states(self, queries: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Attention of one query a row to encoder states whose keys and values nobody computed.
 
         The weights of keys and values go to the query's side, where they meet one vector a head
         instead of all positions. The keys' bias adds the same to every score of a row.
 
         Args:
-            queries: [B, d].
-            states: [B, L, d].
-            mask: added to the scores, [B, 1, L].
+            queries: of the rows of all groups, and perhaps of rows that read nothing, [n, d].
+            groups: states, [B, L, d], and what is added to their scores, [B, 1, L].
 
         Returns:
-            [B, d].
+            [n, d].
         """
         heads, width, _ = self.key_weight.shape
         queries = queries.view(-1, heads, width) * width**-0.5
         folded = torch.einsum("bhw,hwd->bhd", queries, self.key_weight)
-        read = (folded @ states.transpose(1, 2) + mask).softmax(-1) @ states
+        read, first = torch.zeros_like(folded), 0
+        for states, mask in groups:
+            rows = slice(first, first := first + len(states))
+            read[rows] = (folded[rows] @ states.transpose(1, 2) + mask).softmax(-1) @ states
         return torch.einsum("bhd,hwd->bhw", read, self.value_weight).flatten(1) + self.value_bias
 
 
