@@ -144,6 +144,7 @@ class Job:
         self.command, self.settings, self.output = command, settings, Path(output)
         self.overwrite = bool(getattr(settings, "overwrite", False))
         self.beside: list[Path] = []  # further files that the job writes
+        self._finished = ""  # when its record was first made: all copies of it say the same
         self.made_of = {
             "format": FORMAT,
             "command": command,
@@ -334,6 +335,7 @@ class Job:
 
     def describe(self, **facts: Any) -> dict[str, Any]:
         """Return the record of the run: settings, versions, commit, machine, and ``facts``."""
+        self._finished = self._finished or time.strftime("%Y-%m-%dT%H:%M:%S%z")
         return {
             "identity": self.identity,
             "command": self.command,
@@ -344,7 +346,7 @@ class Job:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "git_commit": _git_commit(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "finished": self._finished,
             **facts,
         }
 

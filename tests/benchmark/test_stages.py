@@ -397,6 +397,9 @@ def test_tracking_writes_numbers_and_texts_only_when_asked(done, tmp_path, monke
 
     track = ["tracking.wandb=true", "reproduce.systems=[joint]", "reproduce.seeds=[13]"]
     assert command(*benchmark(done, *track)) == 0
+    until = time.monotonic() + 30  # the tracker writes in a process of its own
+    while b"bleu_2" not in logged() and time.monotonic() < until:
+        time.sleep(0.2)
     assert b"bleu_2" in logged()
     assert text.encode() not in logged()
     assert command(*benchmark(done, *track, "tracking.texts=true")) == 0
