@@ -173,7 +173,8 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 raise
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
-        trust(trained.architecture.fusion)  # by its checkpoints too: the YAML here named it
+        # Its checkpoints may name them too, as the settings here do.
+        trust(trained.architecture.fusion, trained.architecture.template)
         if trained.training.get("save_total_limit") is not None:
             raise ConfigError(
                 "training.save_total_limit: the benchmark chooses among all epochs; leave it out"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pal.core.errors import ConfigError, DataError, PalError
-from pal.data.strategies import STRATEGIES, strategy_id
+from pal.data.strategies import ESCONV, StrategySet
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 
 # How a strategy is predicted, and where else it may come from than from a name.
@@ -39,6 +39,7 @@ class DecodingPlan:
         strategy_from: ``model``: predicted; ``gold``: the sample's own; ``given``: ``given`` for
             all.
         given: id of the strategy for all.
+        strategies: the strategy set that ids and names are of.
     """
 
     options: SamplingOptions
@@ -47,30 +48,35 @@ class DecodingPlan:
     choice: Choice = "argmax"
     strategy_from: StrategyFrom = "model"
     given: int | None = None
+    strategies: StrategySet = ESCONV
 
     @classmethod
-    def from_settings(cls, decoding: DecodingSettings, config: Any) -> "DecodingPlan":
+    def from_settings(
+        cls, decoding: DecodingSettings, config: Any, *, strategies: StrategySet = ESCONV
+    ) -> "DecodingPlan":
         """Resolve settings for a model.
 
         Args:
             decoding: the settings.
             config: the model's configuration, which decides what they leave open.
+            strategies: what it chooses from.
 
         Raises:
             ConfigError: settings that contradict each other or the model.
         """
-        check_decoding(decoding)
-        alpha = alpha_of(decoding.alpha, own=config.alpha)
+        check_decoding(decoding, strategies=strategies)
+        alpha = alpha_of(decoding.alpha, own=config.alpha, strategies=strategies)
         strategy_alpha = decoding.strategy_alpha
         if strategy_alpha is None:
             strategy_alpha = float(config.strategy_alpha)
         if config.persona_mode != "fusion":
-            if any(alpha_of(decoding.alpha, own=[0.0] * len(STRATEGIES))):
+            none = [0.0] * len(strategies)
+            if any(alpha_of(decoding.alpha, own=none, strategies=strategies)):
                 raise ConfigError(
                     "decoding.alpha contrasts with and without persona, and this model's "
                     f"persona_mode is {config.persona_mode!r}; give decoding.alpha=null"
                 )
-            alpha, strategy_alpha = (0.0,) * len(STRATEGIES), 0.0
+            alpha, strategy_alpha = tuple(none), 0.0
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and decoding.max_new_tokens + 2 > positions:
             raise ConfigError(
@@ -84,7 +90,8 @@ class DecodingPlan:
             strategy_alpha=strategy_alpha,
             choice="sample" if decoding.strategy == "sample" else "argmax",
             strategy_from="given" if named else "gold" if decoding.strategy == "gold" else "model",
-            given=strategy_id(decoding.strategy) if named else None,
+            given=strategies.id(decoding.strategy) if named else None,
+            strategies=strategies,
         )
 
     def strategies_of(self, samples: Sequence[Any]) -> list[int] | None:
@@ -102,11 +109,15 @@ class DecodingPlan:
                 raise DataError(
                     f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there"
                 )
-        return [strategy_id(sample.strategy) for sample in samples]
+        return [self.strategies.id(sample.strategy) for sample in samples]
 
 
-def check_decoding(decoding: DecodingSettings) -> None:
+def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCONV) -> None:
     """Find what no model could be decoded with.
+
+    Args:
+        decoding: the settings.
+        strategies: what models choose from.
 
     Raises:
         ConfigError: an unknown strategy, α that are neither one nor eight nor named, or beams
@@ -114,11 +125,11 @@ def check_decoding(decoding: DecodingSettings) -> None:
     """
     try:
         if decoding.strategy not in WAYS:
-            strategies_of(decoding.strategy)
+            strategies_of(decoding.strategy, strategies=strategies)
     except ValueError as error:
         raise ConfigError(f"decoding.strategy: {error}") from None
     try:
-        alpha_of(decoding.alpha, own=[0.0] * len(STRATEGIES))
+        alpha_of(decoding.alpha, own=[0.0] * len(strategies), strategies=strategies)
     except ValueError as error:
         raise ConfigError(f"decoding.alpha: {error}") from None
     if decoding.do_sample and decoding.num_beams > 1:
@@ -127,13 +138,16 @@ def check_decoding(decoding: DecodingSettings) -> None:
         )
 
 
-def alpha_of(alpha: Any, *, own: Sequence[float]) -> tuple[float, ...]:
+def alpha_of(
+    alpha: Any, *, own: Sequence[float], strategies: StrategySet = ESCONV
+) -> tuple[float, ...]:
     """Return the contrast weight of each strategy.
 
     Args:
         alpha: one for all, one for each strategy, a mapping of strategy names, or None for
             ``own``; numbers, sequences, arrays and tensors.
         own: the model's own, for strategies that a mapping leaves out.
+        strategies: the strategy set.
 
     Raises:
         ValueError: another number of weights, an unknown strategy, one named twice, or no number.
@@ -143,7 +157,7 @@ def alpha_of(alpha: Any, *, own: Sequence[float]) -> tuple[float, ...]:
         return tuple(float(weight) for weight in own)
     if isinstance(alpha, Mapping):
         table = dict(enumerate(own))
-        ids = [_id_of(name) for name in alpha]
+        ids = [_id_of(name, strategies) for name in alpha]
         if len(set(ids)) != len(ids):
             raise ValueError(f"a strategy is named twice in {', '.join(map(str, alpha))}")
         table |= {index: _weight(weight) for index, weight in zip(ids, alpha.values(), strict=True)}
@@ -161,33 +175,34 @@ def _weight(value: Any) -> float:
     return number
 
 
-def strategies_of(given: Any, rows: int = 1) -> list[int]:
+def strategies_of(given: Any, rows: int = 1, *, strategies: StrategySet = ESCONV) -> list[int]:
     """Return the id of the strategy of every row.
 
     Args:
         given: a name, an alias or an id, for all rows or for each of them; sequences, arrays and
             tensors.
         rows: how many rows there are.
+        strategies: the strategy set.
 
     Raises:
         ValueError: an unknown strategy, or another number of them.
     """
     given = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(given, str) or not isinstance(given, Sequence):
-        return [_id_of(given)] * rows
+        return [_id_of(given, strategies)] * rows
     if len(given) != rows:
         raise ValueError(f"got {len(given)} strategies for {rows} rows")
-    return [_id_of(one) for one in given]
+    return [_id_of(one, strategies) for one in given]
 
 
-def _id_of(strategy: Any) -> int:
+def _id_of(strategy: Any, strategies: StrategySet) -> int:
     if isinstance(strategy, str):
         try:
-            return strategy_id(strategy)
+            return strategies.id(strategy)
         except PalError as error:
             raise ValueError(str(error)) from None
     if isinstance(strategy, bool) or not isinstance(strategy, int):
         raise ValueError(f"expected a strategy's name or id, got {strategy!r}")
-    if not 0 <= strategy < len(STRATEGIES):
-        raise ValueError(f"expected a strategy id from 0 to {len(STRATEGIES) - 1}, got {strategy}")
+    if not 0 <= strategy < len(strategies):
+        raise ValueError(f"expected a strategy id from 0 to {len(strategies) - 1}, got {strategy}")
     return strategy

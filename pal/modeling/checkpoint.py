@@ -82,12 +82,15 @@ def build_response_model(
         CheckpointError: the base cannot be loaded or is another kind of model.
         ConfigError: unknown sizes or names.
     """
+    from pal.data.templates import TEMPLATES
+    from pal.modeling.configuration import PalEntries
     from pal.modeling.fusion import FUSIONS
 
-    try:
-        FUSIONS.find(pal_settings.get("fusion", "masked"))
-    except ConfigError as error:
-        raise ConfigError(f"architecture.fusion: {error}") from None
+    for key, table in (("fusion", FUSIONS), ("template", TEMPLATES)):
+        try:
+            table.find(pal_settings.get(key, getattr(PalEntries, key)))
+        except ConfigError as error:
+            raise ConfigError(f"architecture.{key}: {error}") from None
     if from_scratch is not None:
         model = _build_from_scratch(dict(from_scratch), vocab_size, pal_settings)
     else:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from transformers import BlenderbotSmallConfig
 
-from pal.data.strategies import PAPER_ALPHA
+from pal.data.strategies import ESCONV
 from pal.modeling.auto import register_model
 
 PERSONA_MODES = ("fusion", "prompt", "none")
@@ -47,7 +47,7 @@ class PalEntries:
     max_target_tokens: int = 128
     strategy_token_ids: list[int] | None = None
     special_token_ids: list[int] | None = None
-    alpha: list[float] | tuple[float, ...] = PAPER_ALPHA
+    alpha: list[float] | tuple[float, ...] = tuple(ESCONV.alpha)
     strategy_alpha: float = 0.075
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -88,8 +88,8 @@ class PalEntries:
             if not _is_count(token, 0) or token >= limits.vocab_size:
                 found.append(f"{name}={token!r} is no token of the model")
         weights = self.alpha if isinstance(self.alpha, list | tuple) else ()
-        if len(weights) != len(PAPER_ALPHA) or not all(map(_is_number, weights)):
-            found.append(f"alpha are not {len(PAPER_ALPHA)} numbers")
+        if len(weights) != len(ESCONV) or not all(map(_is_number, weights)):
+            found.append(f"alpha are not {len(ESCONV)} numbers")
         if not _is_number(self.strategy_alpha):
             found.append("strategy_alpha is no number")
         return found

@@ -15,7 +15,6 @@ from transformers import GenerationConfig
 from pal.core.errors import CheckpointError
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
-from pal.data.strategies import STRATEGIES
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
 from pal.decoding.engine import DecodingRequest, Encode, Engine
@@ -212,14 +211,12 @@ class Responder:
         strategy_from: str,
     ) -> dict[str, Any]:
         end = self.model.config.eos_token_id
-        length = ids.index(end) if end in ids else len(ids)
+        length, names = ids.index(end) if end in ids else len(ids), self.plan.strategies.names
         return {
             "id": sample.id,
-            "strategy": STRATEGIES[strategy],
+            "strategy": names[strategy],
             "strategy_from": strategy_from,
-            "strategy_probs": {
-                name: round(p, 6) for name, p in zip(STRATEGIES, probs, strict=True)
-            },
+            "strategy_probs": {name: round(p, 6) for name, p in zip(names, probs, strict=True)},
             "response": self.encoder.decode(ids[:length]),
             "persona": list(sample.persona),
             "reference": sample.response,

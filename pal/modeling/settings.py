@@ -17,12 +17,14 @@ class ArchitectureSettings(Section):
         tokenizer: hub id or folder; ``base`` by default; with ``from_scratch`` and no tokenizer one
             is trained on the training texts.
         vocab_size: entries of a tokenizer trained on the spot.
-        from_scratch: sizes of a model with random weights (keys of its configuration); the
-            pretrained weights of ``base`` when null.
+        from_scratch: sizes of a model with random weights (keys of its configuration, and
+            ``model_type`` for another family than usual); the pretrained weights of ``base`` when
+            null.
         persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt) or ``none`` (Blenderbot-Joint).
         fusion: ``masked``, ``reference``, an ablation (``no_weights``, ``no_persona_stream``) or
             ``their_package.module:Class``.
-        template: ``clean`` or ``authors``.
+        template: how a dialogue becomes text: ``clean``, ``authors`` or
+            ``their_package.module:Class``.
         max_context_tokens: encoder tokens of the dialogue, or of the extractor's input.
         max_persona_tokens: encoder tokens of the persona.
         max_target_tokens: target tokens.
@@ -34,7 +36,7 @@ class ArchitectureSettings(Section):
     from_scratch: dict[str, Any] | None = None
     persona_mode: Literal["fusion", "prompt", "none"] = "fusion"
     fusion: str = "masked"
-    template: Literal["clean", "authors"] = "clean"
+    template: str = "clean"
     max_context_tokens: Tokens = Field(512, gt=8)
     max_persona_tokens: Tokens = 160
     max_target_tokens: Tokens = 128

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pal.core.errors import ConfigError, DataError
+from pal.data.strategies import StrategySet
 from pal.decoding.plan import DecodingPlan, alpha_of, check_decoding, strategies_of
 from pal.decoding.settings import DecodingSettings
 
@@ -143,3 +144,17 @@ def test_responses_must_fit_the_positions():
     with pytest.raises(ConfigError, match="max_new_tokens=127 and two start tokens do not fit"):
         DecodingPlan.from_settings(DecodingSettings(max_new_tokens=127), config())
     DecodingPlan.from_settings(DecodingSettings(max_new_tokens=126), config())
+
+
+def test_another_strategy_set_decides_names_numbers_and_messages():
+    two = StrategySet(("Ask", "Comfort"), aliases={"Question": "Ask"})
+    assert alpha_of({"question": 2}, own=(0, 1), strategies=two) == (2.0, 1.0)
+    assert strategies_of(["Comfort", 0], 2, strategies=two) == [1, 0]
+    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        strategies_of(2, strategies=two)
+    with pytest.raises(ConfigError, match="unknown strategy 'Others'"):
+        check_decoding(DecodingSettings(strategy="Others"), strategies=two)
+    plan = DecodingPlan.from_settings(
+        DecodingSettings(strategy="question"), config(alpha=[0.5, 0]), strategies=two
+    )
+    assert (plan.given, plan.alpha, plan.strategies.names) == (0, (0.5, 0.0), ("Ask", "Comfort"))

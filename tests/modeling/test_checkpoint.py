@@ -263,6 +263,10 @@ def test_an_unknown_fusion_of_the_settings_is_told_before_anything_is_built():
         build_response_model(
             base="nowhere", from_scratch=None, vocab_size=100, pal_settings={"fusion": "maskd"}
         )
+    with pytest.raises(ConfigError, match=r"architecture.template: unknown template 'claen'"):
+        build_response_model(
+            base="nowhere", from_scratch=None, vocab_size=100, pal_settings={"template": "claen"}
+        )
 
 
 def test_a_folder_in_the_place_of_weights_is_refused(tmp_path):
