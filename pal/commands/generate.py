@@ -61,14 +61,14 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.modeling.encoding import input_length
-    from pal.modeling.responder import Responder, load_model_and_tokenizer
+    from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
     trust(*settings.trusted_code)
     samples = load_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    responder = Responder(model, tokenizer, settings.decoding, settings.seed)
+    responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
         logger.warning("%s holds no personas: the model will see none", given)
     job = Job("generate", settings, target)

@@ -66,7 +66,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.data.samples import load_samples
     from pal.data.strategies import STRATEGIES
     from pal.metrics import find_metric, metric_versions
-    from pal.modeling.responder import Responder, load_model_and_tokenizer
+    from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
     options = settings.tune_alpha
     directions = objective_directions(options.objectives)
@@ -87,7 +87,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             f"model={source}: persona_mode {model.config.persona_mode!r} has nothing to contrast, "
             "so no α; give a model trained with persona_mode=fusion"
         )
-    responder = Responder(model, tokenizer, settings.decoding, settings.seed)
+    responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     vectors = job.output.with_name(job.output.name + ".vectors.sqlite")
     # Responses do not depend on how α is searched, so another search continues with them.
     responses = {key: value for key, value in job.made_of.items() if not key.startswith(SEARCH)}

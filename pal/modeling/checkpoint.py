@@ -91,21 +91,46 @@ def build_response_model(
             table.find(pal_settings.get(key, getattr(PalEntries, key)))
         except ConfigError as error:
             raise ConfigError(f"architecture.{key}: {error}") from None
+    backbone = find_backbone(base, from_scratch)
     if from_scratch is not None:
-        model = _build_from_scratch(dict(from_scratch), vocab_size, pal_settings)
+        model = _build_from_scratch(backbone, from_scratch, vocab_size, pal_settings)
     else:
-        model = _build_from_base(base, vocab_size, pal_settings)
+        model = _build_from_base(backbone, base, vocab_size, pal_settings)
     model.generation_config = paper_generation_config(model.config)
     return model
 
 
+def find_backbone(base: str, from_scratch: dict[str, Any] | None) -> Any:
+    """Return the family that training starts from, by the base's configuration or by sizes.
+
+    Args:
+        base: hub id or folder of the pretrained model.
+        from_scratch: sizes of random weights, which may name a ``model_type``; None reads ``base``.
+
+    Raises:
+        CheckpointError: the base cannot be read or is of another family.
+        ConfigError: there is no such family.
+    """
+    if from_scratch is not None:
+        try:
+            return BACKBONES.find(str(from_scratch.get("model_type", "blenderbot-small")))
+        except ConfigError as error:
+            raise ConfigError(f"architecture.from_scratch.model_type: {error}") from None
+    where = f"architecture.base={base}"
+    theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
+    name = theirs.backbone if is_response_model(theirs) else theirs.model_type
+    if name not in BACKBONES:
+        raise CheckpointError(
+            f"{where}: a {theirs.model_type} model; PAL builds on {', '.join(BACKBONES)} "
+            "(such as facebook/blenderbot_small-90M)"
+        )
+    return BACKBONES[name]
+
+
 def _build_from_scratch(
-    sizes: dict[str, Any], vocab_size: int, pal_settings: dict[str, Any]
+    backbone: Any, given: dict[str, Any], vocab_size: int, pal_settings: dict[str, Any]
 ) -> Any:
-    try:
-        backbone = BACKBONES.find(str(sizes.pop("model_type", "blenderbot-small")))
-    except ConfigError as error:
-        raise ConfigError(f"architecture.from_scratch.model_type: {error}") from None
+    sizes = {name: value for name, value in given.items() if name != "model_type"}
     check_sizes(sizes, backbone.config_class())
 
     def make_config() -> Any:
@@ -115,16 +140,11 @@ def _build_from_scratch(
     return build_of_sizes(make_config, backbone.model_class)
 
 
-def _build_from_base(base: str, vocab_size: int, pal_settings: dict[str, Any]) -> Any:
+def _build_from_base(
+    backbone: Any, base: str, vocab_size: int, pal_settings: dict[str, Any]
+) -> Any:
     where = f"architecture.base={base}"
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
-    name = theirs.backbone if is_response_model(theirs) else theirs.model_type
-    if name not in BACKBONES:
-        raise CheckpointError(
-            f"{where}: a {theirs.model_type} model; PAL builds on {', '.join(BACKBONES)} "
-            "(such as facebook/blenderbot_small-90M)"
-        )
-    backbone = BACKBONES[name]
     config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
     model = read_weights(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
     if vocab_size != config.vocab_size:

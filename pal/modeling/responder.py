@@ -22,6 +22,7 @@ from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.decoding.states import EncodedInputs
+from pal.modeling.backbones import BACKBONES
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import packed_model
@@ -62,6 +63,15 @@ def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig
         **{name: getattr(options, name) for name in names},
         **{name: getattr(config, name) for name in tokens},
     )
+
+
+def make_responder(model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int) -> Any:
+    """Return what answers samples with a model, as its backbone has it.
+
+    Raises:
+        ConfigError: decoding settings that contradict each other or the model.
+    """
+    return BACKBONES[model.config.backbone].make_responder(model, tokenizer, decoding, seed)
 
 
 class Responder:

@@ -23,14 +23,11 @@ from pal.data.sources import has_splits
 from pal.data.splits import load_split
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
-    add_pal_tokens,
-    check_strategy_tokens,
     load_tokenizer,
-    special_token_ids,
     tokenizer_fingerprint,
     train_tokenizer,
 )
-from pal.modeling.checkpoint import build_response_model
+from pal.modeling.checkpoint import build_response_model, find_backbone
 from pal.modeling.settings import ArchitectureSettings
 from pal.persona.extractor import ExtractorEncoder, build_extractor
 from pal.training.folder import SPOT_TOKENIZER, TOKENS
@@ -90,7 +87,8 @@ def response_ingredients(
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
     train_samples, validation_samples = response_samples(data)
     chosen = architecture
-    tokenizer = add_pal_tokens(
+    backbone = find_backbone(chosen.base, chosen.from_scratch)
+    tokenizer = backbone.prepare_tokenizer(
         _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
     )
     model = build_response_model(
@@ -104,8 +102,7 @@ def response_ingredients(
             "max_context_tokens": chosen.max_context_tokens,
             "max_persona_tokens": chosen.max_persona_tokens,
             "max_target_tokens": chosen.max_target_tokens,
-            "strategy_token_ids": check_strategy_tokens(tokenizer),
-            "special_token_ids": special_token_ids(tokenizer),
+            **backbone.token_entries(tokenizer),
         },
     )
     longest = max(

@@ -8,12 +8,12 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from pal.core.registry import Registry
 from pal.decoding.settings import DecodingSettings
-from pal.modeling import auto, backbones, checkpoint, configuration
+from pal.modeling import auto, backbones, checkpoint, configuration, responder
 from pal.modeling.backbones import BACKBONES
 from pal.modeling.backbones.base import Backbone
 from pal.modeling.configuration import PalConfig, PalEntries
 from pal.modeling.pal import PalMixin
-from pal.modeling.responder import Responder
+from pal.modeling.responder import make_responder
 from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 SIZES = {
@@ -46,7 +46,7 @@ class Bart(Backbone):
 @pytest.fixture
 def with_bart(monkeypatch):
     table = Registry("backbone", {**dict(BACKBONES), "bart": Bart})
-    for module in (backbones, checkpoint):
+    for module in (backbones, checkpoint, responder):
         monkeypatch.setattr(module, "BACKBONES", table)
     monkeypatch.setattr(configuration, "CONFIGURATIONS", (PalConfig, PalBartConfig))
     auto.register_configurations()
@@ -116,10 +116,10 @@ def test_records_are_the_same_without_a_fast_decoder(strategy, monkeypatch):
     decoding = DecodingSettings(strategy=strategy, max_new_tokens=10, min_new_tokens=2)
 
     def answer():
-        responder = Responder(model, tokenizer, decoding, 7)
-        encoded = responder.encode(samples)
+        answers = make_responder(model, tokenizer, decoding, 7)
+        encoded = answers.encode(samples)
         with torch.inference_mode():
-            return responder.answer(samples, encoded, rows=8, tokens=2000)
+            return answers.answer(samples, encoded, rows=8, tokens=2000)
 
     fast = answer()
     monkeypatch.setattr(type(model), "fast_decoder", PalMixin.fast_decoder)
