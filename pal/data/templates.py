@@ -1,7 +1,9 @@
-"""How a sample becomes token ids: the two text formats of the encoder input and the targets.
+"""How a sample becomes token ids: the text formats of the encoder input and the targets.
 
 ``clean`` (default) spaces marks and punctuation so that the tokenizer meets no avoidable unknown
-token, and drops whole turns from the left. ``authors`` writes what the released code writes.
+token, and drops whole turns from the left. ``natural`` does so too and leaves the spacing as people
+write it, which models of text as it stands in books have seen. ``authors`` writes what the released
+code writes.
 A new format is a subclass of :class:`Template` and one line in ``TEMPLATES``; outside of the
 package, a user's own settings name ``their_package.module:Class``.
 """
@@ -30,12 +32,17 @@ class Template:
         persona_heading: what opens the persona in mode ``prompt``.
         dialogue_heading: what opens the dialogue after it.
         drops_whole_turns: whether a dialogue too long loses whole turns before one is cut.
+        after_strategy: what stands between a strategy and the words, where the tokenizer keeps
+            spaces.
+        spaces_marks: whether punctuation marks are set between spaces, which showing takes back.
     """
 
     prompt: str
     persona_heading: str
     dialogue_heading: str
     drops_whole_turns: bool
+    after_strategy: str = ""
+    spaces_marks: bool = False
 
     def text(self, text: str) -> str:
         """Return an utterance as it is written."""
@@ -76,11 +83,12 @@ class CleanTemplate(Template):
     persona_heading = "persona :"
     dialogue_heading = "dialogue :"
     drops_whole_turns = True
+    after_strategy = " "
+    spaces_marks = True
 
     def text(self, text: str) -> str:
         """Write typographic marks plainly and set every punctuation mark between spaces."""
-        text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHIC)
-        return " ".join(re.sub(r"([^\w\s]|_)", r" \1 ", text).split())
+        return " ".join(re.sub(r"([^\w\s]|_)", r" \1 ", write_plainly(text)).split())
 
     def turn(self, turn: Turn) -> str:
         """Return a turn of the dialogue history with its speaker mark."""
@@ -96,7 +104,40 @@ class CleanTemplate(Template):
         return re.sub(r"(?<=\w) - (?=\w)", "-", text)
 
 
-TEMPLATES = Registry("template", {"clean": CleanTemplate, "authors": AuthorsTemplate}, classes=True)
+class NaturalTemplate(Template):
+    """The same content spaced as people write: ``User: …`` and ``Supporter: [Strategy] …``.
+
+    For tokenizers that keep spaces and letter case, such as those of BART and T5.
+    """
+
+    prompt = "Supporter:"
+    persona_heading = "Persona:"
+    dialogue_heading = "Dialogue:"
+    drops_whole_turns = True
+    after_strategy = " "
+
+    def text(self, text: str) -> str:
+        """Write typographic marks plainly, and one space where there are several."""
+        return " ".join(write_plainly(text).split())
+
+    def turn(self, turn: Turn) -> str:
+        """Return a turn of the dialogue history with its speaker mark."""
+        if turn["speaker"] == "seeker":
+            return "User: " + self.text(turn["text"])
+        strategy = f"{strategy_token(turn['strategy'])} " if turn["strategy"] else ""
+        return f"{self.prompt} {strategy}{self.text(turn['text'])}"
+
+
+def write_plainly(text: str) -> str:
+    """Return a text with plain marks in place of typographic ones."""
+    return unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHIC)
+
+
+TEMPLATES = Registry(
+    "template",
+    {"clean": CleanTemplate, "natural": NaturalTemplate, "authors": AuthorsTemplate},
+    classes=True,
+)
 
 
 def make_template(name: str, *, trusted: bool = True) -> Template:
@@ -155,7 +196,10 @@ class SampleEncoder:
         self.max_persona_tokens = max_persona_tokens
         self.max_target_tokens = max_target_tokens
         self._ids: dict[str, list[int]] = {}
-        self._separator = self.ids("</s> <s>")
+        self._separator = tokenizer.convert_tokens_to_ids(["</s>", "<s>"])
+        self._keeps_spaces = self.ids("a") != self.ids(" a")
+        marks = "i'm fine, and you?"
+        self._keeps_marks = tokenizer.decode(self.ids(marks)).strip() == marks
         self._input, self._persona = tokenizer.convert_tokens_to_ids(["<input>", "<persona>"])
 
     @classmethod
@@ -241,9 +285,10 @@ class SampleEncoder:
 
     def encode_target(self, strategy: str, response: str) -> list[int]:
         """Return strategy token, response and end token, cut to the longest target allowed."""
+        before = self.template.after_strategy if self._keeps_spaces else ""
         ids = [
             *self.ids(strategy_token(strategy)),
-            *self.ids(self.template.text(response)),
+            *self.ids(before + self.template.text(response)),
             self.tokenizer.eos_token_id,
         ]
         return ids[: self.max_target_tokens + 1]
@@ -251,8 +296,10 @@ class SampleEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """Return generated ids as text, special tokens dropped."""
         text = self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=True
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=not self._keeps_marks
         )
+        if self._keeps_marks and self.template.spaces_marks:
+            text = self.tokenizer.clean_up_tokenization(text)
         return self.template.detokenise(text.strip())
 
     @staticmethod

@@ -41,10 +41,10 @@ def register_model(name: str) -> None:
     """Let the other automatic classes know the model of a backbone."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    from pal.modeling.backbones import BACKBONES
+    from pal.modeling.backbones import get_backbone
 
     register_configurations()
-    backbone = BACKBONES[name]
+    backbone = get_backbone(name)
     AutoModelForSeq2SeqLM.register(backbone.config_class, backbone.model_class, exist_ok=True)
     AutoTokenizer.register(
         backbone.config_class, tokenizer_class=backbone.tokenizer_class, exist_ok=True

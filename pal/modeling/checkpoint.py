@@ -15,7 +15,7 @@ from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import parse_json
-from pal.modeling.backbones import BACKBONES
+from pal.modeling.backbones import BACKBONES, get_backbone
 
 REMEDY = "give the folder that training wrote, or one of its checkpoints"
 REACHABLE = "give a folder or a hub id that can be reached"
@@ -50,7 +50,7 @@ def load_response_model(source: str, dtype: str = "float32") -> Any:
     mistakes = config.mistakes()
     if mistakes:
         raise CheckpointError(f"model={source}: config.json: {'; '.join(mistakes)}; {REMEDY}")
-    backbone = BACKBONES[config.backbone]
+    backbone = get_backbone(config.backbone)
     return read_weights(backbone.model_class, source, config, f"model={source}", dtype=dtype).eval()
 
 
@@ -67,6 +67,7 @@ def build_response_model(
     from_scratch: dict[str, Any] | None,
     vocab_size: int,
     pal_settings: dict[str, Any],
+    backbone_name: str | None = None,
 ) -> Any:
     """Build the model to train: a pretrained backbone, or random weights.
 
@@ -77,6 +78,7 @@ def build_response_model(
         vocab_size: entries of the tokenizer, added tokens included.
         pal_settings: PAL's own entries of the configuration; a class from outside of the package
             in it is the user's own and trusted.
+        backbone_name: see :func:`find_backbone`.
 
     Raises:
         CheckpointError: the base cannot be loaded or is another kind of model.
@@ -91,7 +93,7 @@ def build_response_model(
             table.find(pal_settings.get(key, getattr(PalEntries, key)))
         except ConfigError as error:
             raise ConfigError(f"architecture.{key}: {error}") from None
-    backbone = find_backbone(base, from_scratch)
+    backbone = find_backbone(base, from_scratch, backbone_name)
     if from_scratch is not None:
         model = _build_from_scratch(backbone, from_scratch, vocab_size, pal_settings)
     else:
@@ -100,31 +102,57 @@ def build_response_model(
     return model
 
 
-def find_backbone(base: str, from_scratch: dict[str, Any] | None) -> Any:
-    """Return the family that training starts from, by the base's configuration or by sizes.
+def find_backbone(base: str, from_scratch: dict[str, Any] | None, name: str | None = None) -> Any:
+    """Return the family that training starts from: the named one, or by the base or by sizes.
 
     Args:
         base: hub id or folder of the pretrained model.
         from_scratch: sizes of random weights, which may name a ``model_type``; None reads ``base``.
+        name: the user's choice, a key of ``BACKBONES`` or ``their_package.module:Class``.
 
     Raises:
         CheckpointError: the base cannot be read or is of another family.
-        ConfigError: there is no such family.
+        ConfigError: there is no such family, or two are named.
     """
+    named = _find_named("architecture.backbone", name) if name is not None else None
     if from_scratch is not None:
-        try:
-            return BACKBONES.find(str(from_scratch.get("model_type", "blenderbot-small")))
-        except ConfigError as error:
-            raise ConfigError(f"architecture.from_scratch.model_type: {error}") from None
+        given = from_scratch.get("model_type")
+        if named is None:
+            place = "architecture.from_scratch.model_type"
+            return _find_named(place, "blenderbot-small" if given is None else given)
+        if given not in (None, named.name):
+            raise ConfigError(
+                f"architecture.backbone={name} is of {named.name} models and "
+                f"architecture.from_scratch.model_type={given} of others; leave one out"
+            )
+        return named
     where = f"architecture.base={base}"
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
-    name = theirs.backbone if is_response_model(theirs) else theirs.model_type
-    if name not in BACKBONES:
+    if is_response_model(theirs):
+        found = get_backbone(theirs.backbone)
+    elif named is None and theirs.model_type in BACKBONES:
+        found = BACKBONES[theirs.model_type]
+    else:
+        found = named if named is not None and theirs.model_type == named.name else None
+    if found is None and named is None:
         raise CheckpointError(
             f"{where}: a {theirs.model_type} model; PAL builds on {', '.join(BACKBONES)} "
-            "(such as facebook/blenderbot_small-90M)"
+            "(such as facebook/blenderbot_small-90M), or on a class in architecture.backbone"
         )
-    return BACKBONES[name]
+    if named not in (None, found):
+        raise CheckpointError(
+            f"{where}: a {theirs.model_type} model, and architecture.backbone={name} builds on "
+            f"{named.name} models"
+        )
+    return found
+
+
+def _find_named(place: str, name: Any) -> Any:
+    """Return the family that a setting names."""
+    try:
+        return get_backbone(str(name), trusted=True)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def _build_from_scratch(
@@ -134,7 +162,9 @@ def _build_from_scratch(
     check_sizes(sizes, backbone.config_class())
 
     def make_config() -> Any:
-        whole = {**backbone.sizes, **scaled_init(sizes), **sizes, "vocab_size": vocab_size}
+        std = scaled_init({**backbone.sizes, **sizes})
+        std = {name: value for name, value in std.items() if hasattr(backbone.config_class, name)}
+        whole = {**backbone.sizes, **std, **sizes, "vocab_size": vocab_size}
         return backbone.config_class(**whole, **pal_settings)
 
     return build_of_sizes(make_config, backbone.model_class)
@@ -147,6 +177,9 @@ def _build_from_base(
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
     config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
     model = read_weights(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
+    # The library finds out from the weights, whatever the configuration says; resizing believes it.
+    head = model.get_output_embeddings()
+    model.config.tie_word_embeddings = head.weight is model.get_input_embeddings().weight
     if vocab_size != config.vocab_size:
         model.resize_token_embeddings(vocab_size)
     return model
@@ -217,12 +250,26 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds on what it cannot read
-        raise CheckpointError(f"{where}: no model there ({reason(error)}); {remedy}") from error
+        outside = _outside_backbone(source)
+        if outside is None:
+            raise CheckpointError(f"{where}: no model there ({reason(error)}); {remedy}") from error
+        config = get_backbone(outside).config_class.from_pretrained(source)
     try:
         check_bounds(config.to_dict())
     except ValueError as error:
         raise CheckpointError(f"{where}: config.json: {error}; {remedy}") from None
     return config
+
+
+def _outside_backbone(source: str) -> str | None:
+    """Return the class from outside of the package that a model's configuration names, if any."""
+    from transformers import PreTrainedConfig
+
+    try:
+        name = PreTrainedConfig.get_config_dict(source)[0].get("backbone")
+    except Exception:  # as above
+        return None
+    return name if isinstance(name, str) and ":" in name else None
 
 
 def read_weights(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transformers import BlenderbotSmallConfig
+from transformers import BartConfig, BlenderbotSmallConfig
 
 from pal.data.strategies import ESCONV
 from pal.modeling.auto import register_model
@@ -37,7 +37,7 @@ class PalEntries:
     """
 
     model_type: ClassVar[str]
-    backbone: ClassVar[str]  # name in pal.modeling.backbones.BACKBONES
+    backbone: ClassVar[str]  # name in pal.modeling.backbones.BACKBONES, or of an outside class
 
     persona_mode: str = "fusion"
     fusion: str = "masked"
@@ -52,7 +52,10 @@ class PalEntries:
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Let the library's automatic classes know the model, once there is a configuration."""
+        kwargs.pop("backbone", None)  # files may say anything; the class knows
         super().__post_init__(**kwargs)  # type: ignore[misc]
+        if ":" in self.backbone:  # files of an outside class name it, or it would not be found
+            vars(self)["backbone"] = self.backbone
         register_model(self.backbone)
 
     @classmethod
@@ -112,5 +115,14 @@ class PalConfig(PalEntries, BlenderbotSmallConfig):
     forced_eos_token_id: int | list[int] | None = None  # Blenderbot-small's own default is 2
 
 
+class PalBartConfig(PalEntries, BartConfig):
+    """Configuration of PAL's response model on BART; see :class:`PalEntries`."""
+
+    model_type = "pal-bart"
+    backbone = "bart"
+
+    forced_eos_token_id: int | list[int] | None = None
+
+
 # Those of all backbones, by which a model folder is recognised.
-CONFIGURATIONS: tuple[type[PalEntries], ...] = (PalConfig,)
+CONFIGURATIONS: tuple[type[PalEntries], ...] = (PalConfig, PalBartConfig)

@@ -100,7 +100,8 @@ def _encode(model: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return encoder states [B, L, d] and mask [B, L] of token ids, padded to :data:`MULTIPLE`."""
     batch = collate(model, [{"input_ids": row} for row in rows])
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    length = min(_padded(ids.shape[1], model), model.config.max_position_embeddings)
+    length = _padded(ids.shape[1], model)
+    length = min(length, getattr(model.config, "max_position_embeddings", length))
     missing = length - ids.shape[1]
     ids = F.pad(ids, (0, missing), value=model.config.pad_token_id)
     mask = F.pad(mask, (0, missing))

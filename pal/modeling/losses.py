@@ -1,5 +1,6 @@
 """A model's token losses on gold responses, from which perplexity is computed."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def token_losses(
 ) -> dict[str, Any]:
     """Return the model's losses on the samples' gold responses, one value a sample.
 
-    Targets are cut only at the model's last position.
+    Targets are cut only at the model's last position; not at all where positions are relative.
 
     Args:
         model: a response model; it is moved to the best device there is.
@@ -53,7 +54,7 @@ def token_losses(
     model = packed_model(model.to(process_state().device))
     config = model.config
     encoder = SampleEncoder.from_config(tokenizer, config)
-    encoder.max_target_tokens = config.max_position_embeddings - 1
+    encoder.max_target_tokens = getattr(config, "max_position_embeddings", sys.maxsize) - 1
     encoded = [encoder.encode(sample) for sample in samples]
     collate = Collator(
         pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id

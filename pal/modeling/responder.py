@@ -22,7 +22,7 @@ from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.decoding.states import EncodedInputs
-from pal.modeling.backbones import BACKBONES
+from pal.modeling.backbones import get_backbone
 from pal.modeling.checkpoint import load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import packed_model
@@ -71,7 +71,8 @@ def make_responder(model: Any, tokenizer: Any, decoding: DecodingSettings, seed:
     Raises:
         ConfigError: decoding settings that contradict each other or the model.
     """
-    return BACKBONES[model.config.backbone].make_responder(model, tokenizer, decoding, seed)
+    backbone = get_backbone(model.config.backbone)
+    return backbone.make_responder(model, tokenizer, decoding, seed)
 
 
 class Responder:

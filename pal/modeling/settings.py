@@ -14,6 +14,8 @@ class ArchitectureSettings(Section):
 
     Attributes:
         base: hub id or folder of the pretrained model to start from.
+        backbone: family of models, a name in :data:`pal.modeling.backbones.BACKBONES` or
+            ``their_package.module:Class``; found by the base's model type when null.
         tokenizer: hub id or folder; ``base`` by default; with ``from_scratch`` and no tokenizer one
             is trained on the training texts.
         vocab_size: entries of a tokenizer trained on the spot.
@@ -23,7 +25,7 @@ class ArchitectureSettings(Section):
         persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt) or ``none`` (Blenderbot-Joint).
         fusion: ``masked``, ``reference``, an ablation (``no_weights``, ``no_persona_stream``) or
             ``their_package.module:Class``.
-        template: how a dialogue becomes text: ``clean``, ``authors`` or
+        template: how a dialogue becomes text: ``clean``, ``natural``, ``authors`` or
             ``their_package.module:Class``.
         max_context_tokens: encoder tokens of the dialogue, or of the extractor's input.
         max_persona_tokens: encoder tokens of the persona.
@@ -31,6 +33,7 @@ class ArchitectureSettings(Section):
     """
 
     base: Source = "facebook/blenderbot_small-90M"
+    backbone: str | None = None
     tokenizer: Source | None = None
     vocab_size: int = Field(8000, gt=300, le=2**22)
     from_scratch: dict[str, Any] | None = None

@@ -87,13 +87,15 @@ def response_ingredients(
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
     train_samples, validation_samples = response_samples(data)
     chosen = architecture
-    backbone = find_backbone(chosen.base, chosen.from_scratch)
+    backbone = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone)
     tokenizer = backbone.prepare_tokenizer(
         _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
     )
+    sizes = chosen.from_scratch
     model = build_response_model(
         base=chosen.base,
-        from_scratch=chosen.from_scratch,
+        from_scratch=None if sizes is None else {**backbone.scratch_entries(tokenizer), **sizes},
+        backbone_name=chosen.backbone,
         vocab_size=len(tokenizer),
         pal_settings={
             "persona_mode": chosen.persona_mode,
@@ -108,10 +110,11 @@ def response_ingredients(
     longest = max(
         chosen.max_context_tokens, chosen.max_persona_tokens, chosen.max_target_tokens + 1
     )
-    if longest > model.config.max_position_embeddings:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
         raise ConfigError(
-            f"architecture: {longest} tokens do not fit the model's "
-            f"{model.config.max_position_embeddings} positions; lower max_*_tokens"
+            f"architecture: {longest} tokens do not fit the model's {positions} positions; lower "
+            "max_*_tokens"
         )
     if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
         logger.warning(

@@ -230,8 +230,8 @@ def test_a_base_without_its_weights_says_what_to_do(base, contents, word):
 
 
 def test_a_base_of_another_family_is_refused(base):
-    say(base, model_type="bart")
-    with pytest.raises(CheckpointError, match="a bart model; PAL builds on blenderbot-small"):
+    say(base, model_type="mbart")
+    with pytest.raises(CheckpointError, match="a mbart model; PAL builds on blenderbot-small"):
         train_from(base)
 
 

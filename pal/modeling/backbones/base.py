@@ -11,7 +11,8 @@ class Backbone:
     A new one is a subclass in a file of its own, with the two classes that the library needs:
 
     - a configuration: the family's own with :class:`pal.modeling.configuration.PalEntries`, in
-      that module, which needs no torch;
+      that module, which needs no torch (one from outside of the package is anywhere, with a
+      ``model_type`` of its own);
     - a model: for an encoder-decoder the family's own with :class:`pal.modeling.pal.PalMixin`,
       whose hooks say how its embeddings are scaled, how hidden states become logits and, where it
       has one, what its fast decoder is. Without a fast decoder the library's ``generate`` decodes,
@@ -50,6 +51,11 @@ class Backbone:
         }
 
     @classmethod
+    def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
+        """Return what a model from scratch takes from its tokenizer, unless sizes say more."""
+        return {}
+
+    @classmethod
     def make_responder(cls, model: Any, tokenizer: Any, decoding: Any, seed: int) -> Any:
         """Return what answers samples with a model of the family.
 
@@ -59,3 +65,15 @@ class Backbone:
         from pal.modeling.responder import Responder
 
         return Responder(model, tokenizer, decoding, seed)
+
+
+def tokens_of(tokenizer: Any, start: str) -> dict[str, int]:
+    """Return a tokenizer's special tokens, as a configuration names them.
+
+    Args:
+        tokenizer: a tokenizer.
+        start: which of them the decoder starts with: ``bos``, ``eos`` or ``pad``.
+    """
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    ids["decoder_start"] = ids[start]
+    return {f"{name}_token_id": token for name, token in ids.items() if token is not None}
