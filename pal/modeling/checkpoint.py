@@ -177,9 +177,6 @@ def _build_from_base(
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
     config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
     model = read_weights(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
-    # The library finds out from the weights, whatever the configuration says; resizing believes it.
-    head = model.get_output_embeddings()
-    model.config.tie_word_embeddings = head.weight is model.get_input_embeddings().weight
     if vocab_size != config.vocab_size:
         model.resize_token_embeddings(vocab_size)
     return model

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transformers import BartConfig, BlenderbotSmallConfig
+from transformers import BartConfig, BlenderbotConfig, BlenderbotSmallConfig, T5Config
 
 from pal.data.strategies import ESCONV
 from pal.modeling.auto import register_model
@@ -14,7 +14,7 @@ PERSONA_MODES = ("fusion", "prompt", "none")
 # Generation options that published configurations carry; PAL states its own.
 GENERATION_KEYS = (
     "num_beams", "min_length", "max_length", "no_repeat_ngram_size", "length_penalty",
-    "forced_eos_token_id", "force_bos_token_to_be_generated",
+    "forced_eos_token_id", "force_bos_token_to_be_generated", "encoder_no_repeat_ngram_size",
 )  # fmt: skip
 
 
@@ -124,5 +124,41 @@ class PalBartConfig(PalEntries, BartConfig):
     forced_eos_token_id: int | list[int] | None = None
 
 
+class PalT5Config(PalEntries, T5Config):
+    """Configuration of PAL's response model on T5; see :class:`PalEntries`.
+
+    Its positions are relative: only ``max_context_tokens`` and the like bound its inputs.
+
+    Args:
+        own_head: whether logits are projected by other weights than the embeddings, as in v1.1 and
+            Flan-T5. The library finds out from the weights and says ``tie_word_embeddings: true``
+            of all, which ties encoder and decoder.
+    """
+
+    model_type = "pal-t5"
+    backbone = "t5"
+
+    bos_token_id: int | None = None
+    decoder_start_token_id: int | None = 0
+    own_head: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Keep what sizes say of the head, which the library turns into how states are scaled."""
+        self.own_head = self.own_head or kwargs.get("tie_word_embeddings") is False
+        super().__post_init__(**kwargs)
+
+
+class PalBlenderbotConfig(PalEntries, BlenderbotConfig):
+    """Configuration of PAL's response model on Blenderbot; see :class:`PalEntries`."""
+
+    model_type = "pal-blenderbot"
+    backbone = "blenderbot"
+
+    forced_eos_token_id: int | list[int] | None = None
+    encoder_no_repeat_ngram_size: int = 0
+
+
 # Those of all backbones, by which a model folder is recognised.
-CONFIGURATIONS: tuple[type[PalEntries], ...] = (PalConfig, PalBartConfig)
+CONFIGURATIONS: tuple[type[PalEntries], ...] = (
+    PalConfig, PalBartConfig, PalT5Config, PalBlenderbotConfig,
+)  # fmt: skip

@@ -443,7 +443,7 @@ class PalMixin(_Base):
 
         contrasted = bool(strategy_alpha or any(weights))
         cache = ContrastiveCache.pair(
-            self.config,
+            self.get_decoder().config,  # T5's number of layers is there
             fused=(encoded.states, encoded.mask),
             plain=(encoded.dialogue_states, encoded.dialogue_mask),
             alpha=torch.full((rows,), float(strategy_alpha), device=device),

@@ -98,6 +98,9 @@ def beam_cache(config: Any) -> Any:
 
     Beams change places within their own row only, and those of a row read the same encoder states,
     so the library's copy of these, which are most of the cache, changes nothing at each step.
+
+    Args:
+        config: of the decoder, whose number of layers may be its own.
     """
     from transformers import DynamicCache, EncoderDecoderCache
 
@@ -142,7 +145,7 @@ class BeamExtractor:
                 input_ids=pad(sources, self.model.config.pad_token_id).to(device),
                 attention_mask=lengths_mask(sources).to(device),
                 generation_config=self.options,
-                past_key_values=beam_cache(self.model.config),
+                past_key_values=beam_cache(self.model.get_decoder().config),
             )
         return [self.encoder.decode(row) for row in generated[:, 1:].tolist()]
 

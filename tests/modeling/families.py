@@ -5,21 +5,48 @@ from functools import cache
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    BartTokenizer,
+    BlenderbotTokenizer,
+    T5Tokenizer,
+)
 
 from pal.modeling.backbones import BACKBONES
 from pal.modeling.checkpoint import build_response_model
-from tests.modeling.small import bundled_dialogues
+from tests.modeling.small import bundled_dialogues, small_tokenizer
 
 FAIRSEQ = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": 0.0,
     "max_position_embeddings": 256, "init_std": 0.25,
 }  # fmt: skip
+T5 = {
+    "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 24,
+    "initializer_factor": 0.8,
+}  # fmt: skip
 # Name of a case → what architecture.from_scratch says of it.
 CASES = {
     "bart": {"model_type": "bart", **FAIRSEQ},
     "bart scaled": {"model_type": "bart", **FAIRSEQ, "scale_embedding": True},
+    "t5": {"model_type": "t5", **T5},
+    "t5 v1.1": {
+        "model_type": "t5",
+        **T5,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "num_decoder_layers": 3,
+    },
+    "blenderbot": {
+        "model_type": "blenderbot",
+        **FAIRSEQ,
+        "scale_embedding": True,
+        "decoder_layers": 3,
+    },
+    "bart of words": {"model_type": "bart", **FAIRSEQ},
+    "t5 of words": {"model_type": "t5", **T5},
 }
 LIMITS = {"max_context_tokens": 120, "max_persona_tokens": 40, "max_target_tokens": 40}
 
@@ -28,9 +55,28 @@ def texts():
     return [turn["text"] for row in bundled_dialogues() for turn in row["dialog"]]
 
 
-@cache
 def bart_tokenizer():
     return _byte_level(BartTokenizer, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+
+
+def blenderbot_tokenizer():
+    return _byte_level(BlenderbotTokenizer, ["<pad>", "<s>", "</s>", "<unk>", "<mask>"])
+
+
+def t5_tokenizer():
+    """A unigram model of the bundled corpus, with T5's hundred marks."""
+    learner = Tokenizer(models.Unigram())
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=700, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    learner.train_from_iterator([*texts(), *map(chr, range(33, 127))], trainer=trainer)
+    vocab = [tuple(entry) for entry in json.loads(learner.to_str())["model"]["vocab"]]
+    marks = [(f"<extra_id_{index}>", 0.0) for index in reversed(range(100))]
+    return T5Tokenizer(vocab=vocab + marks)
 
 
 def _byte_level(tokenizer_class, special):
@@ -46,14 +92,14 @@ def _byte_level(tokenizer_class, special):
     return tokenizer_class(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
 
 
-def plain_tokenizer(case):
-    """The tokenizer as the family publishes it, without PAL's tokens."""
-    return bart_tokenizer()
-
-
 @cache
 def tokenizer_of(case):
-    return BACKBONES[CASES[case]["model_type"]].prepare_tokenizer(plain_tokenizer(case))
+    """A tokenizer as the family publishes them, or one of words, with PAL's tokens."""
+    if case.endswith("of words"):
+        return small_tokenizer()
+    backbone = BACKBONES[CASES[case]["model_type"]]
+    make = {"bart": bart_tokenizer, "blenderbot": blenderbot_tokenizer, "t5": t5_tokenizer}
+    return backbone.prepare_tokenizer(make[backbone.name]())
 
 
 def build_case(case, **settings):
@@ -73,4 +119,7 @@ def published(case):
     torch.manual_seed(12)
     sizes = dict(CASES[case])
     config = AutoConfig.for_model(sizes.pop("model_type"), vocab_size=90, **sizes)
-    return AutoModelForSeq2SeqLM.from_config(config)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    if case == "t5 v1.1":  # the library ties a new one's head, unlike published ones
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    return model

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache
 
+from pal.data.strategies import ADDED_TOKENS
 from pal.data.templates import TEMPLATES, SampleEncoder
 from pal.decoding.contrast import combine
 from pal.decoding.settings import DecodingSettings
@@ -56,6 +57,7 @@ def test_without_a_contrast_the_family_itself_decodes(case):
         **batch, strategy=strategies, max_new_tokens=8, min_new_tokens=3, **GREEDY
     )
     theirs = stock.generate(
+        past_key_values=cache_of(stock),
         **batch, decoder_input_ids=start_rows(model, strategies), max_new_tokens=8,
         min_new_tokens=3, **GREEDY, suppress_tokens=model.suppressed_tokens(),
     )  # fmt: skip
@@ -65,11 +67,19 @@ def test_without_a_contrast_the_family_itself_decodes(case):
     assert (logits - stock_logits).abs().max() <= 1e-5
 
 
+def cache_of(model):
+    """What the library makes, with the decoder's own number of layers: for T5 it takes others."""
+    config = model.get_decoder().config
+    return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+
+
 def stock_of(model):
     """The library's own model of the family, with the same weights."""
     family = type(model).__mro__[2]
     config = copy.deepcopy(model.config)
     stock = family(config)
+    if model.lm_head.weight is not model.get_input_embeddings().weight:
+        stock.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     stock.load_state_dict(
         {name: w for name, w in model.state_dict().items() if not name.startswith("fusion.")}
     )
@@ -91,7 +101,9 @@ def test_without_alpha_the_family_reads_the_states(case, fused):
         **batch, strategy=strategies, max_new_tokens=8, min_new_tokens=8,
         **({"alpha": 0.0, "strategy_alpha": 0.0} if fused else {}), **GREEDY,
     )  # fmt: skip
-    theirs = stock_of(model).generate(
+    stock = stock_of(model)
+    theirs = stock.generate(
+        past_key_values=cache_of(stock),
         encoder_outputs=BaseModelOutput(states.states), attention_mask=states.mask,
         decoder_input_ids=start_rows(model, strategies), max_new_tokens=8, min_new_tokens=8,
         suppress_tokens=model.suppressed_tokens(), **GREEDY,
@@ -227,13 +239,12 @@ def test_a_published_base_keeps_its_weights(case, tmp_path):
 def test_text_comes_back(case, template):
     tokenizer = tokenizer_of(case)
     encoder = SampleEncoder(tokenizer, template=template, persona_mode="fusion", **LONG)
-    # what authors' text loses is spacing that the tokenizer does not keep
     texts = ["I don't know, maybe you're right. It's hard! Isn't it?", "Well-known (or not): 5%."]
-    for text in texts:
+    for text in texts[: 1 if case.endswith("of words") and template != "clean" else 2]:
         *ids, end = encoder.encode_target("Question", text)
         assert end == tokenizer.eos_token_id
         assert ids[0] == tokenizer.convert_tokens_to_ids("[Question]")
-        assert encoder.decode(ids[1:]) == text
+        assert encoder.decode(ids[1:]) == (text.lower() if case.endswith("of words") else text)
     inputs = encoder.encode_context(TURNS, 500)
     one, two = tokenizer.convert_tokens_to_ids(["</s>", "<s>"])
     assert list(pairwise(inputs)).count((one, two)) == inputs.count(one) == 2
@@ -262,7 +273,8 @@ def test_records_and_losses(case):
         records = responder.answer(samples, responder.encode(samples), rows=4, tokens=2000)
         assert [record["id"] for record in records] == [sample.id for sample in samples]
         assert all(set(record) == set(records[0]) for record in records)
-        assert all(record["response"] and "<" not in record["response"] for record in records)
+        assert len({record["response"] for record in records}) > 3
+        assert not any(mark in r["response"] for r in records for mark in ADDED_TOKENS)
         assert {record["alpha"] for record in records} <= set(model.config.alpha)
     found = token_losses(model, tokenizer, samples)
     with torch.no_grad():

@@ -17,6 +17,8 @@ BACKBONES = Registry(
     {
         "blenderbot-small": "pal.modeling.backbones.blenderbot_small:BlenderbotSmall",
         "bart": "pal.modeling.backbones.bart:Bart",
+        "t5": "pal.modeling.backbones.t5:T5",
+        "blenderbot": "pal.modeling.backbones.blenderbot:Blenderbot",
     },
     classes=True,
 )

@@ -1,4 +1,4 @@
-"""BART (Lewis et al., 2020): PAL on it. The library's ``generate`` decodes."""
+"""BART (Lewis et al., 2020): PAL on it. The library decodes."""
 
 from typing import Any
 
