@@ -40,6 +40,8 @@ class DecodingPlan:
             all.
         given: id of the strategy for all.
         strategies: the strategy set that ids and names are of.
+        plausibility: tokens less probable with persona than this share of the best are dropped
+            where there is a contrast; 0 drops none.
     """
 
     options: SamplingOptions
@@ -49,6 +51,7 @@ class DecodingPlan:
     strategy_from: StrategyFrom = "model"
     given: int | None = None
     strategies: StrategySet = ESCONV
+    plausibility: float = 0.0
 
     @classmethod
     def from_settings(
@@ -92,6 +95,7 @@ class DecodingPlan:
             strategy_from="given" if named else "gold" if decoding.strategy == "gold" else "model",
             given=strategies.id(decoding.strategy) if named else None,
             strategies=strategies,
+            plausibility=decoding.plausibility,
         )
 
     def strategies_of(self, samples: Sequence[Any]) -> list[int] | None:

@@ -52,8 +52,11 @@ class DecodingSettings(SampleSettings, SamplingOptions):
         alpha: contrast weight: one for all strategies, eight of them, or a mapping of names
             (``{Question: 1}``; the model's own for the others); the model's when null.
         strategy_alpha: contrast weight of the strategy step; the model's when null.
+        plausibility: drop tokens whose probability with persona is below this share of the best
+            one's, so that a large α draws no nonsense; 0 drops none. For decoder-only models.
     """
 
     strategy: str = "argmax"
     alpha: Weight | list[Weight] | dict[str, Weight] | None = None
     strategy_alpha: Weight | None = None
+    plausibility: float = Field(0.0, ge=0, le=1)

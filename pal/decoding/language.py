@@ -1,0 +1,711 @@
+"""Decoding with decoder-only language models: two branches a row, and shared dialogues read once.
+
+The persona is text, so the second branch is the same dialogue without notes, and the contrast (PAL
+paper, equation 6) is ``(1 + α) · logits(r | d with notes) − α · logits(r | d without)``.
+
+- Samples of a dialogue begin alike. A *group* is one sequence that several rows are beginnings of;
+  it is read once, and each row sees as much of it as is its own (an attention mask).
+- Both branches of all rows go through the model in one call; a row whose α is zero, or that has no
+  notes, has one branch.
+- The strategies are scored as continuations, in one call: their texts are a tree that hangs on
+  every row.
+- A row that ends leaves, and waiting rows take its place.
+
+The model is called as the library has it, with position ids and a mask of its own, so that any
+decoder-only model works.
+
+Shapes: n rows or branches, G groups, S rows of a group, C cached positions, V vocabulary.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from pal.decoding.contrast import combine
+from pal.decoding.engine import Answer
+from pal.decoding.noise import keyed_gumbel
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.sampling import Sampler
+
+MAIN, PLAIN = 0, 1
+GROW = 64  # cached positions that are made at once
+REFILL = 0.5  # waiting rows come in when at most this share of the rows is left
+
+
+# ----------------------------------------------------------------------------- the model's side
+
+
+def grouped_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention as the library's ``sdpa`` has it, without copying keys for every query head.
+
+    Query heads that share keys become further queries of these, where the library repeats the keys.
+    """
+    shared = query.shape[1] // key.shape[1]
+    if attention_mask is None or shared == 1 or attention_mask.shape[1] != 1:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    batch, heads, length, width = query.shape
+    folded = query.reshape(batch, key.shape[1], shared * length, width)
+    mask = attention_mask.repeat(1, 1, shared, 1)
+    out = F.scaled_dot_product_attention(
+        folded, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+    )
+    return out.reshape(batch, heads, length, -1).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("pal_grouped", grouped_attention)
+AttentionMaskInterface.register("pal_grouped", sdpa_mask)
+
+
+class GroupLayer(CacheLayerMixin):
+    """Keys and values of a layer, [G, heads, C, width], written in place."""
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make room for the first positions."""
+        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append positions and return all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.used + key_states.shape[2]
+        self.keys = self._write(self.keys, key_states, end)
+        self.values = self._write(self.values, value_states, end)
+        self.used = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _write(self, held: Any, new: Tensor, end: int) -> Tensor:
+        if held.shape[2] < end:
+            room = -(-end // GROW) * GROW + GROW
+            grown = new.new_empty(*new.shape[:2], room, new.shape[3])
+            grown[:, :, : self.used] = held[:, :, : self.used]
+            held = grown
+        held[:, :, self.used : end] = new
+        return held
+
+    def keep(self, groups: Tensor, columns: Tensor) -> None:
+        """Keep some groups, [G'], and of each the columns given, [G', C']."""
+        index = columns[:, None, :, None]
+        for name in ("keys", "values"):
+            held = getattr(self, name)[groups]
+            wide = index.expand(-1, held.shape[1], -1, held.shape[3])
+            setattr(self, name, held.gather(2, wide))
+        self.used = columns.shape[1]
+
+    def join(self, other: "GroupLayer") -> None:
+        """Add the groups of another layer."""
+        end = max(self.used, other.used)
+        for name in ("keys", "values"):
+            parts = [getattr(layer, name)[:, :, : layer.used] for layer in (self, other)]
+            padded = [F.pad(part, (0, 0, 0, end - part.shape[2])) for part in parts]
+            setattr(self, name, torch.cat(padded))
+        self.used = end
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the positions that a mask covers, and where it begins."""
+        return self.used + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return the positions held."""
+        return self.used
+
+    def get_max_length(self) -> int:
+        """Return −1: there is no most."""
+        return -1
+
+    get_max_cache_shape = get_max_length  # its name in older versions of the library
+
+
+@contextmanager
+def only_at(model: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Let a call of the model project these positions alone: its logits are [1, n, V].
+
+    Args:
+        model: of the library.
+        rows: of the batch, [n].
+        columns: positions in them, [n].
+    """
+
+    def select(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, columns][None], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+# ----------------------------------------------------------------------------- requests
+
+
+@dataclass
+class LanguageRequest:
+    """A row to answer.
+
+    Attributes:
+        key: of its noise, from :func:`pal.decoding.noise.sample_keys`.
+        ids: the dialogue with notes; a strategy is to follow.
+        plain: the dialogue without.
+        strategy: given strategy; predicted when None.
+    """
+
+    key: int
+    ids: Sequence[int]
+    plain: Sequence[int]
+    strategy: int | None = None
+
+
+class StrategyTree:
+    """The texts of the strategies as a tree: what they share is computed once.
+
+    Attributes:
+        tokens: of the nodes: every proper beginning of a text is one.
+        parents: of the nodes; −1 where it is the prompt.
+        depths: of the nodes, from 0.
+        steps: for each strategy, (node that predicts, −1 for the prompt; predicted token).
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]]):
+        self.texts = [list(text) for text in texts]
+        nodes: dict[tuple[int, ...], int] = {}
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.steps: list[list[tuple[int, int]]] = []
+        for text in self.texts:
+            before, steps = -1, []
+            for depth, token in enumerate(text):
+                steps.append((before, token))
+                beginning = tuple(text[: depth + 1])
+                if depth == len(text) - 1:
+                    break
+                if beginning not in nodes:
+                    nodes[beginning] = len(self.tokens)
+                    self.tokens.append(token)
+                    self.parents.append(before)
+                    self.depths.append(depth)
+                before = nodes[beginning]
+            self.steps.append(steps)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def path(self, strategy: int) -> list[int]:
+        """Return the nodes of a strategy's text, its last token left out."""
+        return [node for node, _ in self.steps[strategy][1:]]
+
+    def sees(self) -> Tensor:
+        """Return which node attends to which, [N, N]."""
+        seen = torch.eye(len(self), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+def find_groups(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return groups of sequences that are beginnings of the first of their group, by index.
+
+    Example:
+        >>> find_groups([[1, 2], [5], [1, 2, 3]])
+        [[2, 0], [1]]
+    """
+    order = sorted(range(len(sequences)), key=lambda index: (-len(sequences[index]), index))
+    groups: list[list[int]] = []
+    for index in order:
+        ids = list(sequences[index])
+        for group in groups:
+            if list(sequences[group[0]][: len(ids)]) == ids:
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
+@dataclass
+class Row:
+    """A row that is being answered.
+
+    Attributes:
+        number: of its request.
+        request: what was asked for.
+        places: (group, slot) of its branches: with notes, and without where it has that.
+        positions: of the next token in each branch.
+        token: the next token to read.
+        answer: what it became so far.
+    """
+
+    number: int
+    request: LanguageRequest
+    places: list[tuple[int, int]]
+    positions: list[int]
+    token: int = 0
+    answer: Answer = field(default_factory=lambda: Answer(0, [], 0.0))
+
+
+# ----------------------------------------------------------------------------- engine
+
+
+class LanguageEngine:
+    """Answers requests with a decoder-only model.
+
+    Args:
+        model: of the library, in evaluation mode.
+        plan: strategy, α and how tokens are chosen.
+        strategies: token ids of the strategy texts, in the order of the strategy set.
+        end: the token that ends a response.
+        suppressed: tokens that no response may contain.
+        rows: rows decoded at once, at most.
+        positions: positions of dialogues read in one call, at most.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        plan: DecodingPlan,
+        *,
+        strategies: Sequence[Sequence[int]],
+        end: int,
+        suppressed: Sequence[int],
+        rows: int,
+        positions: int,
+    ):
+        self.model, self.plan, self.end = model, plan, end
+        if model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation("pal_grouped")
+        self.tree = StrategyTree(strategies)
+        self.sees = self.tree.sees()
+        self.rows, self.positions = rows, positions
+        self.device = model.device
+        self.alpha = torch.tensor(plan.alpha, device=self.device)
+        self.suppressed = torch.tensor(sorted(set(suppressed) - {end}), device=self.device)
+        self.sampler = Sampler.from_options(plan.options) if plan.options.do_sample else None
+        self.lowest = torch.finfo(model.dtype).min
+
+    def __call__(self, requests: Sequence[LanguageRequest]) -> list[Answer]:
+        """Return one answer a request; those of one dialogue should stand together."""
+        answers: list[Answer | None] = [None] * len(requests)
+        waiting = list(range(len(requests)))
+        batch: Batch | None = None
+        while waiting or (batch is not None and batch.rows):
+            alive = 0 if batch is None else len(batch.rows)
+            if waiting and alive <= REFILL * self.rows:
+                count = self._next_wave(requests, waiting, self.rows - alive)
+                new = Batch.begin(self, [(i, requests[i]) for i in waiting[:count]])
+                waiting = waiting[count:]
+                if batch is not None and batch.rows:
+                    batch.repack()
+                    batch.join(new)
+                else:
+                    batch = new
+            assert batch is not None
+            for number, answer in batch.step():
+                answers[number] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _next_wave(
+        self, requests: Sequence[LanguageRequest], waiting: Sequence[int], room: int
+    ) -> int:
+        """Return how many waiting requests come in: as many as rows and positions allow."""
+        count, longest = 0, 0
+        for index in waiting[:room]:
+            longest = max(longest, len(requests[index].ids), len(requests[index].plain))
+            if count and (count + 1) * longest > self.positions * 4:
+                break  # far more than shared dialogues take
+            count += 1
+        return count
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether any row can have a second branch."""
+        return bool(self.plan.strategy_alpha or any(self.plan.alpha))
+
+    def call(
+        self, tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None,
+        at: tuple[Tensor, Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Run the model on [G, n] tokens and return logits at some of them, float32, [N, V]."""
+        additive = None
+        if mask is not None:
+            additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
+            additive = additive.masked_fill_(~mask, self.lowest)[:, None]
+        with only_at(self.model, *at):
+            logits: Tensor = self.model(
+                input_ids=tokens, position_ids=positions, attention_mask=additive,
+                past_key_values=cache, use_cache=True,
+            ).logits  # fmt: skip
+        return logits[0].float()
+
+
+class Batch:
+    """Rows that are decoded together, and what their groups hold in the cache.
+
+    Attributes:
+        rows: those that have not ended.
+        cache: keys and values of the groups.
+        visible: which cached positions a slot of a group sees, [G, S, C].
+    """
+
+    def __init__(self, engine: LanguageEngine, rows: list[Row], cache: Cache, visible: Tensor):
+        self.engine, self.rows, self.cache, self.visible = engine, rows, cache, visible
+        self._arranged: Any = None
+
+    @property
+    def used(self) -> int:
+        """Positions held."""
+        return int(self.cache.get_seq_length())
+
+    # -- beginning
+
+    @classmethod
+    def begin(
+        cls, engine: LanguageEngine, requests: Sequence[tuple[int, LanguageRequest]]
+    ) -> "Batch":
+        """Read the dialogues of requests and find their strategies."""
+        branches = [(number, MAIN) for number in range(len(requests))]
+        if engine.contrasts:
+            branches += [
+                (number, PLAIN)
+                for number, (_, request) in enumerate(requests)
+                if list(request.ids) != list(request.plain)
+            ]
+        texts = [
+            requests[number][1].ids if branch == MAIN else requests[number][1].plain
+            for number, branch in branches
+        ]
+        groups = find_groups(texts)
+        slots = max(map(len, groups))
+        longest = max(map(len, texts))
+        device = engine.device
+        tokens = torch.zeros(len(groups), longest, dtype=torch.long)
+        visible = torch.zeros(len(groups), slots, longest, dtype=torch.bool)
+        rows = [Row(number, request, [], []) for number, request in requests]
+        for place, group in enumerate(groups):
+            ids = texts[group[0]]
+            tokens[place, : len(ids)] = torch.tensor(ids)
+            for slot, member in enumerate(group):
+                visible[place, slot, : len(texts[member])] = True
+        where = {
+            member: (place, slot)
+            for place, group in enumerate(groups) for slot, member in enumerate(group)
+        }  # fmt: skip
+        for member, (number, _) in enumerate(branches):  # with notes first
+            rows[number].places.append(where[member])
+            rows[number].positions.append(len(texts[member]))
+        cache = Cache(layer_class_to_replicate=GroupLayer)
+        batch = cls(engine, rows, cache, visible.to(device))
+        flat = batch._flat()
+        last = torch.tensor([len(texts[member]) - 1 for member in batch._order(branches)])
+        logits = batch._read(tokens, flat, last)
+        batch._choose_strategies(logits)
+        return batch
+
+    def _order(self, branches: Sequence[tuple[int, int]]) -> list[int]:
+        """Return branches in the order of :meth:`_flat`: all with notes, then those without."""
+        return [i for kind in (MAIN, PLAIN) for i, (_, b) in enumerate(branches) if b == kind]
+
+    def _flat(self) -> list[tuple[int, int]]:
+        """Return (group, slot) of all branches: those with notes, then those without."""
+        main = [row.places[MAIN] for row in self.rows]
+        return main + [row.places[PLAIN] for row in self.rows if len(row.places) > 1]
+
+    def _read(self, tokens: Tensor, flat: Sequence[tuple[int, int]], last: Tensor) -> Tensor:
+        """Read the dialogues, some groups at a time; return the logits behind each branch."""
+        engine = self.engine
+        count, length = tokens.shape
+        at_once = max(1, engine.positions // length)
+        group_of = torch.tensor([group for group, _ in flat])
+        found: Tensor | None = None
+        whole: Cache | None = None
+        for start in range(0, count, at_once):
+            part = tokens[start : start + at_once].to(engine.device)
+            cache = Cache(layer_class_to_replicate=GroupLayer)
+            mine = ((group_of >= start) & (group_of < start + len(part))).nonzero()[:, 0]
+            at = ((group_of[mine] - start).to(engine.device), last[mine].to(engine.device))
+            positions = torch.arange(length, device=engine.device).expand(len(part), -1)
+            logits = engine.call(part, positions, cache, None, at)
+            if found is None:
+                found = logits.new_empty(len(flat), logits.shape[-1])
+            found[mine.to(engine.device)] = logits
+            if whole is None:
+                whole = cache
+            else:
+                for layer, more in zip(whole.layers, cache.layers, strict=True):
+                    layer.join(more)  # type: ignore[union-attr,arg-type]
+        assert found is not None and whole is not None
+        self.cache = whole
+        return found
+
+    def _choose_strategies(self, logits: Tensor) -> None:
+        """Score the strategy texts behind every row, choose one, and keep its path."""
+        engine, tree, flat = self.engine, self.engine.tree, self._flat()
+        rows, count = len(self.rows), len(tree)
+        alpha = torch.full((rows,), float(engine.plan.strategy_alpha), device=engine.device)
+        steps = [self._contrasted(logits, alpha)[:, None]]  # behind the prompt
+        used, slots = self.used, self.visible.shape[1]
+        if count:
+            groups = len(self.visible)
+            tokens = torch.tensor(tree.tokens, device=engine.device).repeat(groups, slots)
+            starts = torch.zeros(groups, slots, dtype=torch.long)
+            for row in self.rows:
+                for (group, slot), position in zip(row.places, row.positions, strict=True):
+                    starts[group, slot] = position
+            depths = torch.tensor(tree.depths)
+            positions = (starts[:, :, None] + depths).flatten(1).to(engine.device)
+            own = torch.zeros(slots, count, slots, count, dtype=torch.bool)
+            own[range(slots), :, range(slots)] = engine.sees
+            before = self.visible[:, :, None].expand(-1, -1, count, -1).flatten(1, 2)
+            before = before.clone()
+            before[:, :, 0] = True  # empty slots see something, lest their scores be no numbers
+            mask = torch.cat([
+                before,
+                own.view(slots * count, slots * count).to(engine.device).expand(groups, -1, -1),
+            ], dim=2)  # fmt: skip
+            at_group = torch.tensor([group for group, _ in flat]).repeat_interleave(count)
+            at_column = torch.tensor(
+                [slot * count + node for _, slot in flat for node in range(count)]
+            )
+            logits = engine.call(
+                tokens, positions, self.cache, mask,
+                (at_group.to(engine.device), at_column.to(engine.device)),
+            ).view(len(flat), count, -1)  # fmt: skip
+            steps.append(self._contrasted(logits, alpha))
+        scores = torch.cat(steps, dim=1)  # [rows, 1 + nodes, V]
+        total = scores.logsumexp(-1)
+        sums = torch.stack([
+            sum((scores[:, node + 1, token] - total[:, node + 1] for node, token in text),
+                start=torch.zeros(rows, device=engine.device))
+            for text in tree.steps
+        ], dim=1)  # fmt: skip
+        if engine.plan.choice == "sample":
+            keys = torch.tensor([row.request.key for row in self.rows], device=engine.device)
+            ids = torch.arange(sums.shape[1], device=engine.device).expand(rows, -1)
+            best = (sums.log_softmax(-1) + keyed_gumbel(keys, 0, ids)).argmax(-1)
+        else:
+            best = sums.argmax(-1)
+        grown = torch.zeros(
+            len(self.visible), slots, self.used, dtype=torch.bool, device=engine.device
+        )
+        grown[:, :, :used] = self.visible
+        for row, chosen, probs in zip(
+            self.rows, best.tolist(), sums.softmax(-1).tolist(), strict=True
+        ):
+            strategy = chosen if row.request.strategy is None else row.request.strategy
+            row.answer = Answer(strategy, probs, engine.plan.alpha[strategy])
+            row.token = tree.texts[strategy][-1]
+            path = tree.path(strategy)
+            if row.answer.alpha == 0:
+                row.places, row.positions = row.places[:1], row.positions[:1]
+            for index, (group, slot) in enumerate(row.places):
+                row.positions[index] += len(path)
+                for node in path:
+                    grown[group, slot, used + slot * count + node] = True
+        self.visible = grown
+        self.repack()
+
+    def _contrasted(self, logits: Tensor, alpha: Tensor, *, words: bool = False) -> Tensor:
+        """Return the logits of the rows, [rows, …], of those of all branches.
+
+        Args:
+            logits: of the branches with notes, then of those without.
+            alpha: of the rows, [rows].
+            words: whether a response's words are chosen, so that implausible ones are dropped.
+        """
+        rows = len(self.rows)
+        main, plain = logits[:rows], logits[rows:]
+        with_plain = [number for number, row in enumerate(self.rows) if len(row.places) > 1]
+        if not with_plain:
+            return main
+        index = torch.tensor(with_plain, device=main.device)
+        persona = main[index]
+        combined = combine(persona, plain, alpha[index])
+        if words and self.engine.plan.plausibility:
+            possible = self._possible(persona.clone(), [self.rows[number] for number in with_plain])
+            floor = possible.amax(-1, keepdim=True) + math.log(self.engine.plan.plausibility)
+            combined = combined.masked_fill(possible < floor, -torch.inf)
+        return main.index_copy(0, index, combined)
+
+    # -- one step
+
+    def step(self) -> list[tuple[int, Answer]]:
+        """Read the next token of every row and choose the one behind it; return what ended."""
+        engine, options = self.engine, self.engine.plan.options
+        slots, at, order = self._arrange()
+        groups, width = slots.shape
+        tokens = torch.zeros(groups, width, dtype=torch.long)
+        positions = torch.zeros_like(tokens)
+        values = torch.tensor(
+            [[row.token, row.positions[branch]] for row, branch in order], dtype=torch.long
+        )
+        tokens[at], positions[at] = values[:, 0], values[:, 1]
+        used = self.used
+        here = [index.to(engine.device) for index in at]
+        place = slots[at].to(engine.device)
+        self.visible = F.pad(self.visible, (0, width))
+        self.visible[here[0], place, used + here[1]] = True
+        mask = self.visible[
+            torch.arange(groups, device=engine.device)[:, None], slots.to(engine.device)
+        ]
+        mask[:, :, 0] = True
+        logits = engine.call(
+            tokens.to(engine.device), positions.to(engine.device), self.cache, mask,
+            (here[0], here[1]),
+        )  # fmt: skip
+        scores = self._contrasted(logits, self._alpha, words=True)
+        scores = self._possible(self._penalised(scores), self.rows)
+        if engine.sampler is None:
+            drawn = scores.argmax(-1)
+        else:
+            steps = torch.tensor([len(row.answer.tokens) for row in self.rows], device=scores.device)
+            drawn = engine.sampler.draw(scores, self._keys, steps + 2)
+        ended, left = [], []
+        for row, token in zip(self.rows, drawn.tolist(), strict=True):
+            row.token = token
+            row.answer.tokens.append(token)
+            row.positions = [position + 1 for position in row.positions]
+            if token == engine.end or len(row.answer.tokens) == options.max_new_tokens:
+                ended.append((row.number, row.answer))
+            else:
+                left.append(row)
+        if ended:
+            self.rows, self._arranged = left, None
+            if left:
+                alive = {group for row in left for group, _ in row.places}
+                if len(alive) <= 0.7 * groups:
+                    self.repack()
+        return ended
+
+    def _arrange(self) -> Any:
+        """Return which slots are read at a step: kept until a row ends."""
+        if self._arranged is None:
+            by_group: list[list[tuple[int, Row, int]]] = [[] for _ in range(len(self.visible))]
+            for row in self.rows:
+                for branch, (group, slot) in enumerate(row.places):
+                    by_group[group].append((slot, row, branch))
+            width = max(map(len, by_group))
+            slots = torch.zeros(len(by_group), width, dtype=torch.long)
+            column: dict[tuple[int, int], int] = {}
+            for group, members in enumerate(by_group):
+                for index, (slot, _, _) in enumerate(members):
+                    slots[group, index] = slot
+                    column[group, slot] = index
+            order = [(row, MAIN) for row in self.rows]
+            order += [(row, PLAIN) for row in self.rows if len(row.places) > 1]
+            places = [row.places[branch] for row, branch in order]
+            at = (
+                torch.tensor([group for group, _ in places]),
+                torch.tensor([column[place] for place in places]),
+            )
+            device = self.engine.device
+            self._alpha = torch.tensor([row.answer.alpha for row in self.rows], device=device)
+            self._keys = torch.tensor([row.request.key for row in self.rows], device=device)
+            self._arranged = (slots, at, order)
+        return self._arranged
+
+    def _penalised(self, scores: Tensor) -> Tensor:
+        """Make the tokens that a response holds already less probable."""
+        penalty = self.engine.plan.options.repetition_penalty
+        said = [row.answer.tokens for row in self.rows]
+        longest = max(map(len, said))
+        if penalty == 1.0 or not longest:
+            return scores
+        # A row that said less repeats its first token: a token is penalised once, however often it
+        # stands there. One that said nothing is left as it is.
+        padded = [ids + (ids[:1] or [0]) * (longest - len(ids)) for ids in said]
+        known = torch.tensor(padded, device=scores.device)
+        some = torch.tensor([bool(ids) for ids in said], device=scores.device)[:, None]
+        old = scores.gather(1, known)
+        new = torch.where(old < 0, old * penalty, old / penalty)
+        return scores.scatter(1, known, torch.where(some, new, old))
+
+    def _possible(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
+        """Rule out, in place, what no response holds, and its end where that comes too early."""
+        engine = self.engine
+        scores[:, engine.suppressed] = -torch.inf
+        least = engine.plan.options.min_new_tokens
+        short = [len(row.answer.tokens) < least for row in rows]
+        if any(short):
+            scores[torch.tensor(short, device=scores.device), engine.end] = -torch.inf
+        return scores
+
+    # -- room
+
+    def repack(self) -> None:
+        """Drop groups without rows, and cached positions that no row of a group sees."""
+        engine = self.engine
+        kept = sorted({group for row in self.rows for group, _ in row.places})
+        slots: dict[int, list[int]] = {group: [] for group in kept}
+        for row in self.rows:
+            for group, slot in row.places:
+                slots[group].append(slot)
+        width = max(map(len, slots.values()))
+        index = torch.tensor(kept, device=engine.device)
+        chosen = torch.zeros(len(kept), width, dtype=torch.long)
+        real = torch.zeros(len(kept), width, dtype=torch.bool)
+        new_place = {}
+        for place, group in enumerate(kept):
+            for number, slot in enumerate(slots[group]):
+                chosen[place, number], real[place, number] = slot, True
+                new_place[group, slot] = (place, number)
+        visible = self.visible[index].gather(
+            1, chosen.to(engine.device)[:, :, None].expand(-1, -1, self.visible.shape[2])
+        )
+        visible &= real.to(engine.device)[:, :, None]
+        seen = visible.any(1)  # [G, C]
+        most = int(seen.sum(1).max())
+        # Seen columns first, in their order.
+        columns = (~seen).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+        for layer in self.cache.layers:
+            layer.keep(index, columns)  # type: ignore[union-attr]
+        self.visible = visible.gather(2, columns[:, None].expand(-1, width, -1))
+        for row in self.rows:
+            row.places = [new_place[place] for place in row.places]
+        self._arranged = None
+
+    def join(self, other: "Batch") -> None:
+        """Take in the rows of another batch."""
+        groups = len(self.visible)
+        slots = max(self.visible.shape[1], other.visible.shape[1])
+        length = max(self.used, other.used)
+        parts = [
+            F.pad(part, (0, length - part.shape[2], 0, slots - part.shape[1]))
+            for part in (self.visible, other.visible)
+        ]
+        self.visible = torch.cat(parts)
+        for layer, more in zip(self.cache.layers, other.cache.layers, strict=True):
+            layer.join(more)  # type: ignore[union-attr,arg-type]
+        for row in other.rows:
+            row.places = [(group + groups, slot) for group, slot in row.places]
+        self.rows = self.rows + other.rows
+        self._arranged = None
