@@ -14,7 +14,6 @@ import numpy as np
 
 from pal.core.errors import ConfigError
 from pal.core.journal import Journal
-from pal.data.batches import plan_batches
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from pal.decoding.states import EncodedInputs
 from pal.metrics import Embedder, build_predictions, compute_metrics, find_metric
@@ -106,11 +105,10 @@ class AlphaGrid:
         self.done[key] = value
 
     def _plan(self, indices: Sequence[int]) -> list[list[int]]:
-        lengths = [
-            sum(len(ids) for name, ids in self.encoded[i].items() if name.endswith("input_ids"))
-            for i in indices
-        ]
-        plan = plan_batches(lengths, max_tokens=self.batch_tokens, max_rows=self.batch_rows)
+        plan = self.responder.plan_batches(
+            [self.samples[i] for i in indices], [self.encoded[i] for i in indices],
+            tokens=self.batch_tokens, rows=self.batch_rows,
+        )  # fmt: skip
         return [[indices[i] for i in batch] for batch in plan]
 
     def _encode(self, batch: Sequence[int]) -> EncodedInputs:
@@ -120,7 +118,7 @@ class AlphaGrid:
         if (strategy, number) in self._states:
             return self._states[strategy, number]
         states = self._encode(self.batches[strategy][number])
-        size = sum(tensor.nbytes for tensor in states)
+        size = sum(getattr(part, "nbytes", 0) for part in states)
         if self._bytes + size <= STATES_BYTES:
             self._bytes += size
             self._states[strategy, number] = states

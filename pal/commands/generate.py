@@ -57,10 +57,8 @@ def generate(settings: GenerateSettings) -> Path:
 
     from pal.core.files import write_jsonl
     from pal.core.registry import trust
-    from pal.data.batches import plan_batches
     from pal.data.cards import cards_note
     from pal.data.samples import load_samples
-    from pal.modeling.encoding import input_length
     from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
     trust(*settings.trusted_code)
@@ -78,10 +76,8 @@ def generate(settings: GenerateSettings) -> Path:
     # Long ones together. A batch is several times what is decoded at once: within it a sample that
     # ends makes room for the next.
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
-    batches = plan_batches(
-        [input_length(inputs) for inputs in encoded],
-        max_tokens=settings.batch_tokens * refills,
-        max_rows=settings.batch_rows * refills,
+    batches = responder.plan_batches(
+        samples, encoded, tokens=settings.batch_tokens * refills, rows=settings.batch_rows * refills
     )
     with job.claimed() as state, torch.inference_mode():
         model.to(state.device)

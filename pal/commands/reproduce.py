@@ -174,7 +174,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
         # Its checkpoints may name them too, as the settings here do.
-        trust(trained.architecture.fusion, trained.architecture.template)
+        trust(trained.architecture.fusion, trained.architecture.template or "")
         if trained.training.get("save_total_limit") is not None:
             raise ConfigError(
                 "training.save_total_limit: the benchmark chooses among all epochs; leave it out"
@@ -310,7 +310,7 @@ class Stages:
 
 def _slug(architecture: Any) -> str:
     """Return what a trained model is, as part of a file name."""
-    kind = architecture.persona_mode
+    kind = architecture.persona_mode or "fusion"
     slug = f"{kind}-{architecture.fusion}" if kind == "fusion" else kind
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in slug)
 

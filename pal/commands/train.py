@@ -86,15 +86,18 @@ def train(settings: TrainSettings) -> Path:
         )  # fmt: skip
         set_seed(settings.seed)
         with state.main_process_first():
-            parts = prepare(settings.task, settings.data, settings.architecture, output)
+            parts = prepare(
+                settings.task, settings.data, settings.architecture, output, seed=settings.seed
+            )
         folder = RunFolder(output, state)
         folder.remove(SPOT_TOKENIZER)
         begun = folder.begun()
+        width = parts.model.get_input_embeddings().embedding_dim
         numbers = asked or NumberFormat("float32", "machine")
         if asked is None and begun.get("number_format_chosen_by") == "machine":
             # begun on this machine or on another one, which may differ: the run keeps its format
             numbers = NumberFormat(begun["number_format"], "machine")
-        elif asked is None and prefers_bf16(state.device, parts.model.config.d_model):
+        elif asked is None and prefers_bf16(state.device, width):
             numbers = NumberFormat("bfloat16", "machine")
         job = make_job(settings, parts, numbers.name, launcher)
         devices = state.num_processes * devices_per_process(state)

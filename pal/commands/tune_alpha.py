@@ -65,6 +65,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.data.cards import cards_note
     from pal.data.samples import load_samples
     from pal.data.strategies import STRATEGIES
+    from pal.decoding.plan import can_contrast
     from pal.metrics import find_metric, metric_versions
     from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
@@ -82,10 +83,10 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     )
     trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    if model.fusion is None:
+    if not can_contrast(model.config):
         raise ConfigError(
             f"model={source}: persona_mode {model.config.persona_mode!r} has nothing to contrast, "
-            "so no α; give a model trained with persona_mode=fusion"
+            "so no α; give a model trained with persona_mode=fusion (decoder-only: prompt)"
         )
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     vectors = job.output.with_name(job.output.name + ".vectors.sqlite")

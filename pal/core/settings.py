@@ -15,6 +15,7 @@ Example:
 """
 
 import importlib
+import importlib.util
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -92,15 +93,33 @@ def expand_home(path: str) -> str:
 
 
 def resolve_source(source: str) -> str:
-    """Turn ``bundled:esconv`` into the path of that part of the bundled corpus; expand ``~``."""
+    """Turn a name into a path where it is one.
+
+    ``bundled:esconv`` is a part of the bundled corpus, ``package:NAME`` the folder of an installed
+    package that carries a model; ``~`` is expanded.
+
+    Raises:
+        ValueError: no such package.
+    """
+    if source.startswith("package:"):
+        return _package_folder(source.removeprefix("package:"))
     name = source.removeprefix("bundled:")
     return expand_home(source) if name == source else str(bundled("sample", *name.split("/")))
+
+
+def _package_folder(name: str) -> str:
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(
+            f"should name an installed package; pip install --no-deps {name.replace('_', '-')}"
+        )
+    return str(found.submodule_search_locations[0])
 
 
 # A file or folder that is read; its contents are part of a result's identity.
 InputPath = Annotated[str, AfterValidator(expand_home), Contents()]
 
-# A file, a folder or a hub id; ``bundled:PART`` is a part of the corpus that travels along.
+# A file, a folder or a hub id, or one of the names above.
 Source = Annotated[str, AfterValidator(resolve_source), Contents()]
 
 # A file or folder that is written.

@@ -65,7 +65,7 @@ class ChatFormat:
                 f"{where}: its tokenizer has no chat template; give architecture.template=plain, "
                 "or a base that was tuned to chat"
             )
-        said = ["\u0001first\u0001", "\u0001second\u0001", "\u0001third\u0001", "\u0001fourth\u0001"]
+        said = [f"\u0001{word}\u0001" for word in ("first", "second", "third", "fourth")]
         messages = [
             {"role": ("user", "assistant")[index % 2], "content": text}
             for index, text in enumerate(said)

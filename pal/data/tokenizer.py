@@ -13,8 +13,12 @@ from pal.core.files import file_fingerprint, fingerprint
 from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 
-def load_tokenizer(source: str | Path) -> Any:
+def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
     """Load a tokenizer from a folder or hub id, as it is.
+
+    Args:
+        source: folder or hub id.
+        gguf_file: the GGUF file there that holds it; None for a tokenizer's own files.
 
     Raises:
         CheckpointError: nothing there that is a tokenizer.
@@ -26,7 +30,8 @@ def load_tokenizer(source: str | Path) -> Any:
             text = (Path(source) / "vocab.json").read_text(encoding="utf-8")
             if '"__start__"' in text:  # a folder may lack the file that names the class
                 return BlenderbotSmallTokenizer.from_pretrained(str(source))
-        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        more = {} if gguf_file is None else {"gguf_file": gguf_file}
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **more)
     except Exception as error:  # of damaged files the library raises whatever it stumbles over
         raise CheckpointError(
             f"no tokenizer at {source}: {first_line(error)}; give a folder with tokenizer files "
@@ -119,3 +124,40 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
     merges = [" ".join(pair).translate(plain) for pair in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     return BlenderbotSmallTokenizer.from_pretrained(str(folder))
+
+
+# A chat template for tokenizers that are trained on the spot; the form is known as ChatML.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def train_chat_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Any:
+    """Train a byte-level encoding on texts, for a decoder-only model from scratch, and write it.
+
+    Args:
+        texts: what to learn from.
+        vocab_size: entries wanted, at most; 256 bytes and three special tokens included.
+        folder: where its files go.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    learner.train_from_iterator(texts, trainer=trainer)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=learner, unk_token=None, pad_token="<|endoftext|>",
+        bos_token="<|im_start|>", eos_token="<|im_end|>",
+    )  # fmt: skip
+    made.chat_template = CHAT_TEMPLATE
+    made.save_pretrained(str(folder))
+    return load_tokenizer(folder)

@@ -463,7 +463,8 @@ class Batch:
             else:
                 for layer, more in zip(whole.layers, cache.layers, strict=True):
                     layer.join(more)  # type: ignore[union-attr,arg-type]
-        assert found is not None and whole is not None
+        assert found is not None
+        assert whole is not None
         self.cache = whole
         return found
 
@@ -587,7 +588,9 @@ class Batch:
         if engine.sampler is None:
             drawn = scores.argmax(-1)
         else:
-            steps = torch.tensor([len(row.answer.tokens) for row in self.rows], device=scores.device)
+            steps = torch.tensor(
+                [len(row.answer.tokens) for row in self.rows], device=scores.device
+            )
             drawn = engine.sampler.draw(scores, self._keys, steps + 2)
         ended, left = [], []
         for row, token in zip(self.rows, drawn.tolist(), strict=True):

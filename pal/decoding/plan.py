@@ -72,7 +72,7 @@ class DecodingPlan:
         strategy_alpha = decoding.strategy_alpha
         if strategy_alpha is None:
             strategy_alpha = float(config.strategy_alpha)
-        if config.persona_mode != "fusion":
+        if not can_contrast(config):
             none = [0.0] * len(strategies)
             if any(alpha_of(decoding.alpha, own=none, strategies=strategies)):
                 raise ConfigError(
@@ -80,6 +80,16 @@ class DecodingPlan:
                     f"persona_mode is {config.persona_mode!r}; give decoding.alpha=null"
                 )
             alpha, strategy_alpha = tuple(none), 0.0
+        if decoding.plausibility and not is_language(config):
+            raise ConfigError(
+                "decoding.plausibility is for decoder-only models, and this one has an encoder; "
+                "leave it out"
+            )
+        if decoding.num_beams > 1 and is_language(config):
+            raise ConfigError(
+                f"decoding.num_beams={decoding.num_beams}: a decoder-only model draws or takes the "
+                "most probable token; give num_beams=1"
+            )
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and decoding.max_new_tokens + 2 > positions:
             raise ConfigError(
@@ -114,6 +124,16 @@ class DecodingPlan:
                     f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there"
                 )
         return [self.strategies.id(sample.strategy) for sample in samples]
+
+
+def is_language(config: Any) -> bool:
+    """Whether a model is decoder-only, by its configuration."""
+    return getattr(config, "pal_task", None) is not None
+
+
+def can_contrast(config: Any) -> bool:
+    """Whether a model has something to contrast: a persona that is fused in, or notes in a text."""
+    return bool(config.persona_mode == ("prompt" if is_language(config) else "fusion"))
 
 
 def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCONV) -> None:

@@ -16,6 +16,12 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import parse_json
 from pal.modeling.backbones import BACKBONES, get_backbone
+from pal.modeling.language import (
+    find_gguf_file,
+    is_decoder_only,
+    language_task,
+    load_language_model,
+)
 
 REMEDY = "give the folder that training wrote, or one of its checkpoints"
 REACHABLE = "give a folder or a hub id that can be reached"
@@ -47,10 +53,12 @@ def load_response_model(source: str, dtype: str = "float32") -> Any:
         raise CheckpointError(
             f"model={source}: a {config.model_type} model, not a PAL response model; {REMEDY}"
         )
+    if language_task(config):
+        return load_language_model(source, config, dtype)
     mistakes = config.mistakes()
     if mistakes:
         raise CheckpointError(f"model={source}: config.json: {'; '.join(mistakes)}; {REMEDY}")
-    backbone = get_backbone(config.backbone)
+    backbone = backbone_of(config)
     return read_weights(backbone.model_class, source, config, f"model={source}", dtype=dtype).eval()
 
 
@@ -58,7 +66,12 @@ def is_response_model(config: Any) -> bool:
     """Whether a configuration is one of PAL's response models, of any backbone."""
     from pal.modeling.configuration import PalEntries
 
-    return isinstance(config, PalEntries)
+    return isinstance(config, PalEntries) or language_task(config) == "response"
+
+
+def backbone_of(config: Any) -> Any:
+    """Return the family of a trained response model, by its configuration."""
+    return get_backbone("decoder-only" if language_task(config) else config.backbone)
 
 
 def build_response_model(
@@ -102,13 +115,19 @@ def build_response_model(
     return model
 
 
-def find_backbone(base: str, from_scratch: dict[str, Any] | None, name: str | None = None) -> Any:
+def find_backbone(
+    base: str,
+    from_scratch: dict[str, Any] | None,
+    name: str | None = None,
+    gguf_file: str | None = None,
+) -> Any:
     """Return the family that training starts from: the named one, or by the base or by sizes.
 
     Args:
         base: hub id or folder of the pretrained model.
         from_scratch: sizes of random weights, which may name a ``model_type``; None reads ``base``.
         name: the user's choice, a key of ``BACKBONES`` or ``their_package.module:Class``.
+        gguf_file: the base's GGUF file, where its folder holds several.
 
     Raises:
         CheckpointError: the base cannot be read or is of another family.
@@ -119,16 +138,24 @@ def find_backbone(base: str, from_scratch: dict[str, Any] | None, name: str | No
         given = from_scratch.get("model_type")
         if named is None:
             place = "architecture.from_scratch.model_type"
+            if is_decoder_only(str(given)):
+                return BACKBONES["decoder-only"]
             return _find_named(place, "blenderbot-small" if given is None else given)
-        if given not in (None, named.name):
+        if given not in (None, named.name) and not (
+            named.decoder_only and is_decoder_only(str(given))
+        ):
             raise ConfigError(
                 f"architecture.backbone={name} is of {named.name} models and "
                 f"architecture.from_scratch.model_type={given} of others; leave one out"
             )
         return named
     where = f"architecture.base={base}"
+    if find_gguf_file(base, gguf_file):  # all that the library reads from such a file
+        return named or BACKBONES["decoder-only"]
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
-    if is_response_model(theirs):
+    if language_task(theirs) or is_decoder_only(theirs.model_type):
+        found = BACKBONES["decoder-only"] if named is None or not named.decoder_only else named
+    elif is_response_model(theirs):
         found = get_backbone(theirs.backbone)
     elif named is None and theirs.model_type in BACKBONES:
         found = BACKBONES[theirs.model_type]

@@ -13,6 +13,8 @@ from pal.core.job import process_state
 from pal.data.batches import Collator, plan_batches
 from pal.data.samples import Sample
 from pal.data.templates import SampleEncoder
+from pal.modeling.language import language_task
+from pal.modeling.language_responder import language_losses
 from pal.modeling.packed import packed_model
 
 
@@ -51,7 +53,10 @@ def token_losses(
                 f"{sample.id}: it has no gold response, which perplexity is measured on; leave "
                 "requests out of the input, or leave out model=…"
             )
-    model = packed_model(model.to(process_state().device))
+    model = model.to(process_state().device)
+    if language_task(model.config):
+        return language_losses(model, tokenizer, samples, batch_tokens=batch_tokens)
+    model = packed_model(model)
     config = model.config
     encoder = SampleEncoder.from_config(tokenizer, config)
     encoder.max_target_tokens = getattr(config, "max_position_embeddings", sys.maxsize) - 1

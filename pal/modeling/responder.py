@@ -5,7 +5,7 @@ so to the last digit it is written with, whatever samples come with it; elsewher
 differ between batches, and in half precision decide between two tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,14 +17,14 @@ from pal.data.batches import plan_batches
 from pal.data.samples import Sample
 from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
-from pal.decoding.engine import DecodingRequest, Encode, Engine
+from pal.decoding.engine import Answer, DecodingRequest, Encode, Engine
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.decoding.states import EncodedInputs
-from pal.modeling.backbones import get_backbone
-from pal.modeling.checkpoint import load_response_model
+from pal.modeling.checkpoint import backbone_of, load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
+from pal.modeling.language import language_task, make_chat_encoder
 from pal.modeling.packed import packed_model
 
 
@@ -41,7 +41,9 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
     """
     model = load_response_model(source, dtype)
     tokenizer = load_tokenizer(source)
-    if check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
+    if language_task(model.config):
+        make_chat_encoder(tokenizer, model.config)
+    elif check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
         raise CheckpointError(
             f"model={source}: its tokenizer gives the strategies other ids than the model knows; "
             "use the tokenizer saved with the model"
@@ -71,8 +73,7 @@ def make_responder(model: Any, tokenizer: Any, decoding: DecodingSettings, seed:
     Raises:
         ConfigError: decoding settings that contradict each other or the model.
     """
-    backbone = get_backbone(model.config.backbone)
-    return backbone.make_responder(model, tokenizer, decoding, seed)
+    return backbone_of(model.config).make_responder(model, tokenizer, decoding, seed)
 
 
 class Responder:
@@ -105,6 +106,22 @@ class Responder:
         for inputs in encoded:
             inputs.pop("labels", None)
         return encoded
+
+    def plan_batches(
+        self, samples: Sequence[Sample], encoded: Sequence[dict[str, list[int]]], *,
+        tokens: int, rows: int,
+    ) -> list[list[int]]:  # fmt: skip
+        """Group samples of similar length: long ones together.
+
+        Args:
+            samples: N of them.
+            encoded: their encoder inputs.
+            tokens: encoder positions that a batch holds at most.
+            rows: samples that a batch holds at most.
+        """
+        return plan_batches(
+            [input_length(one) for one in encoded], max_tokens=tokens, max_rows=rows
+        )
 
     def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> EncodedInputs:
         """Run the encoder and the fusion on a batch; nothing of it depends on α or strategy."""
@@ -191,7 +208,6 @@ class Responder:
             given = [None] * len(samples) if strategies is None else strategies
             requests = [DecodingRequest(key, one) for key, one in zip(keys, given, strict=True)]
             answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode)
-            found = [(a.tokens, a.strategy, a.strategy_probs, a.alpha) for a in answers]
         else:
             [(_, states)] = encode(range(len(samples)))
             output = self.packed.generate(
@@ -204,34 +220,51 @@ class Responder:
                 generation_config=generation_config(plan.options, self.model.config),
                 return_strategies=True,
             )
-            found = list(zip(
-                output.sequences[:, 2:].tolist(), output.strategy_ids.tolist(),
-                output.strategy_probs.tolist(), output.alpha.tolist(), strict=True,
-            ))  # fmt: skip
+            answers = [
+                Answer(strategy, probs, alpha, tokens)
+                for strategy, probs, alpha, tokens in zip(
+                    output.strategy_ids.tolist(), output.strategy_probs.tolist(),
+                    output.alpha.tolist(), output.sequences[:, 2:].tolist(), strict=True,
+                )
+            ]  # fmt: skip
+        names, end = plan.strategies.names, self.model.config.eos_token_id
         return [
-            self._record(sample, *one, origin) for sample, one in zip(samples, found, strict=True)
+            make_record(sample, answer, self.encoder.decode, names, origin, end=end)
+            for sample, answer in zip(samples, answers, strict=True)
         ]
 
-    def _record(
-        self,
-        sample: Sample,
-        ids: list[int],
-        strategy: int,
-        probs: list[float],
-        alpha: float,
-        strategy_from: str,
-    ) -> dict[str, Any]:
-        end = self.model.config.eos_token_id
-        length, names = ids.index(end) if end in ids else len(ids), self.plan.strategies.names
-        return {
-            "id": sample.id,
-            "strategy": names[strategy],
-            "strategy_from": strategy_from,
-            "strategy_probs": {name: round(p, 6) for name, p in zip(names, probs, strict=True)},
-            "response": self.encoder.decode(ids[:length]),
-            "persona": list(sample.persona),
-            "reference": sample.response,
-            "reference_strategy": sample.strategy,
-            "alpha": round(alpha, 6),
-            "tokens": length,
-        }
+
+def make_record(
+    sample: Sample,
+    answer: Answer,
+    decode: Callable[[list[int]], str],
+    names: Sequence[str],
+    strategy_from: str,
+    *,
+    end: int,
+) -> dict[str, Any]:
+    """Return the record of an answered sample.
+
+    Args:
+        sample: what was answered.
+        answer: strategy, its probabilities, α and tokens.
+        decode: turns tokens into text.
+        names: of the strategies.
+        strategy_from: where the strategy comes from.
+        end: the token that ends a response.
+    """
+    ids = answer.tokens
+    length = ids.index(end) if end in ids else len(ids)
+    probs = zip(names, answer.strategy_probs, strict=True)
+    return {
+        "id": sample.id,
+        "strategy": names[answer.strategy],
+        "strategy_from": strategy_from,
+        "strategy_probs": {name: round(p, 6) for name, p in probs},
+        "response": decode(ids[:length]),
+        "persona": list(sample.persona),
+        "reference": sample.response,
+        "reference_strategy": sample.strategy,
+        "alpha": round(answer.alpha, 6),
+        "tokens": length,
+    }

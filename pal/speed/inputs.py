@@ -37,8 +37,8 @@ def build_random(
     model = build_response_model(
         base=chosen.base, from_scratch=chosen.from_scratch or {}, vocab_size=vocabulary,
         pal_settings={
-            "persona_mode": chosen.persona_mode, "fusion": chosen.fusion,
-            "template": chosen.template, "max_context_tokens": chosen.max_context_tokens,
+            "persona_mode": chosen.persona_mode or "fusion", "fusion": chosen.fusion,
+            "template": chosen.template or "clean", "max_context_tokens": chosen.max_context_tokens,
             "max_persona_tokens": chosen.max_persona_tokens,
             "max_target_tokens": chosen.max_target_tokens,
             "strategy_token_ids": strategies, "special_token_ids": special,

@@ -155,8 +155,9 @@ class RunFolder:
         """Remove what another run left: its record first, so that nothing passes for finished."""
         for name in (RECORD, STARTED, LOG):
             (self.path / name).unlink(missing_ok=True)
-        for path in self.path.glob("model*.safetensors*"):
-            path.unlink()
+        for pattern in ("model*.safetensors*", "adapter_*"):
+            for path in self.path.glob(pattern):
+                path.unlink()
         remove_all(self.checkpoints())
 
     def remove(self, name: str) -> None:

@@ -67,8 +67,8 @@ def corpus_metrics(with_strategy: bool) -> Callable[[Any], dict[str, float]]:
 
 def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[int]]) -> float:
     """Return nats a token of predicting by training token frequencies (add-one): the floor."""
-    counts = Counter(token for row in train for token in row)
-    types = len(counts.keys() | {token for row in validation for token in row})
+    counts = Counter(token for row in train for token in row if token != -100)
+    targets = [token for row in validation for token in row if token != -100]
+    types = len(counts.keys() | set(targets))
     total = sum(counts.values()) + types
-    targets = [token for row in validation for token in row]
     return -sum(math.log((counts[token] + 1) / total) for token in targets) / len(targets)

@@ -1,7 +1,7 @@
 """What training begins with: a model, its tokenizer, and the samples of a task as token ids."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,33 @@ from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
     load_tokenizer,
     tokenizer_fingerprint,
+    train_chat_tokenizer,
     train_tokenizer,
 )
-from pal.modeling.checkpoint import build_response_model, find_backbone
+from pal.modeling.checkpoint import (
+    REACHABLE,
+    build_response_model,
+    find_backbone,
+    read_model_config,
+)
+from pal.modeling.language import (
+    build_language_model,
+    find_gguf_file,
+    is_decoder_only,
+    pad_id,
+)
 from pal.modeling.settings import ArchitectureSettings
 from pal.persona.extractor import ExtractorEncoder, build_extractor
+from pal.persona.language_extractor import encode_conversation
 from pal.training.folder import SPOT_TOKENIZER, TOKENS
+from pal.training.language import (
+    PackingCollator,
+    chat_encoder_of,
+    dialogue_windows,
+    keeps_apart,
+    language_mode,
+    put_entries,
+)
 from pal.training.losses import token_loss
 
 logger = logging.getLogger(__name__)
@@ -47,6 +68,7 @@ class Ingredients:
         validation: encoded validation samples.
         collator: makes batches of them.
         strategy_ids: the eight strategy tokens, for the accuracy of the first target token.
+        language: whether the model is decoder-only.
         loss: of a step, from what the model returned; None where the model computes it itself.
     """
 
@@ -54,13 +76,19 @@ class Ingredients:
     tokenizer: Any
     train: Dataset
     validation: Dataset
-    collator: Collator
+    collator: Collator | PackingCollator
     strategy_ids: list[int] | None = None
     loss: Callable[..., Any] | None = None
+    language: bool = False
 
 
 def prepare(
-    task: str, data: DataSettings, architecture: ArchitectureSettings, folder: Path
+    task: str,
+    data: DataSettings,
+    architecture: ArchitectureSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
 ) -> Ingredients:
     """Read a task's corpora, build or load tokenizer and model, encode the samples.
 
@@ -69,16 +97,115 @@ def prepare(
         data: where the corpora are.
         architecture: what training starts from.
         folder: of the run; what is prepared lies there until it is finished.
+        seed: of the run.
 
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
-    make = response_ingredients if task == "response" else extractor_ingredients
-    parts = make(data, architecture, folder)
+    if _is_decoder_only(task, architecture):
+        parts = language_ingredients(task, data, architecture, folder, seed)
+    elif architecture.lora is not None or architecture.gguf_file is not None:
+        given = "lora" if architecture.lora is not None else "gguf_file"
+        raise ConfigError(
+            f"architecture.{given} is for decoder-only models, and this one has an encoder; leave "
+            "it out"
+        )
+    else:
+        make = response_ingredients if task == "response" else extractor_ingredients
+        parts = make(data, architecture, folder)
     # Whatever number format a base was stored in: the weights that training adds to, and their
     # sums, are float32. Small steps vanish in the rounding of anything less.
-    parts.model.float()
+    for parameter in parts.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     return parts
+
+
+def _is_decoder_only(task: str, architecture: ArchitectureSettings) -> bool:
+    """Whether what training starts from is a decoder-only model."""
+    chosen = architecture
+    if task == "response":
+        return bool(
+            find_backbone(
+                chosen.base, chosen.from_scratch, chosen.backbone, chosen.gguf_file
+            ).decoder_only
+        )
+    if chosen.from_scratch is not None:
+        return is_decoder_only(str(chosen.from_scratch.get("model_type", "bart")))
+    if find_gguf_file(chosen.base, chosen.gguf_file):
+        return True
+    where = f"architecture.base={chosen.base}"
+    return is_decoder_only(
+        read_model_config(chosen.base, where, own=False, remedy=REACHABLE).model_type
+    )
+
+
+def language_ingredients(
+    task: str, data: DataSettings, architecture: ArchitectureSettings, folder: Path, seed: int
+) -> Ingredients:
+    """Read the corpora of a task, load or build a decoder-only model, encode its sequences."""
+    chosen = architecture
+    if task == "response":
+        mode = language_mode(chosen)
+        train, validation = response_dialogues(data)
+        texts = (turn["text"] for row in train for turn in row["dialog"])
+        if mode != "none" and not any(
+            turn.get("persona") for row in train for turn in row["dialog"]
+        ):
+            _warn_of_no_persona(data.train, mode)
+    else:
+        mode = "none"
+        train, validation = persona_conversations(data)
+        texts = (t for row in train for t in (*row["utterances"], *row["persona"]))
+    gguf = (
+        None if chosen.from_scratch is not None else find_gguf_file(chosen.base, chosen.gguf_file)
+    )
+    tokenizer = _language_tokenizer(chosen, folder, gguf, texts)
+    encoder = chat_encoder_of(tokenizer, chosen, persona=mode == "prompt")
+    model = build_language_model(
+        base=chosen.base, gguf_file=gguf, from_scratch=chosen.from_scratch, tokenizer=tokenizer,
+        lora=chosen.lora,
+    )  # fmt: skip
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and chosen.max_context_tokens + chosen.max_target_tokens > positions:
+        raise ConfigError(
+            f"architecture.max_context_tokens={chosen.max_context_tokens} and max_target_tokens="
+            f"{chosen.max_target_tokens} do not fit the model's {positions} positions together"
+        )
+    put_entries(model, encoder, task, mode, gguf)
+    if task == "response":
+        sequences = dialogue_windows(train, encoder, seed=seed, dropout=chosen.persona_dropout)
+        held_out = dialogue_windows(validation, encoder, seed=seed, dropout=0.0)
+        sequences = sequences[: data.max_train_samples]
+        held_out = held_out[: data.max_validation_samples]
+    else:
+        sequences, held_out = (
+            [encode_conversation(encoder, row) for row in rows] for rows in (train, validation)
+        )
+    for name, found in (("train", sequences), ("validation", held_out)):
+        if not found:
+            raise DataError(f"data.{name}={getattr(data, name) or data.train}: no samples in it")
+    key = ["decoder-only", task, mode, dict(vars(encoder.form)), chosen.max_context_tokens]
+    return Ingredients(
+        model,
+        tokenizer,
+        *_encode_both(key, tokenizer, lambda item: item, sequences, held_out, folder),
+        PackingCollator(pad_token_id=pad_id(tokenizer), packs=keeps_apart(model)),
+        language=True,
+    )
+
+
+def _language_tokenizer(
+    chosen: ArchitectureSettings, folder: Path, gguf: str | None, texts: Iterable[str]
+) -> Any:
+    """Load the tokenizer of a decoder-only base, or train one for a model from scratch."""
+    if chosen.tokenizer or chosen.from_scratch is None:
+        return load_tokenizer(chosen.tokenizer or chosen.base, None if chosen.tokenizer else gguf)
+    spot = folder / SPOT_TOKENIZER
+    if process_state().is_main_process:
+        logger.info("training a tokenizer of %d entries", chosen.vocab_size)
+        return train_chat_tokenizer(texts, chosen.vocab_size, spot)
+    return load_tokenizer(spot)
 
 
 def response_ingredients(
@@ -86,7 +213,8 @@ def response_ingredients(
 ) -> Ingredients:
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
     train_samples, validation_samples = response_samples(data)
-    chosen = architecture
+    chosen, mode = architecture, architecture.persona_mode or "fusion"
+    template = architecture.template or "clean"
     backbone = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone)
     tokenizer = backbone.prepare_tokenizer(
         _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
@@ -98,9 +226,9 @@ def response_ingredients(
         backbone_name=chosen.backbone,
         vocab_size=len(tokenizer),
         pal_settings={
-            "persona_mode": chosen.persona_mode,
+            "persona_mode": mode,
             "fusion": chosen.fusion,
-            "template": chosen.template,
+            "template": template,
             "max_context_tokens": chosen.max_context_tokens,
             "max_persona_tokens": chosen.max_persona_tokens,
             "max_target_tokens": chosen.max_target_tokens,
@@ -116,11 +244,8 @@ def response_ingredients(
             f"architecture: {longest} tokens do not fit the model's {positions} positions; lower "
             "max_*_tokens"
         )
-    if chosen.persona_mode != "none" and not any(sample.persona for sample in train_samples):
-        logger.warning(
-            "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` "
-            "and give its output as data.train", data.train, chosen.persona_mode,
-        )  # fmt: skip
+    if mode != "none" and not any(sample.persona for sample in train_samples):
+        _warn_of_no_persona(data.train, mode)
     encoder = SampleEncoder.from_config(tokenizer, model.config, trusted=True)
     return Ingredients(
         model,
@@ -128,8 +253,8 @@ def response_ingredients(
         *_encode_both(
             [
                 "response",
-                chosen.persona_mode,
-                chosen.template,
+                mode,
+                template,
                 chosen.max_context_tokens,
                 chosen.max_persona_tokens,
                 chosen.max_target_tokens,
@@ -148,12 +273,18 @@ def response_ingredients(
     )
 
 
-def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
-    """Return training samples (every supporter turn but the first) and validation samples.
+def _warn_of_no_persona(source: str, mode: str) -> None:
+    logger.warning(
+        "%s holds no personas, so persona_mode=%s sees none; make them with `pal annotate` and "
+        "give its output as data.train", source, mode,
+    )  # fmt: skip
 
-    Raises:
-        DataError: one of the two is empty.
-    """
+
+Rows = list[Mapping[str, Any]]
+
+
+def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
+    """Return training and validation dialogues, cards in place of personas where given."""
     whole = data.validation is not None and not has_splits(data.train)
     train_rows = load_split(data.train, None if whole else "train", how=data)
     if data.validation is not None:
@@ -162,10 +293,17 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
         validation_rows = load_split(data.validation, split, how=published)
     else:
         validation_rows = load_split(data.train, "validation", how=data)
-    train_samples = build_samples(give_cards(train_rows, data.cards), "training")[
-        : data.max_train_samples
-    ]
-    validation_rows = give_cards(validation_rows, data.cards)
+    return list(give_cards(train_rows, data.cards)), list(give_cards(validation_rows, data.cards))
+
+
+def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
+    """Return training samples (every supporter turn but the first) and validation samples.
+
+    Raises:
+        DataError: one of the two is empty.
+    """
+    train_rows, validation_rows = response_dialogues(data)
+    train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
     samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
     for name, found in (("train", train_samples), ("validation", samples)):
         if not found:
@@ -173,11 +311,8 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     return train_samples, samples
 
 
-def extractor_ingredients(
-    data: DataSettings, architecture: ArchitectureSettings, folder: Path
-) -> Ingredients:
-    """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
-    chosen = architecture
+def persona_conversations(data: DataSettings) -> tuple[Rows, Rows]:
+    """Return training and validation conversations of PersonaChat."""
     rows = list(load_personachat(data.train, data.reader))
     if data.validation is not None:
         validation = list(load_personachat(data.validation, data.reader))
@@ -186,7 +321,15 @@ def extractor_ingredients(
         held_out = {int(index) for index in order[: max(1, len(rows) // 10)]}
         validation = [row for index, row in enumerate(rows) if index in held_out]
         rows = [row for index, row in enumerate(rows) if index not in held_out]
-    rows, validation = rows[: data.max_train_samples], validation[: data.max_validation_samples]
+    return rows[: data.max_train_samples], validation[: data.max_validation_samples]
+
+
+def extractor_ingredients(
+    data: DataSettings, architecture: ArchitectureSettings, folder: Path
+) -> Ingredients:
+    """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
+    chosen = architecture
+    rows, validation = persona_conversations(data)
     tokenizer = _tokenizer(
         chosen, folder, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
     )

@@ -28,7 +28,9 @@ from transformers.utils.logging import disable_progress_bar
 from pal.core.errors import ConfigError
 from pal.core.job import runs_on_cpu
 from pal.core.tracking import stay_offline_without_key
+from pal.modeling.language import is_adapted
 from pal.training.folder import LAST_WRITTEN, tidy_saved_files
+from pal.training.language import language_loss
 from pal.training.losses import (
     LOWER_IS_BETTER,
     corpus_metrics,
@@ -54,6 +56,16 @@ class PalTrainer(Seq2SeqTrainer):
         if self.compute_loss_func is None and not return_outputs:
             inputs = {**inputs, "skip_logits": True}
         return super().compute_loss(model, inputs, return_outputs, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the model; LoRA adapters with the configuration that says what they are."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model.config.use_cache = True  # training alone goes without
+        super()._save(output_dir, state_dict)
+        if is_adapted(model):
+            folder = Path(output_dir or str(self.args.output_dir))
+            model.config.save_pretrained(str(folder))
+            (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches in the order that seed and epoch give."""
@@ -85,6 +97,17 @@ class PalTrainer(Seq2SeqTrainer):
             if mean is not None:
                 logs["train_loss"] = mean
         super().log(logs, start_time)
+
+
+class LanguageTrainer(PalTrainer):
+    """Trains decoder-only models: their hidden states are projected at targets alone."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any):  # type: ignore[override]
+        """Return the loss; as outputs, what validation needs of every row."""
+        loss, summary = language_loss(model, inputs, kwargs.get("num_items_in_batch"))
+        if self.args.average_tokens_across_devices and kwargs.get("num_items_in_batch") is not None:
+            loss = loss * self.accelerator.num_processes  # the gradients are averaged over them
+        return (loss, {"logits": summary}) if return_outputs else loss
 
 
 def mean_loss(history: list[dict[str, float]]) -> float | None:
@@ -157,7 +180,10 @@ def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
         trainer.state.best_model_checkpoint = str(best)
     chosen = best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint
     model: Any = trainer.model
-    load_model(model, str(chosen / "model.safetensors"))
+    if is_adapted(model):
+        trainer._load_from_checkpoint(str(chosen), model)
+    else:
+        load_model(model, str(chosen / "model.safetensors"))
     trainer.log({"total_flos": trainer.state.total_flos, "train_loss": 0.0})
 
 
@@ -268,7 +294,7 @@ def build_trainer(
         callbacks.append(EarlyStoppingCallback(patience))
     try:
         with launcher_environment_kept():
-            trainer = PalTrainer(
+            trainer = (LanguageTrainer if parts.language else PalTrainer)(
                 model=parts.model,
                 args=arguments,
                 train_dataset=parts.train,
@@ -277,7 +303,9 @@ def build_trainer(
                 processing_class=parts.tokenizer,
                 compute_loss_func=parts.loss,
                 compute_metrics=corpus_metrics(parts.strategy_ids is not None),
-                preprocess_logits_for_metrics=summarise_rows(parts.strategy_ids),
+                preprocess_logits_for_metrics=(
+                    None if parts.language else summarise_rows(parts.strategy_ids)
+                ),
                 callbacks=callbacks,
             )
             # A dry run of what else would only fail when training begins.

@@ -25,6 +25,8 @@ class Backbone:
         tokenizer_class: of its tokenizer, where a folder does not tell.
         sizes: entries of the configuration that a model from scratch gets, unless it is told
             otherwise.
+        decoder_only: whether models are the library's own causal language models, without the
+            classes above.
     """
 
     name: ClassVar[str]
@@ -32,6 +34,7 @@ class Backbone:
     model_class: ClassVar[Any]
     tokenizer_class: ClassVar[Any]
     sizes: ClassVar[dict[str, Any]] = {}
+    decoder_only: ClassVar[bool] = False
 
     @classmethod
     def prepare_tokenizer(cls, tokenizer: Any) -> Any:

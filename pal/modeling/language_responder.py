@@ -1,0 +1,193 @@
+"""Decoder-only models answer samples: the same records as those of encoder-decoders."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from pal.data.batches import pad
+from pal.data.samples import Sample
+from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups, only_at
+from pal.decoding.noise import sample_keys
+from pal.decoding.plan import DecodingPlan, alpha_of
+from pal.decoding.settings import DecodingSettings
+from pal.modeling.language import make_chat_encoder, pad_id
+from pal.modeling.responder import make_record
+
+
+class LanguageResponder:
+    """Answers batches of samples with a decoder-only model.
+
+    It has the methods of :class:`pal.modeling.responder.Responder`. There are no encoder states:
+    what :meth:`encode_states` returns are the prompts themselves.
+
+    Raises:
+        ConfigError: decoding settings that contradict each other or the model.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int):
+        self.model, self.seed = model, seed
+        self.plan = DecodingPlan.from_settings(decoding, model.config)
+        self.encoder = make_chat_encoder(tokenizer, model.config)
+        self.special = sorted({*tokenizer.all_special_ids})
+
+    def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
+        """Return the prompts of samples, with notes and without."""
+        return [self.encoder.encode(sample) for sample in samples]
+
+    def encode_states(self, encoded: Sequence[dict[str, list[int]]]) -> Sequence[dict[str, Any]]:
+        """Return the prompts: nothing is computed ahead."""
+        return list(encoded)
+
+    def plan_batches(
+        self, samples: Sequence[Sample], encoded: Sequence[dict[str, list[int]]], *,
+        tokens: int, rows: int,
+    ) -> list[list[int]]:  # fmt: skip
+        """Group samples such that those of a dialogue stand together.
+
+        Args:
+            samples: N of them.
+            encoded: their prompts.
+            tokens: positions that a batch holds at most, where nothing is shared.
+            rows: samples that a batch holds at most.
+        """
+        batches: list[list[int]] = []
+        held = 0
+        for index in range(len(samples)):
+            length = len(encoded[index]["input_ids"])
+            if not batches or len(batches[-1]) == rows or held + length > tokens:
+                batches.append([])
+                held = 0
+            batches[-1].append(index)
+            held += length
+        return batches
+
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        encoded: Sequence[dict[str, list[int]]],
+        *,
+        rows: int,
+        tokens: int,
+    ) -> list[dict[str, Any]]:
+        """Return one record a sample.
+
+        Args:
+            samples: any number of them.
+            encoded: their prompts, from :meth:`encode`.
+            rows: samples decoded at once, at most.
+            tokens: positions of dialogues read in one call, at most.
+        """
+        return self._run(samples, encoded, rows=rows, tokens=tokens)
+
+    def __call__(
+        self,
+        samples: Sequence[Sample],
+        states: Sequence[dict[str, list[int]]],
+        *,
+        strategies: Sequence[int] | None = None,
+        alpha: float | None = None,
+        words: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Return one record a sample; see :meth:`pal.modeling.responder.Responder.__call__`."""
+        return self._run(
+            samples, states, rows=len(samples), tokens=16384, strategies=strategies, alpha=alpha,
+            words=words,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        samples: Sequence[Sample],
+        encoded: Sequence[dict[str, list[int]]],
+        *,
+        rows: int,
+        tokens: int,
+        strategies: Sequence[int] | None = None,
+        alpha: float | None = None,
+        words: bool = True,
+    ) -> list[dict[str, Any]]:
+        plan, origin = self.plan, self.plan.strategy_from
+        if strategies is not None:
+            origin = "given"
+        else:
+            strategies = plan.strategies_of(samples)
+        if alpha is not None:
+            plan = replace(plan, alpha=alpha_of(alpha, own=plan.alpha))
+        if not words:
+            least: Any = {"min_new_tokens": 0, "max_new_tokens": 1}
+            plan = replace(plan, options=plan.options.model_copy(update=least))
+        keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
+        given = [None] * len(samples) if strategies is None else strategies
+        requests = [
+            LanguageRequest(key, inputs["input_ids"], inputs["plain_input_ids"], strategy)
+            for key, inputs, strategy in zip(keys, encoded, given, strict=True)
+        ]
+        engine = LanguageEngine(
+            self.model, plan, strategies=self.encoder.strategy_ids, end=self.encoder.end,
+            suppressed=self.special, rows=rows, positions=tokens,
+        )  # fmt: skip
+        with torch.inference_mode():
+            answers = engine(requests)
+        end = self.encoder.end
+        return [
+            make_record(
+                sample, answer, self.encoder.decode, plan.strategies.names, origin, end=end
+            )
+            for sample, answer in zip(samples, answers, strict=True)
+        ]  # fmt: skip
+
+
+@torch.inference_mode()
+def language_losses(
+    model: Any, tokenizer: Any, samples: Sequence[Sample], *, batch_tokens: int
+) -> dict[str, Any]:
+    """Return the losses on gold responses, as :func:`pal.modeling.losses.token_losses` does.
+
+    Samples of a dialogue are beginnings of one sequence, which is read once.
+
+    Args:
+        model: a decoder-only response model, on its device.
+        tokenizer: the one saved with it.
+        samples: N of them, each with a gold response.
+        batch_tokens: positions that a batch holds at most.
+    """
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from pal.data.batches import plan_batches
+
+    encoder = make_chat_encoder(tokenizer, model.config)
+    prompts = [encoder.encode(sample)["input_ids"] for sample in samples]
+    targets = [encoder.target(sample.strategy, sample.response or "") for sample in samples]
+    strategies = [
+        len(encoder.strategy_ids[encoder.strategies.id(s.strategy)]) if s.strategy else 0
+        for s in samples
+    ]
+    whole = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
+    groups = find_groups(whole)
+    batches = plan_batches([len(whole[group[0]]) for group in groups], max_tokens=batch_tokens)
+    result = np.zeros((len(samples), 3))
+    with tqdm(total=len(samples), desc="perplexity", unit="item", dynamic_ncols=True) as bar:
+        for batch in batches:
+            rows = [whole[groups[place][0]] for place in batch]
+            ids = pad(rows, pad_id(tokenizer)).to(model.device)
+            members = [(row, i) for row, place in enumerate(batch) for i in groups[place]]
+            at = [
+                (row, len(prompts[i]) - 1 + step, token, i, step < strategies[i])
+                for row, i in members for step, token in enumerate(targets[i])
+            ]  # fmt: skip
+            columns = torch.tensor([one[:3] for one in at], device=model.device).T
+            with only_at(model, columns[0], columns[1]):
+                # Padding stands on the right, where no real token looks.
+                logits = model(input_ids=ids, use_cache=False).logits[0]
+            nats = F.cross_entropy(logits.float(), columns[2], reduction="none").cpu().numpy()
+            for loss, (_, _, _, sample, of_strategy) in zip(nats, at, strict=True):
+                result[sample] += (loss, 1, loss if of_strategy else 0.0)
+            bar.update(len(members))
+    nll, count, strategy = result.T
+    return {
+        "token_nll": nll, "token_count": count, "strategy_nll": strategy,
+        "vocab_size": model.config.vocab_size,
+    }  # fmt: skip
