@@ -157,15 +157,11 @@ def find_gguf_file(base: str, given: str | None) -> str | None:
 def clear_gguf_marks(model: Any) -> None:
     """Let a model that was read from GGUF be saved: its weights are plain numbers now."""
     for owner, names in (
-        (model, ("hf_quantizer", "quantization_method")),
-        (model.config, ("quantization_config",)),
+        (model, ("hf_quantizer", "quantization_method", "is_quantized")),
+        (model.config, ("quantization_config", "_is_quantized")),
     ):
         for name in names:
-            if getattr(owner, name, None) is not None:
-                with contextlib.suppress(AttributeError):
-                    delattr(owner, name)
-                if getattr(owner, name, None) is not None:
-                    setattr(owner, name, None)
+            owner.__dict__.pop(name, None)
 
 
 # ----------------------------------------------------------------------------- bases
