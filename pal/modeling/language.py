@@ -233,8 +233,8 @@ def build_language_model(
         gguf_file: its GGUF file.
         from_scratch: sizes of random weights, with ``model_type``; None loads ``base``.
         tokenizer: of the base.
-        lora: settings of adapters (:class:`pal.modeling.settings.LoraSettings`); None trains all
-            weights.
+        lora: settings of adapters (:class:`pal.modeling.settings.LoraSettings`); None, or no rank,
+            trains all weights.
 
     Raises:
         CheckpointError: the base cannot be loaded.
@@ -273,7 +273,7 @@ def build_language_model(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad_id(tokenizer),
     )  # fmt: skip
-    return model if lora is None else add_adapters(model, base, lora)
+    return model if lora is None or lora.rank is None else add_adapters(model, base, lora)
 
 
 def pad_id(tokenizer: Any) -> int:

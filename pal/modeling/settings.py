@@ -13,13 +13,13 @@ class LoraSettings(Section):
     """Low-rank adapters (LoRA): what is trained in place of a decoder-only model's own weights.
 
     Attributes:
-        rank: of the adapters.
+        rank: of the adapters, which are trained then; all weights are trained when null.
         alpha: their scale, divided by the rank.
         dropout: of their inputs in training.
         targets: modules that get one, by the ends of their names; all linear ones when null.
     """
 
-    rank: int = Field(16, gt=0, le=4096)
+    rank: Annotated[int, Field(gt=0, le=4096)] | None = None
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: list[str] | None = None
@@ -39,7 +39,7 @@ class ArchitectureSettings(Section):
             ``model_type`` for another family than usual); the pretrained weights of ``base`` when
             null.
         gguf_file: GGUF file of the base; the only one in its folder when null.
-        lora: train low-rank adapters in place of all weights (decoder-only models).
+        lora: low-rank adapters in place of all weights (decoder-only models).
         persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt; notes in the text of a decoder-only
             model) or ``none`` (Blenderbot-Joint); null takes ``fusion``, and ``prompt`` for
             decoder-only models.
@@ -61,7 +61,7 @@ class ArchitectureSettings(Section):
     vocab_size: int = Field(8000, gt=300, le=2**22)
     from_scratch: dict[str, Any] | None = None
     gguf_file: str | None = None
-    lora: LoraSettings | None = None
+    lora: LoraSettings = LoraSettings()
     persona_mode: Literal["fusion", "prompt", "none"] | None = None
     persona_dropout: float = Field(0.5, ge=0, le=1)
     fusion: str = "masked"

@@ -104,8 +104,8 @@ def prepare(
     """
     if _is_decoder_only(task, architecture):
         parts = language_ingredients(task, data, architecture, folder, seed)
-    elif architecture.lora is not None or architecture.gguf_file is not None:
-        given = "lora" if architecture.lora is not None else "gguf_file"
+    elif architecture.lora.rank is not None or architecture.gguf_file is not None:
+        given = "gguf_file" if architecture.lora.rank is None else "lora.rank"
         raise ConfigError(
             f"architecture.{given} is for decoder-only models, and this one has an encoder; leave "
             "it out"
