@@ -254,7 +254,7 @@ def find_groups(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 @dataclass
-class LanguageRow:
+class OpenRow:
     """A row that is being answered.
 
     Attributes:
@@ -377,9 +377,7 @@ class Batch:
         visible: which cached positions a slot of a group sees, [G, S, C].
     """
 
-    def __init__(
-        self, engine: LanguageEngine, rows: list[LanguageRow], cache: Cache, visible: Tensor
-    ):
+    def __init__(self, engine: LanguageEngine, rows: list[OpenRow], cache: Cache, visible: Tensor):
         self.engine, self.rows, self.cache, self.visible = engine, rows, cache, visible
         self._arranged: Any = None
 
@@ -412,7 +410,7 @@ class Batch:
         device = engine.device
         tokens = torch.zeros(len(groups), longest, dtype=torch.long)
         visible = torch.zeros(len(groups), slots, longest, dtype=torch.bool)
-        rows = [LanguageRow(number, request, [], []) for number, request in requests]
+        rows = [OpenRow(number, request, [], []) for number, request in requests]
         for place, group in enumerate(groups):
             ids = texts[group[0]]
             tokens[place, : len(ids)] = torch.tensor(ids)
@@ -614,9 +612,7 @@ class Batch:
     def _arrange(self) -> Any:
         """Return which slots are read at a step: kept until a row ends."""
         if self._arranged is None:
-            by_group: list[list[tuple[int, LanguageRow, int]]] = [
-                [] for _ in range(len(self.visible))
-            ]
+            by_group: list[list[tuple[int, OpenRow, int]]] = [[] for _ in range(len(self.visible))]
             for row in self.rows:
                 for branch, (group, slot) in enumerate(row.places):
                     by_group[group].append((slot, row, branch))
@@ -656,7 +652,7 @@ class Batch:
         new = torch.where(old < 0, old * penalty, old / penalty)
         return scores.scatter(1, known, torch.where(some, new, old))
 
-    def _possible(self, scores: Tensor, rows: Sequence[LanguageRow]) -> Tensor:
+    def _possible(self, scores: Tensor, rows: Sequence[OpenRow]) -> Tensor:
         """Rule out, in place, what no response holds, and its end where that comes too early."""
         engine = self.engine
         scores[:, engine.suppressed] = -torch.inf
