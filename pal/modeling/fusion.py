@@ -1,8 +1,9 @@
 """Co-attention fusion of dialogue and persona (PAL paper, equations 2 to 4).
 
 Shapes: B batch, D dialogue positions, P persona positions, L = max(D, P), d model width.
-A new fusion is one class here and one name in ``FUSIONS``; outside the project, a configuration
-may name ``their_package.module:Class``. Inputs are padded on the right; masks are 1 = keep.
+A new fusion is a subclass of :class:`Fusion` in a file of its own and one line in ``FUSIONS``;
+outside the project, settings may name ``their_package.module:Class``.
+Inputs are padded on the right; masks are 1 = keep.
 """
 
 import torch
@@ -10,17 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from pal.core.errors import ConfigError
 from pal.core.registry import Registry
 
 
-class CoAttentionFusion(nn.Module):
-    """Co-attention in which padding takes no part: fusion mode ``masked``.
+class Fusion(nn.Module):
+    """What joins the encoder states of dialogue and persona; subclasses say how in ``forward``.
 
-    Ĥ_D = LN_D(H_D + softmax(H_D H_Pᵀ) H_P) and Ĥ_P = LN_P(H_P + softmax(H_P H_Dᵀ) H_D) are added
-    position by position, H_final = λ1 Ĥ_D + λ2 Ĥ_P + λ3 H_D with λ = softmax(w). The papers leave
-    open how the two lengths meet: here a position beyond one of the two holds the other's terms
-    only, λ renormalised over them, and the decoder sees the union of both masks. So a sample's
-    states do not depend on the batch it is in.
+    Every parameter must take part in ``forward``: one without a gradient stops training on several
+    devices.
 
     Args:
         d_model: model width.
@@ -31,21 +30,14 @@ class CoAttentionFusion(nn.Module):
 
     def __init__(self, d_model: int):
         super().__init__()
-        self.dialogue_norm = nn.LayerNorm(d_model)
-        self.persona_norm = nn.LayerNorm(d_model)
-        self.weights = nn.Parameter(torch.full((3,), 1 / 3))  # w of Ĥ_D, Ĥ_P, H_D
 
     def reset_parameters(self) -> None:
         """Set initial values; called where a checkpoint has none for this module.
 
-        A fusion with further parameters extends it, with functions of
-        ``transformers.initialization``, which leave loaded weights alone.
+        The library sets those of torch's layers. A fusion with an ``nn.Parameter`` of its own
+        sets it here, with functions of ``transformers.initialization``, which leave loaded weights
+        alone.
         """
-        init.constant_(self.weights, 1 / 3)
-
-    def lambdas(self) -> Tensor:
-        """Return λ, the weights of the streams, in float32; they add up to 1."""
-        return torch.softmax(self.weights.float(), dim=0)
 
     def forward(
         self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
@@ -61,6 +53,40 @@ class CoAttentionFusion(nn.Module):
         Returns:
             H_final, [B, L, d], and the mask the decoder's cross-attention uses, [B, L].
         """
+        raise NotImplementedError
+
+
+class CoAttentionFusion(Fusion):
+    """Co-attention in which padding takes no part: fusion mode ``masked``.
+
+    Ĥ_D = LN_D(H_D + softmax(H_D H_Pᵀ) H_P) and Ĥ_P = LN_P(H_P + softmax(H_P H_Dᵀ) H_D) are added
+    position by position, H_final = λ1 Ĥ_D + λ2 Ĥ_P + λ3 H_D with λ = softmax(w). The papers leave
+    open how the two lengths meet: here a position beyond one of the two holds the other's terms
+    only, λ renormalised over them, and the decoder sees the union of both masks. So a sample's
+    states do not depend on the batch it is in.
+
+    Args:
+        d_model: model width.
+    """
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+        self.dialogue_norm = nn.LayerNorm(d_model)
+        self.persona_norm = nn.LayerNorm(d_model)
+        self.weights = nn.Parameter(torch.full((3,), 1 / 3))  # w of Ĥ_D, Ĥ_P, H_D
+
+    def reset_parameters(self) -> None:
+        """Set λ to one third each; see the base class."""
+        init.constant_(self.weights, 1 / 3)
+
+    def lambdas(self) -> Tensor:
+        """Return λ, the weights of the streams, in float32; they add up to 1."""
+        return torch.softmax(self.weights.float(), dim=0)
+
+    def forward(
+        self, dialogue: Tensor, dialogue_mask: Tensor, persona: Tensor, persona_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse encoder states; see the base class."""
         attended_dialogue = self.dialogue_norm(dialogue + attend(dialogue, persona, persona_mask))
         attended_persona = self.persona_norm(persona + attend(persona, dialogue, dialogue_mask))
 
@@ -161,7 +187,7 @@ FUSIONS = Registry(
 )
 
 
-def build_fusion(name: str, d_model: int) -> CoAttentionFusion:
+def build_fusion(name: str, d_model: int) -> Fusion:
     """Build the fusion that a model's configuration names.
 
     The configuration may be a checkpoint's, so a class from outside of the package is taken only if
@@ -169,6 +195,12 @@ def build_fusion(name: str, d_model: int) -> CoAttentionFusion:
     (:func:`pal.core.registry.trust`).
 
     Raises:
-        ConfigError: no such fusion, or an outside one that nobody trusted.
+        ConfigError: no such fusion, an outside one that nobody trusted, or a class that is none.
     """
-    return FUSIONS.find(name, trusted=False)(d_model)
+    found = FUSIONS.find(name, trusted=False)
+    if not issubclass(found, Fusion):
+        raise ConfigError(
+            f"fusion {name!r} is no fusion: expected a subclass of pal.modeling.fusion.Fusion, got "
+            f"{found.__mro__[1].__module__}.{found.__mro__[1].__name__} as its base"
+        )
+    return found(d_model)

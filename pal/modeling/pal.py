@@ -2,6 +2,8 @@
 
 What is here knows no family of models; see :mod:`pal.modeling.backbones` for those.
 
+It is long because ``forward`` and ``generate`` take the library's arguments and explain each.
+
 Shapes: B batch, D dialogue tokens, P persona tokens, L fused positions, T target tokens,
 d model width, V vocabulary.
 """
@@ -28,7 +30,7 @@ from pal.decoding.noise import keyed_gumbel, sample_keys
 from pal.decoding.plan import alpha_of, strategies_of
 from pal.decoding.sampling import KeyedDraw, Sampler
 from pal.decoding.states import EncodedInputs
-from pal.modeling.fusion import CoAttentionFusion, build_fusion, pad_to
+from pal.modeling.fusion import Fusion, build_fusion, pad_to
 
 # The library's own values of the sampling options. Drawing is done by our last processor, so the
 # library searches greedily and gets these, which its checks let pass.
@@ -125,7 +127,7 @@ class PalMixin(_Base):
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[misc]
-        if isinstance(module, CoAttentionFusion):
+        if isinstance(module, Fusion):
             module.reset_parameters()
 
     def encode(

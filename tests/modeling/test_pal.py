@@ -3,7 +3,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from pal import PalConfig, PalForConditionalGeneration
-from pal.modeling.fusion import FUSIONS, attend
+from pal.core.errors import ConfigError
+from pal.modeling.fusion import FUSIONS, attend, build_fusion
 from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 GREEDY = {"do_sample": False, "min_new_tokens": 3, "max_new_tokens": 12}
@@ -273,10 +274,17 @@ def test_every_fusion_trains_all_it_has_and_survives_saving(name, tokenizer, enc
     model = build(tokenizer, fusion=name)
     batch = collate(model, encoded[:4])
     model(**batch).loss.backward()
-    assert [n for n, p in model.fusion.named_parameters() if p.grad is None] == []
+    idle = [n for n, p in model.fusion.named_parameters() if p.grad is None]
+    assert not idle, f"fusion {name}: delete what forward does not use (del self.{idle[0]}): {idle}"
     model.save_pretrained(tmp_path)
     loaded = PalForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(model(**batch).logits, loaded(**batch).logits)
+
+
+def test_a_class_that_is_no_fusion_is_refused(monkeypatch):
+    monkeypatch.setattr("pal.core.registry._trusted", {"torch.nn:Linear"})
+    with pytest.raises(ConfigError, match=r"'torch.nn:Linear' is no fusion: expected a subclass"):
+        build_fusion("torch.nn:Linear", 8)
 
 
 @torch.no_grad()
