@@ -4,7 +4,6 @@ Nothing heavy is imported by this module or by those that it names until a comma
 help comes at once.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import create_model
 
 from pal.core.reader import Reader
+from pal.core.registry import load_entry
 from pal.core.settings import CommandSettings, section_of
 
 # Names of blocks in a YAML; the one that ``task`` names is laid over the other settings.
@@ -37,11 +37,14 @@ class Command:
 
     def load_settings_class(self) -> type[CommandSettings]:
         """Import and return the settings class."""
-        return getattr(importlib.import_module(self.module), self.settings)
+        return self._load(self.settings)
 
     def load_function(self) -> Any:
         """Import and return the function."""
-        return getattr(importlib.import_module(self.module), self.function)
+        return self._load(self.function)
+
+    def _load(self, attribute: str) -> Any:
+        return load_entry("command", self.function, f"{self.module}:{attribute}")
 
 
 COMMANDS: dict[str, Command] = {

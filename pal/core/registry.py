@@ -57,7 +57,7 @@ class Registry(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         entry = self._entries[name]
         if isinstance(entry, str):
-            entry = self._entries[name] = _load(entry)
+            entry = self._entries[name] = load_entry(self.kind, name, entry)
         return entry
 
     def find(self, name: str, *, trusted: bool = True) -> Any:
@@ -99,6 +99,35 @@ class Registry(Mapping[str, Any]):
             f"unknown {self.kind} {name!r}{suggest(str(name), self._entries)} "
             f"(allowed: {', '.join(self._entries)}{more})"
         )
+
+
+def load_entry(kind: str, name: str, place: str) -> Any:
+    """Import what a line of a table names.
+
+    Args:
+        kind: what the entry is, for messages.
+        name: its name in the table.
+        place: ``module:attribute``.
+
+    Raises:
+        ConfigError: there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = place.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # something that the module imports is missing, not the module
+        raise ConfigError(
+            f"{kind} {name!r}: its line in the table says {place!r}, but there is no module "
+            f"{error.name}; correct the line or add the file"
+        ) from error
+    if not hasattr(found, attribute):
+        raise ConfigError(
+            f"{kind} {name!r}: its line in the table says {place!r}, but {module} has no "
+            f"{attribute}; correct the line or the name in the file"
+        )
+    return getattr(found, attribute)
 
 
 def _load(place: str) -> Any:

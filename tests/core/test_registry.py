@@ -33,6 +33,23 @@ def test_code_from_outside_comes_from_the_users_settings_alone(tmp_path, monkeyp
         Registry("fusion", FUSIONS, open=False).find("outside_code:Fusion")
 
 
+def test_a_line_that_leads_nowhere_is_named(tmp_path, monkeypatch):
+    (tmp_path / "half_done.py").write_text("class Gate: pass\n")
+    (tmp_path / "needy.py").write_text("import nothing_of_this_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = {"file": "half_dome:Gate", "name": "half_done:Gates", "needs": "needy:Gate",
+             "folder": "pal.nowhere.gates:Gate"}  # fmt: skip
+    table = Registry("fusion", lines)
+    with pytest.raises(ConfigError, match=r"fusion 'file': its line .* no module half_dome; corr"):
+        table["file"]
+    with pytest.raises(ConfigError, match=r"'folder': its line .* no module pal\.nowhere; correct"):
+        table["folder"]
+    with pytest.raises(ConfigError, match=r"fusion 'name': .* half_done has no Gates; correct"):
+        table["name"]
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
+        table["needs"]  # the line is right; what its module needs is not installed
+
+
 def test_where_classes_are_wanted_nothing_else_is_called():
     table = Registry("fusion", FUSIONS, classes=True)
     with pytest.raises(ConfigError, match="'os:_exit' is no class"):
