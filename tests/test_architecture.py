@@ -13,8 +13,11 @@ from tests.jobs import ESCONV, ROOT, environment
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 FILES = {
     match[1]: f"{match[2]}"
-    for match in re.finditer(r"```python\n# (pal/\S+\.py)\n(.*?)```", PAGE, re.DOTALL)
-}
+    for match in re.finditer(
+        r"(?:```python\n# (?=pal)|`(?=tests/\S+:))(\w+/\S+?\.\w+)(?:`:\n\n```json)?\n(.*?)```",
+        PAGE, re.DOTALL,
+    )
+}  # fmt: skip
 
 # The one line of each: file, what stands there, and what it becomes with the line in front.
 LINES = {
@@ -39,7 +42,7 @@ def extended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extended")
     for name in ("pal", "configs", "data", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert len(FILES) == 4
+    assert len(FILES) == 6, list(FILES)
     for name, text in FILES.items():
         (folder / name).write_text(text)
     for name, (before, after) in LINES.items():
@@ -74,8 +77,32 @@ def test_the_command(extended):
     assert set(found) == {"seeker", "supporter"}
     words = run(extended, "count", f"input={ESCONV}", "words=true", f"output={extended / 'w.json'}")
     assert "seeker" in words
-    run(extended, "-q", "-n0", "tests/core/test_identity.py", "tests/core/test_settings.py",
-        "-k", "count", module="pytest")  # fmt: skip
+
+
+def test_the_command_obeys_every_setting_that_it_takes(extended):
+    table = extended / "turns.csv"
+    table.write_text(
+        "dialogue,speaker,text,said,strategy\na,seeker,one two,x,\na,supporter,three,y,Query\n"
+        "b,seeker,four,z,\nb,supporter,five,y,Others\n"
+    )
+    output = extended / "settings.json"
+    for extra, expected in {
+        "limit=1": {"seeker": 2, "supporter": 1},
+        "data.columns.text=said": {"seeker": 2, "supporter": 2},
+        "data.reader=table": {"seeker": 3, "supporter": 2},
+    }.items():
+        run(extended, "count", f"input={table}", f"output={output}", "words=true", "overwrite=true",
+            "data.strategy_labels={Query: Question}", extra)  # fmt: skip
+        assert json.loads(output.read_text()) == expected, extra
+
+
+def test_the_tests_are_content_with_all_four(extended):
+    """What the page promises: those that walk the tables ask for nothing that it does not say."""
+    run(extended, "-q", "-n0", "tests/test_contracts.py", "tests/core/test_identity.py",
+        "tests/core/test_settings.py", "tests/metrics/test_table.py", "tests/metrics/test_cases.py",
+        "tests/metrics/test_hub.py", "tests/modeling/test_pal.py", "-k",
+        "contract or public or count or questions or gated or keys or cannot or case",
+        module="pytest")  # fmt: skip
 
 
 def test_the_corpus_and_the_metric(extended):

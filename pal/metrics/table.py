@@ -93,9 +93,15 @@ def evaluate_module(name: str) -> str:
     """Return the path that ``evaluate.load`` takes for a family (or one of its keys).
 
     Raises:
-        PalError: an unknown name, or a plug-in.
+        PalError: an unknown name, a plug-in, or a family without a file in ``hub``.
     """
     metric = find_metric(name)
     if METRICS.get(metric.name) is not metric:
         raise PalError(f"metric {name!r} is a plug-in; its own package has to offer a module")
-    return str(Path(__file__).parent / "hub" / f"{metric.name}.py")
+    path = Path(__file__).parent / "hub" / f"{metric.name}.py"
+    if not path.exists():
+        raise PalError(
+            f"metric {name!r} has no module for evaluate: expected {path}; write it as the others "
+            f"there, with build_module({metric.name!r})"
+        )
+    return str(path)

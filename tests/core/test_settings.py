@@ -243,7 +243,7 @@ def test_help_lists_every_key_with_type_default_and_meaning(name):
         assert len(row.meaning.split()) >= 2, key
         assert row.type, key
         assert row.default, key
-    assert len(cls.examples) == 2, "two examples"
+    assert len(cls.examples) == 2, f"{cls.__name__}.examples: give two command lines of {name}"
     for example in cls.examples:
         assert example.startswith(("pal ", "python ", "accelerate "))
 

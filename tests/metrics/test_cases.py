@@ -88,7 +88,8 @@ def test_values_from_elsewhere(family, case):
 
 
 def test_every_family_and_key_has_a_case():
-    assert not gaps(FOLDER, METRICS)
+    found = gaps(FOLDER, METRICS)
+    assert not found, f"{found}; tests/metrics/cases/README.md says what a case file holds"
 
 
 @pytest.mark.parametrize("family", METRICS)
@@ -130,7 +131,8 @@ def test_missing_cases_are_seen(copy):
     change(copy, "distinct", lambda case: case["authors"].pop("ead_2"))
     change(copy, "rouge", lambda case: case.update(tolerance=0.5))
     change(copy, "f1", lambda case: case.update(source="our own code"))
-    found = gaps(copy, METRICS)
+    had = gaps(FOLDER, METRICS)
+    found = [gap for gap in gaps(copy, METRICS) if gap not in had]
     assert len(found) > 4
     assert found[:3] == [
         "bleu: no case file",

@@ -101,6 +101,12 @@ def test_nothing_to_compute_is_an_error(load):
         load("distinct").compute(predictions=[""])
 
 
+def test_a_family_without_a_module_says_what_to_write(monkeypatch, tmp_path):
+    monkeypatch.setattr("pal.metrics.table.__file__", str(tmp_path / "table.py"))
+    with pytest.raises(PalError, match=r"write it as the others there, with build_module\('f1'\)"):
+        evaluate_module("f1")
+
+
 def test_an_unknown_family():
     with pytest.raises(PalError, match="did you mean 'bleu'"):
         evaluate_module("blue")
