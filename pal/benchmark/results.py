@@ -1,4 +1,7 @@
-"""From runs to the table: scores, spread, significance, case studies, in files and as a page."""
+"""From runs to the table: scores, spread, significance, case studies, in files and as a page.
+
+It is long because all that the results hold is put together here, in the order of the document.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -4,6 +4,9 @@ Each stage is the command of its name, under a folder or file named by all that 
 settings, contents of files, versions. So what is done is never done again, whichever systems and
 seeds are asked for, and an interrupted benchmark continues where it stopped. Several machines may
 share the work: start each with seeds of its own on one shared folder, then all seeds anywhere.
+
+It is long because it names the settings and the place of every stage; what a stage computes is
+elsewhere.
 """
 
 import logging

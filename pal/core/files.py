@@ -4,6 +4,8 @@ What holds texts is written for the user alone (mode 600); figures, settings and
 umask says. JSON is read strictly: no NaN, no key twice, no number that overflows. Compressed files
 (gz, bz2, xz, zst) are read as what is in them. A pipe is read once, when its hash or its contents
 are first asked for, and its bytes stay in memory, so that it can be used like a file.
+
+It is long because every room reads and writes through it: each of these rules has one place.
 """
 
 import bz2

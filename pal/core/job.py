@@ -5,6 +5,9 @@ contents of every file and folder they name, and the versions of the packages th
 cannot change a result is left out by a marker in its type (:data:`pal.core.settings.INERT`) or
 stands in :data:`INERT_KEYS`. A new setting is therefore part of every identity by itself.
 
+It is long because identity, lock, journal, record and publication keep one promise together, which
+holds only if none is used without the others.
+
 Example:
     >>> job = Job("generate", settings, settings.output)
     >>> if not job.is_finished():

@@ -1,5 +1,8 @@
 """Reading settings: a YAML file and ``key=value`` overrides into the settings of one command.
 
+It is long for its messages: a key that is unknown, renamed, another command's, or of a wrong type
+is answered with what was meant.
+
 Example:
     >>> read_settings(CopySettings, None, ["input=0042"]).input
     '0042'

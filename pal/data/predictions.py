@@ -1,7 +1,8 @@
 """Systems' responses in: in the form ``generate`` writes, and in the forms of other projects.
 
 A file is read once and its form recognised by its contents: JSON lines, one JSON list (compact or
-indented), a table with a header (CSV, TSV), plain lines.
+indented), a table with a header (CSV, TSV), plain lines. It is long because every form brings
+its own ways to be wrong, and each is answered by a line that says where, and what to do.
 """
 
 import ast

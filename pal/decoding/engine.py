@@ -11,6 +11,9 @@ It gives what ``model.generate`` gives (to rounding), faster:
 - the host learns the drawn tokens once a step, the strategies once a group of encoded rows, and
   nothing else.
 
+It is long because a run shares its state (slots, caches, masks) among all steps, from admission to
+the last token.
+
 Shapes: n active branches, B active rows, d model width, H heads, T decoder positions, L encoder
 positions, V vocabulary, k tokens that can be drawn.
 """

@@ -3,6 +3,9 @@
 A model folder may come from anywhere. Its configuration imports nothing from outside of the package
 (:func:`pal.core.registry.trust` says what the user allows), its weights are ``.safetensors``, and
 what cannot be a model ends in one line.
+
+It is long because every way in (a base, sizes, a folder, a hub id) passes the same checks, which
+stand here.
 """
 
 import hashlib
@@ -223,9 +226,10 @@ def paper_generation_config(config: Any) -> Any:
     """Return the paper's sampling options (section 4.3) as a model's own generation options."""
     from transformers import GenerationConfig
 
+    from pal.decoding.settings import SamplingOptions
+
     return GenerationConfig(
-        do_sample=True, temperature=0.5, top_k=10, top_p=0.9, repetition_penalty=1.03,
-        min_new_tokens=10, max_new_tokens=50,
+        **SamplingOptions().model_dump(exclude={"num_beams"}),
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id,
     )  # fmt: skip
