@@ -13,7 +13,7 @@ from typing import Any
 
 from pal.commands.common import DialogueSettings, WriterSettings
 from pal.core.errors import ConfigError, DataError, OutputError
-from pal.core.files import read_json, sweep_temporary, write_json, write_text
+from pal.core.files import not_written, read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job, record_path
 from pal.core.settings import InputPath
 from pal.decoding.settings import SampleSettings
@@ -114,7 +114,7 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(unfinished, folder)
         except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise not_written(folder, error) from error
     return _export_summary(folder, key, chosen.items)
 
 

@@ -10,6 +10,7 @@ It is long because every room reads and writes through it: each of these rules h
 
 import bz2
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -24,7 +25,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pal.core.errors import DataError, OutputError
+from pal.core.errors import DataError, OutputError, first_line
 
 # Files of a folder that decide nothing: records of how it came about, and what we write beside.
 BESIDE_CONTENTS = re.compile(
@@ -235,11 +236,38 @@ def atomic_writer(path: str | Path, *, private: bool = False) -> Iterator[IO[str
         os.replace(name, path)
         name = None
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise not_written(path, error) from error
     finally:
         if name is not None:
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+
+# What a system says of a file where its folder is what it refuses.
+_OF_THE_FOLDER = (
+    errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS,
+)  # fmt: skip
+
+
+def not_written(path: str | Path, error: Exception) -> OutputError:
+    """Return what a system's refusal to write a path means for the user.
+
+    The system's own words can mislead: of a folder made inside of a file it says "File exists", and
+    of a file in a folder like /proc "No such file or directory".
+
+    Example:
+        >>> raise not_written("notes.txt/out.jsonl", FileExistsError(17, "File exists"))
+        OutputError: cannot write notes.txt/out.jsonl: notes.txt is no folder; choose another output
+    """
+    why, remedy = getattr(error, "strerror", None) or first_line(error), "choose another output"
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free space"
+    elif code in _OF_THE_FOLDER:
+        folder = next((one for one in Path(path).parents if os.path.exists(one)), Path("/"))
+        no_folder = not folder.is_dir()
+        why = f"{folder} is no folder" if no_folder else f"nothing can be made in {folder} ({why})"
+    return OutputError(f"cannot write {path}: {why}; {remedy}")
 
 
 def current_umask() -> int:

@@ -21,6 +21,7 @@ import logging
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -33,6 +34,7 @@ from pal.core.errors import OutputError, without_credentials
 from pal.core.files import (
     fingerprint,
     kind_of,
+    not_written,
     read_json,
     source_fingerprint,
     sweep_temporary,
@@ -430,13 +432,17 @@ def output_lock(path: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.parent / f".{path.name}.lock")
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout as error:
+        try:  # where a lock's file cannot be made, the library waits for one too
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as refusal:
+            raise not_written(path, refusal) from error
         raise OutputError(
             f"{path}: another process is writing it; wait for it to end or choose another output"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write {path}: {reason}") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise not_written(path, error) from error
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, OutputError
-from pal.core.files import dumps, make_private
+from pal.core.files import dumps, make_private, not_written
 from pal.llm.base import EndpointFacts, Reply, Request
 from pal.llm.origin import Origin
 
@@ -206,7 +206,7 @@ class Cache:
         except sqlite3.OperationalError as error:
             raise OutputError(f"cannot use {self.path}: {error}; {remedy}") from None
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}; {remedy}") from None
+            raise not_written(self.path, error) from None
         except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise DataError(
                 f"{self.path}: not a cache of answers, or a damaged one ({error}); give another "
