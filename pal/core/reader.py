@@ -247,7 +247,9 @@ class Reader:
 
 
 # What pydantic puts into the place of a mistake for each type that a key takes.
-_ALTERNATIVE = re.compile(r"constrained-\w+|(list|dict|tuple|set)\[.*\]|int|float|str|bool|none")
+_ALTERNATIVE = re.compile(
+    r"constrained-\w+|(literal|list|dict|tuple|set)\[.*\]|int|float|str|bool|none"
+)
 
 
 def one_a_key(details: Sequence[Any]) -> list[Any]:
@@ -266,6 +268,10 @@ def one_a_key(details: Sequence[Any]) -> list[Any]:
             continue
         detail = {**detail, "loc": (*place[:cut], *place[cut + 1 :])}
         kept = found.get(place[:cut])
+        if kept is not None and kept["type"] == "literal_error" and len(place) == cut + 1:
+            other = detail["msg"].removeprefix("Input should be ").partition(", unable to")[0]
+            found[place[:cut]] = {**kept, "msg": f"{kept['msg']}, or {other}"}
+            continue
         if kept is None or len(detail["loc"]) > len(kept["loc"]):
             found[place[:cut]] = detail
     return list(found.values())

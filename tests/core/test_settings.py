@@ -292,3 +292,12 @@ def test_a_dry_run_prints_settings_that_read_back_as_they_are(tmp_path, capsys):
     assert load_settings("generate", str(path)) == load_settings("generate", None, call[2:])
     assert main(["generate", "--dry-run", "--config", str(path)]) == 0
     assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("value", ["best", "0", "1.5", "[1]", "{a: 1}"])
+def test_a_key_of_words_or_numbers_has_one_mistake(value):
+    with pytest.raises(ConfigError) as caught:
+        load_settings("reproduce", None, [f"reproduce.checkpoint={value}"])
+    assert str(caught.value).count("reproduce.checkpoint") == 1
+    assert "mistakes" not in str(caught.value)
+    assert "'lowest_loss' or 'last', or " in str(caught.value)
