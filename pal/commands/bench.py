@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.commands.common import ModelSettings, WriterSettings
+from pal.commands.common import ModelSettings, ResponseModelSettings, WriterSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.runtime import configure_runtime
 from pal.core.settings import Count, InputPath, Source, bundled
@@ -52,7 +52,7 @@ class BenchModelSettings(BenchSettings, ModelSettings):
     architecture: ArchitectureSettings = ArchitectureSettings()
 
 
-class BenchGenerateSettings(BenchModelSettings):
+class BenchGenerateSettings(BenchModelSettings, ResponseModelSettings):
     """Measure decoding."""
 
     examples = (
@@ -64,7 +64,7 @@ class BenchGenerateSettings(BenchModelSettings):
     bench: GenerationSpeedSettings = GenerationSpeedSettings()
 
 
-class BenchTrainSettings(BenchModelSettings, OptionSettings):
+class BenchTrainSettings(BenchModelSettings, ResponseModelSettings, OptionSettings):
     """Measure training steps of the response model."""
 
     examples = (
@@ -124,10 +124,12 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
     """
     settings = BenchGenerateSettings.of(settings)
     output = _prepare(settings)
+    from pal.core.registry import trust
     from pal.data.samples import load_samples
     from pal.speed.generate import measure_generation
     from pal.speed.workload import CONTEXTS, load_workload
 
+    trust(*settings.trusted_code)
     count, samples = settings.limit or CONTEXTS, None
     if settings.input:
         rule = settings.decoding.samples
@@ -159,8 +161,10 @@ def bench_train(settings: BenchTrainSettings) -> str:
     """
     settings = BenchTrainSettings.of(settings)
     output = _prepare(settings)
+    from pal.core.registry import trust
     from pal.speed.train import load_training_samples, measure_training
 
+    trust(*settings.trusted_code)
     model, encoded, source = load_training_samples(
         settings.input, settings.split, how=settings.data, model=settings.model,
         architecture=settings.architecture, seed=settings.seed,
@@ -252,12 +256,17 @@ def _prepare(settings: BenchSettings) -> Path | None:
     """Configure the runtime, and return where the JSON goes, if anywhere.
 
     Raises:
-        OutputError: there is an older measurement.
+        OutputError: there is an older measurement, or the place cannot be written.
     """
     configure_runtime()
     output = Path(settings.output) if settings.output else None
     if output and output.exists() and not settings.overwrite:
         raise OutputError(f"{output} exists; give overwrite=true to replace it, or another output")
+    if output:
+        from pal.core.job import output_lock
+
+        with output_lock(output):  # what cannot be written shows before the work
+            pass
     return output
 
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from tests.jobs import ESCONV, command, start, torchrun
+from tests.modeling.small import with_outside_fusion
 
 VALID = (
     '{"emotion_type": "x", "dialog": [{"speaker": "usr", "text": "hi"}, '
@@ -246,22 +246,9 @@ def test_a_folder_as_output_is_refused_before_any_work(response_model, tmp_path,
     assert "is a folder; give the name of a file" in capsys.readouterr().err
 
 
-def test_a_class_from_outside_is_run_only_where_the_user_names_it(
-    response_model, tmp_path, capsys, monkeypatch
-):
-    import shutil
-
-    from pal.core import registry
-
-    monkeypatch.setattr(registry, "_trusted", set())
-    name = "tests.modeling.small:GatedFusion"
+def test_a_class_from_outside_is_run_only_where_the_user_names_it(response_model, tmp_path, capsys):
     folder = tmp_path / "model"
-    shutil.copytree(response_model, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "fusion": name}))
-    weights = load_file(folder / "model.safetensors")
-    weights["fusion.gate"] = torch.zeros(2)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    name = with_outside_fusion(response_model, folder)
     call = arguments(folder, tmp_path / "out.jsonl", "limit=2")
     assert command(*call) == 2
     assert f"give trusted_code={name} if you trust it" in capsys.readouterr().err

@@ -1,10 +1,13 @@
 """A small response model with varied output, and samples of the bundled corpus for it."""
 
+import json
+import shutil
 import tempfile
 from dataclasses import replace
 from functools import cache
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import initialization as init
 
 from pal.data.batches import Collator
@@ -50,6 +53,18 @@ def build(tokenizer, **settings):
         special_token_ids=special_token_ids(tokenizer), **settings,
     )  # fmt: skip
     return PalForConditionalGeneration(config).eval()
+
+
+def with_outside_fusion(model, folder):
+    """Copy a trained model into a folder, with a fusion that is no class of the package's."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    path = folder / "config.json"
+    entries = {**json.loads(path.read_text()), "fusion": "tests.modeling.small:GatedFusion"}
+    path.write_text(json.dumps(entries))
+    weights = load_file(folder / "model.safetensors")
+    weights["fusion.gate"] = torch.zeros(2)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return entries["fusion"]
 
 
 @cache
