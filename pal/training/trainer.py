@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_model
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -25,7 +26,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, suggest
 from pal.core.job import runs_on_cpu
 from pal.core.tracking import stay_offline_without_key
 from pal.modeling.language import is_adapted
@@ -254,7 +255,35 @@ def build_arguments(
         )  # fmt: skip
     except REFUSALS as error:
         raise refused(error) from error
+    if arguments.gradient_checkpointing:
+        given: Any = arguments.gradient_checkpointing_kwargs
+        check_checkpointing(given)
     return arguments
+
+
+def check_checkpointing(given: Mapping[str, Any] | None) -> None:
+    """Make sure that what is given to torch's checkpointing of activations works.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    names = {"use_reentrant", "preserve_rng_state", "debug", "early_stop", "determinism_check"}
+    key = "training.gradient_checkpointing_kwargs"
+    for name, value in (given or {}).items():
+        if name not in names:
+            allowed = ", ".join(sorted(names))
+            raise ConfigError(
+                f"{key}: unknown entry {name!r}{suggest(name, names)} (allowed: {allowed})"
+            )
+        if name != "determinism_check" and not isinstance(value, bool):
+            raise ConfigError(f"{key}: {name} is true or false, got {value!r:.80}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one: Any = checkpoint(torch.sin, torch.ones(1, requires_grad=True), **(given or {}))
+            one.backward()
+    except REFUSALS as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def refused(error: Exception) -> ConfigError:

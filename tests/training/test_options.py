@@ -26,6 +26,26 @@ REFUSED = {
     "no workers": ("training.dataloader_persistent_workers=true", "num_workers"),
     "tracker": ("training.report_to=nobody", "nobody is not supported"),
     "order": ("training.train_sampling_strategy=batch_rebalance", "expected one of group_by"),
+    "recomputing, an unknown entry": (
+        "training.gradient_checkpointing=true "
+        "training.gradient_checkpointing_kwargs={use_reentrent: true}",
+        "mean 'use_reentrant'",
+    ),
+    "recomputing, a word for a truth": (
+        "training.gradient_checkpointing=true "
+        "training.gradient_checkpointing_kwargs={use_reentrant: maybe}",
+        "true or false",
+    ),
+    "recomputing, entries at odds": (
+        "training.gradient_checkpointing=true "
+        "training.gradient_checkpointing_kwargs={use_reentrant: true, debug: true}",
+        "training.gradient_checkpointing_kwargs: ",
+    ),
+    "recomputing, an unknown check": (
+        "training.gradient_checkpointing=true "
+        "training.gradient_checkpointing_kwargs={use_reentrant: false, determinism_check: odd}",
+        "training.gradient_checkpointing_kwargs: ",
+    ),
     "sharding": ("training.fsdp=full_shard", "distributed"),
     "strategies": ("training.save_strategy=steps training.load_best_model_at_end=true", "strategy"),
     "patience": ("early_stopping_patience=1 training.eval_strategy=no", "needs validations"),
