@@ -3,6 +3,11 @@
 Names are imported when first used, so that ``import pal`` and ``pal --help`` stay instant.
 """
 
+from pal.core import interrupts
+
+if interrupts.is_program():
+    interrupts.tell_in_one_line()
+
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pal.core.errors import ConfigError, PalError, PlannedStop, without_credentials
+from pal.core.interrupts import INTERRUPTED
 
 # What a machine refuses, whatever the program does: told in one line.
 REFUSALS = {
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(stop)
         return 0
     except KeyboardInterrupt:
-        _say("interrupted; finished work is kept, run the same command again to continue")
+        _say(INTERRUPTED)
         return 130
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -217,7 +218,7 @@ def run_program(*head: str) -> None:
     try:
         code = main([*head, *sys.argv[1:]])
     except KeyboardInterrupt:
-        _say("interrupted; finished work is kept, run the same command again to continue")
+        _say(INTERRUPTED)
         code = 130
     sys.exit(code)
 

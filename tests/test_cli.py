@@ -112,3 +112,50 @@ def test_a_key_of_several_types_is_one_mistake(capsys):
     assert "metrics.names: list should have at least 1 item" in refused(
         capsys, "eval", "metrics.names=[]"
     )
+
+
+# Interrupts the process when a module is looked for.
+WHEN = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["WHEN"]:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+PROGRAMS = {
+    "module": ["-m", "pal"],
+    "inner module": ["-m", "pal.cli"],
+    "script": [str(ROOT / "generate.py")],
+    "installed": ["bin/pal"],
+}
+
+
+@pytest.mark.parametrize("when", ["pal.modeling.auto", "pal.core.errors", "pal.commands"])
+@pytest.mark.parametrize("how", PROGRAMS)
+def test_an_interrupt_of_imports_is_one_line(tmp_path, when, how):
+    (tmp_path / "sitecustomize.py").write_text(WHEN)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pal").write_text("from pal.cli import run_program\nrun_program()\n")
+    found = environment(WHEN=when)
+    found["PYTHONPATH"] = f"{tmp_path}:{found['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, *PROGRAMS[how], "--help"],
+        capture_output=True, text=True, env=found, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip().startswith("pal: interrupted")
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_an_interrupt_of_another_program_is_its_own(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(WHEN)
+    (tmp_path / "theirs.py").write_text("import pal\n")
+    found = environment(WHEN="pal.modeling.auto")
+    found["PYTHONPATH"] = f"{tmp_path}:{found['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, "theirs.py"], capture_output=True, text=True, env=found, cwd=tmp_path
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert "pal: interrupted" not in done.stderr
