@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pal.core.errors import CheckpointError, DataError, PalError, first_line
+from pal.core.hub import go_offline_without_network
 from pal.metrics.base import Embedder, Metric, Predictions, Scores, Variant
 from pal.metrics.text import tokenize
 
@@ -99,6 +100,7 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import is_sentence_transformer_model
 
+    go_offline_without_network(name)
     try:
         ready = is_sentence_transformer_model(name)
         modules = None if ready else _simcse_modules(name)
