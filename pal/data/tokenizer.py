@@ -10,6 +10,7 @@ from typing import Any
 
 from pal.core.errors import CheckpointError, first_line
 from pal.core.files import file_fingerprint, fingerprint
+from pal.core.hub import go_offline_without_network
 from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 
@@ -25,10 +26,12 @@ def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer, BlenderbotSmallTokenizer
 
+    go_offline_without_network(str(source))
     try:
         if Path(source).is_dir() and (Path(source) / "merges.txt").exists():
             text = (Path(source) / "vocab.json").read_text(encoding="utf-8")
             if '"__start__"' in text:  # a folder may lack the file that names the class
+                check_merges(Path(source) / "merges.txt", json.loads(text))
                 return BlenderbotSmallTokenizer.from_pretrained(str(source))
         more = {} if gguf_file is None else {"gguf_file": gguf_file}
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **more)
@@ -37,6 +40,40 @@ def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
             f"no tokenizer at {source}: {first_line(error)}; give a folder with tokenizer files "
             "or a hub id that can be reached"
         ) from error
+
+
+def check_merges(path: Path, vocab: Iterable[str]) -> None:
+    """Make sure that a file of merges is whole and belongs to a vocabulary.
+
+    The library reads any text, and a word that no merge makes falls apart into its letters. Of the
+    published vocabulary's pieces a tenth are made by no merge, so a quarter is allowed.
+
+    Args:
+        path: ``merges.txt``: a line that the library passes over, then two pieces a line.
+        vocab: pieces, as in ``vocab.json``: ``of@@`` goes on, ``ten`` ends a word.
+
+    Raises:
+        ValueError: it is damaged, or another vocabulary's.
+    """
+    _, *lines = path.read_text(encoding="utf-8").split("\n")
+    if not lines or lines[-1]:
+        raise ValueError("merges.txt is cut off: its last line has no end")
+    made = set()
+    for number, line in enumerate(lines[:-1], start=2):
+        pieces = line.split()
+        if len(pieces) != 2:
+            raise ValueError(f"merges.txt, line {number}: expected two pieces, got {line!r:.60}")
+        piece = "".join(pieces)
+        made.add(piece.removesuffix("</w>") if piece.endswith("</w>") else f"{piece}@@")
+    longer = {
+        piece for piece in vocab
+        if len(piece.removesuffix("@@")) > 1 and not re.fullmatch(r"__\w+__", piece)
+    }  # fmt: skip
+    if len(longer - made) > len(longer) / 4 or len(made - longer) > len(made) / 4:
+        raise ValueError(
+            f"merges.txt makes {len(made & longer)} of the {len(longer)} pieces in vocab.json: it "
+            "is incomplete or belongs to another tokenizer"
+        )
 
 
 def add_pal_tokens(tokenizer: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import parse_json
+from pal.core.hub import go_offline_without_network
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
     find_gguf_file,
@@ -274,6 +275,7 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
 
     register_configurations()
     quiet_when_local(source)
+    go_offline_without_network(source)
     _check_files(source, where, own)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -342,6 +344,11 @@ def read_weights(
         raise CheckpointError(f"{where}: cannot be loaded ({reason(error)})") from error
     model, info = loaded
     check_complete(source, info, where=where, may_miss=may_miss)
+    if own and info["unexpected_keys"]:
+        raise CheckpointError(
+            f"{where}: {len(info['unexpected_keys'])} weights that its config.json has no place "
+            f"for ({min(info['unexpected_keys'])}, …); {REMEDY}"
+        )
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(
@@ -456,11 +463,19 @@ def _check_counts(model_class: Any, source: str, config: Any, where: str) -> Non
             f"{where}: config.json describes no model ({reason(error)}); {REMEDY}"
         ) from error
     described = sum(parameter.numel() for parameter in outline.parameters())
-    held = sum(
-        math.prod(entry["shape"])
-        for path in Path(source).glob("model*.safetensors")
-        for entry in read_header(path, where).values()
-    )
+    entries = {
+        name: entry
+        for path in sorted(Path(source).glob("model*.safetensors"))
+        for name, entry in read_header(path, where).items()
+    }
+    held = sum(math.prod(entry["shape"]) for entry in entries.values())
+    for name, weight in outline.state_dict().items():
+        stored = str(entries.get(name, {}).get("dtype", "F32"))
+        if weight.is_floating_point() and not stored.startswith(("F", "BF")):
+            raise CheckpointError(
+                f"{where}: {name} is stored as {stored}, and a weight is a float: a packed or "
+                f"damaged model; {REMEDY}"
+            )
     if described > MOST_PARAMETERS or (held and described > 2 * held + 10**6):
         raise CheckpointError(
             f"{where}: config.json describes {described:.3g} parameters and the weights are "
@@ -520,6 +535,35 @@ def read_header(path: Path, where: str) -> dict[str, Any]:
         ) from error
 
 
+def _is_number_format(name: Any) -> bool:
+    import torch
+
+    if name is None:
+        return True
+    found = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
+    return isinstance(found, torch.dtype) and found.is_floating_point
+
+
+def _check_generation_config(path: Path, where: str) -> None:
+    """Make sure that a model's own generation options can be used; they may be absent.
+
+    The library passes over what it cannot read, and decodes in another way then.
+    """
+    from transformers import GenerationConfig
+
+    if not path.exists():
+        return
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no entries")
+        GenerationConfig.from_dict(found)
+    except Exception as error:  # the library compares whatever stands there
+        raise CheckpointError(
+            f"{where}: generation_config.json: {reason(error)}; remove it or copy it again"
+        ) from error
+
+
 def _check_files(source: str, where: str, own: bool) -> None:
     """Find what is wrong with the files of a local folder; a hub id is the library's to check."""
     folder = Path(source)
@@ -533,6 +577,13 @@ def _check_files(source: str, where: str, own: bool) -> None:
             raise CheckpointError(f"{where}: config.json: {reason(error)}; {REMEDY}") from error
         if not isinstance(found, dict):
             raise CheckpointError(f"{where}: config.json holds no entries; {REMEDY}")
+        for key in ("dtype", "torch_dtype"):
+            if not _is_number_format(found.get(key)):
+                raise CheckpointError(
+                    f"{where}: config.json: {key} is no number format of weights, such as "
+                    f"float32, got {found[key]!r:.80}; {REMEDY}"
+                )
+    _check_generation_config(folder / "generation_config.json", where)
     safe = sorted(folder.glob("model*.safetensors"))
     pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("model*.bin")])
     if own and pickled and not safe:

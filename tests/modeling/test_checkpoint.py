@@ -123,6 +123,11 @@ def test_code_of_an_unknown_model_type_is_not_asked_for(folder, monkeypatch):
         ({"activation_function": "magic"}, "describes no model"),
         ({"model_type": "bart"}, "not a PAL response model"),
         ({"dropout": None}, "dropout"),
+        ({"dtype": 5}, "dtype is no number format of weights, such as float32, got 5"),
+        ({"dtype": "float33"}, "dtype is no number format"),
+        ({"dtype": "int8"}, "dtype is no number format"),
+        ({"dtype": ["float32"]}, "dtype is no number format"),
+        ({"torch_dtype": {}}, "torch_dtype is no number format"),
     ],
     ids=str,
 )
@@ -153,6 +158,46 @@ def test_weights_that_are_not_finite_are_refused(folder, value):
 
     change(folder, spoil)
     assert "model.decoder.layers.0.fc1.bias holds numbers that are not finite" in refusal(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool])
+def test_weights_that_are_no_floats_are_refused(folder, dtype):
+    name = "model.encoder.layers.1.fc2.weight"
+    change(folder, lambda weights: weights.update({name: torch.ones(48, 96, dtype=dtype)}))
+    assert f"{name} is stored as" in refusal(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_every_float_are_read(folder, dtype):
+    change(folder, lambda weights: weights.update({k: w.to(dtype) for k, w in weights.items()}))
+    assert load_response_model(str(folder)).dtype == torch.float32
+
+
+def test_weights_without_a_place_are_refused(folder):
+    change(folder, lambda weights: weights.update({"adapter.weight": torch.ones(3)}))
+    assert "1 weights that its config.json has no place for (adapter.weight" in refusal(folder)
+
+
+def test_a_configuration_of_fewer_layers_than_there_are_is_refused(folder):
+    say(folder, encoder_layers=1)
+    assert "weights that its config.json has no place for (model.encoder.layers.1" in refusal(
+        folder
+    )
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"{oops", b"[1]", b"5", b"\xff\xfe", b'{"max_new_tokens": "x"}'],
+    ids=str,
+)  # fmt: skip
+def test_generation_options_that_cannot_be_read_are_refused(folder, contents):
+    (folder / "generation_config.json").write_bytes(contents)
+    assert "generation_config.json: " in refusal(folder)
+
+
+def test_a_model_needs_no_generation_options_of_its_own(folder):
+    (folder / "generation_config.json").unlink()
+    load_response_model(str(folder))
 
 
 def test_missing_and_misshapen_weights_are_refused(folder):
@@ -280,6 +325,31 @@ def test_a_vocabulary_of_another_form_is_refused(response_model, tmp_path, conte
     folder = shutil.copytree(response_model, tmp_path / "model")
     (folder / "vocab.json").write_text(contents)
     with pytest.raises(CheckpointError, match=r"no tokenizer at .*; give a folder"):
+        load_tokenizer(folder)
+
+
+def half(lines):
+    return lines[: len(lines) // 2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda lines: half(lines), "makes [0-9]+ of the [0-9]+ pieces"),
+        (lambda lines: [lines[0]], "makes 0 of"),
+        (lambda lines: [lines[0], *(line.replace(" ", "") for line in lines[1:])], "line 2: exp"),
+        (lambda lines: [*lines[:8], "three of them\n", *lines[8:]], "line 9: expected two pieces"),
+        (lambda lines: [*lines[:8], "\n", *lines[8:]], "line 9: expected two pieces"),
+        (lambda lines: [*lines[:-1], lines[-1][:2]], "cut off"),
+        (lambda lines: [], "cut off"),
+        (lambda lines: [lines[0], *(f"q{n} q{n}\n" for n in range(900))], "makes 0 of"),
+    ],
+)
+def test_merges_of_another_form_are_refused(response_model, tmp_path, damage, word):
+    folder = shutil.copytree(response_model, tmp_path / "model")
+    path = folder / "merges.txt"
+    path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(CheckpointError, match=rf"no tokenizer at .*merges.txt.*{word}"):
         load_tokenizer(folder)
 
 
