@@ -231,7 +231,7 @@ def paper_generation_config(config: Any) -> Any:
 
     return GenerationConfig(
         **SamplingOptions().model_dump(exclude={"num_beams"}),
-        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id,
+        bos_token_id=getattr(config, "bos_token_id", None), eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id,
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     return GenerationConfig(
         **{name: getattr(options, name) for name in names},
-        **{name: getattr(config, name) for name in tokens},
+        **{name: getattr(config, name, None) for name in tokens},
     )
 
 

@@ -2,7 +2,8 @@
 
 Same weights, same inputs, same strategies, the paper's sampling settings, in one run:
 
-- ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length;
+- ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length; for a family without a fast
+  decoder our ``generate`` with the cache of both branches, which has no phases to tell apart;
 - doubled: transformers' own ``generate`` on a batch that holds every row twice, with a logits
   processor that contrasts the halves;
 - two_passes: what the specification says of the authors' code.
@@ -23,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from pal.modeling.encoding import input_length
 from pal.speed.machine import Ceiling, Taken, machine, measure_call, measure_ceiling
 from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
-from pal.speed.sides import Side, encoder_flops, sides_document, sides_table
+from pal.speed.sides import Side, encoder_flops, layer_sizes, sides_document, sides_table
 from pal.speed.workload import Workload
 
 WARM_UP = 2  # contexts that each side answers before it is measured
@@ -62,7 +63,7 @@ def measure_generation(
             "two_passes": run_two_passes,
         }
         taken, answers = run_rounds(workload, {side: calls[side] for side in sides}, rounds)
-        phases = profile_phases(workload, rows)
+        phases = profile_phases(workload, rows) if workload.decoder is not None else {}
     lengths = [len(row) for row in answers]
     flops = sum(needed(workload, lengths).values())
     measured = [
@@ -74,7 +75,9 @@ def measure_generation(
         for name, (runs, drawn, padding) in taken.items()
     ]  # fmt: skip
     ceilings: dict[str, Ceiling] = {dtype: ceiling}
-    lines = [sides_table(measured, "responses", ceilings), "", *phase_table(phases, ceiling), ""]
+    lines = [sides_table(measured, "responses", ceilings), ""]
+    if phases:
+        lines += [*phase_table(phases, ceiling), ""]
     lines.append(describe_workload(workload, lengths))
     return "\n".join(lines), {**sides_document("generate", measured, ceilings), "phases": phases}
 
@@ -118,7 +121,7 @@ def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
         seen["all"] += kwargs["attention_mask"].numel()
         seen["real"] = seen["real"] + kwargs["attention_mask"].sum()
 
-    handle = model.model.encoder.register_forward_pre_hook(count, with_kwargs=True)
+    handle = model.get_encoder().register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield seen
     finally:
@@ -156,7 +159,8 @@ def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:
         lengths: tokens of each response.
     """
     config, model = workload.model.config, workload.model
-    width, layers = config.d_model, config.decoder_layers
+    width, size = config.d_model, layer_sizes(config)
+    layers, heads = size.decoder_layers, size.heads
     keys_values, branch = decoder_weights(workload)
     found = dict.fromkeys(PHASES, 0.0)
     inputs = workload.inputs[: len(lengths)]
@@ -167,9 +171,9 @@ def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:
         if model.fusion is not None:  # both co-attentions, scores and sums
             found["encode"] += 8 * width * len(row["input_ids"]) * len(row["persona_input_ids"])
         for length in sides:
-            step = 2 * branch + 4 * layers * width * length
+            step = 2 * branch + 4 * layers * heads * length
             found["encode"] += 2 * keys_values * length + step  # the strategy's
-            found["decode"] += tokens * (step + 2 * layers * width * tokens)
+            found["decode"] += tokens * (step + 2 * layers * heads * tokens)
         found["choose"] += 2 * tokens * width * config.vocab_size
     return found
 
@@ -202,9 +206,9 @@ def moved(workload: Workload, lengths: Sequence[int], calls: dict[str, int]) -> 
 
 def decoder_weights(workload: Workload) -> tuple[int, int]:
     """Return the weights that meet every encoder position, and those that meet every token."""
-    config = workload.model.config
-    linear = [m for m in workload.model.model.decoder.modules() if isinstance(m, torch.nn.Linear)]
-    keys_values = 2 * config.d_model**2 * config.decoder_layers
+    decoder, size = workload.model.get_decoder(), layer_sizes(workload.model.config)
+    linear = [m for m in decoder.modules() if isinstance(m, torch.nn.Linear)]
+    keys_values = 2 * size.projection * size.decoder_layers
     return keys_values, sum(m.weight.numel() for m in linear) - keys_values
 
 

@@ -7,7 +7,7 @@ import torch
 
 from pal.data.strategies import STRATEGIES, strategy_token
 from pal.data.tokenizer import add_pal_tokens, load_tokenizer, special_token_ids
-from pal.modeling.checkpoint import build_response_model
+from pal.modeling.checkpoint import build_response_model, find_backbone
 from pal.modeling.settings import ArchitectureSettings
 
 # Tokens of the 14,642 evaluation samples of ESConv (all splits, the 90M tokenizer, at most 512 and
@@ -23,19 +23,21 @@ def build_random(
     chosen: ArchitectureSettings, *, seed: int, dtype: str = "float32", with_tokenizer: bool
 ) -> tuple[Any, Any]:
     """Return a response model with random weights, in evaluation mode, and its tokenizer if any."""
-    tokenizer = None
+    tokenizer, sizes = None, chosen.from_scratch or {}
     if with_tokenizer:
         tokenizer = add_pal_tokens(load_tokenizer(chosen.tokenizer or chosen.base))
         vocabulary = len(tokenizer)
         strategies = tokenizer.convert_tokens_to_ids([strategy_token(name) for name in STRATEGIES])
         special = special_token_ids(tokenizer)
+        backbone = find_backbone(chosen.base, sizes, chosen.backbone)
+        sizes = {**backbone.scratch_entries(tokenizer), **sizes}
     else:
         vocabulary = PUBLISHED_VOCABULARY if chosen.from_scratch is None else chosen.vocab_size
         strategies = list(range(vocabulary - len(STRATEGIES), vocabulary))
         special = [0, 1, 2, *strategies]
     torch.manual_seed(seed)
     model = build_response_model(
-        base=chosen.base, from_scratch=chosen.from_scratch or {}, vocab_size=vocabulary,
+        base=chosen.base, from_scratch=sizes, vocab_size=vocabulary, backbone_name=chosen.backbone,
         pal_settings={
             "persona_mode": chosen.persona_mode or "fusion", "fusion": chosen.fusion,
             "template": chosen.template or "clean", "max_context_tokens": chosen.max_context_tokens,

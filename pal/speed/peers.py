@@ -56,6 +56,7 @@ def run_doubled(workload: Workload, rows: int = DOUBLED_ROWS) -> list[list[int]]
             decoder_input_ids=prompt.repeat(2, 1),
             encoder_outputs=BaseModelOutput(last_hidden_state=torch.cat(states)),
             attention_mask=torch.cat(mask),
+            past_key_values=library_cache(model),
             generation_config=greedy,
             logits_processor=processors,
         )
@@ -84,8 +85,7 @@ def run_two_passes(workload: Workload, rows: int = TWO_PASS_ROWS) -> list[list[i
         encoded = model.encode(**batch)
         ids, alpha = workload.prompt(chosen)
         sides = [
-            (states, mask, EncoderDecoderCache(DynamicCache(config=config),
-                                               DynamicCache(config=config)))
+            (states, mask, library_cache(model))
             for states, mask in ((encoded.states, encoded.mask),
                                  (encoded.dialogue_states, encoded.dialogue_mask))
         ]  # fmt: skip
@@ -112,6 +112,12 @@ def run_two_passes(workload: Workload, rows: int = TWO_PASS_ROWS) -> list[list[i
         answers += ids[:, 2:].tolist()
     model.set_attn_implementation(attention)
     return [cut(row, end) for row in answers]
+
+
+def library_cache(model: Any) -> EncoderDecoderCache:
+    """Return the library's cache, of as many layers as the decoder has."""
+    config = model.get_decoder().config
+    return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
 
 def cut(row: list[int], end: int) -> list[int]:

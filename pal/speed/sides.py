@@ -86,20 +86,56 @@ def sides_document(
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class LayerSizes:
+    """What layers of an encoder-decoder are made of, whatever its family calls it.
+
+    Attributes:
+        encoder_layers: their number.
+        decoder_layers: their number.
+        heads: width of all heads together; that of the model, unless T5 says otherwise.
+        projection: weights of a projection from the model's width to the heads' or back.
+        encoder_inner: weights of an encoder layer's feed-forward part.
+        decoder_inner: those of a decoder layer's.
+    """
+
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+    projection: int
+    encoder_inner: int
+    decoder_inner: int
+
+
+def layer_sizes(config: Any) -> LayerSizes:
+    """Return the sizes that a configuration of any family describes."""
+    width = config.d_model
+    if hasattr(config, "d_ff"):  # T5
+        heads = config.d_kv * config.num_heads
+        inner = (3 if config.is_gated_act else 2) * width * config.d_ff
+        return LayerSizes(
+            config.num_layers, config.num_decoder_layers, heads, width * heads, inner, inner
+        )
+    return LayerSizes(
+        config.encoder_layers, config.decoder_layers, width, width**2,
+        2 * width * config.encoder_ffn_dim, 2 * width * config.decoder_ffn_dim,
+    )  # fmt: skip
+
+
 def encoder_flops(config: Any, length: int) -> float:
     """Operations of matrix products for encoding so many tokens of one row."""
-    width, inner = config.d_model, config.encoder_ffn_dim
-    return config.encoder_layers * (
-        2 * length * (4 * width**2 + 2 * width * inner) + 4 * length**2 * width
+    size = layer_sizes(config)
+    return size.encoder_layers * (
+        2 * length * (4 * size.projection + size.encoder_inner) + 4 * length**2 * size.heads
     )
 
 
 def decoder_flops(config: Any, source: int, target: int) -> float:
     """Operations for decoding so many tokens of one row that reads so many encoder states."""
-    width, inner = config.d_model, config.decoder_ffn_dim
+    size = layer_sizes(config)
     layer = (
-        2 * target * (6 * width**2 + 2 * width * inner)
-        + 4 * source * width**2  # keys and values of what is read
-        + 4 * target * (source + target / 2) * width
+        2 * target * (6 * size.projection + size.decoder_inner)
+        + 4 * source * size.projection  # keys and values of what is read
+        + 4 * target * (source + target / 2) * size.heads
     )
-    return config.decoder_layers * layer + 2 * target * width * config.vocab_size
+    return size.decoder_layers * layer + 2 * target * config.d_model * config.vocab_size

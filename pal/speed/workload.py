@@ -18,7 +18,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from pal.core.errors import ConfigError
 from pal.core.job import process_state
+from pal.data.batches import plan_batches
 from pal.data.samples import Sample
 from pal.data.strategies import STRATEGIES, strategy_id
 from pal.decoding.engine import Answer, DecodingRequest, Engine
@@ -28,7 +30,7 @@ from pal.decoding.sampling import KeyedDraw, Sampler
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.packed import packed_model
-from pal.modeling.responder import Responder, load_model_and_tokenizer
+from pal.modeling.responder import Responder, generation_config, load_model_and_tokenizer
 from pal.modeling.settings import ArchitectureSettings
 from pal.speed.inputs import build_random, synthetic_rows
 
@@ -48,6 +50,8 @@ class Workload:
         keys: of the noise.
         options: sampling settings.
         source: where the inputs are from, in words.
+        seed: of the noise.
+        ids: of the rows, which make its keys.
     """
 
     model: Any
@@ -56,6 +60,8 @@ class Workload:
     keys: Tensor
     options: SamplingOptions
     source: str
+    seed: int
+    ids: list[str]
 
     def batches(self, rows: int) -> list[list[int]]:
         """Return the rows in their own order, so many a batch."""
@@ -101,17 +107,25 @@ class Workload:
         """Return the workload of the first rows."""
         return replace(
             self, inputs=self.inputs[:count], strategies=self.strategies[:count],
-            keys=self.keys[:count],
+            keys=self.keys[:count], ids=self.ids[:count],
         )  # fmt: skip
 
+    @property
+    def decoder(self) -> Any:
+        """The model's decoder as the engine takes it; None where its family has none."""
+        return packed_model(self.model).fast_decoder(self.model.suppressed_tokens())
+
     def answer(self, rows: int) -> list[Answer]:
-        """Answer with the engine, so many rows at once."""
+        """Answer with the engine, or with our ``generate``, so many rows at once."""
         config, model = self.model.config, packed_model(self.model)
+        decoder = model.fast_decoder(model.suppressed_tokens())
+        if decoder is None:
+            return self._generate(model, rows)
         fused = model.fusion is not None
         plan = DecodingPlan(
             self.options, tuple(a * fused for a in config.alpha), config.strategy_alpha * fused
         )
-        engine = Engine(model.fast_decoder(model.suppressed_tokens()), plan, rows=rows)
+        engine = Engine(decoder, plan, rows=rows)
         requests = [
             DecodingRequest(key, strategy)
             for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)
@@ -120,6 +134,25 @@ class Workload:
             requests, [input_length(row) for row in self.inputs],
             lambda chosen: encode_sorted(model, [self.inputs[i] for i in chosen]),
         )  # fmt: skip
+
+    def _generate(self, model: Any, rows: int) -> list[Answer]:
+        lengths = [input_length(row) for row in self.inputs]
+        found: dict[int, Answer] = {}
+        for chosen in plan_batches(lengths, max_tokens=rows * max(lengths), max_rows=rows):
+            output = model.generate(
+                **collate(model, [self.inputs[i] for i in chosen]),
+                strategy=[self.strategies[i] for i in chosen], seed=self.seed,
+                sample_ids=[self.ids[i] for i in chosen], return_strategies=True,
+                generation_config=generation_config(self.options, model.config),
+            )  # fmt: skip
+            end = model.config.eos_token_id
+            for place, i in enumerate(chosen):
+                row = output.sequences[place, 2:].tolist()
+                found[i] = Answer(
+                    self.strategies[i], output.strategy_probs[place].tolist(),
+                    float(output.alpha[place]), row[: row.index(end) + 1] if end in row else row,
+                )  # fmt: skip
+        return [found[i] for i in range(len(self.inputs))]
 
 
 def load_workload(
@@ -173,7 +206,7 @@ def load_workload(
         ]
         source = "real contexts"
     keys = sample_keys(seed, ids, loaded.device)
-    workload = Workload(loaded, inputs, strategies, keys, options, source)
+    workload = Workload(loaded, inputs, strategies, keys, options, source, seed, ids)
     if natural:
         let_end(workload)
     else:
@@ -184,6 +217,12 @@ def load_workload(
 def let_end(workload: Workload) -> None:
     """Set the end token's bias so that responses are about as long as ESConv's, on some rows."""
     end, options = workload.model.config.eos_token_id, workload.options
+    if not hasattr(workload.model, "final_logits_bias"):
+        family = workload.model.config.backbone
+        raise ConfigError(
+            f"bench.endings=natural sets the end token's bias, and {family} models have none; give "
+            "bench.endings=fixed"
+        )
     options.min_new_tokens = 0
     low, high = 0.0, 64.0
     for _ in range(ENDING_TRIALS):

@@ -97,9 +97,13 @@ def tokenizer_of(case):
     """A tokenizer as the family publishes them, or one of words, with PAL's tokens."""
     if case.endswith("of words"):
         return small_tokenizer()
-    backbone = BACKBONES[CASES[case]["model_type"]]
+    return BACKBONES[CASES[case]["model_type"]].prepare_tokenizer(plain_tokenizer(case))
+
+
+def plain_tokenizer(case):
+    """A tokenizer as the family publishes them."""
     make = {"bart": bart_tokenizer, "blenderbot": blenderbot_tokenizer, "t5": t5_tokenizer}
-    return backbone.prepare_tokenizer(make[backbone.name]())
+    return make[CASES[case]["model_type"]]()
 
 
 def build_case(case, **settings):
@@ -114,11 +118,11 @@ def build_case(case, **settings):
     ).eval()  # fmt: skip
 
 
-def published(case):
+def published(case, vocab_size=90):
     """The library's own model of the family, random, with its own configuration."""
     torch.manual_seed(12)
     sizes = dict(CASES[case])
-    config = AutoConfig.for_model(sizes.pop("model_type"), vocab_size=90, **sizes)
+    config = AutoConfig.for_model(sizes.pop("model_type"), vocab_size=vocab_size, **sizes)
     model = AutoModelForSeq2SeqLM.from_config(config)
     if case == "t5 v1.1":  # the library ties a new one's head, unlike published ones
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))

@@ -2,16 +2,21 @@
 
 import json
 
+import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from pal.core.errors import ConfigError
 from pal.data.samples import load_samples
 from pal.data.settings import SourceSettings
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.settings import ArchitectureSettings
-from pal.speed.generate import needed, watch_padding
+from pal.speed.generate import measure_generation, needed, watch_padding
 from pal.speed.peers import run_doubled, run_two_passes
+from pal.speed.sides import decoder_flops, encoder_flops, layer_sizes
 from pal.speed.workload import load_workload
 from tests.jobs import ESCONV, command
+from tests.modeling.families import build_case, tokenizer_of
 
 FAST = DecodingSettings(max_new_tokens=8, min_new_tokens=2)
 SMALL = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
@@ -37,6 +42,49 @@ def test_all_sides_give_the_same_responses(response_model):
         assert found == run_doubled(work, 6) == run_two_passes(work, 3)
     assert {len(tokens) for tokens in found} == {8}
     assert len({tuple(tokens) for tokens in found}) > 5
+
+
+@pytest.mark.parametrize("case", ["bart", "t5", "t5 v1.1", "blenderbot"])
+def test_families_without_a_fast_decoder_are_measured(case, tmp_path):
+    model = build_case(case)
+    model.save_pretrained(tmp_path)
+    tokenizer_of(case).save_pretrained(tmp_path)
+    work = workload_of(tmp_path)
+    with torch.inference_mode():
+        found = ours(work)
+        assert found == run_doubled(work, 6) == run_two_passes(work, 3)
+    assert len({tuple(tokens) for tokens in found}) > 5
+    table, document = measure_generation(
+        work, sides=["ours", "doubled"], rows=8, tokens=4000, rounds=1
+    )
+    assert "| ours |" in table
+    assert "| phase" not in table
+    assert document["phases"] == {}
+    assert document["sides"][0]["flops"] > 0
+
+
+@pytest.mark.parametrize("case", ["bart", "t5 v1.1", "blenderbot"])
+def test_flops_are_those_of_the_layers(case):
+    """Of one row, padding apart, counted by the library."""
+    model = build_case(case, persona_mode="none")
+    model.set_attn_implementation("eager")
+    ids = torch.full((1, 30), 7)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=ids, decoder_input_ids=ids[:, :20])
+    found = encoder_flops(model.config, 30) + decoder_flops(model.config, 30, 20)
+    size = layer_sizes(model.config)
+    whole = 2 * 20 * 20 * size.heads * size.decoder_layers  # causal: half of it is not needed
+    assert counter.get_total_flops() == pytest.approx(found + whole, rel=1e-3)
+
+
+def test_natural_endings_need_a_bias(tmp_path):
+    build_case("t5").save_pretrained(tmp_path)
+    tokenizer_of("t5").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"endings=natural .* t5 models have none"):
+        load_workload(
+            None, model=str(tmp_path), decoding=FAST, natural=True, count=4,
+            architecture=ArchitectureSettings(),
+        )  # fmt: skip
 
 
 def test_synthetic_contexts_random_weights_and_natural_endings():

@@ -1,11 +1,9 @@
 """BART (Lewis et al., 2020): PAL on it. The library decodes."""
 
-from typing import Any
-
 from torch import Tensor
 from transformers import BartForConditionalGeneration, BartTokenizer
 
-from pal.modeling.backbones.base import Backbone, tokens_of
+from pal.modeling.backbones.base import Backbone
 from pal.modeling.configuration import PalBartConfig
 from pal.modeling.pal import PalMixin
 
@@ -32,6 +30,7 @@ class Bart(Backbone):
     """BART; a model from scratch has the sizes of ``facebook/bart-base``."""
 
     name = "bart"
+    start = "eos"
     config_class = PalBartConfig
     model_class = PalBartForConditionalGeneration
     tokenizer_class = BartTokenizer
@@ -39,8 +38,3 @@ class Bart(Backbone):
         "d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 12,
         "decoder_attention_heads": 12, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072,
     }  # fmt: skip
-
-    @classmethod
-    def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
-        """Return the tokenizer's special tokens; the decoder starts with the end token."""
-        return tokens_of(tokenizer, "eos")

@@ -25,6 +25,8 @@ class Backbone:
         tokenizer_class: of its tokenizer, where a folder does not tell.
         sizes: entries of the configuration that a model from scratch gets, unless it is told
             otherwise.
+        start: which of the tokenizer's special tokens the decoder starts with, ``bos``, ``eos`` or
+            ``pad``; None leaves all tokens of a model from scratch as its configuration has them.
         decoder_only: whether models are the library's own causal language models, without the
             classes above.
     """
@@ -34,6 +36,7 @@ class Backbone:
     model_class: ClassVar[Any]
     tokenizer_class: ClassVar[Any]
     sizes: ClassVar[dict[str, Any]] = {}
+    start: ClassVar[str | None] = None
     decoder_only: ClassVar[bool] = False
 
     @classmethod
@@ -55,8 +58,17 @@ class Backbone:
 
     @classmethod
     def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
-        """Return what a model from scratch takes from its tokenizer, unless sizes say more."""
-        return {}
+        """Return the special tokens of a model from scratch, unless its sizes say otherwise.
+
+        Args:
+            tokenizer: of the model.
+        """
+        if cls.start is None:
+            return {}
+        ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+        entries = {f"{name}_token_id": token for name, token in ids.items() if token is not None}
+        known = {name: e for name, e in entries.items() if hasattr(cls.config_class, name)}
+        return {**known, "decoder_start_token_id": ids[cls.start]}
 
     @classmethod
     def make_responder(cls, model: Any, tokenizer: Any, decoding: Any, seed: int) -> Any:
@@ -68,15 +80,3 @@ class Backbone:
         from pal.modeling.responder import Responder
 
         return Responder(model, tokenizer, decoding, seed)
-
-
-def tokens_of(tokenizer: Any, start: str) -> dict[str, int]:
-    """Return a tokenizer's special tokens, as a configuration names them.
-
-    Args:
-        tokenizer: a tokenizer.
-        start: which of them the decoder starts with: ``bos``, ``eos`` or ``pad``.
-    """
-    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    ids["decoder_start"] = ids[start]
-    return {f"{name}_token_id": token for name, token in ids.items() if token is not None}

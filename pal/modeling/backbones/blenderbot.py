@@ -1,11 +1,9 @@
 """Blenderbot (Roller et al., 2021), 400M and larger: PAL on it. The library decodes."""
 
-from typing import Any
-
 from torch import Tensor
 from transformers import BlenderbotForConditionalGeneration, BlenderbotTokenizer
 
-from pal.modeling.backbones.base import Backbone, tokens_of
+from pal.modeling.backbones.base import Backbone
 from pal.modeling.configuration import PalBlenderbotConfig
 from pal.modeling.pal import PalMixin
 
@@ -34,6 +32,7 @@ class Blenderbot(Backbone):
     """Blenderbot; from scratch it has the sizes of ``facebook/blenderbot-400M-distill``."""
 
     name = "blenderbot"
+    start = "bos"
     config_class = PalBlenderbotConfig
     model_class = PalBlenderbotForConditionalGeneration
     tokenizer_class = BlenderbotTokenizer
@@ -41,8 +40,3 @@ class Blenderbot(Backbone):
         "d_model": 1280, "encoder_layers": 2, "decoder_layers": 12, "encoder_ffn_dim": 5120,
         "decoder_ffn_dim": 5120, "scale_embedding": True,
     }  # fmt: skip
-
-    @classmethod
-    def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
-        """Return the tokenizer's special tokens; the decoder starts with that of the beginning."""
-        return tokens_of(tokenizer, "bos")

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from transformers import T5ForConditionalGeneration, T5Tokenizer
 
-from pal.modeling.backbones.base import Backbone, tokens_of
+from pal.modeling.backbones.base import Backbone
 from pal.modeling.configuration import PalT5Config
 from pal.modeling.pal import PalMixin
 
@@ -62,11 +62,7 @@ class T5(Backbone):
     """
 
     name = "t5"
+    start = "pad"
     config_class = PalT5Config
     model_class = PalT5ForConditionalGeneration
     tokenizer_class = T5Tokenizer
-
-    @classmethod
-    def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
-        """Return the tokenizer's special tokens; the decoder starts with padding."""
-        return tokens_of(tokenizer, "pad")
