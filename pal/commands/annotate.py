@@ -68,14 +68,8 @@ def _annotate_by_bart(
     settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]], prefixes: Prefixes
 ) -> None:
     (checkpoint,) = settings.require("model")
-    from pal.data.batches import plan_batches
     from pal.modeling.checkpoint import model_fingerprint
-    from pal.persona.extractor import (
-        BeamExtractor,
-        ExtractorEncoder,
-        beam_budget,
-        load_extractor,
-    )
+    from pal.persona.extractor import load_extractor, make_extractor
 
     model, tokenizer = load_extractor(checkpoint, settings.dtype)
     beams, longest = settings.annotate.num_beams, settings.annotate.max_new_tokens
@@ -84,8 +78,10 @@ def _annotate_by_bart(
         raise ConfigError(
             f"annotate.max_new_tokens={longest} does not fit the model's {positions} positions"
         )
-    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
-    encoded = {prefix: tuple(encoder.encode_source(prefix)) for prefix in prefixes}
+    extractor = make_extractor(
+        model, tokenizer, num_beams=beams, max_new=longest, rows=settings.batch_rows
+    )
+    encoded = {prefix: tuple(extractor.encode_source(prefix)) for prefix in prefixes}
     sources = list(dict.fromkeys(encoded.values()))
     facts: dict[str, Any] = {"dialogues": rows}
     if not Path(checkpoint).is_dir():  # what a hub's name stands for may change
@@ -94,13 +90,9 @@ def _annotate_by_bart(
     if job.is_finished():
         return
     with job.claimed() as state:
-        extractor = BeamExtractor(model.to(state.device), encoder, num_beams=beams, max_new=longest)
+        extractor.model.to(state.device)
         results = job.run_batches(
-            plan_batches(
-                [len(source) for source in sources],
-                max_tokens=beam_budget(settings.batch_tokens, beams),
-                max_rows=settings.batch_rows,
-            ),
+            extractor.plan(sources, tokens=settings.batch_tokens, rows=settings.batch_rows),
             lambda batch: extractor([list(sources[index]) for index in batch]),
             state=state, description="annotate",
         )  # fmt: skip

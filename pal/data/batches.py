@@ -32,6 +32,24 @@ def plan_batches(
     return batches
 
 
+def consecutive_batches(
+    lengths: Sequence[int], *, max_tokens: int, max_rows: int
+) -> list[list[int]]:
+    """Group indices in their order so that no batch holds more than ``max_tokens`` positions.
+
+    For rows that share what stands before them: neighbours are of one dialogue.
+    """
+    batches: list[list[int]] = []
+    held = 0
+    for index, length in enumerate(lengths):
+        if not batches or len(batches[-1]) == max_rows or held + length > max_tokens:
+            batches.append([])
+            held = 0
+        batches[-1].append(index)
+        held += length
+    return batches
+
+
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Pad rows on the right to the longest, [B, L]."""
     padded = torch.full((len(rows), max(map(len, rows))), value, dtype=torch.long)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from pal.data.batches import pad
+from pal.data.batches import consecutive_batches, pad
 from pal.data.samples import Sample
 from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups, only_at
 from pal.decoding.noise import sample_keys
@@ -53,16 +53,8 @@ class LanguageResponder:
             tokens: positions that a batch holds at most, where nothing is shared.
             rows: samples that a batch holds at most.
         """
-        batches: list[list[int]] = []
-        held = 0
-        for index in range(len(samples)):
-            length = len(encoded[index]["input_ids"])
-            if not batches or len(batches[-1]) == rows or held + length > tokens:
-                batches.append([])
-                held = 0
-            batches[-1].append(index)
-            held += length
-        return batches
+        lengths = [len(inputs["input_ids"]) for inputs in encoded]
+        return consecutive_batches(lengths, max_tokens=tokens, max_rows=rows)
 
     def answer(
         self,

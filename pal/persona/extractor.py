@@ -4,11 +4,11 @@ BART fine-tuned on PersonaChat (PAL paper, section 3.2 and appendix A). The inpu
 by ``<sep>``, the target joins persona sentences by ``<persona>``; both are added tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, first_line
-from pal.data.batches import lengths_mask, pad
+from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.tokenizer import load_tokenizer
 from pal.modeling.checkpoint import (
     REACHABLE,
@@ -19,6 +19,7 @@ from pal.modeling.checkpoint import (
     read_weights,
     scaled_init,
 )
+from pal.modeling.language import language_task, load_language_model
 from pal.modeling.packed import packed_model
 
 SEPARATORS = ("<sep>", "<persona>")
@@ -135,6 +136,22 @@ class BeamExtractor:
             bos_token_id=config.bos_token_id,
         )
 
+    @property
+    def encode_source(self) -> Callable[[Sequence[str]], list[int]]:
+        """What returns the input of one speaker's utterances."""
+        return self.encoder.encode_source
+
+    def plan(self, sources: Sequence[Sequence[int]], *, tokens: int, rows: int) -> list[list[int]]:
+        """Group inputs of similar length: long ones together.
+
+        Args:
+            sources: N inputs.
+            tokens: encoder positions that a batch holds at most, once for every beam.
+            rows: inputs that a batch holds at most.
+        """
+        budget = beam_budget(tokens, int(self.options.num_beams or 1))
+        return plan_batches(list(map(len, sources)), max_tokens=budget, max_rows=rows)
+
     def __call__(self, sources: Sequence[list[int]]) -> list[list[str]]:
         """Return the sentences inferred from each source."""
         import torch
@@ -176,6 +193,8 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
 
     where, remedy = f"model={source}", "give the folder that task=persona_extractor wrote"
     config = read_model_config(source, where, remedy=remedy)
+    if language_task(config) == "persona_extractor":
+        return load_language_model(source, config, dtype), load_tokenizer(source)
     tokenizer = None if is_response_model(config) else load_tokenizer(source)
     if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
         raise CheckpointError(
@@ -183,6 +202,24 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
         )
     model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
     return model.eval(), tokenizer
+
+
+def make_extractor(model: Any, tokenizer: Any, *, num_beams: int, max_new: int, rows: int) -> Any:
+    """Return what infers sentences with a trained extractor, as its family has it.
+
+    Args:
+        model: from :func:`load_extractor`.
+        tokenizer: likewise.
+        num_beams: beam width.
+        max_new: longest output, tokens.
+        rows: inputs at once, at most.
+    """
+    if language_task(model.config):
+        from pal.persona.language_extractor import LanguageExtractor
+
+        return LanguageExtractor(model, tokenizer, num_beams=num_beams, max_new=max_new, rows=rows)
+    encoder = ExtractorEncoder.from_config(tokenizer, model.config)
+    return BeamExtractor(model, encoder, num_beams=num_beams, max_new=max_new)
 
 
 def build_extractor(
