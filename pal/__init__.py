@@ -20,6 +20,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 _PUBLIC = {
+    "load": "pal.modeling.responder",
     "load_esconv": "pal.data.esconv",
     "load_personachat": "pal.data.personachat",
     "PalConfig": "pal.modeling.configuration",
@@ -29,8 +30,8 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "PalConfig", "PalForConditionalGeneration", "configure_runtime", "load_esconv",
-    "load_personachat", "load_settings",
+    "PalConfig", "PalForConditionalGeneration", "configure_runtime", "load",
+    "load_esconv", "load_personachat", "load_settings",
 ]  # fmt: skip
 
 register_when_used()

@@ -64,6 +64,10 @@ COMMANDS: dict[str, Command] = {
         "answer every sample of a file",
         "pal.commands.generate", "generate", "GenerateSettings",
     ),
+    "export": Command(
+        "write a trained model as a plain folder, LoRA adapters merged",
+        "pal.commands.export", "export", "ExportSettings",
+    ),
     "eval": Command(
         "score predictions, a model's perplexity, or both",
         "pal.commands.evaluate", "evaluate", "EvaluateSettings",

@@ -21,6 +21,7 @@ from pal.core.files import parse_json
 from pal.core.hub import go_offline_without_network
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
+    ADAPTED_CONFIG,
     find_gguf_file,
     is_decoder_only,
     language_task,
@@ -278,7 +279,7 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     go_offline_without_network(source)
     _check_files(source, where, own)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(_config_place(source), trust_remote_code=False)
     except Exception as error:  # the library raises many kinds on what it cannot read
         outside = _outside_backbone(source)
         if outside is None:
@@ -289,6 +290,12 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     except ValueError as error:
         raise CheckpointError(f"{where}: config.json: {error}; {remedy}") from None
     return config
+
+
+def _config_place(source: str) -> str:
+    """Return where a model's configuration is read from: adapters have theirs in a file."""
+    adapted = Path(source) / ADAPTED_CONFIG
+    return str(adapted) if adapted.is_file() else source
 
 
 def _outside_backbone(source: str) -> str | None:

@@ -6,6 +6,7 @@ more in its ``config.json``; other programs load it as they load any.
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 TASKS = ("response", "persona_extractor")
 LANGUAGE_MODES = ("prompt", "none")
 ADAPTERS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+# Configuration of the model that adapters are for. Under its usual name the library would look for
+# weights beside it; without that it loads the adapters' base.
+ADAPTED_CONFIG = "pal_config.json"
 
 
 @dataclass(kw_only=True)
@@ -380,9 +385,10 @@ def load_adapters(source: str, entries: LanguageEntries, dtype: str = "float32")
     named = f"{where}: the base of its adapters, {base},"
     model = load_base(base, entries.base_gguf_file, named, dtype=dtype)
     try:
-        merged: Any = PeftModel.from_pretrained(
-            model, source, torch_device="cpu"
-        ).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that the library is to drop
+            adapted = PeftModel.from_pretrained(model, source, torch_device="cpu")
+        merged: Any = adapted.merge_and_unload()
     except Exception as error:  # of adapters that do not fit peft raises many kinds
         raise CheckpointError(f"{where}: cannot be loaded ({reason(error)})") from error
     return merged

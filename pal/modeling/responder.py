@@ -13,6 +13,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from pal.core.errors import CheckpointError
+from pal.core.job import process_state
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
 from pal.data.templates import SampleEncoder
@@ -49,6 +50,34 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
             "use the tokenizer saved with the model"
         )
     return model, tokenizer
+
+
+def load(
+    source: str, *, dtype: str = "float32", decoding: DecodingSettings | None = None, seed: int = 42
+) -> Any:
+    """Load a trained response model of any family, ready to answer on the best device there is.
+
+    Args:
+        source: folder or hub id.
+        dtype: number format of the weights.
+        decoding: how responses are decoded; the model's own way by default.
+        seed: key of the noise that tokens are drawn with.
+
+    Returns:
+        A :class:`Responder`, or what the model's family has in its place: ``model``, and
+        ``answer``, which gives one record a sample.
+
+    Raises:
+        PalError: model or settings cannot be used.
+
+    Example:
+        >>> responder = pal.load("runs/pal")
+        >>> samples = load_samples("bundled:esconv", "test", SourceSettings(), limit=2)
+        >>> responder.answer(samples, responder.encode(samples), rows=2, tokens=4096)[0]["response"]
+    """
+    model, tokenizer = load_model_and_tokenizer(source, dtype)
+    model.to(process_state().device)
+    return make_responder(model, tokenizer, decoding or DecodingSettings(), seed)
 
 
 def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig:

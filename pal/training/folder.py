@@ -155,7 +155,7 @@ class RunFolder:
         """Remove what another run left: its record first, so that nothing passes for finished."""
         for name in (RECORD, STARTED, LOG):
             (self.path / name).unlink(missing_ok=True)
-        for pattern in ("model*.safetensors*", "adapter_*"):
+        for pattern in ("model*.safetensors*", "adapter_*", "pal_config.json"):
             for path in self.path.glob(pattern):
                 path.unlink()
         remove_all(self.checkpoints())

@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from pal.core.errors import ConfigError, suggest
 from pal.core.job import runs_on_cpu
 from pal.core.tracking import stay_offline_without_key
-from pal.modeling.language import is_adapted
+from pal.modeling.language import ADAPTED_CONFIG, is_adapted
 from pal.training.folder import LAST_WRITTEN, tidy_saved_files
 from pal.training.language import language_loss
 from pal.training.losses import (
@@ -65,7 +65,7 @@ class PalTrainer(Seq2SeqTrainer):
         super()._save(output_dir, state_dict)
         if is_adapted(model):
             folder = Path(output_dir or str(self.args.output_dir))
-            model.config.save_pretrained(str(folder))
+            model.config.to_json_file(str(folder / ADAPTED_CONFIG))
             (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -1,0 +1,92 @@
+"""``pal export``: a trained model as a plain folder that other programs load.
+
+LoRA adapters are merged into their base, so that nothing but the library is needed to load it, and
+engines that know no adapters take it.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pal.core.errors import OutputError
+from pal.core.settings import CommandSettings, OutputPath, Source
+
+logger = logging.getLogger(__name__)
+
+
+class ExportSettings(CommandSettings):
+    """Write a trained model as a plain folder, LoRA adapters merged.
+
+    Attributes:
+        model: folder or hub id of the trained model, a response model or a persona extractor.
+        output: folder to write.
+        overwrite: replace an existing output.
+        dtype: number format of the written weights.
+        trusted_code: classes from outside of the package that the model's configuration may name,
+            their_package.module:Class.
+    """
+
+    examples = (
+        "pal export model=runs/lora output=runs/merged",
+        "pal export model=runs/lora output=runs/merged dtype=bfloat16",
+    )
+
+    model: Source | None = None
+    output: OutputPath | None = None
+    overwrite: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trusted_code: list[str] = []
+
+
+def export(settings: ExportSettings) -> Path:
+    """Load ``model``, merge what is to merge, and write it to the folder ``output``.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        OutputError: the folder holds something, or cannot be written.
+    """
+    settings = ExportSettings.of(settings)
+    source, target = settings.require("model", "output")
+    output = Path(target)
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; give the name of a folder as output")
+    if output.is_dir() and any(output.iterdir()) and not settings.overwrite:
+        raise OutputError(f"{output} holds something; choose another output, or overwrite=true")
+    if Path(source).exists() and output.resolve() == Path(source).resolve():
+        raise OutputError(f"output={output} is the model itself; choose another output")
+    from pal.core.job import output_lock
+    from pal.core.registry import trust
+
+    trust(*settings.trusted_code)
+    with output_lock(output):
+        model, tokenizer = load_any(source, settings.dtype)
+        saving = output.with_name(output.name + ".saving")
+        shutil.rmtree(saving, ignore_errors=True)
+        try:
+            model.save_pretrained(str(saving))
+            tokenizer.save_pretrained(str(saving))
+        except OSError as error:
+            shutil.rmtree(saving, ignore_errors=True)
+            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(saving, output)
+    logger.info("written to %s", output)
+    return output
+
+
+def load_any(source: str, dtype: str) -> tuple[Any, Any]:
+    """Load a response model or a persona extractor, and its tokenizer.
+
+    Raises:
+        CheckpointError: neither of the two is there.
+    """
+    from pal.modeling.checkpoint import is_response_model, read_model_config
+    from pal.modeling.responder import load_model_and_tokenizer
+    from pal.persona.extractor import load_extractor
+
+    if is_response_model(read_model_config(source, f"model={source}")):
+        return load_model_and_tokenizer(source, dtype)
+    return load_extractor(source, dtype)
