@@ -1,6 +1,6 @@
 """The errors a user can meet. Each message is one line: what failed, where, and what to do next.
 
-Commands print the message and exit with code 2; a traceback is left for defects of the program.
+Commands print the message and exit with code 2; a traceback means a defect of the program.
 """
 
 import difflib
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class PalError(Exception):
-    """A mistake in what the user gave, told in one line."""
+    """A mistake in what the user gave, reported in one line."""
 
 
 class PlannedStop(Exception):
-    """A command did what it was asked and goes no further (an estimate, a file of requests)."""
+    """The planned end of a command that was asked for an estimate or a file of requests only."""
 
 
 class ConfigError(PalError):

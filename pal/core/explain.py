@@ -1,4 +1,4 @@
-"""What help says of settings: every key with its type, default and meaning."""
+"""The help on settings: every key with its type, default and meaning."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from pal.core.settings import CommandSettings, Section, fields_of, type_text
 
 @dataclass(frozen=True)
 class Row:
-    """What help says of one key."""
+    """The help on one key."""
 
     key: str
     type: str
@@ -41,7 +41,7 @@ def meanings(cls: type[Section]) -> dict[str, str]:
 
 
 def default_text(field: Any) -> str:
-    """Return a field's default as one would type it; ``required`` where there is none."""
+    """Return a field's default as a user would type it, or ``required`` if it has none."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -58,7 +58,7 @@ def explain(cls: type[CommandSettings]) -> list[Row]:
     """Return one row for every key of a command, top-level keys first.
 
     Raises:
-        KeyError: a key that no docstring explains; a defect, which a test looks for.
+        KeyError: no docstring explains a key. This is a defect, which a test looks for.
     """
     rows = [
         Row(

@@ -1,4 +1,4 @@
-"""Files that survive a kill, and files as people hand them in: atomic writes, JSON, JSON lines.
+"""Reading and writing of files: atomic writes, strict JSON, JSON lines, compressed files, pipes.
 
 What holds texts is written for the user alone (mode 600); figures, settings and weights as the
 umask says. JSON is read strictly: no NaN, no key twice, no number that overflows. Compressed files
@@ -27,7 +27,7 @@ from typing import IO, Any, Literal
 
 from pal.core.errors import DataError, OutputError, first_line
 
-# Files of a folder that decide nothing: records of how it came about, and what we write beside.
+# Files of a folder that do not affect a result: records of runs, and what commands write beside.
 BESIDE_CONTENTS = re.compile(
     r"(run\.json|.*\.run\.json|started\.json|training_log\.json|README\.md|\..*|checkpoint-.*"
     r"|.*\.part\d+|optimizer\.pt|scheduler\.pt|trainer_state\.json|rng_state.*\.pth|scaler\.pt"
@@ -38,7 +38,7 @@ LONGEST_NUMBER = 400  # digits; a float has 309
 # Endings of compressed files.
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
-# Files that are no text, by their first bytes: what they are, and what to do.
+# Files that are not text, by their first bytes: what they are, and the remedy.
 BINARY: dict[bytes, tuple[str, str]] = {
     b"PAR1": ("a parquet file", "give JSON lines"),
     b"ARROW1": ("an arrow file", "give JSON lines"),
@@ -54,7 +54,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def dumps(value: Any) -> str:
-    """Serialise to one line of JSON, text kept readable, NaN refused."""
+    """Serialise a value to one line of JSON; non-ASCII text stays readable, NaN is refused."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
@@ -62,8 +62,9 @@ def parse_json(text: str) -> Any:
     """Parse JSON, strictly.
 
     Raises:
-        ValueError: not JSON, or JSON that only some readers take: NaN or Infinity, a key twice in
-            one object, a number of hundreds of digits, half a surrogate pair, nesting without end.
+        ValueError: the text is not JSON, or is JSON that only some parsers accept: NaN or
+            Infinity, a repeated key in one object, a number of hundreds of digits, a lone
+            surrogate, or nesting that is too deep.
 
     Example:
         >>> parse_json('{"a": 1}')
@@ -77,12 +78,12 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if "\\u" in text and _has_surrogate(value):
-        raise ValueError("it holds half a surrogate pair, which is no character")
+        raise ValueError("it holds half a surrogate pair, which is not a character")
     return value
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _integer(text: str) -> int:
@@ -103,7 +104,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
     return found
 
 
@@ -116,7 +117,7 @@ def _has_surrogate(value: Any) -> bool:
 
 
 def why_not_json(error: ValueError) -> str:
-    """Return the reason of an error of :func:`parse_json`, with the column where it has one."""
+    """Return the reason of an error of :func:`parse_json`, with its column if it has one."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     return str(error)
@@ -131,7 +132,7 @@ def fingerprint(value: Any) -> str:
 def kind_of(
     source: str | os.PathLike[str],
 ) -> Literal["file", "folder", "pipe", "device", "nothing"]:
-    """Return what a path leads to; a name that can be no path leads to nothing."""
+    """Return what kind of file lies at a path; a name that cannot be a path has none."""
     try:
         mode = os.stat(source).st_mode
     except PermissionError:
@@ -146,7 +147,7 @@ def kind_of(
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """Return a hash of a file's bytes; a file that has not changed is read once a process.
+    """Return a hash of a file's bytes; a process reads an unchanged file once.
 
     Raises:
         DataError: the file cannot be read.
@@ -187,9 +188,9 @@ def _read_pipe(path: str, device: int, inode: int) -> bytes:
 
 
 def source_fingerprint(source: str | Path) -> str:
-    """Hash the contents of a file, or of all files in a folder and those below it; else the name.
+    """Return a hash of a file, or of all files in and below a folder; otherwise of the name.
 
-    Of a trained model's folder the record of the run, logs and other epochs decide nothing.
+    In the folder of a trained model, the record of the run, logs and other epochs do not count.
     """
     path = Path(source)
     try:
@@ -203,7 +204,7 @@ def source_fingerprint(source: str | Path) -> str:
             return fingerprint([[str(f.relative_to(path)), file_fingerprint(f)] for f in files])
         if kind_of(path) in ("file", "pipe"):
             return file_fingerprint(path)
-    except (OSError, ValueError):  # no name of a file: too long, a NUL in it
+    except (OSError, ValueError):  # not the name of a file: too long, or a NUL in it
         pass
     return str(source)
 
@@ -214,7 +215,8 @@ def atomic_writer(path: str | Path, *, private: bool = False) -> Iterator[IO[str
 
     Args:
         path: the file.
-        private: it holds texts, so only the user may read it; else as the umask says.
+        private: make the file readable by the user alone, because it holds texts; otherwise
+            the umask decides.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
@@ -278,7 +280,7 @@ def current_umask() -> int:
 
 
 def make_private(path: str | Path) -> None:
-    """Let nobody but the user read a file, or enter a folder; made where it is not there."""
+    """Restrict a file or folder to the user alone; create it if it is missing."""
     path = Path(path)
     if not path.exists():
         path.touch(mode=0o600)
@@ -286,9 +288,9 @@ def make_private(path: str | Path) -> None:
 
 
 def sweep_temporary(path: str | Path) -> None:
-    """Remove what killed writers of ``path`` left; of a folder, also what lies in it.
+    """Remove temporary files of killed writers of ``path``; for a folder, also those inside it.
 
-    The caller holds the right to write it.
+    The caller must hold the lock of the output.
     """
     path = Path(path)
     found = [*path.parent.glob(f".{_escape(path.name)}.*.tmp")]
@@ -316,7 +318,7 @@ def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any], *, private: bool = True) -> None:
-    """Write one JSON value a line, atomically; records hold texts, so for the user alone."""
+    """Write one JSON value per line, atomically; records hold texts, so the file is private."""
     with atomic_writer(path, private=private) as handle:
         for row in rows:
             handle.write(dumps(row) + "\n")
@@ -326,7 +328,8 @@ def read_bytes(path: str | Path) -> bytes:
     """Read a file or a pipe, decompressed where it is compressed.
 
     Raises:
-        DataError: missing, a folder, unreadable, a damaged archive, or a pointer of Git LFS.
+        DataError: the path is missing, a folder, unreadable, a damaged archive, or a Git LFS
+            pointer.
     """
     kind = kind_of(path)
     shown = ascii(str(path))[:80] if "\0" in str(path) else str(path)[-300:]
@@ -350,7 +353,7 @@ def read_bytes(path: str | Path) -> bytes:
             break
     if contents.startswith(LFS_POINTER):
         raise DataError(
-            f"{shown}: a pointer of Git LFS, not the file itself; run `git lfs pull` in its folder"
+            f"{shown}: a Git LFS pointer, not the file itself; run `git lfs pull` in its folder"
         )
     return contents
 
@@ -380,14 +383,14 @@ def read_text(path: str | Path) -> str:
 
 
 def decode_text(contents: bytes, name: str) -> str:
-    """Return the text of a file's bytes; see :func:`read_text`.
+    """Decode a file's bytes to text; see :func:`read_text`.
 
     Args:
         contents: the bytes.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
-        DataError: empty, or not UTF-8.
+        DataError: the bytes are empty or not UTF-8.
     """
     try:
         text = contents.decode("utf-8-sig")
@@ -402,10 +405,10 @@ def decode_text(contents: bytes, name: str) -> str:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line number from 1, value) of every non-blank line.
+    """Yield (line number, counted from 1; value) for every non-blank line.
 
     Raises:
-        DataError: missing or empty file, or a line that is not JSON (the message names it).
+        DataError: the file is missing or empty, or a line is not JSON; the message names it.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
@@ -422,7 +425,7 @@ def read_json(path: str | Path) -> Any:
     """Read one JSON document.
 
     Raises:
-        DataError: missing or empty file, or invalid JSON (the message names line and column).
+        DataError: the file is missing, empty or not JSON; the message names line and column.
     """
     try:
         return parse_json(read_text(path))

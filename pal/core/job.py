@@ -1,9 +1,9 @@
-"""One job: from settings to an output that is made once, and never mistaken for another.
+"""One job: it turns settings into an output, once, and records exactly what made it.
 
 A job's identity is a hash of all that decides its result: the whole settings of its command, the
 contents of every file and folder they name, and the versions of the packages that compute it. What
 cannot change a result is left out by a marker in its type (:data:`pal.core.settings.INERT`) or
-stands in :data:`INERT_KEYS`. A new setting is therefore part of every identity by itself.
+is listed in :data:`INERT_KEYS`. A new setting is therefore part of every identity automatically.
 
 It is long because identity, lock, journal, record and publication keep one promise together, which
 holds only if none is used without the others.
@@ -45,12 +45,12 @@ from pal.core.settings import CommandSettings, Contents, Inert, flatten, marks_o
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # of identities and records; another one is refused, not read
+FORMAT = 2  # version of identities and records; another version is refused
 
-# What cannot change any result of any command, besides the fields whose type says so.
+# Settings that change no result of any command, besides the fields whose type says so.
 INERT_KEYS = frozenset({"overwrite", "output", "output_dir", "dry_run"})
 
-# Endings of keys whose values no record may hold.
+# Endings of keys whose values are kept out of records.
 SECRET = ("token", "key", "password", "secret", "authorization")
 
 # Packages whose versions decide results, by what a job does.
@@ -66,13 +66,13 @@ PACKAGES = (
 
 
 def record_path(output: str | Path) -> Path:
-    """Return where the record of a run lies: inside a folder, or beside a file."""
+    """Return the path of a run's record: inside an output folder, or beside an output file."""
     output = Path(output)
     return output / "run.json" if output.is_dir() else output.with_name(output.name + ".run.json")
 
 
 def version_of(package: str) -> str | None:
-    """Return a package's installed version; None where it is not installed."""
+    """Return a package's installed version, or None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -80,7 +80,7 @@ def version_of(package: str) -> str | None:
 
 
 def decisive(settings: CommandSettings) -> dict[str, Any]:
-    """Return all of the settings that decides a result, by dotted key; contents in place of paths.
+    """Return the settings that affect a result, by dotted key; hashes of contents replace paths.
 
     Example:
         >>> decisive(settings)["input"]
@@ -97,7 +97,7 @@ def decisive(settings: CommandSettings) -> dict[str, Any]:
 
 
 def _contents(value: Any, mark: Contents) -> Any:
-    """Put the hash of what it names into the place of every path in a value."""
+    """Replace every path in a value by the hash of the contents it names."""
     if isinstance(value, str):
         return source_fingerprint(mark.find(value) if mark.find else value)
     if isinstance(value, Mapping):
@@ -108,7 +108,7 @@ def _contents(value: Any, mark: Contents) -> Any:
 
 
 def sources_of(settings: CommandSettings) -> list[tuple[str, str]]:
-    """Return (dotted key, path) of everything on this machine or a hub that settings read."""
+    """Return (dotted key, path or hub id) of every source that the settings name."""
     found: list[tuple[str, str]] = []
     for key, value, field in flatten(settings.model_dump(), type(settings)):
         inside = next((mark for mark in marks_of(field) if isinstance(mark, Contents)), None)
@@ -130,11 +130,12 @@ class Job:
     """One output of one command: identity, lock, journal, record, atomic publication.
 
     Args:
-        command: its name, as on the command line.
-        settings: the command's own.
-        output: file or folder that it makes.
-        versions: packages, besides this one, whose versions decide the result.
-        facts: whatever else decides it, as JSON values: hashes of weights from a hub, for example.
+        command: name of the command, as on the command line.
+        settings: settings of the command.
+        output: file or folder that the job makes.
+        versions: packages, besides this one, whose versions affect the result.
+        facts: everything else that affects the result, as JSON values: hashes of weights from a
+            hub, for example.
     """
 
     def __init__(
@@ -160,14 +161,14 @@ class Job:
         self.sources = sources_of(settings)
         self.identity = fingerprint(self.made_of)
 
-    # -- finished, or in whose hands
+    # -- identity and lock
 
     def is_finished(self) -> bool:
-        """Whether the output was made by a run of this very identity.
+        """Return whether a run of this identity made the output.
 
         Raises:
-            OutputError: something else lies there, and ``overwrite`` is not set; or what lies
-                there is never replaced: an input, a folder of other work, a device.
+            OutputError: something else lies there and ``overwrite`` is not set; or what lies
+                there is never replaced: an input, a folder of other work, or a device.
         """
         output = self.output
         self.spare_inputs(output)
@@ -179,14 +180,14 @@ class Job:
         if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))
-        logger.info("%s is finished already; overwrite=true makes it again", output)
+        logger.info("%s is already finished; overwrite=true makes it again", output)
         return True
 
     def check_record(self, path: Path) -> None:
-        """Make sure that a record is one of this identity.
+        """Check that a record has this identity.
 
         Raises:
-            OutputError: it is not; the message names what differs.
+            OutputError: the identity differs; the message names the settings that differ.
         """
         record = self._recorded(path)
         if record.get("identity") != self.identity:
@@ -202,7 +203,7 @@ class Job:
         return record if isinstance(record, dict) else {}
 
     def spare_inputs(self, path: Path) -> None:
-        """Make sure that a path to write is none of the inputs, which no option replaces.
+        """Check that a path to write is none of the inputs, which no option replaces.
 
         A file that a run of this project wrote into a folder that is read is not one of them.
 
@@ -239,10 +240,10 @@ class Job:
 
     @contextlib.contextmanager
     def claimed(self, *, processes: bool = True) -> Iterator[Any]:
-        """Hold the output for this job; yields accelerate's process state, if it is asked for.
+        """Lock the output for this job; yield accelerate's process state if ``processes`` is set.
 
         Args:
-            processes: whether several processes may share the job (and torch is loaded).
+            processes: whether several processes may share the job; torch is then loaded.
 
         Raises:
             OutputError: another process holds the output, or it cannot be written.
@@ -255,14 +256,14 @@ class Job:
     # -- work
 
     def journal(self, *parts: Any, part: int = 0) -> Journal:
-        """Return the job's journal; ``parts`` add to the identity of its units, such as a plan."""
+        """Return the job's journal; ``parts``, such as a plan, extend the identity of its units."""
         return Journal(self.output, fingerprint([self.identity, *parts]), part=part)
 
     def open_journal(self, journal: Journal) -> dict[str, Any]:
-        """Return what a journal holds; ``overwrite`` forgets unfinished work of another identity.
+        """Return what a journal holds; ``overwrite`` deletes unfinished work of another identity.
 
         Raises:
-            OutputError: it holds work of another identity.
+            OutputError: the journal holds work of another identity.
         """
         try:
             return journal.read()
@@ -280,16 +281,16 @@ class Job:
         state: Any,
         description: str,
     ) -> dict[int, Any] | None:
-        """Do every batch once, across processes and interruptions.
+        """Compute every batch once, across processes and interruptions.
 
-        Finished batches go to a journal beside the output; those found there are not done again.
-        Batches are dealt out to the processes in turn, so each gets long and short ones.
+        Finished batches go to a journal beside the output; batches found there are not computed
+        again. The processes take batches in turn, so each gets long and short ones.
 
         Args:
-            batches: the plan, lists of item indices.
-            work: computes one result an item of a batch.
+            batches: the plan: one list of item indices per batch.
+            work: function that computes one result per item of a batch.
             state: accelerate's process state.
-            description: what the progress bar says.
+            description: label of the progress bar.
 
         Returns:
             Results by item index on the main process, None on the others.
@@ -304,10 +305,10 @@ class Job:
             self.open_journal(journal)
         state.wait_for_everyone()
         done = journal.read()
-        state.wait_for_everyone()  # nobody appends before all have read
+        state.wait_for_everyone()  # no process appends before all have read
         if done and state.is_main_process:
             logger.info(
-                "%s: continuing, %d of %d batches were done", self.output, len(done), len(batches)
+                "%s: continuing, %d of %d batches are done", self.output, len(done), len(batches)
             )
         todo = [index for index in range(len(batches)) if str(index) not in done]
         mine = todo[state.process_index :: state.num_processes]
@@ -362,8 +363,8 @@ class Job:
         of these steps leaves a job to continue, never an output with another one's record.
 
         Args:
-            write: writes the output to the path that it is given.
-            facts: for the record.
+            write: function that writes the output to the path it is given.
+            facts: further entries of the record.
         """
         self.output.unlink(missing_ok=True)
         write_json(record_path(self.output), self.describe(**facts))
@@ -372,7 +373,7 @@ class Job:
 
 
 def _by_single_key(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return what mappings hold by dotted keys, so that a difference names the very key."""
+    """Return the values of nested mappings by dotted key, so that a difference names its key."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         inside = isinstance(value, Mapping) and value
@@ -390,9 +391,9 @@ def _is_secret(key: Any) -> bool:
 
 
 def redact(tree: Any) -> Any:
-    """Return nested settings with None for whatever a key calls a token, key or password.
+    """Return nested settings with None for the value of every token, key or password.
 
-    Of addresses with a password in them, all the rest stays.
+    Addresses lose the user and password in them and keep the rest.
     """
     if isinstance(tree, str):
         return without_credentials(tree)
@@ -408,7 +409,7 @@ def redact(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def claim(output: str | Path, *, processes: bool = True) -> Iterator[Any]:
-    """Hold an output before its job is known; see :meth:`Job.claimed`."""
+    """Lock an output before its job is known; see :meth:`Job.claimed`."""
     state = process_state() if processes else None
     with contextlib.ExitStack() as stack:
         if state is None or state.is_main_process:
@@ -422,10 +423,10 @@ def claim(output: str | Path, *, processes: bool = True) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def output_lock(path: str | Path) -> Iterator[None]:
-    """Hold the only right to write ``path``; a second process is refused at once.
+    """Lock ``path`` for writing; a second process is refused at once.
 
     Raises:
-        OutputError: another process holds it.
+        OutputError: another process holds the lock.
     """
     path = Path(path)
     try:
@@ -452,9 +453,9 @@ def output_lock(path: str | Path) -> Iterator[None]:
 
 
 def process_state() -> Any:
-    """Return accelerate's process state: which of how many processes this is, on which device.
+    """Return accelerate's process state: rank, number of processes and device.
 
-    Without an accelerator, or with ACCELERATE_USE_CPU set, processes meet over the CPU.
+    Without an accelerator, or with ACCELERATE_USE_CPU set, processes communicate over the CPU.
     """
     from accelerate import PartialState
 
@@ -462,7 +463,7 @@ def process_state() -> Any:
 
 
 def runs_on_cpu() -> bool:
-    """Whether work is done on a CPU: there is no accelerator, or ACCELERATE_USE_CPU is set."""
+    """Return whether work runs on a CPU: no accelerator, or ACCELERATE_USE_CPU is set."""
     import torch
     from accelerate.utils import parse_flag_from_env
 
@@ -470,10 +471,10 @@ def runs_on_cpu() -> bool:
 
 
 def refuse_several_processes(command: str) -> None:
-    """Refuse to run a command that one process does, where a launcher started several.
+    """Refuse a single-process command that a launcher started as several processes.
 
     Raises:
-        OutputError: there are several.
+        OutputError: there are several processes.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise OutputError(
@@ -482,7 +483,7 @@ def refuse_several_processes(command: str) -> None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree the package runs from; None for an installed package."""
+    """Return the commit of the package's source tree, or None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

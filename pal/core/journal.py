@@ -1,8 +1,8 @@
-"""The journal of a long job: finished units of work, on disk as they come.
+"""The journal of a long job: finished units of work, written to disk as they finish.
 
-A job appends to it and writes its output once, atomically, at the end. Killed at any moment, the
-job continues where it stopped. Every line carries a checksum, so a line that a kill or a bad disk
-damaged is done again instead of believed.
+A job appends to it and writes its output once, atomically, at the end. A job that is killed at any
+moment continues where it stopped. Every line carries a checksum, so the work of a line that a kill
+or a bad disk damaged is repeated.
 """
 
 import logging
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Finished units of work, one JSON line ``[key, value, checksum]`` each, beside an output.
+    """Finished units of work beside an output, one JSON line ``[key, value, checksum]`` each.
 
     The first line holds the job's identity, so work done under other settings is never mixed in.
-    Several processes write one journal file each and read them all.
+    Each of several processes writes its own journal file, and reads all of them.
 
     Args:
-        output: the file that the work will become.
-        identity: hash of all that decides the work.
+        output: file that the finished work goes to.
+        identity: hash of everything that affects the work.
         part: number of this process.
 
     Example:
@@ -75,11 +75,11 @@ class Journal:
                 else:
                     damaged += 1
         if damaged:
-            logger.warning("%s: %d damaged journal lines are done again", self.output, damaged)
+            logger.warning("%s: work of %d damaged journal lines is repeated", self.output, damaged)
         return done
 
     def append(self, key: str, value: Any) -> None:
-        """Add one finished unit; the system has it when this returns.
+        """Append one finished unit; it is handed to the operating system before this returns.
 
         Raises:
             OutputError: the disk is full or the folder cannot be written.
@@ -112,7 +112,7 @@ class Journal:
             self._handle = None
 
     def delete(self) -> None:
-        """Remove all parts, once the output is written or to restart."""
+        """Remove all parts, after the output is written or to restart."""
         self.close()
         for path in self.parts():
             os.unlink(path)

@@ -41,8 +41,8 @@ class Reader:
     Args:
         cls: the command's settings class.
         command: its name, for messages.
-        others: settings class of every command, by name: a YAML may hold their keys too.
-        blocks: names of blocks in a YAML; the one that ``task`` names is laid over the rest.
+        others: settings class of every command, by name; a YAML may hold their keys too.
+        blocks: names of blocks in a YAML; the block that ``task`` names overrides the rest.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Reader:
         overrides: Sequence[str] = (),
         fixed: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return settings from a file, overrides and values that win over both, in that order.
+        """Return settings from a file, overrides and fixed values; later ones win.
 
         Args:
-            config: a YAML file, a bundled name, or what :func:`read_config` read; None for the
-                defaults alone.
+            config: a YAML file, a bundled name, or the result of :func:`read_config`; None for
+                the defaults alone.
             overrides: ``dotted.key=value`` items.
-            fixed: nested values.
+            fixed: nested values that win over file and overrides.
 
         Raises:
-            ConfigError: every mistake of file and overrides, in one line.
+            ConfigError: file or overrides hold mistakes; one line names them all.
         """
         self.mistakes = []
         if isinstance(config, Mapping):
@@ -110,7 +110,7 @@ class Reader:
         self, tree: Mapping[str, Any], given: Mapping[str, Any], task: str,
         fixed: Mapping[str, Any] | None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Return the layers, one over the other, each with the block of a task over its own."""
+        """Return the merged layers; in each, the block of the task overrides its other keys."""
         whole: dict[str, Any] = {}
         for layer in (tree, given):
             rest = {k: v for k, v in layer.items() if k not in self.blocks or not _is_tree(v)}
@@ -138,7 +138,7 @@ class Reader:
                 self._check_keys(value, here)
 
     def _hint(self, path: tuple[str, ...]) -> str:
-        """Return '; did you mean …?' for a key that nobody has, or an empty string."""
+        """Return '; did you mean …?' for an unknown key, or an empty string."""
         keys: dict[str, str] = {}
         for cls in reversed(self._classes().values()):
             for key, field, _ in fields_of(cls):
@@ -181,13 +181,13 @@ class Reader:
         for part in path[:-1]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                self.mistakes.append(f"{key}: {part!r} was given a value of its own before")
+                self.mistakes.append(f"{key}: {part!r} already has a value of its own")
                 return
         both = _is_tree(value) and _is_tree(node.get(path[-1]))
         node[path[-1]] = merge(node[path[-1]], value) if both else value
 
     def _override_value(self, field: Any, text: str) -> Any:
-        """Return an override's text as the tree that a YAML would hold there."""
+        """Return an override's text as the tree that a YAML would hold in its place."""
         wants_text = not isinstance(field, str | type) and _is_text(field.annotation)
         if wants_text or text[:1] not in ("[", "{", '"', "'"):
             return Plain(text)
@@ -196,7 +196,7 @@ class Reader:
     # -- values
 
     def _shape(self, tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
-        """Give the scalars of a tree the forms that the fields of a class take."""
+        """Convert the scalars of a tree to the forms that the fields of a class accept."""
         shaped: dict[str, Any] = {}
         for key, value in tree.items():
             field = cls.model_fields[key]
@@ -210,8 +210,8 @@ class Reader:
         return shaped
 
     def explain_mistake(self, detail: Any) -> str:
-        """Return what pydantic found wrong with these settings, in words."""
-        # pydantic puts the alternatives of a key that takes several types into its place
+        """Return a mistake that pydantic found in these settings, in words."""
+        # pydantic adds the alternatives of a key that accepts several types to its location
         names: list[str] = []
         cls: Any = self.cls
         for part in detail["loc"]:
@@ -253,9 +253,9 @@ _ALTERNATIVE = re.compile(
 
 
 def one_a_key(details: Sequence[Any]) -> list[Any]:
-    """Keep one mistake of a key that takes several types, where none of them fits.
+    """Keep one mistake per key that accepts several types, where none of them fits.
 
-    It is the one furthest inside: a mapping with a mistake in it was meant as a mapping.
+    It is the most deeply nested one: a mapping with a mistake in it was meant as a mapping.
     """
     found: dict[tuple[Any, ...], Any] = {}
     for detail in details:
@@ -291,7 +291,7 @@ def read_settings(
 def _renamed(
     tree: Mapping[str, Any], renames: Mapping[str, str], blocks: Sequence[str], prefix: str = ""
 ) -> dict[str, Any]:
-    """Return a tree whose keys have the names of today, those inside of blocks too."""
+    """Return a tree whose keys have their current names, also inside blocks."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         inside = "" if not prefix and str(key) in blocks else f"{prefix}{key}."
@@ -314,7 +314,7 @@ def _renamed_override(item: str, renames: Mapping[str, str], blocks: Sequence[st
 def _name_of_today(key: str, renames: Mapping[str, str]) -> str:
     if key not in renames:
         return key
-    logger.warning("%s is called %s now; the earlier name is still read", key, renames[key])
+    logger.warning("%s is now called %s; the earlier name is still read", key, renames[key])
     return renames[key]
 
 
@@ -327,7 +327,7 @@ def _listed_names(names: Sequence[str]) -> str:
 
 
 def _find(cls: type[Section], path: Sequence[str]) -> Any:
-    """Return the field of a key, its section's class, ``'open'`` inside of a mapping, or None."""
+    """Return a key's field, its section's class, ``'open'`` inside a mapping, or None."""
     here: Any = cls
     for position, part in enumerate(path):
         field = here.model_fields.get(part)
@@ -343,7 +343,7 @@ def _find(cls: type[Section], path: Sequence[str]) -> Any:
 
 
 def _has_keys(cls: type[Section], names: Sequence[str]) -> bool:
-    """Whether a key names a mapping, whose own keys belong into a message."""
+    """Return whether a key names a mapping, whose own keys belong in a message."""
     field = _find(cls, names[:1]) if len(names) == 1 else _find(cls, names)
     return field == "open" or (field is not None and not isinstance(field, str | type)
                                and _is_mapping(field.annotation))  # fmt: skip
@@ -359,7 +359,7 @@ def _is_mapping(annotation: Any) -> bool:
 
 
 def _is_text(annotation: Any) -> bool:
-    """Whether a type takes text alone, or nothing: what is typed is then never read as YAML."""
+    """Return whether a type accepts only text or nothing, which is then never read as YAML."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _is_text(get_args(annotation)[0])
@@ -382,7 +382,7 @@ def _parts(annotation: Any) -> list[Any]:
 
 
 def _shape_value(value: Any, annotation: Any) -> Any:
-    """Give a value, as written, the form that a type takes; pydantic checks the rest."""
+    """Convert a value, as written, to the form that a type accepts; pydantic checks the rest."""
     parts = _parts(annotation)
     lists = [p for p in parts if get_origin(p) in (list, tuple)]
     maps = [p for p in parts if get_origin(p) is dict]

@@ -16,12 +16,12 @@ from typing import Any
 
 from pal.core.errors import ConfigError, suggest
 
-# Outside names that the user gave to this process, by settings or by a call.
+# Names from outside the package that the user gave to this process, by settings or by a call.
 _trusted: set[str] = set()
 
 
 def trust(*names: str) -> None:
-    """Let checkpoints name these classes from outside of the package.
+    """Allow checkpoints to name these classes from outside the package.
 
     Args:
         names: ``their_package.module:Class``.
@@ -33,13 +33,13 @@ def trust(*names: str) -> None:
 
 
 class Registry(Mapping[str, Any]):
-    """Names and where their entries are, ``module:attribute`` or the entry itself.
+    """A table of names and their entries, each ``module:attribute`` or the object itself.
 
     Args:
         kind: what an entry is, for messages: ``fusion``.
         entries: name → ``module:attribute``, or the object.
-        open: whether ``their_package.module:Class`` is taken too.
-        classes: whether what is taken must be a class, so that nothing else is ever called.
+        open: whether ``their_package.module:Class`` is accepted too.
+        classes: whether an outside entry must be a class, so that nothing else is ever called.
     """
 
     def __init__(
@@ -61,23 +61,24 @@ class Registry(Mapping[str, Any]):
         return entry
 
     def find(self, name: str, *, trusted: bool = True) -> Any:
-        """Return the entry of a name, or what an outside name stands for.
+        """Return the entry of a name, or the object that an outside name refers to.
 
         Args:
             name: a key, or ``their_package.module:Class``.
             trusted: the name comes from the user's own settings. One from a checkpoint's
-                configuration does not, and imports nothing from outside of the package unless the
-                user gave the same name to this process (:func:`trust`).
+                configuration does not, and imports nothing from outside the package unless the user
+                gave the same name to this process (:func:`trust`).
 
         Raises:
-            ConfigError: no such name, or the outside object cannot be imported or is no class.
+            ConfigError: the name is unknown, or the outside object cannot be imported or is not a
+                class.
         """
         if name in self._entries:
             return self[name]
         if ":" in str(name) and self.open:
             if not (trusted or name in _trusted):
                 raise ConfigError(
-                    f"{self.kind} {name!r} is code from outside of this package, named by a "
+                    f"{self.kind} {name!r} is code from outside this package, named by a "
                     f"checkpoint; give trusted_code={name} if you trust it (in Python: "
                     f"pal.core.registry.trust({name!r}))"
                 )
@@ -90,7 +91,7 @@ class Registry(Mapping[str, Any]):
                 ) from error
             if self.classes and not isinstance(found, type):
                 raise ConfigError(
-                    f"{self.kind} {name!r} is no class but a {type(found).__name__}; give "
+                    f"{self.kind} {name!r} is not a class but a {type(found).__name__}; give "
                     "their_package.module:Class"
                 )
             return found

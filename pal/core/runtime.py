@@ -1,8 +1,8 @@
-"""The process that results come from: environment, number formats, messages.
+"""Configuration of the process: environment, number formats, messages.
 
 Example:
     >>> import pal
-    >>> pal.configure_runtime()  # before the first product: results then equal the command line's
+    >>> pal.configure_runtime()  # before the first matrix product: results equal the command line
 """
 
 import logging
@@ -12,21 +12,21 @@ import warnings
 
 from pal.core.errors import without_credentials
 
-# Set unless the user has; read by libraries when they are first used.
+# Set unless the user has set them; libraries read them when they are first used.
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    # Matrix products on a CPU then give the same bits whatever the number of threads, so that a
-    # job on two processes equals the same job on one.
+    # Matrix products on a CPU then give the same bits for any number of threads, so that a job
+    # on two processes equals the same job on one.
     "MKL_CBWR": "AUTO,STRICT",
 }
 
 
 def configure_runtime() -> None:
-    """Give this process the determinism that the command line has.
+    """Make this process as deterministic as the command line.
 
-    Call it before torch multiplies anything; later it warns, since the library that multiplies
+    Call it before torch computes a matrix product. A later call warns, since the math library
     reads its settings once.
     """
     late = "torch" in sys.modules and "MKL_CBWR" not in os.environ
@@ -34,7 +34,7 @@ def configure_runtime() -> None:
         os.environ.setdefault(name, value)
     if late:
         warnings.warn(
-            "configure_runtime() came after torch was imported; if a product was computed already, "
+            "configure_runtime() was called after torch was imported; if a product came before, "
             "results can differ from the command line's in the last digits",
             stacklevel=2,
         )
@@ -46,10 +46,10 @@ class _Formatter(logging.Formatter):
 
 
 def show_messages() -> None:
-    """Let the project's own messages through, on the first process, to standard error."""
+    """Write the project's messages to standard error, on the first process only."""
     logger = logging.getLogger("pal")
     for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
-        logger.removeHandler(handler)  # it holds the stream of an earlier call
+        logger.removeHandler(handler)  # it writes to the stream of an earlier call
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     logger.addHandler(handler)

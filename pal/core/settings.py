@@ -1,8 +1,8 @@
-"""Settings: sections of typed fields, and markers that say what a field means for a result.
+"""Settings: sections of typed fields, and markers for how a field affects a result.
 
-A room defines the section of its own settings; a command's settings class composes the sections it
-uses. Every key is explained in the ``Attributes`` part of its section's docstring, from which help
-is made. :mod:`pal.core.reader` reads settings, :mod:`pal.core.explain` explains them.
+Each subpackage defines the sections of its own settings; a command's settings class composes the
+sections it uses. The ``Attributes`` part of a section's docstring explains every key, and help is
+made from it. :mod:`pal.core.reader` reads settings, :mod:`pal.core.explain` explains them.
 
 Example:
     >>> class CopySettings(CommandSettings):
@@ -38,15 +38,15 @@ from pal.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Inert:
-    """Marks a field that cannot change a result: where it goes, how fast it comes."""
+    """Marks a field that cannot change a result, such as a path or a number of connections."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Marks a field that names files, folders or hub ids; their contents decide a result.
+    """Marks a field that names files, folders or hub ids, whose contents affect a result.
 
     Attributes:
-        find: returns the path of what a name stands for; the name itself is one when None.
+        find: function from a name to a path; with None the name itself is the path.
     """
 
     find: Callable[[str], str] | None = None
@@ -54,26 +54,26 @@ class Contents:
 
 @dataclass(frozen=True)
 class KeysFrom:
-    """Marks an open group of keys; ``module:function`` returns the names that it may hold."""
+    """Marks an open group of keys; ``module:function`` returns the allowed names."""
 
     function: str
 
     def names(self) -> list[str]:
-        """Return the names; the module is imported only now."""
+        """Return the allowed names; the module is imported when this is called."""
         module, _, name = self.function.partition(":")
         return list(getattr(importlib.import_module(module), name)())
 
 
 @dataclass(frozen=True)
 class Unshown:
-    """Marks a field whose value no message quotes: people paste keys into it."""
+    """Marks a field whose value no message quotes, because users paste secret keys into it."""
 
 
 INERT = Inert()
 
 
 def bundled(*parts: str) -> Path:
-    """Return a file or folder that travels with the package: ``configs`` or ``sample``."""
+    """Return a file or folder that is part of the package: ``configs`` or ``sample``."""
     root = Path(str(resources.files("pal")))
     if (root / "_bundled").is_dir():
         return root.joinpath("_bundled", *parts)
@@ -125,17 +125,17 @@ Source = Annotated[str, AfterValidator(resolve_source), Contents()]
 # A file or folder that is written.
 OutputPath = Annotated[str, AfterValidator(expand_home), INERT]
 
-# Of a system or a condition; it becomes part of file names.
+# The name of a system or a condition; it becomes part of file names.
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 
-# How many of something; far above any use, and below what overflows.
+# A number of things; the bound is far above any use and below what overflows.
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
 class Section(BaseModel):
     """A group of settings; unknown keys are refused.
 
-    ``renamed`` maps keys as they were called earlier to their names of today; both are read.
+    ``renamed`` maps earlier names of keys to their current names; both are read.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -147,7 +147,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_odd_values(cls, values: Any) -> Any:
-        """Refuse truth for a number, though Python counts with it, and half characters."""
+        """Refuse true and false where a number is expected, and lone surrogates in text."""
         if isinstance(values, Mapping):
             for key, value in values.items():
                 field = cls.model_fields.get(str(key))
@@ -161,9 +161,9 @@ class Section(BaseModel):
 class CommandSettings(Section):
     """All settings of one command.
 
-    The class attributes are for its help: ``examples`` are two command lines, ``positional`` is a
-    key that may be given without its name, ``takes_blocks`` says whether overrides may name a
-    task's block, ``default_config`` is the bundled file that is read where none is given.
+    The class attributes describe the command: ``examples`` are two command lines, ``positional``
+    is a key that may be given without its name, ``takes_blocks`` says whether overrides may name a
+    task's block, ``default_config`` is the bundled file that is read when none is given.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
@@ -174,10 +174,10 @@ class CommandSettings(Section):
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """Return settings of this very class, from another command's that has its keys.
+        """Return settings of this class, made from another command's that has its keys.
 
         Raises:
-            ConfigError: values that go together for others, but not for this command.
+            ConfigError: this command cannot use a combination of values that the other accepts.
         """
         if isinstance(settings, cls):
             return settings
@@ -196,8 +196,8 @@ class CommandSettings(Section):
     def tree_of(self, task: str) -> dict[str, Any]:
         """Return the tree that the settings of another command are made from.
 
-        A command that runs others reads theirs from it: it is what this command's settings were
-        read from, file and overrides, with the block of ``task`` laid over the rest.
+        A command that runs other commands reads their settings from this tree. It is what this
+        command's settings were read from, file and overrides, with the block of ``task`` on top.
 
         Example:
             >>> tree = settings.tree_of("persona_extractor")
@@ -207,10 +207,10 @@ class CommandSettings(Section):
         return _given_values(self) if found is None else found
 
     def require(self, *names: str) -> list[Any]:
-        """Return these top-level settings, which must be given.
+        """Return the values of these top-level settings, which must be given.
 
         Raises:
-            ConfigError: one or more are missing; all are named.
+            ConfigError: one or more are missing; the message names them all.
         """
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
@@ -219,7 +219,7 @@ class CommandSettings(Section):
 
 
 def _has_surrogate(value: Any) -> bool:
-    """Whether a text, or one inside, holds half a character, as undecodable arguments do."""
+    """Return whether a text, or one inside, holds a lone surrogate, as undecodable bytes give."""
     if isinstance(value, Mapping):
         return any(_has_surrogate(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple):
@@ -228,12 +228,12 @@ def _has_surrogate(value: Any) -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return a text of the user's as a message shows it."""
+    """Return a text of the user in the form that messages show."""
     return ascii(text)[:80] if _has_surrogate(text) else repr(text)[:80]
 
 
 def _admits(annotation: Any, wanted: type) -> bool:
-    """Whether a type is, or among its alternatives has, ``wanted`` or Any."""
+    """Return whether a type is, or has among its alternatives, ``wanted`` or Any."""
     if annotation in (wanted, Any):
         return True
     origin = get_origin(annotation)
@@ -247,12 +247,12 @@ def _admits(annotation: Any, wanted: type) -> bool:
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """Return the section class of a field's type; None where it is a value."""
+    """Return the section class of a field's type, or None if the field is a value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def marks_of(field: Any) -> list[Any]:
-    """Return the markers of a field, those inside of its type's alternatives too."""
+    """Return the markers of a field, including those inside its type's alternatives."""
     found = list(field.metadata)
 
     def walk(annotation: Any) -> None:
@@ -266,7 +266,7 @@ def marks_of(field: Any) -> list[Any]:
 
 
 def fields_of(cls: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, type[Section]]]:
-    """Yield (dotted key, field, its section) of every value in a section and those below it."""
+    """Yield (dotted key, field, its section) for every value of a section and its subsections."""
     for name, field in cls.model_fields.items():
         below = section_of(field.annotation)
         if below is None:
@@ -276,7 +276,7 @@ def fields_of(cls: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, 
 
 
 def renames_of(cls: type[Section], prefix: str = "") -> dict[str, str]:
-    """Return the dotted keys of earlier days, those of sections below too, with today's."""
+    """Return a mapping from earlier dotted keys to current ones, subsections included."""
     found = {f"{prefix}{old}": f"{prefix}{new}" for old, new in cls.renamed.items()}
     for name, field in cls.model_fields.items():
         below = section_of(field.annotation)
@@ -286,9 +286,9 @@ def renames_of(cls: type[Section], prefix: str = "") -> dict[str, str]:
 
 
 def _given_values(settings: Section) -> dict[str, Any]:
-    """Return the tree of what was given or set since, not of what stands at its default.
+    """Return the tree of the values that were given or set later, without defaults.
 
-    What was set in a section counts, also where the section itself came by default.
+    A value that was set in a section counts even where the section itself is a default.
     """
     dumped, found = settings.model_dump(), {}
     for name in type(settings).model_fields:
@@ -300,7 +300,7 @@ def _given_values(settings: Section) -> dict[str, Any]:
 
 
 def known_part(tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
-    """Return what of a tree a class has keys for."""
+    """Return the part of a tree that a class has keys for."""
     known = {}
     for key, value in tree.items():
         field = cls.model_fields.get(str(key))
@@ -314,7 +314,7 @@ def known_part(tree: Mapping[str, Any], cls: type[Section]) -> dict[str, Any]:
 
 
 def type_text(field: Any) -> str:
-    """Return a field's type in words, bounds included."""
+    """Return a field's type in words, including its bounds."""
     bounds = []
     for mark in marks_of(field):
         for sign, name in ((">", "gt"), ("≥", "ge"), ("<", "lt"), ("≤", "le")):
@@ -349,7 +349,7 @@ def _type_words(annotation: Any) -> str:
 
 
 def flatten(values: Mapping[str, Any], cls: type[Section]) -> Iterable[tuple[str, Any, Any]]:
-    """Yield (dotted key, value, field) of every value of dumped settings."""
+    """Yield (dotted key, value, field) for every value of dumped settings."""
     for name, field in cls.model_fields.items():
         below = section_of(field.annotation)
         if below is None:

@@ -1,6 +1,6 @@
-"""Experiment tracking through Weights & Biases: numbers and settings only, unless texts are asked.
+"""Experiment tracking through Weights & Biases: numbers and settings, and texts only on request.
 
-Without an account's key on this machine nothing leaves it: runs are written offline.
+Without an account key on this machine, runs are written offline and nothing is uploaded.
 """
 
 import logging
@@ -14,7 +14,7 @@ from pal.core.settings import INERT, Section
 
 logger = logging.getLogger(__name__)
 
-# Texts a logged table may hold of each record.
+# Fields of a record whose texts a logged table may hold.
 TEXTS = ("id", "strategy", "response", "reference_strategy", "reference", "persona")
 
 
@@ -23,8 +23,8 @@ class TrackingSettings(Section):
 
     Attributes:
         wandb: log to Weights & Biases, offline when no key is set.
-        project: its project.
-        texts: log responses too; numbers and settings only otherwise.
+        project: name of the project.
+        texts: log responses too; otherwise only numbers and settings are logged.
     """
 
     wandb: Annotated[bool, INERT] = False
@@ -33,7 +33,7 @@ class TrackingSettings(Section):
 
 
 def stay_offline_without_key() -> None:
-    """Let wandb write its runs to disk when this machine has no account to report to."""
+    """Make wandb write its runs to disk when this machine has no account key."""
     if not _has_key():
         os.environ.setdefault("WANDB_MODE", "offline")
 
@@ -46,16 +46,16 @@ def track(
     *,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Log the scores of one system as one run; nothing unless ``tracking.wandb`` is set.
+    """Log the scores of one system as one run, if ``tracking.wandb`` is set.
 
-    A tracker that fails costs a warning and no result: results lie on this machine.
+    A failing tracker causes a warning and loses no result: results lie on this machine.
 
     Args:
-        tracking: whether, where, and how much.
+        tracking: the section of settings.
         name: the run's name.
         values: metric key → value.
-        records: predictions, logged as a table only with ``tracking.texts``.
-        settings: what the scores were made with, dumped; paths are logged too, secrets are not.
+        records: predictions, logged as a table with ``tracking.texts`` only.
+        settings: dumped settings that the scores were made with; secrets are removed.
     """
     if not tracking.wandb:
         return

@@ -1,7 +1,7 @@
-"""YAML as settings have it: scalars keep the text that was written until their type is known.
+"""Reading YAML for settings: scalars keep their written text until their type is known.
 
 Numbers, truth values and null follow YAML 1.2, so that ``0042``, ``12:30``, ``yes`` and dates stay
-texts where texts are wanted. Tags and keys that stand twice are refused.
+text where text is expected. Tags and repeated keys are refused.
 """
 
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ LARGEST_FILE = 100_000  # values in a settings file
 
 
 class Plain(str):
-    """An unquoted scalar as it was written; its type is that of the setting it is given for."""
+    """An unquoted scalar as it was written; the setting it is given for decides its type."""
 
     __slots__ = ()
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML's structure; scalars stay the text that was written."""
+    """Reads the structure of YAML; scalars stay the text that was written."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         implicit = {"str": "scalar", "map": "mapping", "seq": "sequence"}
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if implicit.get(kind) != node.id:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the tag !{kind} is not read here", node.start_mark
+                None, None, f"the tag !{kind} is not supported", node.start_mark
             )
         return super().construct_object(node, deep)
 
@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -73,7 +73,7 @@ def plain_value(text: str) -> Any:
 
 
 def typed_values(tree: Any) -> Any:
-    """Give every unquoted scalar of a tree the type that its text has."""
+    """Convert every unquoted scalar of a tree to the type that its text has."""
     if isinstance(tree, Plain):
         return plain_value(tree)
     if isinstance(tree, Mapping):
@@ -82,10 +82,10 @@ def typed_values(tree: Any) -> Any:
 
 
 def _count_nodes(tree: Any) -> None:
-    """Refuse what anchors make endless, or larger than any settings are.
+    """Refuse a tree that anchors make endless, or larger than any settings.
 
     Raises:
-        YAMLError: it is.
+        YAMLError: the tree holds more than :data:`LARGEST_FILE` values.
     """
     waiting, count = [tree], 0
     while waiting:
@@ -100,10 +100,10 @@ def _count_nodes(tree: Any) -> None:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Read YAML with its unquoted scalars as :class:`Plain` text.
+    """Parse YAML, with its unquoted scalars as :class:`Plain` text.
 
     Raises:
-        ConfigError: not valid YAML; ``source`` and line are named.
+        ConfigError: the text is not valid YAML; the message names ``source`` and line.
     """
     try:
         tree = yaml.load(text, _Loader)
@@ -115,7 +115,7 @@ def read_yaml(text: str, source: str) -> Any:
         problem = getattr(error, "problem", None) or "unreadable"
         raise ConfigError(f"{source}{where}: not valid YAML ({problem})") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        # what PyYAML leaves uncaught of odd keys, odd escapes and deep nesting
+        # errors that PyYAML raises on odd keys, odd escapes and deep nesting
         raise ConfigError(f"{source}: not valid YAML ({type(error).__name__})") from None
 
 
@@ -123,7 +123,7 @@ def find_config(name: str) -> Path:
     """Find a settings file: a path, or the name of a bundled one such as ``small``.
 
     Raises:
-        ConfigError: neither; the message lists the bundled names.
+        ConfigError: the name is neither; the message lists the bundled names.
     """
     try:
         path = Path(expand_home(name))
@@ -140,10 +140,10 @@ def find_config(name: str) -> Path:
 
 
 def read_config(config: str | None) -> dict[str, Any]:
-    """Read the tree of a YAML file or bundled name; an empty one for None.
+    """Return the tree of a YAML file or bundled name, or an empty tree for None.
 
     Raises:
-        ConfigError: no such file, or no valid YAML.
+        ConfigError: the file is missing or is not valid YAML.
     """
     if config is None:
         return {}
@@ -164,7 +164,7 @@ def read_config(config: str | None) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested mapping ``top`` over ``base``; None in ``top`` wins like any value."""
+    """Return ``base`` overridden by the nested mapping ``top``; None in ``top`` wins as well."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

@@ -407,7 +407,7 @@ def changed(make, *path, to):
         (changed(pages.results, "systems", "pal", "label", to=None), "systems.pal.label: Field"),
         (changed(pages.results, "samples", to="many"), "samples: Input should be a valid integer"),
         (changed(pages.alpha, "trials", 3, "alpha", to=[0.5]), "trials.3.alpha: List should have"),
-        (changed(pages.results, "confidence", to=float("nan")), "NaN is no JSON number"),
+        (changed(pages.results, "confidence", to=float("nan")), "NaN is not a JSON number"),
         (changed(pages.cases, "cases", 0, "turn", to=99), "answers turn 99 of dialogue 'test-0000"),
         (changed(pages.cases, "cases", 0, "dialogue", to="x"), "which has 0 here"),
     ],

@@ -223,7 +223,7 @@ def test_values_of_another_type_are_refused(key, value):
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"id": 1, "id": 2, "dialog": []}')
-    with pytest.raises(DataError, match=r"line 1: not valid JSON .the key 'id' stands twice"):
+    with pytest.raises(DataError, match=r"line 1: not valid JSON .the key 'id' occurs twice"):
         load_esconv(tmp_path / "a.jsonl")
 
 

@@ -225,7 +225,7 @@ def test_a_users_own_format_is_named_by_its_place(tokenizer):
 
 
 def test_a_checkpoint_names_no_code_from_outside(tokenizer):
-    with pytest.raises(ConfigError, match="code from outside of this package, named by a checkp"):
+    with pytest.raises(ConfigError, match="code from outside this package, named by a checkp"):
         encoder(tokenizer, template=OUTSIDE)
     with pytest.raises(ConfigError, match="code from outside"):
         encoder(tokenizer, template="os:_exit")
@@ -234,7 +234,7 @@ def test_a_checkpoint_names_no_code_from_outside(tokenizer):
 
 @pytest.mark.parametrize("name", ["os:getcwd", "pal.data.samples:Sample"])
 def test_what_is_no_format_is_refused(tokenizer, name):
-    with pytest.raises(ConfigError, match=r"no subclass of pal|is no class but"):
+    with pytest.raises(ConfigError, match=r"no subclass of pal|is not a class but"):
         encoder(tokenizer, trusted=True, template=name)
     with pytest.raises(ConfigError, match="cannot be imported"):
         encoder(tokenizer, trusted=True, template="nowhere.at.all:Format")

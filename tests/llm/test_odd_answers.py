@@ -83,7 +83,7 @@ def test_what_is_no_completion_is_asked_for_again_and_given_up(tmp_path, text):
 def test_a_free_text_with_half_a_character_is_malformed():
     request = Request("1", (("user", "x"),))
     assert read_completion(completion("a \udfff b"), request, None, None, None).reason == (
-        "malformed: half a surrogate pair, which is no character"
+        "malformed: half a surrogate pair, which is not a character"
     )
 
 

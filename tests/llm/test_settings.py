@@ -15,7 +15,7 @@ def test_a_key_of_earlier_days_is_still_read(tmp_path, command, caplog):
         caplog.clear()
         settings = load_settings(config, overrides, command=command)
         assert settings.llm.max_attempts == expected
-        assert "llm.tries is called llm.max_attempts now" in caplog.text
+        assert "llm.tries is now called llm.max_attempts" in caplog.text
 
 
 def test_an_earlier_key_beside_todays_is_refused():
