@@ -32,7 +32,7 @@ def toy_notice(parameters: int | None) -> str:
 
 
 def is_toy_notice(notice: str) -> bool:
-    """Whether a notice is one of :func:`toy_notice`, of any size."""
+    """Return whether a notice is one of :func:`toy_notice`, of any size."""
     return notice.startswith(TOYS)
 
 

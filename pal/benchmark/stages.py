@@ -57,7 +57,7 @@ def stage_name(command: str, settings: CommandSettings) -> str:
 
 
 def is_recorded(output: Path) -> bool:
-    """Whether a stage's output lies there with the record of the job that made it.
+    """Return whether a stage's output lies there with the record of the job that made it.
 
     Both are written whole or not at all, and the name of the output holds the identity, so that no
     other stage's output can lie there.

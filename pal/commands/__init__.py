@@ -1,7 +1,7 @@
-"""The commands: each is a settings class and one function of its name, here listed by name.
+"""The table of commands: each is a settings class and one function of its name.
 
-Nothing heavy is imported by this module or by those that it names until a command runs, so that
-help comes at once.
+This module and those it names import nothing heavy until a command runs, so that help appears at
+once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ class Command:
     """One command.
 
     Attributes:
-        summary: what it does, in a line.
-        module: where its settings class and its function are.
-        function: name of the function.
-        settings: name of the settings class.
+        summary: what the command does, in one line.
+        module: module of its settings class and its function.
+        function: name of its function.
+        settings: name of its settings class.
     """
 
     summary: str
@@ -101,7 +101,7 @@ COMMANDS: dict[str, Command] = {
         for action, (summary, module, function, settings) in {
             "cards": ("who the seeker of a dialogue or post is",
                       "cards", "cards", "CardsSettings"),
-            "filter": ("which cards tell enough", "cards", "filter_cards", "FilterSettings"),
+            "filter": ("keep the cards that say enough", "cards", "filter_cards", "FilterSettings"),
             "describe": ("a sentence for each of twelve dimensions",
                          "cards", "describe_traits", "DescribeSettings"),
             "measure": ("let a model fill in inventories for every card",
@@ -111,7 +111,7 @@ COMMANDS: dict[str, Command] = {
             "expand": ("cards from one-line personas", "cards", "expand", "ExpandSettings"),
             "synthesize": ("dialogues from cards", "synthesis", "synthesize",
                            "SynthesizeSettings"),
-            "continue": ("the talk days after a dialogue", "synthesis", "continue_dialogues",
+            "continue": ("a conversation days after a dialogue", "synthesis", "continue_dialogues",
                          "ContinueSettings"),
             "compare": ("measurements before and after", "consistency", "compare_measurements",
                         "CompareSettings"),
@@ -164,13 +164,13 @@ def load_settings(
     """Read the settings of a command; see :meth:`pal.core.reader.Reader.read`.
 
     Args:
-        command: its name, such as ``generate`` or ``traits cards``.
+        command: name of the command, such as ``generate`` or ``traits cards``.
         config: a YAML file, a bundled name, or a tree; it may hold other commands' keys.
-        overrides: ``dotted.key=value`` items, of this command alone.
-        fixed: nested values that win over both.
+        overrides: ``dotted.key=value`` items of this command.
+        fixed: nested values that override both.
 
     Raises:
-        ConfigError: every mistake of file and overrides, in one line.
+        ConfigError: file or overrides hold mistakes; one line names them all.
 
     Example:
         >>> load_settings("generate", "small", ["model=runs/pal"]).decoding.top_k
@@ -190,7 +190,7 @@ def whole_settings() -> type[CommandSettings]:
 
 
 def _joined(name: str, classes: Sequence[Any]) -> Any:
-    """Return a class with the fields of several; sections of one name are joined likewise."""
+    """Return a class with the fields of several; sections of the same name are joined too."""
     fields: dict[str, list[Any]] = {}
     for cls in classes:
         for key, field in cls.model_fields.items():

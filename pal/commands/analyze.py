@@ -1,9 +1,9 @@
-"""``pal analyze``: what a corpus and responses show beyond a table of scores.
+"""``pal analyze``: analyses of a corpus and of responses beyond the table of scores.
 
 Similarity of responses and persona against the seekers' scores (PAL paper, Figures 3 and 5),
-strategies (Figure 4), and how much persona the dialogues hold and when (Table 1). Each part is a
-function of its own in :mod:`pal.benchmark`; the command reads the files and writes the analysis as
-JSON, with a Markdown summary beside it.
+strategies (Figure 4), and how much persona the dialogues hold at which turn (Table 1). Each part is
+a function of its own in :mod:`pal.benchmark`; the command reads the files and writes the analysis
+as JSON, with a Markdown summary beside it.
 """
 
 import logging
@@ -50,12 +50,12 @@ class AnalyzeSettings(WriterSettings):
 
 
 def analyze(settings: AnalyzeSettings) -> str:
-    """Analyse ``input`` and/or ``analyze.systems``; returns the Markdown summary.
+    """Analyse ``input``, ``analyze.systems`` or both, and return the Markdown summary.
 
     With ``output`` set, the analysis is written there as JSON and the summary beside it as .md.
 
     Raises:
-        PalError: inputs, settings or output cannot be used, or there is nothing to analyse.
+        PalError: inputs, settings or output cannot be used, or nothing is there to analyse.
     """
     settings = AnalyzeSettings.of(settings)
     configure_runtime()
@@ -127,7 +127,7 @@ def analyze(settings: AnalyzeSettings) -> str:
 
 
 def analysis_summary(analysis: Mapping[str, Any]) -> str:
-    """Return the summary of an analysis: a section for each part that there is."""
+    """Return the Markdown summary of an analysis, one section per part."""
     lines = [f"# {analysis['title']}"]
     if similarity := analysis["similarity"]:
         lines += ["", *_similarity_lines(similarity)]
@@ -150,7 +150,7 @@ def _load_embedder(
     dialogues: Sequence[Mapping[str, Any]],
     systems: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> "tuple[str, Embedder | None]":
-    """Return name and embedder, None where no text has a persona to be compared with."""
+    """Return name and embedder; the embedder is None if no text has a persona to compare."""
     from pal.metrics.similarity import (
         load_embedder,
         load_if_possible,

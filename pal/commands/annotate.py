@@ -1,6 +1,6 @@
-"""``pal annotate``: PESConv, the seeker's persona known at every turn (section 3.2 and Table 1).
+"""``pal annotate``: PESConv, dialogues with the persona known at every turn (section 3.2, Table 1).
 
-The extractor reads the seeker's turns so far; what it newly infers is added to what is known.
+The extractor reads the seeker's turns so far; new persona sentences are added to the known ones.
 """
 
 import logging
@@ -38,7 +38,8 @@ def annotate(settings: AnnotateSettings) -> Path:
 
     Prefixes that occur in several dialogues are computed once. The trained extractor computes them
     in batches planned from all prefixes, sorted by length; a language model
-    (``annotate.extractor=llm``) is asked for each. Interrupted, the same command continues.
+    (``annotate.extractor=llm``) is asked for each. After an interruption, the same command
+    continues.
 
     Raises:
         PalError: inputs, checkpoint, endpoint or output cannot be used.
@@ -84,7 +85,7 @@ def _annotate_by_bart(
     encoded = {prefix: tuple(extractor.encode_source(prefix)) for prefix in prefixes}
     sources = list(dict.fromkeys(encoded.values()))
     facts: dict[str, Any] = {"dialogues": rows}
-    if not Path(checkpoint).is_dir():  # what a hub's name stands for may change
+    if not Path(checkpoint).is_dir():  # the contents of a hub id may change
         facts["weights"] = model_fingerprint(model)
     job = Job("annotate", settings, output, facts=facts)
     if job.is_finished():
@@ -108,7 +109,7 @@ def _annotate_by_bart(
 def _annotate_by_llm(
     settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]], prefixes: Prefixes
 ) -> None:
-    """Ask a language model; a prefix without answer adds nothing and is listed in the record."""
+    """Annotate with a language model; the record lists prefixes that got no answer."""
     from pal.core.files import source_fingerprint
     from pal.core.job import refuse_several_processes
     from pal.llm import connect
@@ -158,7 +159,7 @@ def _publish(
     inferred: Mapping[tuple[str, ...], Sequence[str]],
     **facts: Any,
 ) -> None:
-    """Write the dialogues with what is known at every turn, and the record of the run."""
+    """Write the dialogues with the persona known at every turn, and the record of the run."""
     from pal.data.esconv import write_pesconv, write_released
     from pal.persona.cleaning import add_personas
 

@@ -1,7 +1,8 @@
-"""``pal bench``: the speed of this machine, compared with what one would use otherwise.
+"""``pal bench``: the speed of this package on this machine, compared with the alternatives.
 
-Each measures all sides in one run, on the same inputs, and prints a table; with ``output`` set the
-figures are written as JSON too. A measurement never takes the place of an older one unasked.
+Each benchmark measures all sides in one run, on the same inputs, and prints a table. With
+``output`` set it also writes the figures as JSON; it replaces an older file only with
+``overwrite``.
 """
 
 import random
@@ -21,14 +22,14 @@ from pal.persona.settings import ExtractionSettings
 from pal.speed.settings import GenerationSpeedSettings, RoundSettings
 from pal.training.settings import OptionSettings
 
-DIALOGUES = 16  # annotated where no limit is given
+DIALOGUES = 16  # number of dialogues annotated by default
 
 
 class BenchSettings(WriterSettings):
-    """What every measurement takes.
+    """The settings of every measurement.
 
     Attributes:
-        seed: of random weights, of the choice of inputs and of sampling.
+        seed: seed of random weights, of the choice of inputs and of sampling.
         limit: how many inputs are measured; the default of each measurement when null.
     """
 
@@ -113,11 +114,11 @@ class BenchLlmSettings(BenchSettings):
 
 
 def bench_generate(settings: BenchGenerateSettings) -> str:
-    """Measure generation; returns the Markdown tables.
+    """Measure generation and return the Markdown tables.
 
-    ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or synthetic ones; ours
-    holds ``batch_rows`` rows and ``batch_tokens`` encoder positions at once, as ``pal generate``
-    does.
+    The inputs are ``limit`` contexts (64 by default) of ``input``, drawn with ``seed``, or
+    synthetic ones. The engine of this package holds ``batch_rows`` rows and ``batch_tokens``
+    encoder positions at once, as in ``pal generate``.
 
     Raises:
         PalError: model, input or output cannot be used.
@@ -150,11 +151,11 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
 
 
 def bench_train(settings: BenchTrainSettings) -> str:
-    """Measure training steps of the response model; returns the Markdown table.
+    """Measure training steps of the response model and return the Markdown table.
 
-    ``model`` and ``input`` are what is measured; without the first, random weights of
-    ``architecture`` (by default of 90 million parameters), without the second, random tokens of
-    ESConv's lengths. ``limit`` samples a side.
+    Without ``model``, the weights are random weights of ``architecture`` (90 million parameters by
+    default); without ``input``, the samples are random tokens of ESConv's lengths. Every side
+    trains on ``limit`` samples.
 
     Raises:
         PalError: model, input or output cannot be used.
@@ -177,10 +178,10 @@ def bench_train(settings: BenchTrainSettings) -> str:
 
 
 def bench_annotate(settings: BenchAnnotateSettings) -> str:
-    """Measure annotation; returns the Markdown table.
+    """Measure annotation and return the Markdown table.
 
-    ``limit`` dialogues of ``input`` (16 of the bundled corpus by default), drawn with ``seed``, by
-    ``model`` or by random weights of ``architecture.from_scratch``.
+    ``limit`` dialogues of ``input`` (16 of the bundled corpus by default), drawn with ``seed``, are
+    annotated by ``model`` or by random weights of ``architecture.from_scratch``.
 
     Raises:
         PalError: model, input or output cannot be used.
@@ -200,7 +201,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
         for prefix in annotated_prefixes(row["dialog"], settings.annotate.start).values()
     ]
     if not prefixes:
-        raise DataError(f"input={source}: nothing to annotate in it")
+        raise DataError(f"input={source}: no dialogue to annotate; give another input")
     if not settings.model and settings.architecture.from_scratch is None:
         raise ConfigError(
             "bench annotate: give model=, or sizes as architecture.from_scratch (the "
@@ -217,7 +218,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
 
 
 def bench_metrics(settings: BenchMetricsSettings) -> str:
-    """Measure ROUGE-L and Distinct against plain Python; returns the Markdown table.
+    """Measure ROUGE-L and Distinct against plain Python and return the Markdown table.
 
     ``limit`` sets the number of pairs. Texts are not written.
 
@@ -234,13 +235,13 @@ def bench_metrics(settings: BenchMetricsSettings) -> str:
 
 
 def bench_llm(settings: BenchLlmSettings) -> str:
-    """Measure the client; returns the Markdown table.
+    """Measure the language model client and return the Markdown table.
 
-    ``limit`` requests a round (2,000), ``bench.rounds`` rounds of both sides in turn,
-    ``llm.connections`` at once.
+    A round has ``limit`` requests (2,000 by default), ``llm.connections`` of them at once. Both
+    sides take turns for ``bench.rounds`` rounds.
 
     Raises:
-        PalError: the output is there already, or a side got wrong answers.
+        PalError: the output exists already, or a side got wrong answers.
     """
     settings = BenchLlmSettings.of(settings)
     output = _prepare(settings)
@@ -253,7 +254,7 @@ def bench_llm(settings: BenchLlmSettings) -> str:
 
 
 def _prepare(settings: BenchSettings) -> Path | None:
-    """Configure the runtime, and return where the JSON goes, if anywhere.
+    """Configure the runtime and return the path of the JSON file, if any.
 
     Raises:
         OutputError: there is an older measurement, or the place cannot be written.
@@ -277,7 +278,7 @@ def _finished(
     command: str,
     settings: BenchSettings,
 ) -> str:
-    """Write the document of a measurement, where it is wanted, and return the table."""
+    """Write the JSON of a measurement if an output is set, and return the table."""
     if output:
         from pal.core.files import write_json
         from pal.core.job import Job

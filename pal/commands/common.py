@@ -1,4 +1,4 @@
-"""What the settings of several commands share."""
+"""Settings that several commands share."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ class WriterSettings(CommandSettings):
 
     Attributes:
         output: file that the command writes.
-        overwrite: replace an existing output.
+        overwrite: whether an existing output is replaced.
     """
 
     output: OutputPath | None = None
@@ -22,12 +22,12 @@ class WriterSettings(CommandSettings):
 
 
 class CorpusSettings(CommandSettings):
-    """A command that reads dialogues as they are, whatever personas they hold.
+    """A command that reads whole dialogues, with or without personas.
 
     Attributes:
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
         split: which split of a folder or hub id ``input`` means.
-        limit: stop after so many dialogues.
+        limit: read at most this many dialogues.
     """
 
     input: Source | None = None
@@ -42,7 +42,7 @@ class DialogueSettings(CommandSettings):
     Attributes:
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
         split: which split of a folder or hub id ``input`` means.
-        limit: stop after so many samples.
+        limit: use at most this many samples.
     """
 
     input: Source | None = None
@@ -56,8 +56,8 @@ class InferenceSettings(CommandSettings):
 
     Attributes:
         dtype: number format of the weights.
-        batch_tokens: encoder positions that a batch holds at most.
-        batch_rows: rows that a batch holds at most.
+        batch_tokens: maximum number of encoder positions in a batch.
+        batch_rows: maximum number of rows in a batch.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -79,7 +79,7 @@ class ResponseModelSettings(ModelSettings):
     """A command that runs a trained response model.
 
     Attributes:
-        trusted_code: classes from outside of the package that the model's configuration may name,
+        trusted_code: classes from outside the package that the model's configuration may name,
             their_package.module:Class.
     """
 
@@ -87,10 +87,10 @@ class ResponseModelSettings(ModelSettings):
 
 
 def beside(job: Job, suffix: str) -> Path:
-    """Return where a job writes a second file, named as its output but for the suffix.
+    """Return the path of a job's second file: its output's name with another suffix.
 
     Raises:
-        OutputError: a file of that name lies there that this output's job did not write, or reads.
+        OutputError: a file of that name exists that this job did not write, or that it reads.
     """
     path = job.output.with_suffix(suffix)
     job.spare_inputs(path)

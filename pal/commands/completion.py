@@ -7,7 +7,7 @@ import argparse
 
 
 def complete() -> None:
-    """Print what can follow on the command line, and leave the process."""
+    """Print the possible continuations of the command line and exit."""
     import argcomplete
 
     from pal.commands import COMMANDS, all_settings

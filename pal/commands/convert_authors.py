@@ -1,4 +1,4 @@
-"""``pal convert-authors``: a checkpoint of the authors' code becomes a PAL model folder."""
+"""``pal convert-authors``: convert a checkpoint of the authors' code to a PAL model folder."""
 
 import logging
 from pathlib import Path
@@ -12,11 +12,12 @@ class ConvertAuthorsSettings(CommandSettings):
     """Turn a checkpoint of the authors' code into a PAL model.
 
     Attributes:
-        state_dict: the weights: ``.bin`` or ``.pt`` (no code in it runs) or ``.safetensors``.
+        state_dict: file of the weights: ``.bin`` or ``.pt`` (code in it is never run) or
+            ``.safetensors``.
         config: the ``config.json`` that was saved with it.
         output: folder to write.
-        tokenizer: folder or hub id of Blenderbot-small's tokenizer, which goes beside the model
-            with the added tokens.
+        tokenizer: folder or hub id of Blenderbot-small's tokenizer, which is saved beside the
+            model with the added tokens.
     """
 
     examples = (
@@ -36,8 +37,8 @@ def convert_authors(settings: ConvertAuthorsSettings) -> Path:
     """Convert ``state_dict`` with ``config`` into the folder ``output``, and return the folder.
 
     Raises:
-        CheckpointError: files missing, unreadable, or not those of the authors' model.
-        OutputError: the folder holds something already.
+        CheckpointError: files are missing, unreadable, or not those of the authors' model.
+        OutputError: the folder is not empty.
     """
     settings = ConvertAuthorsSettings.of(settings)
     weights, config, output = settings.require("state_dict", "config", "output")
@@ -45,12 +46,12 @@ def convert_authors(settings: ConvertAuthorsSettings) -> Path:
     from pal.modeling.authors import convert_checkpoint
 
     tokenizer = None
-    if settings.tokenizer is not None:  # read first: nothing is written if it cannot be
+    if settings.tokenizer is not None:  # read first: a failure then writes nothing
         tokenizer = add_pal_tokens(load_tokenizer(settings.tokenizer))
     folder = convert_checkpoint(weights, config, output)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     else:
-        logger.info("no tokenizer= given: generate needs the tokenizer's files in the same folder")
+        logger.info("no tokenizer given; copy its files into the folder before pal generate")
     logger.info("written to %s", folder)
     return folder

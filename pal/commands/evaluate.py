@@ -1,6 +1,6 @@
-"""``pal eval``: one system's scores: responses against references, and a model's perplexity.
+"""``pal eval``: the scores of one system, responses against references and model perplexity.
 
-Scores go to a JSON file, and the same as a Markdown table beside it.
+The scores are written to a JSON file, and as a Markdown table beside it.
 """
 
 import logging
@@ -28,8 +28,8 @@ class EvaluateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Score predictions, a model's perplexity, or both.
 
     Attributes:
-        predictions: responses to score: what ``pal generate`` writes, a JSON list or a CSV of such
-            records, or the files of other projects, which need ``input``.
+        predictions: responses to score: output of ``pal generate``, a JSON list or a CSV of such
+            records, or files of other projects, which need ``input``.
         output: JSON file of the scores; the table goes beside it as .md, and is printed anyway.
     """
 
@@ -45,7 +45,7 @@ class EvaluateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
 
 
 def evaluate(settings: EvaluateSettings) -> str:
-    """Score ``predictions`` and/or ``model`` (on ``input``); returns the Markdown table.
+    """Score ``predictions``, ``model`` (on ``input``) or both, and return the Markdown table.
 
     With ``output`` set, the scores are written there as JSON and the table beside it as Markdown.
 
@@ -81,7 +81,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     records = None
     if settings.predictions is not None:
         records = _read_predictions(settings)
-    embedder, reasons = _load_embedder(settings, records)  # what cannot be had shows before work
+    embedder, reasons = _load_embedder(settings, records)  # reported before the work
     losses = _token_losses(settings, records) if settings.model is not None else {}
     predictions = build_predictions(
         records, losses, embedder, tokenizer=settings.metrics.tokenizer, reasons=reasons
@@ -89,7 +89,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     report = compute_metrics(predictions, names, settings.metrics.variant)
     for note in report.notes:
         logger.warning("%s", note)
-    if settings.input is not None:  # reading the cards has warned already
+    if settings.input is not None:  # reading the cards has already warned
         report.notes.extend(cards_note(settings.data.cards).values())
     table = scores_table(report, len(predictions))
     if job is not None:
@@ -107,7 +107,7 @@ def evaluate(settings: EvaluateSettings) -> str:
 
 
 def scores_table(report: "Report", samples: int) -> str:
-    """Return scores as a Markdown table: the paper's Table 3 first, then all others."""
+    """Return scores as a Markdown table, the metrics of the paper's Table 3 first."""
     from pal.benchmark.systems import TABLE_3
 
     keys = [key for key in TABLE_3 if key in report.values]
@@ -132,7 +132,7 @@ def scores_table(report: "Report", samples: int) -> str:
 
 
 def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Read ``predictions``, answers to the samples of ``input``, which has what they lack."""
+    """Read ``predictions`` and add the missing reference fields from the samples of ``input``."""
     from pal.data.predictions import (
         PredictionFile,
         complete_records,
@@ -144,7 +144,9 @@ def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
     file = PredictionFile(path)
     if not file.has_ids:
         if settings.input is None:
-            raise ConfigError(f"{path}: it has no ids; give the dialogues it answers as input=…")
+            raise ConfigError(
+                f"{path}: records without ids; give the answered dialogues as input=…"
+            )
         return file.answers(_load_samples(settings, settings.limit))
     records = file.records()[: settings.limit]
     if settings.input is None:
@@ -166,7 +168,7 @@ def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample
 def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    """Return the model's token losses on the samples that the records answer, or on all."""
+    """Return the model's token losses on the samples of the records, or on all samples."""
     from pal.core.registry import trust
     from pal.data.predictions import match_samples
     from pal.modeling.losses import token_losses
@@ -176,7 +178,7 @@ def _token_losses(
     if records is not None:
         samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
     if any(sample.response is None for sample in samples):
-        raise DataError(f"{settings.input}: perplexity needs gold responses, and some are missing")
+        raise DataError(f"{settings.input}: perplexity needs gold responses; some are missing")
     (source,) = settings.require("model")
     trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
@@ -189,7 +191,7 @@ def _token_losses(
 def _load_embedder(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> "tuple[Embedder | None, dict[str, str]]":
-    """Return the sentence encoder, if a metric asks for it, or why there is none."""
+    """Return the sentence encoder if a metric needs it, and reasons if there is none."""
     from pal.metrics import choose_metrics, load_embedder
     from pal.metrics.similarity import load_if_possible
 

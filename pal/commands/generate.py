@@ -1,4 +1,4 @@
-"""``pal generate``: responses for a whole file, each strategy first, then words.
+"""``pal generate``: a strategy and a response for every sample of a file.
 
 A record is a function of weights, sample, settings and seed. The batch plan is made from the whole
 input, so a resumed or sharded run writes the same bytes as a plain one. On a CPU in float32
@@ -17,20 +17,20 @@ from pal.decoding.settings import DecodingSettings
 
 logger = logging.getLogger(__name__)
 
-# What the record of a run says where rounding is coarse.
+# The note in a run's record for number formats with coarse rounding.
 BATCHES = (
     "in this number format batch_rows and batch_tokens can change a few responses; in float32 they "
     "change none"
 )
 
-REFILLS = 4  # how often a batch fills the rows decoded at once
+REFILLS = 4  # size of a batch, in multiples of the rows decoded at once
 
 
 class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Answer every sample of a file.
 
     Attributes:
-        seed: key of the noise that tokens are drawn with.
+        seed: seed of the noise that tokens are sampled with.
     """
 
     examples = (
@@ -45,7 +45,7 @@ class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
 def generate(settings: GenerateSettings) -> Path:
     """Answer every sample of ``input`` and write one JSONL record each to ``output``.
 
-    Interrupted, the same command continues; several processes share the batches.
+    After an interruption, the same command continues; several processes share the batches.
 
     Raises:
         PalError: inputs, checkpoint, settings or output cannot be used.
@@ -68,13 +68,13 @@ def generate(settings: GenerateSettings) -> Path:
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
-        logger.warning("%s holds no personas: the model will see none", given)
+        logger.warning("%s holds no personas, so the model answers without any", given)
     job = Job("generate", settings, target)
     if job.is_finished():
         return job.output
     encoded = responder.encode(samples)
-    # Long ones together. A batch is several times what is decoded at once: within it a sample that
-    # ends makes room for the next.
+    # Samples of similar length share a batch. A batch is several times larger than the number of
+    # rows decoded at once: within it, a sample that ends makes room for the next.
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
     batches = responder.plan_batches(
         samples, encoded, tokens=settings.batch_tokens * refills, rows=settings.batch_rows * refills

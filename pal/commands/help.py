@@ -1,4 +1,4 @@
-"""Help, made from the settings classes: every key with its type, default and meaning."""
+"""Help texts, made from the settings classes: every key with its type, default and meaning."""
 
 import shutil
 import textwrap
@@ -18,7 +18,7 @@ key=value overrides follow, dotted for nested keys: training.learning_rate=1e-5
 
 
 def general_help() -> str:
-    """Return the help of ``pal`` itself: the commands, a line each."""
+    """Return the help of ``pal`` itself: one line per command."""
     heads: dict[str, str] = {}
     for name, command in COMMANDS.items():
         head, _, action = name.partition(" ")
@@ -41,11 +41,11 @@ def general_help() -> str:
     ])  # fmt: skip
 
 
-# Commands that begin with what to do.
+# Commands that take an action as their first argument.
 GROUPS = {
     "human-eval": "blinded sheets for people to judge",
-    "traits": "personality and style that a language model sees in personas and talks",
-    "bench": "the speed of this machine, compared with what one would use otherwise",
+    "traits": "personality and style that a language model infers from personas and dialogues",
+    "bench": "the speed on this machine, compared with the alternatives",
 }
 
 
@@ -81,10 +81,10 @@ def _actions_help(head: str) -> str:
 
 
 def settings_table(prefix: str = "") -> str:
-    """Return all keys as Markdown, those that start with ``prefix`` or belong to that command.
+    """Return a Markdown table of the keys that start with ``prefix`` or belong to that command.
 
     Raises:
-        ConfigError: no key starts so and no command is called so.
+        ConfigError: no key starts with the prefix and no command has that name.
     """
     rows: dict[Row, list[str]] = {}
     for name, cls in all_settings().items():

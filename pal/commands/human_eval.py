@@ -1,4 +1,4 @@
-"""``pal human-eval``: blinded A/B sheets of responses out, wins, ties and losses back in.
+"""``pal human-eval``: blinded A/B sheets of responses, and the results of filled-in sheets.
 
 ``export`` writes a folder: ``for_raters/`` is handed out, ``key.json`` beside it is not. ``score``
 reads that folder and the filled-in sheets.
@@ -29,7 +29,7 @@ class ExportSheetsSettings(DialogueSettings, WriterSettings):
         input: dialogues that the responses answer; without it the systems' files hold whole
             dialogues, which are compared card by card.
         output: folder to write.
-        human_eval: who is compared.
+        human_eval: the systems that are compared.
     """
 
     examples = (
@@ -49,7 +49,7 @@ class ScoreSheetsSettings(WriterSettings):
     Attributes:
         input: folder that export wrote.
         output: JSON file to write; the tables go beside it as .md. Without it they are only shown.
-        human_eval: what raters handed in.
+        human_eval: the filled-in sheets of the raters.
     """
 
     examples = (
@@ -64,7 +64,7 @@ class ScoreSheetsSettings(WriterSettings):
 def export_sheets(settings: ExportSheetsSettings) -> str:
     """Write blinded sheets of ``human_eval.systems`` into the folder ``output``.
 
-    The folder appears whole or not at all; an interrupted export is run again.
+    The folder is written completely or not at all; run an interrupted export again.
 
     Returns:
         What was written, and what to hand out.
@@ -97,7 +97,7 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
         facts={"questions": [(question.name, question.text) for question in questions]},
     )  # fmt: skip
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_export(folder)):
-        raise OutputError(f"{folder} exists and is no export; give the name of a new folder")
+        raise OutputError(f"{folder} exists and is not an export; give the name of a new folder")
     if record_path(folder).exists() and job.is_finished() and (folder / KEY).exists():
         return _export_summary(folder, read_key(folder), chosen.items)
     comparisons, facts = choice.draw_comparisons(
@@ -119,7 +119,7 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether a folder's record says that it is an export, which overwrite=true may remove."""
+    """Return whether a folder is an export by its record, so that overwrite=true may remove it."""
     try:
         record = read_json(record_path(folder))
     except DataError:
@@ -171,7 +171,7 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
         return results_tables(tally_votes(key, votes), votes.problems)
     if output.suffix == ".md":
         raise ConfigError(f"output={output}: give a .json name; the tables go beside it as .md")
-    # A file's name is the rater's where the file names none.
+    # The file's name stands for the rater where the file names none.
     facts = {"key": key, "names of answers": [str(file) for file in files]}
     job = Job("human-eval score", settings, output, versions=("scipy",), facts=facts)
     summary = output.with_suffix(".md")

@@ -1,6 +1,6 @@
 """``pal quickstart``: the whole pipeline on the bundled corpus.
 
-Extractor → PESConv → PAL → responses → scores. Each stage is the command of its name.
+The stages are extractor, PESConv, PAL, responses and scores; each runs the command of its name.
 """
 
 import logging
@@ -29,8 +29,8 @@ class BundledDataSettings(SourceSettings):
     """How the bundled corpus is split, and how much of it is used.
 
     Attributes:
-        max_train_samples: use the first so many training samples only.
-        max_validation_samples: use the first so many validation samples only.
+        max_train_samples: use only the first this many training samples.
+        max_validation_samples: use only the first this many validation samples.
     """
 
     max_train_samples: Count | None = None
@@ -41,17 +41,17 @@ class QuickstartSettings(TrainingSettings):
     """Run the whole pipeline on the bundled corpus.
 
     Attributes:
-        output_dir: folder of all that it makes.
-        overwrite: make every stage again.
-        split: which split is answered and scored.
-        dtype: number format of the weights that answer.
-        batch_tokens: encoder positions that a batch holds at most.
-        batch_rows: rows that a batch holds at most.
+        output_dir: folder of all outputs.
+        overwrite: whether every stage is run again.
+        split: the split that is answered and scored.
+        dtype: number format of the weights for responses.
+        batch_tokens: maximum number of encoder positions in a batch.
+        batch_rows: maximum number of rows in a batch.
         data: how the corpus is split.
         annotate: how personas are inferred.
         decoding: how responses are decoded.
         metrics: which scores are computed.
-        tracking: where scores are logged.
+        tracking: experiment tracking of the scores.
     """
 
     examples = (
@@ -148,11 +148,11 @@ def quickstart(settings: QuickstartSettings) -> str:
 def plan_stages(
     settings: QuickstartSettings, *stages: tuple[str, str, dict[str, Any]]
 ) -> list[Any]:
-    """Return the settings of every stage, all of them before any work begins.
+    """Return the settings of every stage, checked before any work starts.
 
     Args:
-        settings: of the whole; the file and overrides that they came from reach every stage.
-        stages: command, task, and the values that this command fixes.
+        settings: settings of this command; their file and overrides apply to every stage.
+        stages: (command, task, values that this command fixes) of every stage.
 
     Raises:
         ConfigError: a stage cannot use what was given.
@@ -169,7 +169,7 @@ def plan_stages(
 
 
 def show_samples(predictions: Path, dialogues: Path) -> str:
-    """Return some exchanges: the seeker's last words, persona, strategy, response, reference."""
+    """Return some samples: the seeker's last turn, persona, strategy, response and reference."""
     from pal.core.files import read_jsonl
 
     turns = {row["id"]: row["dialog"] for _, row in read_jsonl(dialogues)}

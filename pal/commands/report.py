@@ -8,10 +8,10 @@ from pal.report.settings import PageSettings
 
 
 class ReportSettings(WriterSettings):
-    """Write one HTML page of what other commands wrote.
+    """Write one HTML page from the outputs of other commands.
 
     Attributes:
-        report: what it shows.
+        report: contents of the page.
     """
 
     examples = (
@@ -23,7 +23,7 @@ class ReportSettings(WriterSettings):
 
 
 def report(settings: ReportSettings) -> Path:
-    """Write the page of the files in ``report.include`` to ``output``; returns its path.
+    """Write the page of the files in ``report.include`` to ``output`` and return its path.
 
     Raises:
         PalError: no files are given, one of them cannot be read or is of no known kind, or the

@@ -1,4 +1,4 @@
-"""``pal reproduce``: every system with every seed, from dialogues to the paper's table.
+"""``pal reproduce``: train and score every system with every seed, up to the paper's table.
 
 Each stage is the command of its name, under a folder or file named by all that decides it:
 settings, contents of files, versions. So what is done is never done again, whichever systems and
@@ -44,10 +44,10 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
     """Train, run and score every system with every seed: the paper's table.
 
     Attributes:
-        output_dir: folder of all that it makes.
-        input: dialogues to answer, if others than the test split of ``data.train``.
-        limit: answer so many test samples only.
-        seed: of the persona extractor's training; ``reproduce.seeds`` are those of the systems.
+        output_dir: folder of all outputs.
+        input: dialogues to answer; the test split of ``data.train`` when null.
+        limit: answer at most this many test samples.
+        seed: seed of the persona extractor's training; the systems use ``reproduce.seeds``.
         data: the corpora.
         annotate: how ``reproduce.extractor`` infers personas.
         decoding: how responses are decoded.
@@ -55,7 +55,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
         statistics: intervals and tests.
         reproduce: systems, seeds, and the checkpoint that answers.
         report: what the page shows.
-        tracking: where scores are logged.
+        tracking: experiment tracking of the scores.
     """
 
     examples = (
@@ -76,7 +76,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
 
 
 class LossSettings(ResponseModelSettings, DialogueSettings):
-    """What decides the token losses of a model on gold responses.
+    """The settings that affect the token losses of a model on gold responses.
 
     Attributes:
         decoding: which turns are samples.
@@ -121,14 +121,14 @@ def stage_settings(
     task: str = "response",
     system: "System | None" = None,
 ) -> Any:
-    """Return the settings of a stage's command, made from what this command's were read from.
+    """Return the settings of a stage's command, from this command's file and overrides.
 
     Args:
-        settings: of the benchmark.
-        command: of the stage.
-        fixed: values of the stage; each wins over those before it.
-        task: whose block of the YAML applies.
-        system: whose own settings apply.
+        settings: settings of the benchmark.
+        command: command of the stage.
+        fixed: values of the stage; later ones override earlier ones.
+        task: task whose block of the YAML applies.
+        system: system whose own settings apply.
 
     Raises:
         ConfigError: the command cannot use them.
@@ -143,10 +143,10 @@ def stage_settings(
 
 
 def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> None:
-    """Find the mistakes that would show only after hours.
+    """Check for mistakes that would otherwise appear only after hours.
 
     Raises:
-        ConfigError: of them all, the first.
+        ConfigError: there is a mistake; the message names the first.
     """
     from pal.metrics import find_metric
 
@@ -198,11 +198,11 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
 
 
 class Stages:
-    """The stages before the table, each passed over where its output lies.
+    """The stages before the table; a stage whose output exists is skipped.
 
     Args:
-        settings: of the benchmark.
-        systems: those to train, by name.
+        settings: settings of the benchmark.
+        systems: systems to train, by name.
     """
 
     def __init__(self, settings: ReproduceSettings, systems: "Mapping[str, System]"):
@@ -213,13 +213,13 @@ class Stages:
         self.begun = 0
 
     def announce(self, what: str, done: bool) -> None:
-        """Say which stage begins."""
+        """Log the start of a stage."""
         self.begun += 1
-        state = ", done already" if done else ""
+        state = ", already done" if done else ""
         logger.info("[%d/%d] %s%s", self.begun, self.total, what, state)
 
     def prepare_dialogues(self) -> str:
-        """Return the dialogues with personas, made by an extractor where one is asked for."""
+        """Return the dialogues with personas; an extractor infers them if one is set."""
         wanted, data = self.settings.reproduce.extractor, self.settings.data
         if wanted is None:
             return data.train
@@ -319,7 +319,7 @@ def _slug(architecture: Any) -> str:
 
 
 def test_input(settings: ReproduceSettings, dialogues: str) -> dict[str, Any]:
-    """Return which dialogues are answered: ``input``, or the test split of the corpus."""
+    """Return the settings of the answered dialogues: ``input``, or the corpus's test split."""
     source = settings.input
     if source is not None:
         return {
@@ -363,7 +363,7 @@ def score_runs(
     runs: "list[FinishedRun]",
     dialogues: str,
 ) -> str:
-    """Score all runs and those from elsewhere, and write results unless they are up to date."""
+    """Score all runs and outside systems, and write the results unless they are up to date."""
     from dataclasses import asdict
 
     from pal.benchmark.results import ScoredRuns, write_results
@@ -429,7 +429,7 @@ def score_runs(
 def load_vectors(
     settings: ReproduceSettings, root: Path
 ) -> "tuple[StoredEmbedder | None, dict[str, str]]":
-    """Return the sentence encoder in front of its stored vectors, or why there is none."""
+    """Return the sentence encoder with its stored vectors, and reasons if there is none."""
     from pal.metrics import choose_metrics
     from pal.metrics.similarity import load_if_possible
     from pal.metrics.vectors import StoredEmbedder

@@ -7,7 +7,7 @@ class ShowSettings(CommandSettings):
     """Explain all keys as Markdown.
 
     Attributes:
-        prefix: show only keys that start so, or those of the command of this name.
+        prefix: show only keys that start with this text, or the keys of the command of this name.
     """
 
     positional = "prefix"
@@ -20,7 +20,7 @@ def show_settings(settings: ShowSettings) -> str:
     """Return the table of keys.
 
     Raises:
-        ConfigError: no key starts so and no command is called so.
+        ConfigError: no key starts with the prefix and no command has that name.
     """
     from pal.commands.help import settings_table
 

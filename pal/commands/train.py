@@ -1,8 +1,8 @@
 """``pal train``: PAL, a baseline, or the persona extractor.
 
-Interrupted, the same command continues. The result is a function of settings, data, base model,
-seed, number format and number of processes: a run that was killed and continued gives the bytes of
-one that was not.
+After an interruption, the same command continues. The result is a function of settings, data, base
+model, seed, number format and number of processes: a run that was killed and continued gives the
+same bytes as an uninterrupted one.
 """
 
 import logging
@@ -31,7 +31,7 @@ class TrainSettings(TrainingSettings):
     Attributes:
         task: ``response`` or ``persona_extractor``; a YAML's block of that name applies too.
         output_dir: folder of the trained model.
-        overwrite: replace another run that lies there.
+        overwrite: whether another run in the folder is replaced.
         data: the corpora.
     """
 
@@ -48,7 +48,7 @@ class TrainSettings(TrainingSettings):
 
 
 def train(settings: TrainSettings) -> Path:
-    """Train what ``task`` names into ``output_dir``; continue when checkpoints lie there.
+    """Train the model of ``task`` into ``output_dir``; continue if it holds checkpoints.
 
     Raises:
         PalError: settings, data, base model or output cannot be used.
@@ -79,7 +79,7 @@ def train(settings: TrainSettings) -> Path:
     with no_empty_folder(output), claim(output) as state, ExitStack() as stack:
         asked = asked_format(settings.training, state.device)
         stack.enter_context(launcher_environment_kept())
-        build_arguments(  # mistakes in them are found before anything is read
+        build_arguments(  # finds mistakes before any data is read
             settings.training, output, seed=settings.seed,
             numbers=asked or NumberFormat("float32", "machine"),
             with_strategy=settings.task == "response", patience=settings.early_stopping_patience,
@@ -95,14 +95,14 @@ def train(settings: TrainSettings) -> Path:
         width = parts.model.get_input_embeddings().embedding_dim
         numbers = asked or NumberFormat("float32", "machine")
         if asked is None and begun.get("number_format_chosen_by") == "machine":
-            # begun on this machine or on another one, which may differ: the run keeps its format
+            # started on this or another machine: the run keeps its number format
             numbers = NumberFormat(begun["number_format"], "machine")
         elif asked is None and prefers_bf16(state.device, width):
             numbers = NumberFormat("bfloat16", "machine")
         job = make_job(settings, parts, numbers.name, launcher)
         devices = state.num_processes * devices_per_process(state)
         if folder.is_finished(job, devices):
-            logger.info("%s is trained already; overwrite=true trains it again", output)
+            logger.info("%s is already trained; overwrite=true trains it again", output)
             folder.remove(TOKENS)
             return output
         trainer = build_trainer(
@@ -121,7 +121,7 @@ def train(settings: TrainSettings) -> Path:
             run_training(trainer, resume)
             publish(trainer, parts, job, folder, begin)
         except Exception as error:
-            full = shutil.disk_usage(output).free < 2**20  # torch and safetensors say it unclearly
+            full = shutil.disk_usage(output).free < 2**20  # torch and safetensors hide it
             if not full and not isinstance(error, OSError):
                 raise
             reason = "the disk is full" if full else first_line(error)
@@ -134,10 +134,10 @@ def train(settings: TrainSettings) -> Path:
 
 
 def check_sources(settings: TrainSettings) -> None:
-    """Say what will be fetched from a hub, and refuse to train over what training starts from.
+    """Log what is fetched from a hub, and refuse to replace the base model.
 
     Raises:
-        ConfigError: the base lies in the folder that this run replaces.
+        ConfigError: the base model lies in the folder that this run replaces.
     """
     from pal.data.sources import is_hub_id
 
@@ -167,7 +167,7 @@ def check_sources(settings: TrainSettings) -> None:
 def make_job(
     settings: TrainSettings, parts: "Ingredients", number_format: str, launcher: dict[str, str]
 ) -> Job:
-    """Return the job of a run; its identity holds all that decides the trained weights."""
+    """Return the job of a run; its identity holds everything that affects the trained weights."""
     from pal.modeling.checkpoint import model_fingerprint
 
     return Job(
@@ -187,7 +187,7 @@ def make_job(
 def publish(
     trainer: Any, parts: "Ingredients", job: Job, folder: "RunFolder", begin: dict[str, Any]
 ) -> None:
-    """Write the chosen model into the folder, file by file, the record of the run last."""
+    """Write the chosen model into the folder file by file, and the record of the run last."""
     from pal.core.files import write_json
     from pal.data.cards import cards_note
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
@@ -221,7 +221,7 @@ def publish(
         (output / STARTED).unlink(missing_ok=True)
         if saved is not None:
             logger.info(
-                "%s: validation loss %.3f nats a token (token frequencies alone: %.3f)",
+                "%s: validation loss %.3f nats per token (token frequencies alone: %.3f)",
                 output, saved, floor,
             )  # fmt: skip
     folder.state.wait_for_everyone()

@@ -1,7 +1,7 @@
 """``pal tune-alpha``: choose the contrast weight α of each strategy on validation dialogues.
 
-Writes all trials, the Pareto front and the choice as JSON, and beside it a YAML of the chosen
-decoding that ``pal generate --config`` takes.
+The command writes all trials, the Pareto front and the choice as JSON, and beside it a YAML of the
+chosen decoding that ``pal generate --config`` takes.
 """
 
 import logging
@@ -19,15 +19,16 @@ from pal.metrics.settings import ScoreSettings
 
 logger = logging.getLogger(__name__)
 
-SEARCH = ("tune_alpha", "metrics")  # settings that no response depends on
+SEARCH = ("tune_alpha", "metrics")  # settings that do not affect any response
 
 
 class TuneAlphaSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Choose α of each strategy on validation dialogues.
 
     Attributes:
-        seed: key of the noise that tokens are drawn with, and of the search.
-        output: JSON file of all trials and the choice; a YAML for ``pal generate`` goes beside it.
+        seed: seed of the noise that tokens are sampled with, and of the search.
+        output: JSON file of all trials and the choice; a YAML for ``pal generate`` is written
+            beside it.
     """
 
     examples = (
@@ -44,8 +45,8 @@ class TuneAlphaSettings(ResponseModelSettings, DialogueSettings, WriterSettings)
 def tune_alpha(settings: TuneAlphaSettings) -> str:
     """Search α for every strategy on ``input`` and return the outcome as Markdown.
 
-    Interrupted, the same command continues, and so does one that searches in another way: the
-    responses made before serve both.
+    After an interruption, the same command continues. A command that searches in another way also
+    uses the responses made before.
 
     Raises:
         PalError: inputs, checkpoint, settings or output cannot be used.
@@ -90,7 +91,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
         )
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     vectors = job.output.with_name(job.output.name + ".vectors.sqlite")
-    # Responses do not depend on how α is searched, so another search continues with them.
+    # Responses do not depend on how α is searched, so another search can use them.
     responses = {key: value for key, value in job.made_of.items() if not key.startswith(SEARCH)}
     with job.claimed() as state, torch.inference_mode():
         personas = any(sample.persona for sample in samples)
@@ -137,12 +138,12 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
 def _load_embedder(
     settings: TuneAlphaSettings, directions: Mapping[str, str], vectors: Path, personas: bool
 ) -> tuple[Any, dict[str, str]]:
-    """Return the sentence encoder, if an objective needs it, and the objectives that remain.
+    """Return the sentence encoder if an objective needs it, and the objectives that remain.
 
     Args:
-        settings: name the encoder, and the objectives unless they are the default ones.
-        directions: the objectives.
-        vectors: file that keeps sentence vectors.
+        settings: settings that name the encoder and, unless they are the default, the objectives.
+        directions: the objectives, each with the direction that is better.
+        vectors: file that stores sentence vectors.
         personas: whether a sample has a persona to compare with.
 
     Raises:

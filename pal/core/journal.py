@@ -75,7 +75,7 @@ class Journal:
                 else:
                     damaged += 1
         if damaged:
-            logger.warning("%s: work of %d damaged journal lines is repeated", self.output, damaged)
+            logger.warning("%s: %d damaged journal lines are computed again", self.output, damaged)
         return done
 
     def append(self, key: str, value: Any) -> None:

@@ -1,7 +1,7 @@
-"""Samples into batches: padding, and a plan of batches made from the whole input.
+"""Batches of samples: padding, and a plan of batches made from the whole input.
 
 A plan depends on the lengths alone. Its batches are the unit of resuming and of sharding, so that
-shapes, and with them rounding, stay the same however a job is run.
+tensor shapes, and with them rounding, are the same however a job is run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ def plan_batches(
 ) -> list[list[int]]:
     """Group indices of similar length so that no batch holds more than ``max_tokens`` positions.
 
-    Longest first, ties by index; a single item longer than ``max_tokens`` is a batch of its own.
+    The longest items come first, ties in order of index. A single item longer than ``max_tokens``
+    is its own batch.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
@@ -65,10 +66,10 @@ def lengths_mask(rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 class Collator:
-    """Pads encoded samples to a batch of tensors named as the model's ``forward`` names them.
+    """Pads encoded samples to a batch of tensors, named as the arguments of ``forward``.
 
-    Labels are padded with −100 and shifted right behind the start token into
-    ``decoder_input_ids``.
+    Labels are padded with −100; ``decoder_input_ids`` are the start token and the labels shifted
+    right by one.
     """
 
     def __init__(self, *, pad_token_id: int, decoder_start_token_id: int):

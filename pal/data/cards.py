@@ -1,9 +1,9 @@
 """Persona cards in place of the personas of dialogues.
 
 A card describes the seeker of a whole dialogue. Given as the persona, it lets a model know at the
-first turn what the seeker says in the last, so responses and scores with cards know more than
-those with personas inferred turn by turn, and the two cannot be compared. :func:`give_cards` warns
-of it, and :func:`cards_note` is the fact that a record of such a run carries.
+first turn what the seeker says in the last. Responses and scores with cards therefore use more
+information than those with personas inferred turn by turn, and the two cannot be compared.
+:func:`give_cards` warns of it, and :func:`cards_note` puts it into the record of such a run.
 """
 
 import logging
@@ -25,7 +25,7 @@ _warned: set[str] = set()
 
 
 def cards_note(path: str | None) -> dict[str, str]:
-    """Return what a record says of a run with cards: ``{"cards": …}``; nothing without.
+    """Return the note for the record of a run with cards, ``{"cards": …}``; empty without cards.
 
     Args:
         path: the setting ``data.cards``.
@@ -34,7 +34,7 @@ def cards_note(path: str | None) -> dict[str, str]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split a description into sentences: at ``.``, ``!`` or ``?`` before a space and a capital."""
+    """Split a description after each ``.``, ``!`` or ``?`` before a space and a capital."""
     return [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"'“])", normalise_text(text)) if part]
 
 
@@ -43,14 +43,14 @@ def give_cards(
 ) -> Iterable[Mapping[str, Any]]:
     """Yield dialogues with a card's sentences as the persona known at every turn.
 
-    A warning says once for each file that cards know what is said later.
+    One warning for each file says that cards know what is said later.
 
     Args:
         dialogues: rows of :func:`pal.data.load_esconv`.
         path: cards as JSONL with ``id`` (the dialogue's) and ``description``; None changes nothing.
 
     Raises:
-        DataError: a line is no card, a dialogue has none, or two.
+        DataError: a line is not a card, or a dialogue has no card or several.
     """
     if path is None:
         yield from dialogues
@@ -63,7 +63,7 @@ def give_cards(
         persona = personas.get(dialogue["id"])
         if persona is None:
             raise DataError(
-                f"{path}: no card of dialogue {dialogue['id']!r}; make one by `pal traits cards`, "
+                f"{path}: no card for dialogue {dialogue['id']!r}; make one by `pal traits cards`, "
                 "or leave that dialogue out"
             )
         dialog = [{**turn, "persona": persona} for turn in dialogue["dialog"]]
@@ -71,16 +71,16 @@ def give_cards(
 
 
 def read_card_personas(path: str) -> dict[str, list[str]]:
-    """Return the sentences of every card that was kept, by id.
+    """Return the sentences of every kept card, by dialogue id.
 
     Raises:
-        DataError: a line is no card, or an id has two.
+        DataError: a line is not a card, or two cards have the same id.
     """
     personas: dict[str, list[str]] = {}
     for line, card in read_jsonl(path):
         where = f"{path}, line {line}"
         if not isinstance(card, dict) or not isinstance(card.get("id"), str):
-            raise DataError(f"{where}: no card; give 'id' and 'description'")
+            raise DataError(f"{where}: not a card; give 'id' and 'description'")
         keep = card.get("keep", True)
         if not isinstance(keep, bool):
             raise DataError(f"{where}: 'keep' must be true or false, got {keep!r:.60}")
@@ -90,7 +90,7 @@ def read_card_personas(path: str) -> dict[str, list[str]]:
             raise DataError(f"{where}: the card has no 'description'; add it")
         if card["id"] in personas:
             raise DataError(
-                f"{where}: a second card of dialogue {card['id']!r:.80}; keep one of them"
+                f"{where}: a second card for dialogue {card['id']!r:.80}; keep one of them"
             )
         personas[card["id"]] = split_sentences(card["description"])
     return personas

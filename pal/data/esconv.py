@@ -1,8 +1,8 @@
-"""ESConv and PESConv: every published layout in, one table of validated dialogues out.
+"""ESConv and PESConv: reading every published layout into one table of validated dialogues.
 
 A dialogue may come in the release's layout (``speaker``, ``annotation``, ``content``) or in the
-hub's (``speaker``, ``text``, ``strategy``); :mod:`pal.data.corpora` lists the forms of files.
-PESConv adds what is known of the seeker at each turn (PAL paper, section 3.2, Table 1): as
+hub's (``speaker``, ``text``, ``strategy``); :mod:`pal.data.corpora` lists the file formats.
+PESConv adds the persona known at each turn (PAL paper, section 3.2, Table 1): as
 ``persona`` of a turn in this project's JSONL, as ``persona_list`` from the seeker's third turn on
 in the released ``PESConv.json``.
 """
@@ -64,32 +64,32 @@ def load_esconv(
     """Load and validate dialogues, whatever their layout.
 
     Every turn carries ``speaker`` (``seeker`` or ``supporter``), ``text``, ``strategy`` (the
-    canonical name; None for the seeker) and ``persona``, the sentences known once it is said. The
-    dialogue's own ``persona`` tells the whole conversation; it is not known at any turn unless a
-    turn or ``persona_list`` says so. Dialogues without ``id`` are named after file and position.
+    canonical name; None for the seeker) and ``persona``, the sentences known after that turn. The
+    ``persona`` of the dialogue describes the whole conversation; it is not known at any turn unless
+    a turn or ``persona_list`` holds it. Dialogues without ``id`` are named after file and position.
 
     Args:
         source: a file (JSON lines, a JSON list or document, parquet, arrow, CSV or TSV with one
-            row a turn; compressed or not); a pipe, which is read once; a folder with ``train``,
-            ``validation`` (or ``valid``) and ``test`` in one of these forms, one that
-            ``save_to_disk`` wrote, or a clone of a hub's data set; a hub id such as
+            row per turn; compressed or not); a pipe, which is read once; a folder with ``train``,
+            ``validation`` (or ``valid``) and ``test`` in one of these formats, a folder that
+            ``save_to_disk`` wrote, or a clone of a data set of the hub; a hub id such as
             ``thu-coai/esconv``; a list of files; or, in memory, a list of dialogues or a
             ``datasets.Dataset`` or ``DatasetDict``.
-        split: one of ``SPLITS``, for what has splits; None joins them in that order.
-        requests: take requests for the next turn too, see :mod:`pal.data.records`: they need no
-            supporter turn, and their ``persona`` is known at every turn. Then no supporter turn
-            needs a strategy.
-        reader: name of the files' form in :data:`pal.data.corpora.CORPORA`, or
-            ``their_package.module:Class``; None recognises it.
+        split: one of ``SPLITS``, for a source with splits; None joins all of them in that order.
+        requests: whether requests for the next turn are accepted too, see
+            :mod:`pal.data.records`. A request needs no supporter turn, and its ``persona`` is
+            known at every turn. No supporter turn then needs a strategy.
+        reader: name of the file format in :data:`pal.data.corpora.CORPORA`, or
+            ``their_package.module:Class``; None recognises the format.
         columns: column of ``dialogue``, ``speaker``, ``text``, ``strategy`` and ``persona`` in a
-            table with one row a turn, where they do not have their usual names.
-        strategy_labels: labels of another strategy set → the names of this one, None where none
-            fits.
+            table with one row per turn, for columns without their usual names.
+        strategy_labels: label of another strategy set → name of a strategy of this one, or None
+            where none fits.
 
     Raises:
-        DataError: nothing there, or a record that cannot be used; the message names file, record,
-            turn, what was found and what is allowed.
-        PalError: ``reader``, ``columns`` or ``strategy_labels`` name what is not there.
+        DataError: the source is missing, or a record cannot be used; the message names file,
+            record and turn, the value found and the values allowed.
+        PalError: ``reader``, ``columns`` or ``strategy_labels`` hold an unknown name.
 
     Example:
         >>> load_esconv([{"id": 7, "dialog": [
@@ -111,10 +111,12 @@ def load_esconv(
     for where, default, record in read_entries(source, split, reader=reader, columns=columns):
         row = parse_dialogue(record, default, where, requests=requests, labels=labels, notes=notes)
         if row["id"] in rows:
-            fail_at(where, f"the id {row['id']!r:.80} was used before; give every dialogue its own")
+            fail_at(
+                where, f"the id {row['id']!r:.80} was used before; give every dialogue its own id"
+            )
         rows[row["id"]] = row
     if not rows:
-        fail_at(name, "no dialogues in it; give a file with at least one")
+        fail_at(name, "no dialogues; give a file with at least one")
     for note in [note for note in NOTES if notes[note]]:
         logger.warning("%s: in %d of %d records, %s", name, notes[note], len(rows), NOTES[note])
     found = features()
@@ -122,22 +124,22 @@ def load_esconv(
         table = Table.from_pylist(list(rows.values()), schema=found.arrow_schema)
     except (UnicodeEncodeError, ArrowException) as error:
         text = ascii(str(error))[:120]
-        fail_at(name, f"a text that is no Unicode text ({text}); correct it")
+        fail_at(name, f"a text is not valid Unicode ({text}); correct it")
     return Dataset(table, info=DatasetInfo(features=found))
 
 
 def split_dialogues(
     dataset: "Dataset", *, seed: int, ratios: Sequence[float] = (0.7, 0.2, 0.1)
 ) -> "dict[str, Dataset]":
-    """Split by dialogue, at random but always the same for a seed (7:2:1: PAL paper, section 4.3).
+    """Split by dialogue, at random and reproducibly by seed (7:2:1, PAL paper, section 4.3).
 
     Args:
         dataset: dialogues.
-        seed: decides which dialogue goes where.
-        ratios: shares of train, validation and test.
+        seed: seed of the split.
+        ratios: proportions of train, validation and test.
 
     Raises:
-        DataError: too few dialogues, one of the splits would be empty.
+        DataError: there are too few dialogues, so that a split would be empty.
     """
     order = list(range(len(dataset)))
     random.Random(seed).shuffle(order)
@@ -152,7 +154,7 @@ def split_dialogues(
 
 
 def write_pesconv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of :func:`load_esconv` as JSONL: the hub's layout plus ids and known personas.
+    """Write rows of :func:`load_esconv` as JSONL, in the hub's layout with ids and personas.
 
     Raises:
         OutputError: the file cannot be written.
@@ -163,8 +165,8 @@ def write_pesconv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_released(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows of :func:`load_esconv` in the layout of the released ``PESConv.json``.
 
-    Two additions keep everything: ``id``, and ``persona`` in the ``annotation`` of a turn whose
-    persona ``persona_list`` cannot tell (one known before the seeker's third turn, for example).
+    Two additions keep all information: ``id``, and ``persona`` in the ``annotation`` of a turn
+    whose persona ``persona_list`` cannot express (for example, before the seeker's third turn).
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,6 +1,7 @@
-"""PersonaChat, the extractor's training corpus: one speaker's utterances and persona a row.
+"""PersonaChat, the extractor's training corpus, as rows of one speaker's utterances and persona.
 
-Forms are told apart by content; a form is one reader here and one line in :data:`PERSONA_CORPORA`.
+File formats are recognised by content. Each is one reader here and one line in
+:data:`PERSONA_CORPORA`.
 """
 
 import csv
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = ("user 1 personas", "user 2 personas", "Best Generated Conversation")
 
-# What ParlAI writes where a speaker says nothing.
+# ParlAI's mark for a speaker who says nothing.
 SILENCE = "__SILENCE__"
 
 _PARLAI_START = re.compile(r"\s*(\d+ |your persona:|partner's persona:)")
@@ -35,13 +36,13 @@ _CSV_UTTERANCE = re.compile(r"[\s*]*User ([12])\s*:[\s*]*(.*?)[\s*]*$", re.MULTI
 
 @dataclass
 class PersonaSide:
-    """One speaker of a conversation: what is said, and the persona that was given."""
+    """One speaker of a conversation: the utterances and the given persona."""
 
     utterances: list[str] = field(default_factory=list)
     persona: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """Add an utterance, unless nothing is said."""
+        """Add an utterance unless it is empty."""
         text = normalise_text(text)
         if text and text != SILENCE:
             self.utterances.append(text)
@@ -59,11 +60,11 @@ Conversation = tuple[str, tuple[PersonaSide, PersonaSide]]
 
 @dataclass(frozen=True)
 class PersonaReader:
-    """One form of persona conversations.
+    """One file format of persona conversations.
 
     Attributes:
-        recognises: whether a text has this form.
-        read: file and text → its conversations.
+        recognises: function that returns whether a text has this format.
+        read: function from (file name, text) to the conversations.
     """
 
     recognises: Callable[[str], bool]
@@ -73,19 +74,19 @@ class PersonaReader:
 def load_personachat(path: str | Path, reader: str | None = None) -> "Dataset":
     """Load a PersonaChat file: columns ``id``, ``utterances`` and ``persona``.
 
-    A conversation gives one row for each speaker whose persona is told: ``{stem}-{index:05d}-1``
-    for the "your persona" side or user 1, ``-2`` for the other. Lines of a synthetic conversation
-    that name no speaker (stage directions, recipes) are left out, and so is ``__SILENCE__``.
+    A conversation gives one row for each speaker with a persona: ``{stem}-{index:05d}-1`` for the
+    "your persona" side or user 1, ``-2`` for the other. Lines of a synthetic conversation that name
+    no speaker (stage directions, recipes) are left out, and so is ``__SILENCE__``.
 
     Args:
         path: ParlAI text such as ``train_both_original.txt`` (convai2's too); ParlAI's lines of
             ``text:…<TAB>labels:…``; ``personachat_self_original.json``; or a
-            Synthetic-Persona-Chat CSV. Compressed or not, or a pipe.
-        reader: name of the form in :data:`PERSONA_CORPORA`, or ``their_package.module:reader``;
-            None recognises it.
+            Synthetic-Persona-Chat CSV. The file may be compressed, or a pipe.
+        reader: name of the file format in :data:`PERSONA_CORPORA`, or
+            ``their_package.module:reader``; None recognises the format.
 
     Raises:
-        DataError: no such file, or a line that cannot be read; the message names it.
+        DataError: the file is missing, or a line cannot be read; the message names the line.
 
     Example:
         >>> load_personachat("personachat/train_both_original.txt")[0]["persona"]
@@ -110,7 +111,7 @@ def load_personachat(path: str | Path, reader: str | None = None) -> "Dataset":
                 columns["utterances"].append(side.utterances)
                 columns["persona"].append(side.persona)
     if not columns["id"]:
-        raise DataError(f"{path}: no conversations in it; give a file with at least one")
+        raise DataError(f"{path}: no conversations; give a file with at least one")
     string = Value("string")
     features = Features({"id": string, "utterances": List(string), "persona": List(string)})
     return Dataset.from_dict(columns, features=features)
@@ -207,8 +208,8 @@ def _unescape(text: str) -> str:
 def _read_json(name: str, text: str) -> Iterator[Conversation]:
     """Yield the conversations of all parts of the file: personality, candidates and history.
 
-    An utterance's history is all that was said before it, the partner first; its last candidate is
-    the answer that was given.
+    The history of an utterance holds all earlier utterances, the partner's first; its last
+    candidate is the actual answer.
     """
     try:
         whole = parse_json(text)

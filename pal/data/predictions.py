@@ -1,4 +1,4 @@
-"""Systems' responses in: in the form ``generate`` writes, and in the forms of other projects.
+"""Reading responses of systems, in the format of ``pal generate`` and in those of other projects.
 
 A file is read once and its form recognised by its contents: JSON lines, one JSON list (compact or
 indented), a table with a header (CSV, TSV), plain lines. It is long because every form brings
@@ -23,14 +23,14 @@ from pal.data.strategies import STRATEGIES, canonical_strategy
 
 logger = logging.getLogger(__name__)
 
-Entry = tuple[str, Any]  # where a record stands, for messages; the record
+Entry = tuple[str, Any]  # (place of a record, for messages; the record)
 
-# Columns of a table; others are passed over.
+# Columns of a table; other columns are ignored.
 COLUMNS = (
     "id", "response", "reference", "strategy", "reference_strategy", "strategy_from",
     "strategy_probs", "persona",
 )  # fmt: skip
-ORIGINS = ("model", "gold", "given")  # who chose a record's strategy
+ORIGINS = ("model", "gold", "given")  # origin of a record's strategy
 
 _LEADING_STRATEGY = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*")
 _LIST_OF_JSON = re.compile(r'\s*\[\s*[\[{"\]]')
@@ -43,7 +43,7 @@ class PredictionFile:
         path: the file; a pipe is read once.
 
     Raises:
-        DataError: it cannot be read, or is of no form known here.
+        DataError: the file cannot be read or has an unknown format.
 
     Example:
         >>> file = PredictionFile("out.jsonl")
@@ -56,14 +56,14 @@ class PredictionFile:
 
     @property
     def has_ids(self) -> bool:
-        """Whether the records name the samples they answer; else they need the samples."""
+        """Return whether the records name their samples; otherwise reading needs the samples."""
         first = self.entries[0][1]
         return not isinstance(first, str) and not (
             isinstance(first, dict) and "generation" in first
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the records, checked; see :func:`read_predictions`."""
+        """Return the checked records; see :func:`read_predictions`."""
         return _records(self.entries)
 
     def answers(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -87,15 +87,16 @@ class PredictionFile:
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Read and check predictions, in the form that ``generate`` writes.
+    """Read and check predictions in the format of ``pal generate``.
 
-    They are JSON lines, one JSON list, or a table (CSV, TSV) whose header names these fields.
-    ``id`` and ``response`` are needed; ``reference``, ``reference_strategy``, ``strategy``,
-    ``strategy_from``, ``strategy_probs`` and ``persona`` are optional, and what needs them is left
-    out of the scores.
+    The file holds JSON lines, one JSON list, or a table (CSV, TSV) whose header names the fields.
+    ``id`` and ``response`` are required; ``reference``, ``reference_strategy``, ``strategy``,
+    ``strategy_from``, ``strategy_probs`` and ``persona`` are optional, and scores that need a
+    missing field are left out.
 
     Raises:
-        DataError: not readable, missing or wrong fields, an id met twice; file and line are named.
+        DataError: the file cannot be read, a field is missing or wrong, or an id occurs twice; the
+            message names file and line.
     """
     return PredictionFile(path).records()
 
@@ -103,16 +104,16 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
 def match_samples(
     records: Sequence[Mapping[str, Any]], samples: Iterable[Sample], *, path: Any, source: Any
 ) -> list[Sample]:
-    """Return the sample that each record answers.
+    """Return the sample of each record.
 
     Args:
-        records: of :func:`read_predictions`.
-        samples: of the dialogues that were answered.
+        records: records of :func:`read_predictions`.
+        samples: samples of the answered dialogues.
         path: file of the records, for messages.
-        source: where the samples are from, for messages.
+        source: source of the samples, for messages.
 
     Raises:
-        DataError: a record's id is no sample's, or its reference is not the sample's.
+        DataError: no sample has a record's id, or the references differ.
     """
     by_id = {sample.id: sample for sample in samples}
     found = []
@@ -120,7 +121,7 @@ def match_samples(
         sample = by_id.get(record["id"])
         if sample is None:
             raise DataError(
-                f"{path}: id {record['id']!r} is no sample of {source}; give the input the "
+                f"{path}: id {record['id']!r} is not a sample of {source}; give the input the "
                 "predictions were made from"
             )
         reference = record.get("reference")
@@ -133,11 +134,11 @@ def match_samples(
 def complete_records(
     records: Sequence[Mapping[str, Any]], samples: Sequence[Sample]
 ) -> list[dict[str, Any]]:
-    """Return records with what they lack of reference, gold strategy and persona from samples.
+    """Return records with missing references, gold strategies and personas taken from samples.
 
     Args:
-        records: of :func:`read_predictions`.
-        samples: the one that each record answers, of :func:`match_samples`.
+        records: records of :func:`read_predictions`.
+        samples: the sample of each record, from :func:`match_samples`.
     """
     return [
         {
@@ -151,49 +152,51 @@ def complete_records(
 
 
 def lacks_gold(records: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a record says nothing of its reference, its gold strategy or its persona."""
+    """Return whether a record lacks its reference, gold strategy or persona."""
     keys = ("reference", "reference_strategy", "persona")
     return any(record.get(key) is None for record in records for key in keys)
 
 
 def column(records: Sequence[Mapping[str, Any]], key: str) -> list[Any] | None:
-    """Return one field of all records, or None unless every record has it."""
+    """Return one field of all records, or None if a record lacks it."""
     values = [record.get(key) for record in records]
     return None if any(value is None for value in values) else values
 
 
 def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Read the responses of a system from elsewhere, one for every sample.
+    """Read the responses of an outside system, one for every sample.
 
-    Four forms are recognised by their contents:
+    Four formats are recognised by their contents:
 
-    - Records ``{"id", "response"}`` with ``strategy`` and ``persona`` if known, one a line, in one
-      JSON list, or as rows of a table, in any order; the ids are the samples'.
+    - Records ``{"id", "response"}`` with ``strategy`` and ``persona`` if known, as JSON lines, one
+      JSON list, or rows of a table, in any order; the ids are those of the samples.
     - ``gen.json`` or ``gen.txt`` as the authors' ``infer.py`` writes them (chengjl19/PAL and
       thu-coai/Emotional-Support-Conversation): records with ``sample_id`` (a dialogue's position
       in their file, the same for all its records), ``response`` (the reference), ``generation``,
       ``pred_strat_id`` and ``pred_strat_id_dist``. Dialogues may come in any order.
     - ``hyp_strategy.json`` as MISC's script writes it: a list of responses in the order of the
-      samples, each perhaps after a ``[Strategy]``. ``ref_strategy.json`` and
-      ``strategy_record.json`` are read where they lie beside it.
-    - Plain text, one response a line in the order of the samples, perhaps after a ``[Strategy]``.
+      samples, each optionally after a ``[Strategy]``. ``ref_strategy.json`` and
+      ``strategy_record.json`` are read if they lie beside it.
+    - Plain text, one response per line in the order of the samples, optionally after a
+      ``[Strategy]``.
 
-    References found are compared with the samples', so that another split, which gives the same
-    counts and ids, cannot pass. The last form has none, and a warning says so.
+    References in the file are compared with those of the samples, so that another split with the
+    same counts and ids is refused. Plain text has no references, and a warning says so.
 
     Returns:
-        Records as :func:`read_predictions` gives them, in the order of the samples. Reference and
-        gold strategy are the samples'; so is the persona, unless a record of the first form has
-        its own.
+        Records as those of :func:`read_predictions`, in the order of the samples. Reference and
+        gold strategy come from the samples; so does the persona, unless a record of the first
+        format has its own.
 
     Raises:
-        DataError: a file that fits no form, or not these samples; the record is named.
+        DataError: the file has an unknown format or does not fit the samples; the message names the
+            record.
     """
     return PredictionFile(path).answers(samples)
 
 
 def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Check records that have ids; strategies become canonical, a persona a list."""
+    """Check records with ids; convert strategies to canonical names and personas to lists."""
     records: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for where, row in entries:
@@ -208,7 +211,7 @@ def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             )
         if row["id"] in seen:
             place = seen[row["id"]].rpartition(", ")[2]
-            raise DataError(f"{where}: id {row['id']!r} was on {place} already")
+            raise DataError(f"{where}: id {row['id']!r} already occurred on {place}")
         seen[row["id"]] = where
         record = dict(row)
         for key in ("strategy", "reference_strategy"):
@@ -229,12 +232,12 @@ def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def _check_probs(where: str, probs: Any) -> None:
-    """Make sure that a record's probabilities are eight numbers from 0 to 1."""
+    """Check that a record's probabilities are eight numbers from 0 to 1."""
     if not isinstance(probs, dict) or set(probs) != set(STRATEGIES):
         raise DataError(f"{where} must give all {len(STRATEGIES)} names")
     for name, value in probs.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value <= 1 + 1e-6:  # nan fails too
+        if not number or not 0 <= value <= 1 + 1e-6:  # NaN fails too
             raise DataError(
                 f"{where} of {name!r} must be a number from 0 to 1, got {value!r:.40}; give "
                 "probabilities, not scores or logits, or leave 'strategy_probs' out"
@@ -259,7 +262,7 @@ def _strategy(where: str, name: Any) -> str:
 
 
 def _entries(path: Path) -> list[Entry]:
-    """Return a file's records: of a table, one JSON list, JSON lines, or the lines of a text."""
+    """Return the records of a file: a table, one JSON list, JSON lines, or lines of text."""
     text = read_text(path)
     endings = path.suffixes[-2:]
     delimiter = _delimiter(text, endings)
@@ -313,7 +316,7 @@ def _line_entries(path: Path, text: str) -> list[Entry]:
 
 
 def _delimiter(text: str, endings: Sequence[str]) -> str | None:
-    """Return what separates the columns of a table; None where the text is none."""
+    """Return the separator of a table's columns, or None if the text is not a table."""
     header = text.lstrip("\n").partition("\n")[0]
     marks = {mark: [name.strip(' "').lower() for name in header.split(mark)] for mark in "\t,;"}
     for mark, names in marks.items():
@@ -326,7 +329,7 @@ def _delimiter(text: str, endings: Sequence[str]) -> str | None:
 
 
 def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
-    """Return the rows of a table as records; an empty cell is a field that is not given."""
+    """Return the rows of a table as records; an empty cell is a missing field."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found: list[Entry] = []
     try:
@@ -339,7 +342,7 @@ def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
             )
         twice = [name for name in places if header.count(name) > 1]
         if twice:
-            raise DataError(f"{path}: two columns are called {twice[0]!r}; rename one of them")
+            raise DataError(f"{path}: two columns have the name {twice[0]!r}; rename one of them")
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if not any(row):
@@ -352,7 +355,7 @@ def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
             found.append((where, _table_record(where, {k: row[i] for k, i in places.items()})))
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num}: no table ({error}); close the quotes there, or give "
+            f"{path}, line {reader.line_num}: not a table ({error}); close its quotes, or give "
             "JSON lines"
         ) from None
     if not found:
@@ -375,7 +378,7 @@ def _table_record(where: str, cells: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _nested(where: str, cell: str) -> Any:
-    """Return the list or object that a cell holds, as JSON or as Python writes it."""
+    """Return the list or object in a cell, in JSON or Python notation."""
     try:
         return parse_json(cell)
     except ValueError:
@@ -387,7 +390,7 @@ def _nested(where: str, cell: str) -> Any:
 
 
 def _from_ids(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Bring records with ids into the order of the samples."""
+    """Sort records with ids into the order of the samples."""
     by_id = {record["id"]: record for record in _records(entries)}
     names = {sample.id for sample in samples}
     for what, ids in (
@@ -410,10 +413,11 @@ def _from_ids(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> li
 def _from_authors(
     path: Path, entries: list[Entry], samples: Sequence[Sample]
 ) -> list[dict[str, Any]]:
-    """Bring the records of the authors' ``infer.py`` into the order of the samples.
+    """Sort the records of the authors' ``infer.py`` into the order of the samples.
 
-    Their references may be decoded from token ids: lower case, spaced, with unknown tokens. Whole
-    dialogues are matched, since single turns repeat ("bye" answers eight of ESConv's test turns).
+    Their references may be decoded from token ids: in lower case, spaced, with unknown tokens.
+    Whole dialogues are matched, since single turns repeat ("bye" is the reference of eight ESConv
+    test turns).
     """
     rows = [_author_row(where, value) for where, value in entries]
     waiting: dict[str, list[int]] = {}
@@ -435,8 +439,8 @@ def _from_authors(
                 break
         else:
             raise DataError(
-                f"{entries[group[0]][0]}: the dialogue that begins here, {len(group)} records, "
-                f"first reference {rows[group[0]]['reference']!r:.60}, is none of the samples'; "
+                f"{entries[group[0]][0]}: the dialogue that starts here, {len(group)} records, "
+                f"first reference {rows[group[0]]['reference']!r:.60}, is not among the samples; "
                 f"{fits} dialogues before it are ({len(rows)} records, {len(samples)} samples); "
                 "give the dialogues the file was made from as input (their test.txt can be read), "
                 "with decoding.samples=training if every supporter turn was answered"
@@ -451,22 +455,22 @@ def _from_authors(
 
 
 def _author_row(where: str, value: Any) -> dict[str, Any]:
-    """Turn one record of ``gen.json`` into ours; its ``response`` is the reference."""
+    """Convert one record of ``gen.json``; its ``response`` is the reference."""
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")
     if "sample_id" not in value:
-        raise DataError(f"{where}: 'sample_id' is missing; infer.py writes one a dialogue")
+        raise DataError(f"{where}: 'sample_id' is missing; infer.py writes one per dialogue")
     texts = {}
     for key in ("generation", "response"):
         text = value.get(key)
-        if isinstance(text, list) and text:  # several were drawn: the first
+        if isinstance(text, list) and text:  # several were sampled; take the first
             text = text[0]
         if not isinstance(text, str):
             raise DataError(f"{where}: {key!r} must be a string, got {value.get(key)!r:.60}")
         texts[key] = text
     row: dict[str, Any] = {"response": texts["generation"], "reference": texts["response"]}
     number = value.get("pred_strat_id")
-    if number is not None:  # their order of strategies is ours
+    if number is not None:  # the order of strategies is the same as here
         if type(number) is not int or not 0 <= number < len(STRATEGIES):
             raise DataError(f"{where}: 'pred_strat_id' must be 0 to 7, got {number!r}")
         row["strategy"] = STRATEGIES[number]
@@ -485,7 +489,7 @@ def _author_row(where: str, value: Any) -> dict[str, Any]:
 
 
 def _from_list(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Read responses that come in the order of the samples, with what lies beside them."""
+    """Read responses in the order of the samples, with the strategies in files beside them."""
     for where, value in entries:
         if not isinstance(value, str):
             raise DataError(f"{where}: expected a string as before, got {value!r:.60}")
@@ -497,14 +501,12 @@ def _from_list(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> l
     led = sum("strategy" in row for row in rows)
     if 0 < led < len(rows):
         logger.warning(
-            "%s: %d of %d responses begin with a [Strategy], so none is scored", path, led,
+            "%s: %d of %d responses start with a [Strategy], so none is scored", path, led,
             len(rows),
         )  # fmt: skip
     references = path.with_name(path.name.replace("hyp", "ref", 1))
     if references == path or not references.exists():
-        logger.warning(
-            "%s: it holds no references, so its order is taken to be that of the samples", path
-        )
+        logger.warning("%s: no references, so the order is assumed to be that of the samples", path)
     else:
         theirs = _entries(references)
         _same_count(references, len(theirs), samples)
@@ -531,7 +533,7 @@ def _same_count(path: Path, count: int, samples: Sequence[Sample]) -> None:
 
 
 def _split_strategy(text: str) -> tuple[str | None, str]:
-    """Take a strategy in brackets off a text; other brackets are part of the text."""
+    """Split a strategy in brackets from a text; other brackets are part of the text."""
     found = _LEADING_STRATEGY.match(text)
     try:
         return (canonical_strategy(found[1]), text[found.end() :]) if found else (None, text)
@@ -544,10 +546,10 @@ def _letters(text: str) -> str:
 
 
 def _agree(theirs: str, ours: str | None) -> bool:
-    """Whether two references are one text, whatever a tokenizer did to one of them.
+    """Return whether two references are the same text, apart from changes by a tokenizer.
 
-    Case, spaces and punctuation do not count, and theirs may lack some of the letters: unknown
-    tokens. Of ESConv's turns through the published tokenizer the worst keeps 71 % of its letters.
+    Case, spaces and punctuation do not count, and theirs may lack the letters of unknown tokens.
+    With the published tokenizer, every turn of ESConv keeps at least 71 % of its letters.
     """
     left, right = _letters(theirs), _letters(ours or "")
     if len(left) > len(right) or 2 * len(left) < len(right):

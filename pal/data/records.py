@@ -1,9 +1,9 @@
-"""One record of any published layout in, one validated row out.
+"""Conversion of one record of any published layout to one validated row.
 
-A record is a request for the next turn where it says ``"request": true``; or where it has no keys
-but ``id``, ``dialog`` and ``persona``, and none of its supporter turns has a strategy, so that
-there is nothing in it to learn from or to compare with. Every other record is a dialogue. This
-holds wherever a record is read, so training and generation see the same in it.
+A record is a request for the next turn if it has ``"request": true``; or if it has no keys but
+``id``, ``dialog`` and ``persona`` and none of its supporter turns has a strategy, so that it holds
+no target to learn from or to compare with. Every other record is a dialogue. The rule is the same
+wherever a record is read, so training and generation treat a record alike.
 """
 
 import datetime
@@ -25,8 +25,8 @@ SPEAKERS = {
     "supporter": "supporter", "sys": "supporter", "listener": "supporter",
 }  # fmt: skip
 
-# Where the survey's columns lie in the published layouts, and the lowest score of each; the
-# highest is 5. The release holds four zeros, all of them supporters' relevance.
+# The places of the survey's columns in the published layouts, and the lowest score of each; the
+# highest is 5. The release holds four zeros, all of them the relevance of supporters.
 SURVEY = {
     "empathy": ("seeker", "empathy", 1),
     "relevance": ("seeker", "relevance", 1),
@@ -36,7 +36,7 @@ SURVEY = {
 }
 HIGHEST_SCORE = 5
 
-# A record with no other keys can be a request for a response.
+# A record with these keys only can be a request for a response.
 REQUEST_KEYS = {"id", "dialog", "persona"}
 # ``persona_list`` of the release starts at this turn of the seeker, counted from 1.
 FIRST_LISTED_TURN = 3
@@ -44,7 +44,7 @@ FIRST_LISTED_TURN = 3
 FIRST_INFERRED_UTTERANCE = 3
 
 
-# What a user should know of records that were read, by the names that are counted.
+# Notes to the user on records that were read, by the names under which they are counted.
 NOTES = {
     "unanswered": "the last turn is the seeker's and is not answered, since supporter turns before "
     'it have strategies; "request": true in a record has the next turn answered',
@@ -54,7 +54,7 @@ NOTES = {
 
 
 def fail_at(where: str, problem: str) -> NoReturn:
-    """Raise the error that names a place.
+    """Raise a :class:`DataError` that names a place.
 
     Raises:
         DataError: always.
@@ -74,18 +74,18 @@ def parse_dialogue(
     """Return the row of a record, see :func:`pal.load_esconv`.
 
     Args:
-        record: as it was read.
-        name: id of a record that has none.
+        record: the record as it was read.
+        name: id for a record without one.
         where: file and record, for messages.
-        requests: take requests too, and supporter turns without strategy.
-        labels: strategy labels of another set → this one's names, None where none fits.
-        notes: counts records about which a user should know something, by :data:`NOTES`.
+        requests: whether requests and supporter turns without strategy are accepted.
+        labels: label of another strategy set → name in this one, or None where none fits.
+        notes: counter of the records that a note of :data:`NOTES` applies to.
 
     Raises:
-        DataError: a record that cannot be used; the message names the turn.
+        DataError: the record cannot be used; the message names the turn.
     """
     if isinstance(record, dict) and "dialog" not in record and isinstance(record.get("text"), str):
-        try:  # the hub's form: one column that holds the JSON
+        try:  # the hub's layout: one column that holds the JSON
             record = parse_json(record["text"])
         except ValueError as error:
             fail_at(
@@ -152,11 +152,11 @@ def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where:
 
 
 def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where: str) -> bool:
-    """Give the seeker's turns the entries of ``persona_list``; whether they echo what is said.
+    """Assign the entries of ``persona_list`` to the seeker's turns; return whether they are echoes.
 
-    The release has one for every seeker turn from the third on. What the authors' processing
-    writes has one for every seeker turn; of these, the ones before the conversation's third
-    utterance are left out, since the paper infers personas only from there on.
+    The release has one entry for every seeker turn from the third on. The output of the authors'
+    processing has one for every seeker turn; entries before the third utterance of the conversation
+    are left out, since the paper infers personas only from there on.
     """
     places = [index for index, turn in enumerate(dialog) if turn["speaker"] == "seeker"]
     released = places[FIRST_LISTED_TURN - 1 :]
@@ -248,7 +248,7 @@ def _parse_text(record: dict[str, Any], key: str, where: str) -> str | None:
 
 
 def _parse_survey(record: dict[str, Any], where: str) -> dict[str, float | None]:
-    """Read the scores of the published layouts, or those of a row of :func:`pal.load_esconv`."""
+    """Read the scores of a published layout or of a row of :func:`pal.load_esconv`."""
     row = record.get("survey")
     if row is not None:
         if not isinstance(row, dict):

@@ -1,7 +1,7 @@
-"""Samples: which supporter turns of a dialogue are targets, and what comes before each.
+"""Samples: the supporter turns of a dialogue that are targets, each with its context.
 
-Two rules, both the authors': training takes every supporter turn but a dialogue's first turn,
-evaluation only those that follow a seeker turn.
+Two rules follow the authors' code: training uses every supporter turn except a dialogue's first
+turn, evaluation only those that follow a seeker turn.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,12 +20,12 @@ class Sample:
 
     Attributes:
         id: ``{dialogue id}/{turn}``.
-        dialogue_id: the dialogue it is from.
+        dialogue_id: id of the dialogue.
         turn: index of the target turn; the number of turns for a request.
         context: the turns before it.
-        persona: what is known of the seeker then, that is after the turn before it.
-        strategy: the target's strategy; None for a request, or where it is not known.
-        response: the target's text, None for a request.
+        persona: persona sentences known before the target turn.
+        strategy: strategy of the target; None for a request, or if it is not known.
+        response: text of the target; None for a request.
     """
 
     id: str
@@ -44,7 +44,7 @@ def build_samples(
 
     Args:
         dialogues: rows of :func:`pal.data.load_esconv`.
-        rule: ``training`` or ``evaluation``, see above.
+        rule: ``training`` or ``evaluation``, as the module describes.
     """
     samples = []
     for dialogue in dialogues:
@@ -86,10 +86,10 @@ def load_samples(
 
     Args:
         source: file, folder or hub id.
-        split: which split of it; None for all dialogues.
+        split: split of the source; None for all dialogues.
         how: how files are read and splits made, and cards in place of personas.
         rule: which supporter turns are samples.
-        limit: at most so many of them.
+        limit: maximum number of samples.
 
     Raises:
         DataError: the source cannot be read, or holds no turn to answer.
@@ -98,7 +98,7 @@ def load_samples(
     samples = build_samples(give_cards(dialogues, how.cards), rule)[:limit]
     if not samples:
         raise DataError(
-            f"{source}: no turn to answer; decoding.samples={rule} asks for supporter turns that "
+            f"{source}: no turn to answer; decoding.samples={rule} needs supporter turns that "
             "follow a seeker turn"
         )
     return samples

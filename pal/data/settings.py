@@ -1,4 +1,4 @@
-"""Settings: where dialogues come from, and how they are read."""
+"""Settings of the data: the sources of dialogues, and how they are read."""
 
 from typing import Annotated, Literal
 
@@ -10,14 +10,14 @@ from pal.data.strategies import canonical_strategy
 
 
 class ColumnSettings(Section):
-    """Columns of a table (CSV, TSV, parquet) that has one row a turn.
+    """Columns of a table (CSV, TSV, parquet) with one row per turn.
 
     Attributes:
-        dialogue: the dialogue's id; null takes dialogue_id, conversation_id and their like.
-        speaker: who speaks; null takes speaker or role.
-        text: what is said; null takes text, utterance, content or message.
-        strategy: the strategy of a supporter's turn; null takes strategy, where it is there.
-        persona: what is known of the seeker then; null takes persona, where it is there.
+        dialogue: column of the dialogue's id; null finds dialogue_id, conversation_id and similar.
+        speaker: column of the speaker; null finds speaker or role.
+        text: column of the utterance; null finds text, utterance, content or message.
+        strategy: column of a supporter turn's strategy; null finds strategy, if present.
+        persona: column of the persona known at the turn; null finds persona, if present.
     """
 
     dialogue: str | None = None
@@ -41,14 +41,14 @@ class ReadingSettings(Section):
     """How dialogues are read.
 
     Attributes:
-        split: ``published`` takes the splits as they are; ``seeded`` joins all and splits 7:2:1 by
-            dialogue with ``split_seed`` (the paper's way).
+        split: ``published`` uses the splits as they are; ``seeded`` joins all and splits 7:2:1 by
+            dialogue with ``split_seed``, as in the paper.
         split_seed: seed of the seeded split.
-        reader: form of the files, a name in ``pal.data.corpora`` or their_package.module:Class;
-            null recognises it.
+        reader: file format, a name in ``pal.data.corpora`` or their_package.module:Class; null
+            recognises the format.
         columns: names of a table's columns.
-        strategy_labels: labels of another strategy set, each with one of ours, or null where none
-            fits: ``{Greetings: Others}``.
+        strategy_labels: labels of another strategy set, each with a strategy of this one, or null
+            where none fits: ``{Greetings: Others}``.
     """
 
     split: Literal["published", "seeded"] = "published"
@@ -59,25 +59,26 @@ class ReadingSettings(Section):
 
 
 class SourceSettings(ReadingSettings):
-    """How dialogues are read, and where their personas come from.
+    """How dialogues are read, and the source of their personas.
 
     Attributes:
-        cards: persona cards whose description takes the place of the seeker's persona, matched by
-            dialogue id. A card knows the whole dialogue, so scores with cards are not comparable.
+        cards: file of persona cards whose description replaces the seeker's persona, matched by
+            dialogue id. A card uses the whole dialogue, so scores with cards are not comparable
+            with scores without.
     """
 
     cards: InputPath | None = None
 
 
 class DataSettings(SourceSettings):
-    """Corpora: files, folders, hub ids, or ``bundled:esconv`` for the sample that travels along.
+    """Corpora: files, folders, hub ids, or ``bundled:esconv`` for the bundled sample.
 
     Attributes:
         train: dialogues (task response) or persona conversations (task persona_extractor).
-        validation: the same, for the validation loss; null takes the published split of ``train``
-            or, for a single file, cuts it off by the split below.
-        max_train_samples: use the first so many training samples only.
-        max_validation_samples: use the first so many validation samples only.
+        validation: the same for the validation loss; null uses the published split of ``train``
+            or, for a single file, a part of it by the settings of the split.
+        max_train_samples: use only the first this many training samples.
+        max_validation_samples: use only the first this many validation samples.
     """
 
     train: Source = "thu-coai/esconv"

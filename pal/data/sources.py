@@ -1,4 +1,4 @@
-"""Where dialogues come from: files, folders of splits, the hub, or this process's memory."""
+"""Sources of dialogues: files, folders of splits, the hub, or memory."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from pal.data.records import fail_at
 
 logger = logging.getLogger(__name__)
 
-# Names of splits, and how their files may begin.
+# Names of splits, and the possible beginnings of their file names.
 SPLIT_STEMS = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -22,7 +22,7 @@ SPLIT_STEMS = {
 }
 SPLITS = tuple(SPLIT_STEMS)
 
-# (where it stands, default id, record) of every dialogue.
+# (place, default id, record) of every dialogue.
 Entries = Iterator[tuple[str, str, Any]]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -31,7 +31,7 @@ _SPLIT_FILE = re.compile(rf"([a-z]+)(?:-(\d{{5}})-of-(\d{{5}}))?{_ENDING}")
 
 
 def has_splits(source: Any) -> bool:
-    """Whether a source has splits of its own: a folder of them, a hub id, a ``DatasetDict``."""
+    """Return whether a source has splits: it is a folder, a hub id or a ``DatasetDict``."""
     if isinstance(source, Mapping):
         return True
     if not isinstance(source, str | PurePath):
@@ -42,7 +42,7 @@ def has_splits(source: Any) -> bool:
 
 
 def split_of_name(source: Any) -> str | None:
-    """Return the split that a file is called after: ``train.jsonl`` or a part of the hub's."""
+    """Return the split that a file name means, such as ``train.jsonl`` or a part as on the hub."""
     if not isinstance(source, str | PurePath) or kind_of(source) != "file":
         return None
     match = _SPLIT_FILE.fullmatch(PurePath(source).name)
@@ -51,7 +51,7 @@ def split_of_name(source: Any) -> str | None:
 
 
 def is_hub_id(source: str | PurePath) -> bool:
-    """Whether a name has the form ``owner/name`` and not that of a file."""
+    """Return whether a name has the form ``owner/name`` and is not a file's."""
     name = str(source)
     return bool(_HUB_ID.fullmatch(name)) and not name.endswith((*ENDINGS, *COMPRESSED))
 
@@ -67,12 +67,12 @@ def read_entries(
 
     Args:
         source: a file, folder or hub id; a list of files; a list of dialogues; or a ``Dataset``.
-        split: one of ``SPLITS``, for what has splits; None joins them in that order.
+        split: one of ``SPLITS``, for a source with splits; None joins all of them in that order.
         reader: see :func:`pal.data.corpora.find_reader`; None recognises each file.
-        columns: column of every role in a table with one row a turn.
+        columns: column of every role in a table with one row per turn.
 
     Raises:
-        DataError: nothing there, or nothing that can be read.
+        DataError: the source is missing or cannot be read.
     """
     if split is not None and split not in SPLITS:
         raise DataError(
@@ -135,9 +135,9 @@ def _read_named(
 
 
 def default_name(path: Path) -> str:
-    """Return what dialogues of a file are named after: its name without endings.
+    """Return the prefix of default ids for a file: its name without endings.
 
-    A pipe's name says nothing of what comes through it, and may be another one next time.
+    The name of a pipe is not used, since it may differ between runs.
     """
     if kind_of(path) == "pipe":
         return "pipe"
@@ -186,7 +186,7 @@ def _name_entries(
     start: int = 0,
     turns: bool | None = None,
 ) -> Entries:
-    """Put single turns together, and give every dialogue its full place and default id."""
+    """Group single turns, and give every dialogue its full place and default id."""
     first = next(records, None)
     if first is None:
         return
@@ -207,9 +207,9 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def _split_files(folder: Path, split: str | None) -> dict[str, list[Path]]:
-    """Return the files of every split: ``train.jsonl``, or parts as the hub writes them."""
+    """Return the files of every split: ``train.jsonl``, or parts as on the hub."""
     found = _files_of(folder)
-    if not found and (folder / "data").is_dir():  # a clone from the hub
+    if not found and (folder / "data").is_dir():  # a clone of a hub repository
         found = _files_of(folder / "data")
     if not found or (split is not None and split not in found):
         have = ", ".join(file.name for files in found.values() for file in files) or "no split"
@@ -264,7 +264,7 @@ def _files_of(folder: Path) -> dict[str, list[Path]]:
 
 
 def _is_saved(folder: Path, mark: str) -> bool:
-    """Whether ``save_to_disk`` wrote a folder: a ``Dataset``'s state, or a ``DatasetDict``'s."""
+    """Return whether ``save_to_disk`` wrote a folder, from a ``Dataset`` or a ``DatasetDict``."""
     return (folder / mark).is_file()
 
 
@@ -282,7 +282,7 @@ def _read_saved(folder: Path, split: str | None, columns: Mapping[str, Any]) -> 
             return
     except DataError:
         raise
-    except Exception as error:  # whatever a damaged file makes of the library
+    except Exception as error:  # a damaged file can raise any error in the library
         fail_at(str(folder), f"a saved data set that cannot be loaded ({first_line(error)[:200]}); "
                 "save it again")  # fmt: skip
     yield from _read_splits(saved, split, str(folder), "", columns)
@@ -296,10 +296,10 @@ def _read_hub(hub_id: str, split: str | None, columns: Mapping[str, Any]) -> Ent
 
     try:
         found = datasets.load_dataset(hub_id)
-    except Exception as error:  # offline, unknown, private, malformed: the remedy is one
+    except Exception as error:  # offline, unknown, private or malformed: the remedy is the same
         fail_at(
             hub_id,
-            f"neither a local path nor a data set the hub gave ({first_line(error)}); "
+            f"neither a local path nor an available data set of the hub ({first_line(error)}); "
             "give a local file or folder",
         )
     yield from _read_splits(found, split, hub_id, hub_id.split("/")[-1], columns)

@@ -1,4 +1,4 @@
-"""Which dialogues are for training, validation and test."""
+"""Choice of the dialogues for training, validation and test."""
 
 import logging
 from typing import Any, Literal
@@ -22,22 +22,21 @@ def load_split(
 ) -> Any:
     """Load one split of a corpus as a ``datasets.Dataset``.
 
-    Mode ``published`` takes the splits that a folder, hub id or ``DatasetDict`` has; anything else
-    has none, so a split of it is the seeded one, as in mode ``seeded`` (7:2:1 by dialogue, PAL
-    paper, section 4.3).
+    Mode ``published`` uses the splits of a folder, hub id or ``DatasetDict``. Any other source has
+    no splits and is split as in mode ``seeded`` (7:2:1 by dialogue, PAL paper, section 4.3).
 
     Args:
         source: see :func:`pal.load_esconv`.
         split: ``train``, ``validation``, ``test``, or None for all dialogues.
-        how: the section of settings that says all of the following, and how files are read.
-        mode: as above.
+        how: section of settings that gives mode and seed, and how files are read.
+        mode: ``published`` or ``seeded``.
         seed: seed of the seeded split.
         requests: accept requests for the next turn, and turns without strategy.
-        by_name: a file that is called after the split, such as ``train.jsonl``, is that split. Not
-            for training, where a file's validation part is cut off from it.
+        by_name: whether a file named after the split, such as ``train.jsonl``, is that whole
+            split. Training does not use it, since it splits a validation part off the file.
 
     Raises:
-        DataError: nothing there, or a record that cannot be used.
+        DataError: the source is missing, or a record cannot be used.
     """
     how = how or ReadingSettings(split=mode, split_seed=seed)
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The strategy set: names, tokens, ids and α. The only place that knows there are eight.
+"""The strategy set: names, tokens, ids and α of the strategies, defined only here.
 
 :class:`StrategySet` is the object; :data:`ESCONV` is the set of the corpus and of the paper, in the
 order of its Table 2. The constants and functions below it are views of :data:`ESCONV`.
@@ -13,16 +13,16 @@ from pal.core.errors import PalError, suggest
 
 @dataclass(frozen=True)
 class StrategySet:
-    """Strategies of support: what a model chooses from before it answers.
+    """A set of support strategies, from which a model chooses one before it answers.
 
     Args:
-        names: their canonical names; a strategy's id is its position.
-        definitions: name → what the strategy is, for prompts.
-        alpha: contrast weight of each, in the order of the names; 0 for all where it is empty.
-        aliases: other names met in files → canonical name.
+        names: canonical names; the id of a strategy is its position.
+        definitions: name → definition of the strategy, for prompts.
+        alpha: contrast weight of each strategy, in the order of the names; empty means 0 for all.
+        aliases: other name in files → canonical name.
 
     Raises:
-        PalError: no names, a name twice, or parts that do not fit together.
+        PalError: there are no names, a name occurs twice, or the parts do not fit together.
 
     Example:
         >>> two = StrategySet(("Ask", "Comfort"), aliases={"Question": "Ask"})
@@ -40,14 +40,14 @@ class StrategySet:
         object.__setattr__(self, "alpha", tuple(self.alpha) or (0.0,) * len(self.names))
         lower = [name.strip().lower() for name in self.names]
         if not lower or len(set(lower)) < len(lower) or not all(lower):
-            raise PalError(f"a strategy set needs names, each once, got {list(self.names)}")
+            raise PalError(f"a strategy set needs distinct names, got {list(self.names)}")
         if len(self.alpha) != len(self.names):
             raise PalError(
                 f"a strategy set of {len(self.names)} needs as many α, got {len(self.alpha)}"
             )
         unknown = [n for n in (*self.definitions, *self.aliases.values()) if n not in self.names]
         if unknown:
-            raise PalError(f"{unknown[0]!r} is none of the strategies {', '.join(self.names)}")
+            raise PalError(f"{unknown[0]!r} is not one of the strategies {', '.join(self.names)}")
 
     @cached_property
     def _by_lower_name(self) -> dict[str, str]:
@@ -61,7 +61,7 @@ class StrategySet:
         """Return the canonical name of a strategy, accepting aliases and any letter case.
 
         Raises:
-            PalError: the name is no strategy; the message lists the allowed names.
+            PalError: the name is not a strategy; the message lists the allowed names.
         """
         found = self._by_lower_name.get(name.strip().lower()) if isinstance(name, str) else None
         if found is None:
@@ -75,15 +75,15 @@ class StrategySet:
         """Return the id, from 0, of a strategy's name or alias.
 
         Raises:
-            PalError: the name is no strategy.
+            PalError: the name is not a strategy.
         """
         return self.names.index(self.canonical(name))
 
     def token(self, name: str) -> str:
-        """Return the tokenizer's special token of a strategy, ``[Question]`` and so on.
+        """Return the special token of a strategy, such as ``[Question]``.
 
         Raises:
-            PalError: the name is no strategy.
+            PalError: the name is not a strategy.
         """
         return f"[{self.canonical(name)}]"
 

@@ -45,7 +45,7 @@ class Template:
     spaces_marks: bool = False
 
     def text(self, text: str) -> str:
-        """Return an utterance as it is written."""
+        """Return the text of an utterance in this format."""
         return text
 
     def turn(self, turn: Turn) -> str:
@@ -58,7 +58,7 @@ class Template:
 
 
 class AuthorsTemplate(Template):
-    """The released code's text: ``Persona:`` and ``System:[Strategy]`` set before the utterance.
+    """The text of the released code: ``Persona:`` and ``System:[Strategy]`` before the utterance.
 
     Written without a space, ``Persona:Hi`` starts every seeker turn with an unknown token.
     """
@@ -98,7 +98,7 @@ class CleanTemplate(Template):
         return f"{self.prompt} {strategy}{self.text(turn['text'])}"
 
     def detokenise(self, text: str) -> str:
-        """Rejoin what :meth:`text` set apart: brackets, and hyphens inside words."""
+        """Remove the spaces that :meth:`text` added at brackets and at hyphens inside words."""
         text = re.sub(r"([(\[]) ", r"\1", text)
         text = re.sub(r" ([)\]:;%])", r"\1", text)
         return re.sub(r"(?<=\w) - (?=\w)", "-", text)
@@ -145,15 +145,15 @@ def make_template(name: str, *, trusted: bool = True) -> Template:
 
     Args:
         name: a key of ``TEMPLATES``, or ``their_package.module:Class``.
-        trusted: whether the name comes from the user's own settings; one from a checkpoint never
-            imports code from outside of the package.
+        trusted: whether the name comes from the user's own settings; a name from a checkpoint
+            never imports code from outside the package.
 
     Raises:
-        ConfigError: no such template, or something else.
+        ConfigError: the template is unknown or is not a :class:`Template`.
     """
     cls = TEMPLATES.find(name, trusted=trusted)
     if not (isinstance(cls, type) and issubclass(cls, Template)):
-        raise ConfigError(f"template {name!r} is no subclass of pal.data.templates.Template")
+        raise ConfigError(f"template {name!r} is not a subclass of pal.data.templates.Template")
     return cls()
 
 
@@ -164,13 +164,14 @@ class SampleEncoder:
         tokenizer: a tokenizer that holds PAL's added tokens.
         template: name in ``TEMPLATES``, or ``their_package.module:Class``.
         persona_mode: ``fusion``, ``prompt`` or ``none``.
-        max_context_tokens: encoder tokens of the dialogue (in mode ``prompt``: of both), at most.
-        max_persona_tokens: encoder tokens of the persona, at most.
-        max_target_tokens: target tokens, strategy and end token not counted, at most.
+        max_context_tokens: maximum number of encoder tokens of the dialogue; in mode ``prompt``,
+            of persona and dialogue together.
+        max_persona_tokens: maximum number of encoder tokens of the persona.
+        max_target_tokens: maximum number of target tokens, without strategy and end token.
         trusted: see :func:`make_template`.
 
     Raises:
-        ConfigError: no such template, or no room left for the dialogue.
+        ConfigError: the template is unknown, or no room is left for the dialogue.
     """
 
     def __init__(
@@ -204,12 +205,12 @@ class SampleEncoder:
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any, *, trusted: bool = False) -> "SampleEncoder":
-        """Build the encoder a model's configuration describes.
+        """Build the encoder that a model's configuration describes.
 
         Args:
             tokenizer: a tokenizer that holds PAL's added tokens.
-            config: the configuration.
-            trusted: whether its template was named in the user's own settings, as in training.
+            config: configuration of the model.
+            trusted: whether the user's own settings named the template, as in training.
         """
         return cls(
             tokenizer,
@@ -232,8 +233,8 @@ class SampleEncoder:
     def encode(self, sample: Sample) -> dict[str, list[int]]:
         """Return ``input_ids``, ``persona_input_ids`` (mode fusion) and ``labels`` of a sample.
 
-        ``labels`` are strategy token, response and end token; left out when the sample has no
-        response. The end token stays only where the response was not cut.
+        ``labels`` are strategy token, response and end token; they are left out if the sample has
+        no response. A truncated response has no end token.
         """
         room = self.max_context_tokens
         heading: list[int] = []
@@ -248,7 +249,7 @@ class SampleEncoder:
         return encoded
 
     def encode_context(self, turns: Sequence[Turn], room: int) -> list[int]:
-        """Return the dialogue so far and the supporter's prompt, cut from the left to ``room``."""
+        """Return the dialogue and the supporter's prompt, truncated on the left to ``room`` ids."""
         pieces = [self.ids(self.template.turn(turn)) for turn in turns]
         prompt = self._separator + self.ids(self.template.prompt)
         if self.template.drops_whole_turns:
@@ -294,7 +295,7 @@ class SampleEncoder:
         return ids[: self.max_target_tokens + 1]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return generated ids as text, special tokens dropped."""
+        """Return the text of generated ids, without special tokens."""
         text = self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=not self._keeps_marks
         )

@@ -1,8 +1,8 @@
-"""Texts as people type and copy them: one kind of space, and nothing that cannot be seen."""
+"""Normalisation of texts: one kind of space, and no invisible characters."""
 
 import re
 
-# Code points that a reader never sees: Unicode's Default_Ignorable_Code_Point (zero-width spaces
+# Invisible code points: Unicode's Default_Ignorable_Code_Point (zero-width spaces
 # and joiners, byte order marks, soft hyphens, direction and variation marks, tags) and controls.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
@@ -12,9 +12,9 @@ _INVISIBLE = re.compile(
 
 
 def normalise_text(text: str) -> str:
-    r"""Return a text without invisible characters, one space between words, none at the ends.
+    r"""Return a text without invisible characters, with one space between words.
 
-    The authors' preprocessing joins words likewise, ``" ".join(text.split())``.
+    The authors' preprocessing joins words in the same way, ``" ".join(text.split())``.
 
     Example:
         >>> normalise_text(" I am\n so\u200b tired\ufeff ")

@@ -1,4 +1,4 @@
-"""Tokenizers: Blenderbot-small's with PAL's added tokens, loaded or trained on the spot."""
+"""Tokenizers: Blenderbot-small's with PAL's added tokens, loaded or trained from texts."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
         gguf_file: the GGUF file there that holds it; None for a tokenizer's own files.
 
     Raises:
-        CheckpointError: nothing there that is a tokenizer.
+        CheckpointError: the source holds no tokenizer.
     """
     from transformers import AutoTokenizer, BlenderbotSmallTokenizer
 
@@ -80,7 +80,7 @@ def add_pal_tokens(tokenizer: Any) -> Any:
     """Add separators, persona marks and strategy tokens, in the released order.
 
     Raises:
-        CheckpointError: the tokenizer splits a strategy token, or shares ids between two.
+        CheckpointError: the tokenizer splits a strategy token, or two share an id.
     """
     missing = [token for token in ADDED_TOKENS if token not in tokenizer.get_vocab()]
     tokenizer.add_tokens(missing, special_tokens=True)
@@ -89,7 +89,7 @@ def add_pal_tokens(tokenizer: Any) -> Any:
 
 
 def check_strategy_tokens(tokenizer: Any) -> list[int]:
-    """Return the eight strategy ids, making sure each strategy is one token of its own.
+    """Return the token ids of the eight strategies, after checking that each is one token.
 
     Raises:
         CheckpointError: a strategy token is split or unknown.
@@ -107,26 +107,26 @@ def check_strategy_tokens(tokenizer: Any) -> list[int]:
 
 
 def special_token_ids(tokenizer: Any) -> list[int]:
-    """Ids of tokens that no response may contain: start, padding, unknown and all added ones."""
+    """Return the ids that no response may contain: start, padding, unknown and added tokens."""
     return sorted({*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(ADDED_TOKENS)})
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Return a hash of all that a tokenizer would save: vocabulary, merges, added tokens."""
+    """Return a hash of a tokenizer's state: vocabulary, merges, added tokens."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return fingerprint({path.name: file_fingerprint(path) for path in Path(folder).iterdir()})
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Any:
-    """Train a byte-pair encoding on texts and write it in Blenderbot-small's own file form.
+    """Train a byte-pair encoding on texts and write it in Blenderbot-small's file format.
 
-    Small models built on the spot use it; the result loads like the published tokenizer.
+    Small models trained from scratch use it; the result loads like the published tokenizer.
 
     Args:
-        texts: what to learn from.
-        vocab_size: entries wanted, at most; the four special tokens and newline included.
-        folder: where ``vocab.json`` and ``merges.txt`` go.
+        texts: training texts.
+        vocab_size: maximum number of entries, with the four special tokens and newline.
+        folder: folder for ``vocab.json`` and ``merges.txt``.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import BlenderbotSmallTokenizer
@@ -136,9 +136,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
         words.update(re.findall(r"\w+|[^\w\s]", text.lower()))
     special = ["__null__", "__start__", "__end__", "__unk__", "__newln__"]
     characters = sorted({char for word in words for char in word})
-    # A word's last letter is another symbol ("a</w>") than the same letter inside. The library has
-    # an option for that, but numbers such symbols in random order; a private character for each
-    # last letter keeps the result a function of the texts.
+    # The last letter of a word is a different symbol ("a</w>") from the same letter inside. The
+    # library has an option for that, but it numbers such symbols in random order; a private
+    # character for each last letter makes the result a function of the texts.
     last = {char: chr(0xF0000 + index) for index, char in enumerate(characters)}
     trainer = trainers.BpeTrainer(
         vocab_size=max(vocab_size - len(special), 2 * len(characters)), show_progress=False

@@ -1,5 +1,5 @@
-"""Strategy-based contrastive decoding (PAL paper, section 3.4): plan, contrast, draw, engine.
+"""Strategy-based contrastive decoding (PAL paper, section 3.4): plan, contrast, sampling, engine.
 
-These are the parts ``model.generate`` and ``pal generate`` are made of. They know tensors, and of
-a model no more than the engine's protocol of a decoder.
+``model.generate`` and ``pal generate`` are built from these parts. They work on tensors, and use a
+model only through the engine's protocol of a decoder.
 """

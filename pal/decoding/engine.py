@@ -1,21 +1,21 @@
-"""Decoding of many rows at once: a row that ends leaves, and a waiting one takes its place.
+"""Continuous batching: many rows are decoded at once, and a waiting row replaces a finished one.
 
-It gives what ``model.generate`` gives (to rounding), faster:
+The engine gives the results of ``model.generate`` (to rounding), faster:
 
-- a row has a second branch only where its α is not zero, and both run in one pass of the decoder;
-- keys and values of the encoder states are computed once, for the branches that go on after the
-  strategy step; the decoder's own are written in place;
-- the output projection is linear, so the contrast (PAL paper, equation 6) is made of the two hidden
-  states before it: one projection a row, not two;
-- temperature, top-p and the draw see the top-k tokens alone, not the vocabulary;
-- the host learns the drawn tokens once a step, the strategies once a group of encoded rows, and
-  nothing else.
+- A row has a second branch only if its α is not zero, and both run in one pass of the decoder.
+- Keys and values of the encoder states are computed once, for the branches that continue after the
+  strategy step; keys and values of the decoder are written in place.
+- The output projection is linear, so the contrast (PAL paper, equation 6) is computed from the two
+  hidden states before it, with one projection per row instead of two.
+- Temperature, top-p and sampling use only the top-k tokens, not the vocabulary.
+- The device sends the sampled tokens to the host once per step, the strategies once per group of
+  encoded rows, and nothing else.
 
 It is long because a run shares its state (slots, caches, masks) among all steps, from admission to
 the last token.
 
 Shapes: n active branches, B active rows, d model width, H heads, T decoder positions, L encoder
-positions, V vocabulary, k tokens that can be drawn.
+positions, V vocabulary, k tokens that can be sampled.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,13 +36,13 @@ from pal.decoding.states import EncodedInputs
 
 MAIN, PLAIN = 0, 1
 
-# Products of fewer rows round in another way on CPUs, so the strategy step never has fewer: a row's
-# probabilities then do not depend on how many rows come with it.
+# Matrix products of fewer rows round differently on CPUs, so the strategy step never has fewer: the
+# probabilities of a row then do not depend on the number of other rows.
 LEAST_ROWS = 4
 
 
 class FastLayer(Protocol):
-    """A decoder layer that takes one position a branch."""
+    """A decoder layer that computes one position per branch."""
 
     def __call__(
         self, x: Tensor, own: Callable[[Tensor], Tensor], cross: Callable[[Tensor], Tensor]
@@ -50,38 +50,40 @@ class FastLayer(Protocol):
         """Return the layer's output, [n, d].
 
         Args:
-            x: its input, one position a branch, [n, d].
-            own: gives what queries, keys and values, [n, 3d], attend to among the branch's own
-                positions, [n, d].
-            cross: gives what queries, [n, d], attend to in the encoder states, [n, d].
+            x: input of the layer, one position per branch, [n, d].
+            own: self-attention: function from queries, keys and values, [n, 3d], to the
+                attention over the branch's own positions, [n, d].
+            cross: cross-attention: function from queries, [n, d], to the attention over the
+                encoder states, [n, d].
         """
         ...
 
     def keys_values(self, states: Tensor) -> Tensor:
-        """Return keys and values of encoder states, [B, L, 2d] of [B, L, d]."""
+        """Return keys and values, [B, L, 2d], of encoder states, [B, L, d]."""
         ...
 
     def attend_to_states(self, queries: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Attend once to encoder states whose keys and values nobody computed, [n, d].
+        """Attend once to encoder states without computing their keys and values; return [n, d].
 
         Args:
-            queries: of the rows of all groups, and perhaps of rows that read nothing, [n, d].
-            groups: states, [B, L, d], and what is added to their scores, [B, 1, L].
+            queries: queries of the rows of all groups, and possibly of rows without states,
+                [n, d].
+            groups: encoder states, [B, L, d], and the mask added to the scores, [B, 1, L].
         """
         ...
 
 
 class FastDecoder(Protocol):
-    """What a backbone gives the engine: its decoder, one position a branch at a time.
+    """The decoder of a backbone as the engine uses it: one position per branch at a time.
 
     Attributes:
-        layers: its layers.
-        heads: of every attention.
+        layers: layers of the decoder.
+        heads: number of heads of every attention.
         size: width of a head.
-        like: a tensor of the device and number format that states have.
-        start: the start token.
-        end: the end token.
-        strategies: tokens of the strategies, in the order of the strategy set.
+        like: a tensor with the device and number format of the states.
+        start: id of the start token.
+        end: id of the end token.
+        strategies: token ids of the strategies, in the order of the strategy set.
     """
 
     layers: Sequence[FastLayer]
@@ -93,11 +95,11 @@ class FastDecoder(Protocol):
     strategies: Sequence[int]
 
     def embed(self, tokens: Tensor, positions: Tensor | int) -> Tensor:
-        """Return the first layer's input, [n, d], of tokens [n] at positions [n], or all at one."""
+        """Return the first layer's input, [n, d], for tokens [n] at positions [n] or at one."""
         ...
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Return logits, [n, V], of hidden states [n, d]; −inf for what no response may hold."""
+        """Return logits, [n, V], of hidden states [n, d]; −inf for tokens never in a response."""
         ...
 
     def project_strategies(self, hidden: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ class FastDecoder(Protocol):
         ...
 
 
-# Gives the encoder states of some requests, in groups: positions in the list given, and states.
+# Function from request indices to encoder states, in groups: positions in the list, and states.
 Encode = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], EncodedInputs]]]
 
 
@@ -114,8 +116,8 @@ class DecodingRequest:
     """A row to answer.
 
     Attributes:
-        key: of its noise, from :func:`pal.decoding.noise.sample_keys`.
-        strategy: given strategy, 0 to 7; predicted when None.
+        key: key of the row's noise, from :func:`pal.decoding.noise.sample_keys`.
+        strategy: id of the given strategy, 0 to 7; the model predicts it if None.
     """
 
     key: int
@@ -124,13 +126,13 @@ class DecodingRequest:
 
 @dataclass
 class Answer:
-    """What a row became.
+    """The result of a row.
 
     Attributes:
-        strategy: 0 to 7.
-        strategy_probs: the model's distribution, 8 of them.
-        alpha: contrast weight it was decoded with.
-        tokens: of the response, its end token included where it came.
+        strategy: id of the strategy, 0 to 7.
+        strategy_probs: the model's probabilities of the eight strategies.
+        alpha: contrast weight of the row.
+        tokens: token ids of the response, with the end token if it was reached.
     """
 
     strategy: int
@@ -141,7 +143,7 @@ class Answer:
 
 @dataclass
 class Branch:
-    """One active branch: which request's, main or plain, and how many encoder positions it has."""
+    """One active branch: its request, main or plain, and its number of encoder positions."""
 
     request: int
     kind: int
@@ -152,10 +154,10 @@ class Engine:
     """Answers requests with a decoder.
 
     Args:
-        decoder: a model's, from ``model.fast_decoder``.
-        plan: α, strategies and sampling options; no beams.
-        rows: how many rows with two branches the memory holds; where branches fall away, more rows
-            are decoded at once.
+        decoder: decoder of a model, from ``model.fast_decoder``.
+        plan: α, strategies and sampling options, without beams.
+        rows: number of rows with two branches that the memory holds; with fewer second branches,
+            more rows are decoded at once.
     """
 
     def __init__(self, decoder: FastDecoder, plan: DecodingPlan, *, rows: int = 64):
@@ -171,12 +173,12 @@ class Engine:
         lengths: Sequence[int],
         encode: Encode,
     ) -> list[Answer]:
-        """Return one answer a request.
+        """Return one answer per request.
 
         Args:
-            requests: what to answer.
+            requests: requests to answer.
             lengths: encoder positions of each request, the longer of dialogue and persona.
-            encode: gives the encoder states of some requests, named by their indices; see
+            encode: function from request indices to encoder states; see
                 :func:`pal.modeling.encoding.encode_sorted`.
         """
         order = sorted(range(len(requests)), key=lambda index: (lengths[index], -index))
@@ -188,7 +190,7 @@ class Engine:
 
 
 class _Run:
-    """The state of one call: memory of the active branches, which lie first in every tensor."""
+    """The state of one call: tensors in which the active branches come first."""
 
     def __init__(
         self,
@@ -200,7 +202,7 @@ class _Run:
     ):
         self.engine, self.requests, self.encode = engine, requests, encode
         self.lengths, longest = lengths, max(lengths)
-        self.waiting = order  # the longest last, where they are taken from
+        self.waiting = order  # the longest last, since they are popped from the end
         self.answers: dict[int, Answer] = {}
         self.branches: list[Branch] = []
         self.sides = 2 if engine.contrasts else 1
@@ -219,12 +221,12 @@ class _Run:
         self.size, self.changed = size, True
 
     def admit(self) -> None:
-        """Encode waiting requests, as many as there is room for, once there is room for some."""
+        """Encode as many waiting requests as there is room for."""
         room = (self.size - len(self.branches)) // self.sides
         if not self.waiting or room < min(len(self.waiting), max(1, self.size // 8)):
             return
         group = [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
-        # No later length exceeds this: the longest come first.
+        # No later length exceeds this one, since the longest come first.
         lengths = [self.lengths[index] for index in group]
         self.bound = max(lengths + [branch.length for branch in self.branches])
         with record_function("encode"):
@@ -235,7 +237,7 @@ class _Run:
         self.changed = True
 
     def _begin(self, groups: list[tuple[list[int], EncodedInputs]]) -> None:
-        """Choose the strategies of encoded requests, and give them their branches."""
+        """Choose the strategies of encoded requests, and add their branches."""
         engine = self.engine
         contrasts = engine.contrasts and any(encoded.is_fused for _, encoded in groups)
         mains = [(encoded.states, encoded.mask) for _, encoded in groups]
@@ -261,13 +263,14 @@ class _Run:
             first += len(group)
 
     def _start(self, inputs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Run the decoder on the start token, of which most plain branches need nothing else.
+        """Run the decoder on the start token, the only step of most plain branches.
 
         Args:
-            inputs: encoder states [B, L, d] and mask [B, L] of groups of rows, n rows in all.
+            inputs: encoder states [B, L, d] and mask [B, L] of groups of rows, n rows in total.
 
         Returns:
-            The decoder's last states, [n, d], and its own keys and values, [layers, 2, n, H, w].
+            The last hidden states of the decoder, [n, d], and the keys and values of its
+            self-attention, [layers, 2, n, H, w] with w the width of a head.
         """
         decoder, count = self.engine.decoder, sum(len(states) for states, _ in inputs)
         kept: list[Tensor] = []
@@ -276,7 +279,7 @@ class _Run:
             for x, m in inputs
         ]
 
-        def attend_own(qkv: Tensor) -> Tensor:  # one position, which attends to itself
+        def attend_own(qkv: Tensor) -> Tensor:  # a single position attends to itself
             _, keys, values = qkv.view(-1, 3, decoder.heads, decoder.size).unbind(1)
             kept.append(torch.stack([keys, values]))
             return values.flatten(1)
@@ -288,7 +291,7 @@ class _Run:
         return x[:count], torch.stack(kept)[:, :, :count]
 
     def _choose_strategies(self, group: list[int], hidden: Tensor, keys: Tensor) -> Tensor:
-        """Return the strategy tokens of requests, [B], and begin their answers."""
+        """Return the strategy tokens of requests, [B], and start their answers."""
         engine = self.engine
         tokens = engine.strategies
         padded = F.pad(hidden, (0, 0, 0, max(0, LEAST_ROWS - len(hidden))))
@@ -314,10 +317,10 @@ class _Run:
         strategies: Tensor,
         keys: Tensor,
     ) -> None:
-        """Give requests, whose strategy tokens are known, one branch each."""
+        """Add one branch for each of these requests, whose strategy tokens are known."""
         decoder = self.engine.decoder
         first, rows = len(self.branches), len(group)
-        longest = self.cross.shape[4]  # what is padded beyond it no row needs
+        longest = self.cross.shape[4]  # padding beyond this length is dropped
         states, mask = states[:, :longest], mask[:, :longest]
         length = mask.shape[1]
         place = slice(first, first + rows)
@@ -340,7 +343,7 @@ class _Run:
         return [self.answers[index] for index in range(len(self.requests))]
 
     def step(self) -> None:
-        """Run the decoder once for all active branches, and take in what the rows chose."""
+        """Run one decoder step for all active branches, and store the sampled tokens."""
         if self.changed:
             self._lay_out()
         with record_function("decode"):
@@ -358,7 +361,7 @@ class _Run:
         self._take_in(new.tolist())
 
     def _lay_out(self) -> None:
-        """Make the indices that hold until a branch comes or goes."""
+        """Compute the indices that are valid until a branch is added or removed."""
         device = self.token.device
         mains = [slot for slot, branch in enumerate(self.branches) if branch.kind == MAIN]
         plain = {b.request: slot for slot, b in enumerate(self.branches) if b.kind == PLAIN}
@@ -376,7 +379,7 @@ class _Run:
         self.changed = False
 
     def _decode(self) -> Tensor:
-        """Return the decoder's last states, [n, d]."""
+        """Return the last hidden states of the decoder, [n, d]."""
         decoder, active = self.engine.decoder, len(self.branches)
         heads, width = decoder.heads, decoder.size
         position = self.position[:active]
@@ -406,13 +409,13 @@ class _Run:
         return x
 
     def _choose_tokens(self, hidden: Tensor) -> Tensor:
-        """Return the next token of rows, [B]; the order of operations is the library's."""
+        """Return the next token of rows, [B]; the order of operations is that of transformers."""
         engine, slots = self.engine, self.mains
         options = engine.plan.options
-        length = self.position[slots] + 1  # tokens so far, start and strategy included
+        length = self.position[slots] + 1  # number of tokens so far, with start and strategy
         scores = engine.decoder.project(hidden).float()
         if options.repetition_penalty != 1.0:
-            seen = self.history[slots]  # beyond its length the start token, which is there anyway
+            seen = self.history[slots]  # filled with the start token, which every row has
             found = scores.gather(1, seen)
             penalty = options.repetition_penalty
             scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
@@ -424,7 +427,7 @@ class _Run:
         return engine.sampler.draw(scores, self.keys[slots], length)
 
     def _take_in(self, new: list[int]) -> None:
-        """Note what every row chose; rows that end, and branches no longer needed, leave."""
+        """Store the new tokens; remove rows that end, and branches that are no longer needed."""
         end, most = self.engine.decoder.end, self.engine.plan.options.max_new_tokens
         leaving: set[tuple[int, int]] = set()
         for row, slot in enumerate(self.slots):
@@ -438,7 +441,7 @@ class _Run:
                 self._remove(slot)
 
     def _remove(self, slot: int) -> None:
-        """Put the last active branch into this one's place."""
+        """Remove a branch by moving the last active branch into its slot."""
         last = len(self.branches) - 1
         if slot != last:
             length = self.branches[last].length
@@ -454,10 +457,10 @@ class _Run:
 
 
 def attend_cached(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of one query a branch, [n, H, w], to keys and values [n, H, L, w]; [n, d].
+    """Attend with one query per branch, [n, H, w], to keys and values [n, H, L, w]; return [n, d].
 
-    Two products and a softmax take half the time of ``scaled_dot_product_attention`` on a CPU: its
-    kernel is made for many queries.
+    Two matrix products and a softmax take half the time of ``scaled_dot_product_attention`` on a
+    CPU, whose kernel is optimised for many queries.
     """
     scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
     return (scores.softmax(-1) @ values).flatten(1)

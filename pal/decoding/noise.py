@@ -1,8 +1,8 @@
 """Sampling without random state: the Gumbel-max trick with noise that is a function of its key.
 
 The arg-max of log-probabilities plus independent Gumbel noise is a draw from that distribution.
-Here the noise of a token is a hash of (seed, sample id, step, token), so a sample's text does not
-depend on the batch it is in, on order, on resuming or on the number of processes.
+Here the noise of a token is a hash of (seed, sample id, step, token), so the text of a sample does
+not depend on its batch, on the order, on resuming or on the number of processes.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _mix(value: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele et al., 2014) on int64 with wrap-around."""
+    """Apply SplitMix64's finaliser (Steele et al., 2014) to int64 with wrap-around."""
     value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _MIX_1
     value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _MIX_2
     return value ^ ((value >> 31) & ((1 << 33) - 1))
@@ -26,7 +26,7 @@ def _mix(value: Tensor) -> Tensor:
 def sample_keys(
     seed: int, sample_ids: Sequence[str | int], device: torch.device | None = None
 ) -> Tensor:
-    """Hash (seed, sample id) to one int64 a sample, [B]; ids may be strings or numbers."""
+    """Hash (seed, sample id) to one int64 per sample, [B]; ids may be strings or numbers."""
     digests = [
         hashlib.blake2b(f"{seed}\0{sample_id}".encode(), digest_size=8).digest()
         for sample_id in sample_ids
@@ -36,11 +36,11 @@ def sample_keys(
 
 
 def keyed_gumbel(keys: Tensor, step: int | Tensor, tokens: Tensor) -> Tensor:
-    """Standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B]; float32.
+    """Return standard Gumbel noise for tokens [B, K] of rows with ``keys`` [B], in float32.
 
-    ``step`` is one for all rows, or [B].
+    ``step`` is one number for all rows, or [B].
 
-    23 bits make a uniform number that float32 holds exactly and that is never 0 or 1.
+    The uniform number has 23 bits, so that float32 holds it exactly and it is never 0 or 1.
     """
     state = _mix(keys + (torch.zeros_like(keys) + step + 1) * _GOLDEN)[:, None]
     bits = (_mix(state + (tokens + 1) * _GOLDEN) >> 41) & ((1 << 23) - 1)

@@ -1,7 +1,7 @@
-"""The plan of decoding: where strategies come from, α of each, and how tokens are chosen.
+"""The decoding plan: the origin of strategies, the α of each, and how tokens are chosen.
 
-Whoever decodes (``pal generate``, ``model.generate``, the search for α) or only checks settings
-resolves them here, so that a strategy's name or a mapping of α means the same everywhere.
+All code that decodes (``pal generate``, ``model.generate``, the search for α) or checks settings
+resolves them here, so that a strategy's name or a mapping of α has the same meaning everywhere.
 
 Example:
     >>> alpha_of({"Questions": 1}, own=(0.0, 0.75, 0.0, 0.0, 0.75, 0.75, 0.75, 0.375))
@@ -19,17 +19,17 @@ from pal.core.errors import ConfigError, DataError, PalError
 from pal.data.strategies import ESCONV, StrategySet
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 
-# How a strategy is predicted, and where else it may come from than from a name.
+# How a strategy is predicted, and its other origins besides a name.
 Choice = Literal["argmax", "sample"]
 WAYS = ("argmax", "sample", "gold")
 
-# Where a record's strategy comes from. One that the model did not predict has no accuracy.
+# The origin of a record's strategy. Accuracy is defined only for strategies of the model.
 StrategyFrom = Literal["model", "gold", "given"]
 
 
 @dataclass(frozen=True)
 class DecodingPlan:
-    """How a model's responses are decoded, checked and with nothing left open.
+    """How the responses of a model are decoded: checked settings with every default resolved.
 
     Attributes:
         options: how tokens are chosen.
@@ -61,11 +61,11 @@ class DecodingPlan:
 
         Args:
             decoding: the settings.
-            config: the model's configuration, which decides what they leave open.
-            strategies: what it chooses from.
+            config: configuration of the model, which gives the values that settings leave null.
+            strategies: strategy set of the model.
 
         Raises:
-            ConfigError: settings that contradict each other or the model.
+            ConfigError: settings contradict each other or the model.
         """
         check_decoding(decoding, strategies=strategies)
         alpha = alpha_of(decoding.alpha, own=config.alpha, strategies=strategies)
@@ -109,10 +109,10 @@ class DecodingPlan:
         )
 
     def strategies_of(self, samples: Sequence[Any]) -> list[int] | None:
-        """Return the strategy ids that samples are answered with; None where the model predicts.
+        """Return the strategy ids of samples, or None if the model predicts them.
 
         Raises:
-            DataError: gold strategies are asked for, and a sample has none.
+            DataError: gold strategies are requested, and a sample has none.
         """
         if self.strategy_from == "model":
             return None
@@ -121,7 +121,7 @@ class DecodingPlan:
         for sample in samples:
             if sample.strategy is None:
                 raise DataError(
-                    f"{sample.id}: decoding.strategy=gold, but no gold strategy is given there"
+                    f"{sample.id}: decoding.strategy=gold, but the sample has no gold strategy"
                 )
         return [self.strategies.id(sample.strategy) for sample in samples]
 
@@ -137,15 +137,15 @@ def can_contrast(config: Any) -> bool:
 
 
 def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCONV) -> None:
-    """Find what no model could be decoded with.
+    """Check for settings that no model can be decoded with.
 
     Args:
         decoding: the settings.
-        strategies: what models choose from.
+        strategies: strategy set of the models.
 
     Raises:
-        ConfigError: an unknown strategy, α that are neither one nor eight nor named, or beams
-            together with a draw.
+        ConfigError: a strategy is unknown, α is neither one number nor eight nor a mapping, or
+            beam search is combined with sampling.
     """
     try:
         if decoding.strategy not in WAYS:
@@ -158,7 +158,7 @@ def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCO
         raise ConfigError(f"decoding.alpha: {error}") from None
     if decoding.do_sample and decoding.num_beams > 1:
         raise ConfigError(
-            "decoding.num_beams > 1 searches and decoding.do_sample=true draws; choose one"
+            "decoding.num_beams > 1 is beam search, decoding.do_sample=true is sampling; choose one"
         )
 
 
@@ -168,13 +168,14 @@ def alpha_of(
     """Return the contrast weight of each strategy.
 
     Args:
-        alpha: one for all, one for each strategy, a mapping of strategy names, or None for
-            ``own``; numbers, sequences, arrays and tensors.
-        own: the model's own, for strategies that a mapping leaves out.
+        alpha: one number for all strategies, one for each (a sequence, array or tensor), a
+            mapping of strategy names, or None for ``own``.
+        own: α of the model, for strategies that a mapping leaves out.
         strategies: the strategy set.
 
     Raises:
-        ValueError: another number of weights, an unknown strategy, one named twice, or no number.
+        ValueError: the number of weights is wrong, a strategy is unknown or named twice, or a
+            weight is not a number.
     """
     alpha = alpha.tolist() if hasattr(alpha, "tolist") else alpha
     if alpha is None:
@@ -203,13 +204,13 @@ def strategies_of(given: Any, rows: int = 1, *, strategies: StrategySet = ESCONV
     """Return the id of the strategy of every row.
 
     Args:
-        given: a name, an alias or an id, for all rows or for each of them; sequences, arrays and
-            tensors.
-        rows: how many rows there are.
+        given: a name, alias or id for all rows, or one for each row (a sequence, array or
+            tensor).
+        rows: number of rows.
         strategies: the strategy set.
 
     Raises:
-        ValueError: an unknown strategy, or another number of them.
+        ValueError: a strategy is unknown, or the number of strategies is wrong.
     """
     given = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(given, str) or not isinstance(given, Sequence):

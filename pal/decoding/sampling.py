@@ -1,6 +1,6 @@
-"""The draw of tokens: temperature, top-k, top-p, and noise that is a function of its key.
+"""Sampling of tokens: temperature, top-k, top-p, and noise that is a function of its key.
 
-Shapes: B rows, V vocabulary, k tokens that can be drawn.
+Shapes: B rows, V vocabulary, k tokens that can be sampled.
 """
 
 from typing import Any
@@ -13,16 +13,15 @@ from pal.decoding.noise import keyed_gumbel
 
 
 class Sampler:
-    """Draws a token for every row, from the k best alone, not from the vocabulary.
+    """Samples a token for every row from its k most probable tokens.
 
-    The order is that of the library's processors: the temperature divides, top-k filters, and top-p
-    keeps the most probable of what is left. The arg-max of what remains plus Gumbel noise is the
-    draw (:mod:`pal.decoding.noise`).
+    The order is that of the processors of transformers: temperature, top-k, top-p. The sampled
+    token is the arg-max of the remaining scores plus Gumbel noise (:mod:`pal.decoding.noise`).
 
     Args:
-        temperature: divides the scores; 1 when None.
-        top_k: how many tokens can be drawn; all when 0 or None.
-        top_p: probability of the tokens that can be drawn, together; 1 when None.
+        temperature: divisor of the scores; 1 if None.
+        top_k: number of tokens that can be sampled; all if 0 or None.
+        top_p: total probability of the tokens that can be sampled; 1 if None.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Sampler:
 
     @classmethod
     def from_options(cls, options: Any) -> "Sampler":
-        """Make the sampler of options that have these three names: ours, or the library's."""
+        """Return the sampler of options with these three names, such as a ``GenerationConfig``."""
         return cls(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
 
     def draw(self, scores: Tensor, keys: Tensor, step: int | Tensor) -> Tensor:
@@ -45,8 +44,8 @@ class Sampler:
 
         Args:
             scores: processed logits, float32, [B, V].
-            keys: of the rows' noise, from :func:`pal.decoding.noise.sample_keys`, [B].
-            step: position of the token, one for all rows or [B].
+            keys: keys of the rows' noise, from :func:`pal.decoding.noise.sample_keys`, [B].
+            step: position of the token, one number for all rows or [B].
         """
         count = min(self.top_k or scores.shape[-1], scores.shape[-1])
         values, tokens = scores.topk(count, dim=-1)  # [B, k], the best first
@@ -60,17 +59,17 @@ class Sampler:
 
 
 class KeyedDraw(LogitsProcessor):
-    """A :class:`Sampler` as the last logits processor of a greedy search, which then draws.
+    """A :class:`Sampler` as the last logits processor, which turns greedy search into sampling.
 
     Args:
-        sampler: draws.
-        keys: one key a row, [B].
+        sampler: the sampler.
+        keys: one key per row, [B].
     """
 
     def __init__(self, sampler: Sampler, keys: Tensor):
         self.sampler, self.keys = sampler, keys
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return scores [B, V] in which the drawn token alone is possible."""
+        """Return scores, [B, V], in which only the sampled token is possible."""
         drawn = self.sampler.draw(scores.float(), self.keys, input_ids.shape[1])
         return torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)

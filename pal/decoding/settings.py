@@ -1,4 +1,4 @@
-"""Settings: how responses are decoded."""
+"""Settings of decoding."""
 
 from typing import Annotated, Literal
 
@@ -13,14 +13,14 @@ class SamplingOptions(Section):
     """How tokens are chosen from logits; the defaults are those of the PAL paper, section 4.3.
 
     Attributes:
-        do_sample: draw tokens; the most probable ones when false.
-        temperature: divides the logits before the draw.
-        top_k: how many tokens can be drawn; all when 0.
-        top_p: probability of the tokens that can be drawn, together.
-        repetition_penalty: divides the scores of tokens that were used.
-        num_beams: beam width; more than 1 searches and needs ``do_sample: false``.
-        min_new_tokens: shortest response, tokens.
-        max_new_tokens: longest response, tokens.
+        do_sample: sample tokens; the most probable token is used when false.
+        temperature: divisor of the logits before sampling.
+        top_k: number of tokens that can be sampled; all when 0.
+        top_p: total probability of the tokens that can be sampled.
+        repetition_penalty: penalty on the scores of tokens that were used before; 1 is none.
+        num_beams: beam width; beam search (more than 1) needs ``do_sample: false``.
+        min_new_tokens: minimum length of a response, in tokens.
+        max_new_tokens: maximum length of a response, in tokens.
     """
 
     do_sample: bool = True
@@ -34,7 +34,7 @@ class SamplingOptions(Section):
 
 
 class SampleSettings(Section):
-    """Which turns are samples, for commands that decode nothing.
+    """The choice of samples, for commands that do not decode.
 
     Attributes:
         samples: which supporter turns are answered: ``evaluation`` (those after a seeker turn) or

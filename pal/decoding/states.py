@@ -1,4 +1,4 @@
-"""What the decoder reads: encoder states with persona and without.
+"""The encoder states that the decoder reads, with persona and without.
 
 Shapes: B rows, D dialogue tokens, L fused positions, d model width.
 """
@@ -13,7 +13,7 @@ class EncodedInputs(NamedTuple):
     """Encoder states of some rows, for both branches of the contrast.
 
     Attributes:
-        states: fused states, [B, L, d]; the dialogue's own where there is no persona to fuse.
+        states: fused states, [B, L, d]; the dialogue's states if there is no persona to fuse.
         mask: [B, L], 1 = keep.
         dialogue_states: H_D, [B, D, d].
         dialogue_mask: [B, D].
@@ -26,11 +26,11 @@ class EncodedInputs(NamedTuple):
 
     @property
     def is_fused(self) -> bool:
-        """Whether a persona went into ``states``."""
+        """Return whether ``states`` are fused with a persona."""
         return self.states is not self.dialogue_states
 
     def rows(self, index: Sequence[int]) -> "EncodedInputs":
-        """Return some of the rows."""
+        """Return the rows with these indices."""
         states, mask = self.states[index], self.mask[index]
         if not self.is_fused:
             return EncodedInputs(states, mask, states, mask)

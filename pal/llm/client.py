@@ -305,7 +305,7 @@ def make_headers(url: str, key: str | None) -> dict[str, Any]:
 
 
 def refuses_system_role(error: BaseException) -> bool:
-    """Whether a server's error says that its chat template takes no system message."""
+    """Return whether a server's error says that its chat template takes no system message."""
     from openai import APIStatusError
 
     return (
@@ -316,7 +316,7 @@ def refuses_system_role(error: BaseException) -> bool:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     from openai import APIConnectionError, APIStatusError
 
     if isinstance(error, APIStatusError):

@@ -13,7 +13,7 @@ OPENAI_HOST, OPENAI_KEY = "api.openai.com", "OPENAI_API_KEY"
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether an address is on this machine, in any of the ways to write that.
+    """Return whether an address is on this machine, in any of the ways to write that.
 
     Example:
         >>> is_this_machine("http://[::1]:8000/v1"), is_this_machine("https://api.openai.com/v1")

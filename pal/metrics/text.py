@@ -75,7 +75,7 @@ def find_tokenizer(name: str) -> Callable[..., tuple[str, ...]]:
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether most letters of a text are of scripts without spaces between words."""
+    """Return whether most letters of a text are of scripts without spaces between words."""
     if text.isascii():
         return False
     return 2 * len(_LETTER.findall(text)) > sum(not character.isspace() for character in text)

@@ -58,7 +58,7 @@ def multiply_reordered(input: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
 @cache
 def products_work(dtype: torch.dtype) -> bool:
-    """Whether the two private operations are there and give what ``F.linear`` gives.
+    """Return whether the two private operations are there and give what ``F.linear`` gives.
 
     They may change with any release of torch, so each process tries them once on real products.
     """

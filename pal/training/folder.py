@@ -63,7 +63,7 @@ class RunFolder:
         return {}
 
     def is_finished(self, job: Job, devices: int) -> bool:
-        """Whether the folder holds this very run, finished.
+        """Return whether the folder holds this very run, finished.
 
         Args:
             job: the run.
@@ -178,7 +178,7 @@ def remove_all(folders: Iterable[Path]) -> None:
 
 
 def is_complete(checkpoint: Path, processes: int) -> bool:
-    """Whether a checkpoint holds all that training continues from, with the same result."""
+    """Return whether a checkpoint holds all that training continues from, with the same result."""
     draws = (
         ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
     )

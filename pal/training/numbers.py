@@ -75,7 +75,7 @@ def asked_format(training: Mapping[str, Any], device: Any) -> NumberFormat | Non
 
 
 def prefers_bf16(device: Any, width: int) -> bool:
-    """Whether training on a CPU is faster in bf16 (weights and their sums stay float32).
+    """Return whether training on a CPU is faster in bf16 (weights and their sums stay float32).
 
     So where the CPU multiplies bf16 itself, unless the model is so narrow that casting costs more
     than it saves. A rule, not a measurement of the moment, so that a run can be repeated.

@@ -160,7 +160,7 @@ def _check_card(where: str, card: Mapping[str, Any]) -> None:
 
 
 def is_usable(card: Mapping[str, Any]) -> bool:
-    """Whether later steps work on a card: it did not fail, nor did the filter drop it."""
+    """Return whether later steps work on a card: it did not fail, nor did the filter drop it."""
     return "failed" not in card and card.get("keep", True) is True
 
 

@@ -242,7 +242,7 @@ def known_traits(
 
 
 def _is_measured(record: Any) -> bool:
-    """Whether a record is a measurement, as far as a prompt needs it."""
+    """Return whether a record is a measurement, as far as a prompt needs it."""
     if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
         return False
     return (

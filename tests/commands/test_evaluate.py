@@ -110,7 +110,10 @@ def test_outside_predictions_need_little(tmp_path, capsys):
     ("text", "message"),
     [
         ("", "empty"),
-        ('{"id": "a", "response": "x"}\n{"id": "a", "response": "y"}', "was on line 1 already"),
+        (
+            '{"id": "a", "response": "x"}\n{"id": "a", "response": "y"}',
+            "already occurred on line 1",
+        ),
         ('{"id": "a"}', "'response' must be a string, got None"),
         ("[1]", "record 1: expected an object, got int"),
         ('{"id": "a", "response": "x", "strategy": "Qestion"}', "did you mean 'Question'"),
@@ -138,7 +141,7 @@ def test_other_mistakes(response_model, predictions, tmp_path, capsys):
     assert "overwrite=true" in capsys.readouterr().err
     other = f"input={ESCONV / 'validation.jsonl'}"
     assert command("eval", f"predictions={predictions}", f"model={response_model}", other) == 2
-    assert "is no sample of" in capsys.readouterr().err
+    assert "is not a sample of" in capsys.readouterr().err
 
 
 def test_several_processes_are_refused(predictions, capsys, monkeypatch):
@@ -151,7 +154,7 @@ def test_files_without_ids_answer_the_samples_of_input(tmp_path, capsys):
     path, scores = tmp_path / "hyp_strategy.json", tmp_path / "scores.json"
     path.write_text(json.dumps(["[Question] how are you ?"] * 20))
     assert command("eval", f"predictions={path}") == 2
-    assert "it has no ids; give the dialogues it answers as input=…" in capsys.readouterr().err
+    assert "records without ids; give the answered dialogues as input=…" in capsys.readouterr().err
     given = ["eval", f"predictions={path}", f"input={SOURCE}", f"output={scores}"]
     assert command(*given, "limit=20") == 0
     found = json.loads(scores.read_text())["metrics"]
@@ -228,7 +231,7 @@ def test_what_predictions_lack_is_taken_from_input(tmp_path, capsys):
     capsys.readouterr()
     other = f"input={ESCONV / 'validation.jsonl'}"
     assert command("eval", f"predictions={tmp_path / 'one.json'}", other) == 2
-    assert "is no sample of" in capsys.readouterr().err
+    assert "is not a sample of" in capsys.readouterr().err
 
 
 def test_a_pipe_is_read_once(tmp_path):

@@ -62,7 +62,7 @@ def test_a_pipe_is_answered_and_other_contents_are_another_job(response_model, t
     assert first.returncode == 0, first.stderr
     written = output.read_bytes()
     again = piped(REQUEST)
-    assert "is finished already" in again.stderr
+    assert "is already finished" in again.stderr
     other = piped({**REQUEST, "id": "s"})
     assert other.returncode == 2
     assert "differs: input" in other.stderr
@@ -89,4 +89,4 @@ def test_labels_of_another_set_are_mapped_on_the_command_line(response_model, tm
     assert run_of(output)["settings"]["data"]["strategy_labels"] == {"Hail": "Others", "echo": None}
     assert generate(response_model, tmp_path / "t.jsonl", tmp_path / "b.jsonl", labels,
                     "decoding.strategy=gold") == 2  # fmt: skip
-    assert "no gold strategy is given there" in capsys.readouterr().err
+    assert "the sample has no gold strategy" in capsys.readouterr().err

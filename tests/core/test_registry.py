@@ -52,6 +52,6 @@ def test_a_line_that_leads_nowhere_is_named(tmp_path, monkeypatch):
 
 def test_where_classes_are_wanted_nothing_else_is_called():
     table = Registry("fusion", FUSIONS, classes=True)
-    with pytest.raises(ConfigError, match="'os:_exit' is no class"):
+    with pytest.raises(ConfigError, match="'os:_exit' is not a class"):
         table.find("os:_exit")
     assert table.find("decimal:Decimal").__name__ == "Decimal"

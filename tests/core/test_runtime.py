@@ -28,7 +28,7 @@ def test_early_it_is_silent_and_leaves_what_the_user_set(unset, monkeypatch):
 
 def test_after_torch_it_says_what_may_differ(unset, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", object())
-    with pytest.warns(UserWarning, match="came after torch was imported"):
+    with pytest.warns(UserWarning, match="was called after torch was imported"):
         configure_runtime()
     with warnings.catch_warnings():  # once
         warnings.simplefilter("error")

@@ -59,14 +59,14 @@ def test_samples_with_cards_are_warned_of(write, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([5], "line 1: no card; give 'id' and 'description'"),
+        ([5], "line 1: not a card; give 'id' and 'description'"),
         ([{"id": 3, "description": "x"}], "line 1: no card"),
         ([{"id": "a"}], "line 1: the card has no 'description'"),
         ([{"id": "a", "description": 5}], "line 1: the card has no 'description'"),
         ([{"id": "a", "description": "x", "keep": 1}], "line 1: 'keep' must be true or false"),
-        ([{"id": "a", "description": "x"}] * 2, "line 2: a second card of dialogue 'a'"),
-        ([{"id": "b", "description": "x"}], "no card of dialogue 'a'; make one by"),
-        ([{"id": "a", "description": "x", "keep": False}], "no card of dialogue 'a'"),
+        ([{"id": "a", "description": "x"}] * 2, "line 2: a second card for dialogue 'a'"),
+        ([{"id": "b", "description": "x"}], "no card for dialogue 'a'; make one by"),
+        ([{"id": "a", "description": "x", "keep": False}], "no card for dialogue 'a'"),
     ],
 )  # fmt: skip
 def test_cards_that_do_not_fit_are_refused(write, records, message):

@@ -347,7 +347,7 @@ def test_half_a_character_is_told(write):
 
 
 def test_files_that_hold_nothing_are_told(write, tmp_path):
-    with pytest.raises(DataError, match=r"talks.jsonl: no dialogues in it"):
+    with pytest.raises(DataError, match=r"talks.jsonl: no dialogues"):
         load_esconv(write(as_list=True))
     with pytest.raises(DataError, match=r"talks.jsonl: the file is empty"):
         load_esconv(write())

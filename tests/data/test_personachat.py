@@ -93,7 +93,7 @@ def test_the_csv_gives_a_row_for_each_user(write_csv):
             "a,b\n1,2\n",
             r"talks.dat, line 1: neither ParlAI .* nor a CSV .*missing: user 1 pers",
         ),
-        (",".join(COLUMNS), r"talks.dat: no conversations in it"),
+        (",".join(COLUMNS), r"talks.dat: no conversations;"),
     ],
 )
 def test_what_cannot_be_read_is_named(write, text, message):

@@ -102,7 +102,7 @@ def test_missing_extra_and_foreign_records(tmp_path, samples):
     assert repr(samples[0].id) in found
     assert " …" in found
     assert "no sample has 1 ids ('other/1')" in message([*rows, {"id": "other/1", "response": ""}])
-    assert "was on line 1 already" in message([rows[0], *rows])
+    assert "already occurred on line 1" in message([rows[0], *rows])
     found = message([{**row, "reference": "Something else entirely."} for row in rows])
     assert f"id {samples[0].id!r}: its reference 'Something else" in found
     assert "input" in found
@@ -133,9 +133,9 @@ def test_several_generations_the_first_counts(tmp_path, samples):
 
 def test_another_split_of_the_authors_cannot_pass(tmp_path, samples):
     other = build_samples(load_split(str(ESCONV / "validation.jsonl"), None), "evaluation")
-    with pytest.raises(DataError, match="record 1: the dialogue that begins here") as caught:
+    with pytest.raises(DataError, match="record 1: the dialogue that starts here") as caught:
         read_outside(write(tmp_path / "gen.json", authors_rows(other)), samples)
-    assert "is none of the samples'; 0 dialogues before it are" in str(caught.value)
+    assert "is not among the samples; 0 dialogues before it are" in str(caught.value)
     mixed = [s for s in samples if s.dialogue_id != samples[0].dialogue_id]
     with pytest.raises(DataError, match=f"1 dialogues .* are not in it .{samples[0].dialogue_id}"):
         read_outside(write(tmp_path / "gen.json", authors_rows(mixed)), samples)
@@ -217,8 +217,8 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
     records = read_outside(write(tmp_path / "out.txt", "\r\n".join(texts) + "\r\n"), samples)
     assert [r["response"] for r in records[:4]] == ["line 0", "line 1", "[laughs] line 2", ""]
     assert records[0]["strategy"] == "Question"
-    assert "order is taken to be" in logged.text
-    assert f"{len(samples) - 2} of {len(samples)} responses begin with" in logged.text
+    assert "order is assumed to be" in logged.text
+    assert f"{len(samples) - 2} of {len(samples)} responses start with" in logged.text
     with pytest.raises(DataError, match="records for"):
         read_outside(write(tmp_path / "out.txt", "one\ntwo\n"), samples)
 
@@ -244,7 +244,7 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
         ("a.csv", "id,response\n", "a header and no rows"),
         ("a.csv", 'id,response\n1,"open\n2,x\n', "line 3: no table"),
         ("a.csv", "id,response\n1,well, then\n", "line 2: 3 cells under 2 columns; put cells"),
-        ("a.csv", "id,response,response\n1,a,b\n", "two columns are called 'response'"),
+        ("a.csv", "id,response,response\n1,a,b\n", "two columns have the name 'response'"),
         ("a.csv", ",,,\n", "without the columns"),
         ("a.tsv", "id\tresponse\tpersona\n1\ta\t[oops\n", "line 2: 'persona': not valid JSON"),
         ("a.csv", "id,response\n1," + "x" * 140_000 + "\n", "field larger than"),

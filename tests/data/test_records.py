@@ -228,7 +228,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
 
 
 def test_half_a_character_in_memory_is_refused():
-    with pytest.raises(DataError, match="no Unicode text"):
+    with pytest.raises(DataError, match="not valid Unicode"):
         load_esconv([{"dialog": [sys("sad \ud83d")]}])
 
 

@@ -154,7 +154,9 @@ def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
 def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
     header = ["conv", "who", "said", "move", "situation"]
     path = write_table(tmp_path / "t.csv", [header, *TURNS])
-    with pytest.raises(DataError, match=r"columns cannot be told apart \(conv, who, .*data.col"):
+    with pytest.raises(
+        DataError, match=r"a table without the usual names of columns \(conv, who, .*data.col"
+    ):
         load_esconv(path)
     columns = {"dialogue": "conv", "speaker": "who", "text": "said", "strategy": "move"}
     assert content(load_esconv(path, columns=columns)) == expected
@@ -169,12 +171,15 @@ def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([HEADER, TURNS[0], TURNS[4], TURNS[1]], r"line 4: turns of dialogue '0' stand apart"),
+        (
+            [HEADER, TURNS[0], TURNS[4], TURNS[1]],
+            r"line 4: turns of dialogue '0' are not consecutive",
+        ),
         ([HEADER, TURNS[0], TURNS[1][:3]], r"line 3: expected 5 cells, as the header has, got 3"),
         ([HEADER, TURNS[0], ["", *TURNS[1][1:]]], r"line 3: the dialogue's id in column 'dialog"),
-        ([[*HEADER[:4], "text"], TURNS[0]], r"the column 'text' stands twice"),
+        ([[*HEADER[:4], "text"], TURNS[0]], r"the column 'text' occurs twice"),
         ([HEADER, [*TURNS[0][:2], "", "", ""]], r"line 2 \(dialogue 0\), turn 0: 'text' "),
-        ([HEADER], r"no dialogues in it"),
+        ([HEADER], r"no dialogues;"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_line(rows, message, tmp_path):
@@ -289,7 +294,7 @@ def test_a_list_of_files_is_read_in_order(tmp_path, expected):
         (["no.jsonl", TALKS[0]], "holds names of files too"),
         ([{"dialog": []}], r"dialogues, dialogue 0: the dialog is empty"),
         ([TALKS[0], 5], r"dialogues, dialogue 1: expected a JSON object, got int"),
-        ([], "no dialogues in it"),
+        ([], "no dialogues;"),
         (None, "cannot be read from a NoneType; give a file, a folder"),
         (TALKS[0], "cannot be read from a dict"),
         (iter(TALKS), "cannot be read from a list_iterator"),
@@ -324,7 +329,7 @@ def test_only_what_has_splits_gives_one(tmp_path):
          "contexts for the release's own training script.*give the corpus"),
         ("moves.csv", b"Dialogue_History,Strategy_History,Next_Strategy\n<START>,1,7",
          "EmoDynamiX's table of decisions.*thu-coai/esconv"),
-        ("a.txt", b"hello there\n", "no form of dialogues that is known: .*got 'hello there'"),
+        ("a.txt", b"hello there\n", "an unknown format of dialogues: .*got 'hello there'"),
         ("a.zip", b"PK\x03\x04\x00\xff", "a zip archive or a workbook; unpack it"),
         ("a.pkl", b"\x80\x04\x95\xff", "a pickle, which is code and never loaded"),
         ("a.jsonl", b"\xff\xfeh\x00", "UTF-16 text; save it as UTF-8"),

@@ -79,8 +79,8 @@ def test_a_set_of_ones_own_has_names_ids_and_tokens():
         ({"names": ("Ask", "ask")}, "each once"),
         ({"names": ("Ask", " ")}, "needs names"),
         ({"names": ("Ask",), "alpha": (1, 2)}, "1 needs as many α, got 2"),
-        ({"names": ("Ask",), "aliases": {"x": "Sing"}}, "'Sing' is none of the strategies Ask"),
-        ({"names": ("Ask",), "definitions": {"Sing": "x"}}, "'Sing' is none"),
+        ({"names": ("Ask",), "aliases": {"x": "Sing"}}, "'Sing' is not one of the strategies Ask"),
+        ({"names": ("Ask",), "definitions": {"Sing": "x"}}, "'Sing' is not one"),
     ],
 )
 def test_a_set_whose_parts_do_not_fit_is_refused(given, message):

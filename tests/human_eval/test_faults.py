@@ -216,7 +216,7 @@ def test_overwrite_removes_exports_alone(systems, tmp_path, capsys):
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(record)
         assert command(*given, f"output={folder}", "overwrite=true") == 2
-        assert "is no export" in capsys.readouterr().err
+        assert "is not an export" in capsys.readouterr().err
         assert (folder / "run.json").read_text() == record
     export = tmp_path / "export"
     assert command(*given, f"output={export}") == 0

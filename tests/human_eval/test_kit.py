@@ -173,7 +173,7 @@ def test_export_again_and_over_other_things(systems, exported, tmp_path, capsys)
     assert "overwrite=true" in capsys.readouterr().err
     (tmp_path / "notes.txt").write_text("mine")
     assert command(*arguments(systems, tmp_path)) == 2
-    assert "is no export" in capsys.readouterr().err
+    assert "is not an export" in capsys.readouterr().err
 
 
 def test_fewer_differing_responses_than_items(systems, tmp_path, capsys, samples):

@@ -71,7 +71,7 @@ def test_cards_stand_in_for_personas_in_responses(response_model, tmp_path, caps
                    "limit=3", "decoding.max_new_tokens=10", "decoding.do_sample=false")  # fmt: skip
     if missing:
         assert code == 2
-        assert f"no card of dialogue {ids[0]!r}" in capsys.readouterr().err
+        assert f"no card for dialogue {ids[0]!r}" in capsys.readouterr().err
         return
     assert code == 0
     personas = [row["persona"] for _, row in read_jsonl(tmp_path / "out.jsonl")]

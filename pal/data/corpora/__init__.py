@@ -1,7 +1,7 @@
-"""Forms in which dialogues come as files: a reader is one class in a file here, and one line below.
+"""File formats of dialogues: each reader is one class in a file here and one line in a table.
 
-A file is shown to every reader of :data:`CORPORA` in order; the first that recognises it reads it.
-Outside readers are named in one's own settings: ``data.reader=their_package.module:Class``.
+The readers of :data:`CORPORA` are asked in order, and the first that recognises a file reads it.
+Settings may name a reader from outside the package: ``data.reader=their_package.module:Class``.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from pal.core.errors import DataError
 from pal.core.files import decode_text
 from pal.core.registry import Registry
 
-# Name → reader, in the order in which they are asked. The last takes whatever is left.
+# Name → reader, in the order in which they are asked. The last accepts any other text.
 CORPORA = Registry(
     "reader",
     {
@@ -35,9 +35,9 @@ class CorpusFile:
     """A file of dialogues, read and decompressed.
 
     Attributes:
-        name: its path, for messages.
-        ending: its name's ending in lower case, without that of a compressed file.
-        contents: its bytes.
+        name: path of the file, for messages.
+        ending: ending of the file's name in lower case, without the ending of a compression.
+        contents: decompressed bytes.
     """
 
     name: str
@@ -49,13 +49,13 @@ class CorpusFile:
         """The contents as text.
 
         Raises:
-            DataError: empty, or not UTF-8.
+            DataError: the file is empty or not UTF-8.
         """
         return decode_text(self.contents, self.name)
 
     @cached_property
     def first_line(self) -> str:
-        """The first line that is not blank; empty where the file is no text."""
+        """The first line that is not blank; empty if the file is not text."""
         head = self.contents[: 1 << 16].decode("utf-8-sig", "replace").lstrip()
         return head.splitlines()[0] if head else ""
 
@@ -65,20 +65,20 @@ class CorpusFile:
 
 
 class CorpusReader:
-    """One form of dialogues; subclasses recognise it and read it."""
+    """Base class of readers: a subclass recognises and reads one file format."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the file has this form."""
+        """Return whether the file has this format."""
         raise NotImplementedError
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield (place in the file, record) of every record.
 
-        A record is a dialogue in any layout that :mod:`pal.data.records` takes, or one turn with
-        its dialogue's id; turns are then put together.
+        A record is a dialogue in any layout that :mod:`pal.data.records` accepts, or one turn with
+        the id of its dialogue; turns are then grouped into dialogues.
 
         Args:
-            file: what to read.
+            file: file to read.
 
         Raises:
             DataError: the file is damaged; the message names the place.
@@ -94,8 +94,8 @@ def find_reader(file: CorpusFile, name: str | None = None) -> CorpusReader:
         name: a key of :data:`CORPORA`, or ``their_package.module:Class``; None asks all in order.
 
     Raises:
-        ConfigError: no reader of that name.
-        DataError: a form that is not known.
+        ConfigError: no reader has that name.
+        DataError: the file has an unknown format.
     """
     if name is not None:
         return CORPORA.find(name)()
@@ -103,9 +103,9 @@ def find_reader(file: CorpusFile, name: str | None = None) -> CorpusReader:
         reader = CORPORA[key]()
         if reader.recognises(file):
             return reader
-    file.text  # noqa: B018 - says what is wrong with a file that is no text
+    file.text  # noqa: B018 - raises the reason if the file is not text
     raise file.fail(
-        "no form of dialogues that is known: expected JSON lines, a JSON list, parquet, arrow, or "
+        "an unknown format of dialogues: expected JSON lines, a JSON list, parquet, arrow, or "
         "CSV and TSV with a column for dialogue, speaker and text (data.columns names them), got "
         f"{file.first_line[:60]!r}"
     )

@@ -1,4 +1,4 @@
-"""Parquet and arrow, as ``datasets`` and the hub write them."""
+"""Readers of parquet and arrow, as ``datasets`` and the hub write them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,10 @@ from pal.data.corpora import CorpusFile, CorpusReader
 
 
 class ParquetReader(CorpusReader):
-    """One dialogue a row, or one turn a row."""
+    """Reads parquet with one dialogue per row, or one turn per row."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the file opens as parquet does, or is called so."""
+        """Return whether the first bytes or the name are those of parquet."""
         return file.contents.startswith(b"PAR1") or file.ending == ".parquet"
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
@@ -22,10 +22,10 @@ class ParquetReader(CorpusReader):
 
 
 class ArrowReader(CorpusReader):
-    """The same, in arrow's stream (``datasets``) or file form."""
+    """Reads the same rows from arrow's stream format (``datasets``) or file format."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the file opens as arrow does, or is called so."""
+        """Return whether the first bytes or the name are those of arrow."""
         return file.contents.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or file.ending == ".arrow"
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""JSON: one dialogue a line, one list, or whole documents one after the other."""
+"""Reader of JSON: one dialogue per line, one list, or a sequence of documents."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from pal.data.corpora import CorpusFile, CorpusReader
 
 
 class JsonReader(CorpusReader):
-    """``ESConv.json``, ``PESConv.json``, JSON lines of any ending, an indented file a dialogue."""
+    """Reads ``ESConv.json``, ``PESConv.json``, JSON lines of any ending, and indented documents."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the first character opens a list or an object, or the name says so."""
+        """Return whether the first character opens a list or object, or the name is of JSON."""
         return file.first_line.startswith(("[", "{")) or file.ending in (
             ".jsonl", ".json", ".ndjson",
         )  # fmt: skip
@@ -45,7 +45,7 @@ def _line(line: str, name: str, number: int) -> Any:
 
 
 def _opens_document(line: str) -> bool:
-    """Whether a line is the first of a document of many: valid as far as it goes."""
+    """Return whether a line starts a document of several lines: it is valid but incomplete."""
     try:
         parse_json(line)
     except json.JSONDecodeError as error:
@@ -68,7 +68,7 @@ def _document(text: str, name: str) -> Any:
 
 
 def _documents(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    """Yield (first line, value) of JSON documents that follow each other."""
+    """Yield (first line, value) for each of a sequence of JSON documents."""
     decoder, position = json.JSONDecoder(), 0
     while position < len(text):
         if text[position].isspace():

@@ -1,4 +1,4 @@
-"""Files of other projects from which dialogues would have to be guessed: named, with a remedy."""
+"""Files of other projects that do not determine dialogues: recognised and refused with a remedy."""
 
 import re
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ _EMODYNAMIX = {"Dialogue_History", "Strategy_History", "Next_Strategy"}
 
 
 class ReleaseContextsReader(CorpusReader):
-    """``trainWithStrategy_short.tsv``: the release's contexts, the same turns again and again."""
+    """Refuses ``trainWithStrategy_short.tsv``, contexts of the release with repeated turns."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether lines open with a weight and two numbers."""
+        """Return whether lines start with a weight and two numbers."""
         return bool(_CONTEXT.match(file.first_line))
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
-        """Say what the file is."""
+        """Raise the error that says what the file is."""
         _refuse(file, "contexts for the release's own training script, every one of them a line")
 
 
 class EmoDynamixReader(CorpusReader):
-    """EmoDynamiX's table: the last turns before each strategy, and the strategy's number."""
+    """Refuses EmoDynamiX's table of strategies, each with the turns before it."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the header has its columns."""
+        """Return whether the header has the columns of that table."""
         return set(re.split(r"[,\t]", file.first_line.strip())) >= _EMODYNAMIX
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
-        """Say what the file is."""
+        """Raise the error that says what the file is."""
         _refuse(file, "EmoDynamiX's table of decisions, which names no dialogue")
 
 

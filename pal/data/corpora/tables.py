@@ -1,4 +1,4 @@
-"""CSV and TSV with one row a turn, and turns put together to dialogues."""
+"""Reader of CSV and TSV with one row per turn, and grouping of turns into dialogues."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 from pal.core.errors import DataError, suggest
 from pal.data.corpora import CorpusFile, CorpusReader
 
-# Names of columns that are taken without being told, lower case, the first found wins.
+# Names of columns that are recognised, in lower case; the first one found is used.
 USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
     "dialogue": ("dialogue", "dialog", "dialogue_id", "dialog_id", "conversation_id", "conv_id"),
     "speaker": ("speaker", "role"),
@@ -22,10 +22,10 @@ NEEDED = ("dialogue", "speaker", "text")
 
 
 class TableReader(CorpusReader):
-    """CSV or TSV with a header; rows are turns, see :func:`group_turns`."""
+    """Reads CSV or TSV with a header; rows are turns, see :func:`group_turns`."""
 
     def recognises(self, file: CorpusFile) -> bool:
-        """Whether the name says so, or the header has the usual columns."""
+        """Return whether the name is of CSV or TSV, or the header has the usual columns."""
         if file.ending in (".csv", ".tsv"):
             return True
         if file.first_line.startswith(("{", "[")):
@@ -44,7 +44,7 @@ class TableReader(CorpusReader):
             header = [name.strip() for name in next(rows)]
             twice = next((name for name in header if header.count(name) > 1), None)
             if twice is not None:
-                raise file.fail(f"the column {twice!r} stands twice in the header; rename one")
+                raise file.fail(f"the column {twice!r} occurs twice in the header; rename one")
             number = rows.line_num + 1
             for row in rows:
                 if row and len(row) != len(header):
@@ -68,14 +68,14 @@ class TableReader(CorpusReader):
 
 
 def delimiter_of(header: str) -> str:
-    """Return what parts the cells of a header: TAB, comma or semicolon, whichever is most used."""
+    """Return the separator of a header's cells: the most frequent of TAB, comma and semicolon."""
     return max(("\t", ",", ";"), key=header.count)
 
 
 def find_columns(
     names: Iterable[str], given: Mapping[str, str | None], where: str
 ) -> dict[str, str] | None:
-    """Return the column of every role that a table has; None where the usual ones are missing.
+    """Return the column of every role in a table, or None if the usual columns are missing.
 
     Args:
         names: the table's columns.
@@ -83,7 +83,7 @@ def find_columns(
         where: the file, for messages.
 
     Raises:
-        DataError: a given column is not there.
+        DataError: a given column is missing.
     """
     names = [str(name) for name in names]
     by_lower_name = {name.lower(): name for name in reversed(names)}
@@ -102,7 +102,7 @@ def find_columns(
 
 
 def is_turn_table(record: Any, columns: Mapping[str, str | None]) -> bool:
-    """Whether the first record of a file is a turn, not a dialogue."""
+    """Return whether the first record of a file is a turn and not a dialogue."""
     if not isinstance(record, dict) or "dialog" in record:
         return False
     names = {str(key) for key in record}
@@ -114,12 +114,12 @@ def is_turn_table(record: Any, columns: Mapping[str, str | None]) -> bool:
 def group_turns(
     rows: Iterable[tuple[str, Any]], columns: Mapping[str, str | None], name: str
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (place of the first turn, dialogue) from turns in order, those of a dialogue together.
+    """Yield (place of the first turn, dialogue) from turns that are sorted by dialogue and turn.
 
-    The description of a dialogue is what its first turn has in the columns of :data:`DESCRIPTION`.
+    The first turn of a dialogue gives the dialogue's own values, in columns of :data:`DESCRIPTION`.
 
     Raises:
-        DataError: columns are missing, or a dialogue's turns do not stand together.
+        DataError: columns are missing, or the turns of a dialogue are not consecutive.
     """
     dialogues: dict[str, tuple[str, dict[str, Any]]] = {}
     roles: dict[str, str] | None = None
@@ -131,8 +131,8 @@ def group_turns(
             roles = find_columns(row, columns, name)
             if roles is None:
                 raise DataError(
-                    f"{name}: a table whose columns cannot be told apart "
-                    f"({', '.join(map(str, row))[:300]}); name those of a turn's dialogue, speaker "
+                    f"{name}: a table without the usual names of columns "
+                    f"({', '.join(map(str, row))[:300]}); name the columns of dialogue, speaker "
                     "and text: data.columns='{dialogue: …, speaker: …, text: …, strategy: …}'"
                 )
         values = {role: row.get(column) for role, column in roles.items()}
@@ -148,8 +148,8 @@ def group_turns(
             dialogues[ident] = where, {**head, "id": ident, "dialog": []}
         elif ident != last:
             raise DataError(
-                f"{name}, {where}: turns of dialogue {ident!r} stand apart, so their order is not "
-                "known; sort the file by dialogue and turn"
+                f"{name}, {where}: turns of dialogue {ident!r} are not consecutive: their order is "
+                "unknown; sort the file by dialogue and turn"
             )
         last = ident
         dialogues[ident][1]["dialog"].append(values)
