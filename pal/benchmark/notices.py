@@ -19,7 +19,7 @@ SAMPLE_NOTICE = (
 
 
 def is_bundled(source: str) -> bool:
-    """Whether a source is part of the corpus that travels along, here or on another machine."""
+    """Return whether a source is part of the bundled corpus, here or on another machine."""
     parts = Path(source).parts
     pairs = list(itertools.pairwise(parts))
     return ("data", "sample") in pairs or ("_bundled", "sample") in pairs

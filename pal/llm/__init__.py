@@ -17,14 +17,14 @@ __all__ = ["LanguageModel", "Outcome", "Request", "connect"]
 
 
 def connect(llm: LlmSettings, dtype: str = "float32") -> LanguageModel:
-    """Return the model that settings name; nothing is sent or loaded before a question.
+    """Return the model that settings name; nothing is sent or loaded before the first request.
 
     Args:
-        llm: which model, and how it is asked.
+        llm: settings of the model.
         dtype: number format of a local model's weights.
 
     Raises:
-        PalError: no model or endpoint is named, its key is not there or may not be sent, or the
+        PalError: no model or endpoint is named, its key is missing or may not be sent, or the
             cache cannot be used.
     """
     from pal.llm.asking import CachedModel

@@ -1,4 +1,4 @@
-"""A language model behind a cache: nothing is asked twice, and nothing finished is lost."""
+"""A language model behind a cache: no request is sent twice, and no answer is lost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ Replies = dict[bytes, tuple[Any, str | None]]
 
 
 class CachedModel:
-    """Answers requests from the cache, and the rest by a backend.
+    """Answers requests from the cache, and missing ones through a backend.
 
     Args:
-        settings: batch files, estimate, prices.
-        origin: who answers.
-        cache: where answers are kept.
-        backend: asks what the cache does not hold.
+        settings: settings of the model, with batch files, estimate and prices.
+        origin: the model and endpoint that answer.
+        cache: store of the answers.
+        backend: answers requests that are not in the cache.
         system_role: whether the endpoint takes a system message, for files of requests.
     """
 
@@ -42,7 +42,7 @@ class CachedModel:
         self._system_role = system_role
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record of a run says of the model: backend, endpoint, form of answers."""
+        """Return the facts for the record of a run: backend, endpoint, output mode."""
         facts = self._backend.facts if self._backend else None
         return {
             "model": self.name,
@@ -57,11 +57,11 @@ class CachedModel:
     ) -> list[Outcome]:
         """Answer requests, in their order (see :class:`pal.llm.base.LanguageModel`).
 
-        Requests alike but for their id are asked once. A stored value that ``check`` does not
-        accept, as after a change of the check, is asked for again.
+        Requests that differ only in their id are sent once. A stored value that ``check`` does not
+        accept, for example after a change of the check, is requested again.
 
         Raises:
-            PlannedStop: an estimate or a file of requests was asked for, not answers.
+            PlannedStop: the settings ask for an estimate or a file of requests instead of answers.
             PalError: two requests share an id, or the backend cannot continue.
         """
         if len({request.id for request in requests}) < len(requests):
@@ -93,17 +93,17 @@ class CachedModel:
         check: Check | None,
         replies: Replies,
     ) -> None:
-        """Ask what the cache does not hold, and add the replies.
+        """Send the requests that are not in the cache, and add their replies.
 
         Args:
             missing: the requests, by answer key.
-            total: how many requests there were, for the progress bar.
-            description: what the progress bar says.
-            check: of answers.
-            replies: by answer key; what is found is added.
+            total: number of all requests, for the progress bar.
+            description: label of the progress bar.
+            check: function that returns why an answer is not acceptable, or None.
+            replies: replies by answer key; new ones are added to it.
 
         Raises:
-            PlannedStop: an estimate or a file of requests was asked for, not answers.
+            PlannedStop: the settings ask for an estimate or a file of requests instead of answers.
             PalError: the backend cannot continue.
         """
         self._stop_if_planned(missing, description)
@@ -127,7 +127,7 @@ class CachedModel:
     def _take_old(
         self, keys: Sequence[bytes], requests: Sequence[Request], replies: Replies
     ) -> None:
-        """Take answers of version 0.1 for what is not there; they stay where they are."""
+        """Use stored answers of version 0.1 for missing ones; their table is not changed."""
         own = {
             key: request_key(self.origin.request_name, request)
             for key, request in zip(keys, requests, strict=True)
@@ -139,7 +139,7 @@ class CachedModel:
     def _take_results(
         self, path: Path, missing: dict[bytes, Request], check: Check | None, replies: Replies
     ) -> None:
-        """Move what a file of results answers from ``missing`` to ``replies`` and the cache."""
+        """Move requests that a results file answers from ``missing`` to replies and cache."""
         own = {
             request_key(self.origin.request_name, request): key for key, request in missing.items()
         }

@@ -1,4 +1,4 @@
-"""What the rooms above know of a language model: requests in, outcomes out."""
+"""The interface of language models: requests and outcomes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,18 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to a model.
+    """One request to a model.
 
     Attributes:
-        id: the caller's name of it, unique within a call; not part of the cache key.
-        messages: (role, text) pairs; what many requests share comes first: servers reuse it.
+        id: the caller's name for the request, unique within a call; not part of the cache key.
+        messages: (role, text) pairs. Text that many requests share comes first, since servers
+            reuse a common prefix.
         schema: JSON schema of the answer; None for free text.
-        schema_name: its name, of letters, digits, ``_`` and ``-``; not part of the cache key.
-        max_tokens: longest answer, tokens.
-        temperature: 0 for the likeliest answer.
-        seed: of the server's sampling; None leaves it to the server.
+        schema_name: name of the schema, of letters, digits, ``_`` and ``-``; not part of the cache
+            key.
+        max_tokens: maximum length of the answer, in tokens.
+        temperature: sampling temperature; 0 for the most probable answer.
+        seed: seed of the server's sampling; None leaves it to the server.
     """
 
     id: str
@@ -30,12 +32,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a request.
+    """The outcome of a request.
 
     Attributes:
-        id: of the request.
-        value: the parsed JSON (with a schema) or the text; None when there is no answer.
-        reason: None when answered; else why not: ``refused``, ``malformed: …``,
+        id: id of the request.
+        value: the parsed JSON (with a schema) or the text; None if there is no answer.
+        reason: None if answered; otherwise the reason: ``refused``, ``malformed: …``,
             ``gave up after N attempts: …``.
     """
 
@@ -51,41 +53,42 @@ class LanguageModel(Protocol):
     """Anything that answers requests.
 
     Attributes:
-        name: the model's, for records.
+        name: name of the model, for records.
     """
 
     name: str
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record of a run says of the model."""
+        """Return the facts about the model for the record of a run."""
         ...
 
     def ask(
         self, requests: Sequence[Request], *, description: str, check: Check | None = None
     ) -> list[Outcome]:
-        """Answer requests, in their order; what the cache holds is not asked again.
+        """Answer requests, in their order; requests in the cache are not sent again.
 
         Args:
             requests: the questions.
-            description: what the progress bar says.
-            check: returns why a well-formed value is not acceptable (a wrong count, …), or None.
+            description: label of the progress bar.
+            check: function that returns why a well-formed value is not acceptable (such as a wrong
+                count), or None.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a backend found out about one request.
+    """The result of a backend for one request.
 
     Attributes:
-        value: the answer; None with a ``reason``.
-        reason: why there is none.
-        final: asking again would bring nothing else, so it is stored.
-        output_mode: how the answer's form was asked for (see
+        value: the answer, or None with a ``reason``.
+        reason: why there is no answer.
+        final: whether a further attempt would not help, so that the reply is stored.
+        output_mode: how the format of the answer was requested (see
             :data:`pal.llm.settings.OUTPUT_MODES`).
-        seconds: from request to answer.
-        tokens_in: of the prompt, as the server counts; None where it does not.
-        tokens_out: of the answer.
+        seconds: time from request to answer, in seconds.
+        tokens_in: tokens of the prompt as the server counts them; None if it does not.
+        tokens_out: tokens of the answer.
     """
 
     value: Any
@@ -99,12 +102,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """What was found out about an endpoint, once and for all.
+    """What earlier requests showed about an endpoint.
 
     Attributes:
-        output_mode: how it gives answers of a given form; None before that is known.
-        system_role: whether it takes a system message; otherwise that text goes before the first
-            user turn.
+        output_mode: how it gives structured answers; None if not known yet.
+        system_role: whether it accepts a system message; otherwise that text is put before the
+            first user turn.
     """
 
     output_mode: str | None = None
@@ -112,7 +115,7 @@ class EndpointFacts:
 
 
 class Backend(Protocol):
-    """What answers requests that no cache holds."""
+    """A backend that answers requests that are not in the cache."""
 
     facts: EndpointFacts
 
@@ -122,5 +125,5 @@ class Backend(Protocol):
         check: Check | None,
         done: Callable[[bytes, Reply], None],
     ) -> None:
-        """Answer every request and call ``done`` with its key and reply as soon as it is there."""
+        """Answer every request and call ``done`` with its key and reply as soon as it arrives."""
         ...

@@ -1,7 +1,7 @@
-"""Requests as batch files and their results: OpenAI's form, which vLLM's batch runner takes too.
+"""Batch files of requests and their results, in OpenAI's format, which vLLM's batch runner reads.
 
-A line is ``{"custom_id", "method", "url", "body"}``; the id is the request's key, so results find
-their requests whatever happened in between, and a file can be read any number of times.
+A line is ``{"custom_id", "method", "url", "body"}``. The id is the key of the request, so results
+are matched to requests by content, and a file can be read any number of times.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from pal.llm.completion import read_completion
 from pal.llm.settings import OUTPUT_MODES, LlmSettings
 from pal.llm.structured import body_of
 
-LARGEST = 50_000  # requests a file, OpenAI's limit
+LARGEST = 50_000  # requests per file, OpenAI's limit
 
 
 def write_requests(
@@ -28,16 +28,16 @@ def write_requests(
     """Write requests to ``path`` and, beyond 50,000, to further files (``-2`` and so on).
 
     Args:
-        path: the first file.
-        requests: by request key.
-        settings: model and form of answers (``auto`` means ``json_schema`` here).
-        system_role: whether the model takes a system message.
+        path: path of the first file.
+        requests: requests by request key.
+        settings: settings of model and output mode (``auto`` means ``json_schema`` here).
+        system_role: whether the model accepts a system message.
 
     Returns:
         The files written.
 
     Raises:
-        OutputError: one is there already, or cannot be written.
+        OutputError: a file exists already, or cannot be written.
     """
     mode = OUTPUT_MODES[0] if settings.structured == "auto" else settings.structured
     lines = (
@@ -64,17 +64,17 @@ def write_requests(
 def read_results(
     path: Path, requests: Mapping[bytes, Request], check: Check | None
 ) -> dict[bytes, Reply]:
-    """Return the answers and refusals that a results file holds for these requests.
+    """Return the answers and refusals in a results file for these requests.
 
-    Lines of other requests, failed ones and malformed answers are left out, to be asked again.
+    Lines of other requests, failed requests and malformed answers are left out and requested again.
 
     Args:
-        path: the file of results.
-        requests: by request key.
-        check: of answers.
+        path: path of the results file.
+        requests: requests by request key.
+        check: function that returns why an answer is not acceptable, or None.
 
     Raises:
-        DataError: a line is not of the batch form; the message names it.
+        DataError: a line does not have the batch format; the message names it.
     """
     found = {}
     for number, line in read_jsonl(path):

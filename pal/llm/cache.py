@@ -1,9 +1,9 @@
-"""Answers on disk: one SQLite file, by a hash of the canonical request and of its origin.
+"""The cache of answers: one SQLite file, keyed by a hash of the canonical request and its origin.
 
-An answer is committed on its own before it counts as given, so a kill at any moment loses only what
-was in flight. Refusals and answers that stay malformed are kept with their reason; failures that
-may pass (a dead server, a limit) are not. Several processes may read and write at once. The file
-holds people's texts, so only the user may read it.
+Each answer is committed before it is returned, so a kill at any moment loses only requests in
+flight. Refusals and answers that stay malformed are stored with their reason; temporary failures
+(a server that is down, a rate limit) are not. Several processes may read and write at once. The
+file holds people's texts, so only the user may read it.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ CREATE TABLE IF NOT EXISTS replies (
     seconds REAL, tokens_in INTEGER, tokens_out INTEGER
 ) WITHOUT ROWID;
 """
-OLD_TABLE = "answers"  # of version 0.1: by request_key alone, whatever the endpoint
+OLD_TABLE = "answers"  # table of version 0.1, keyed by request_key alone, for any endpoint
 WAIT = 60.0  # seconds for other processes to finish writing
-LOOKUP = 500  # keys a query; SQLite took 999 at most for long
+LOOKUP = 500  # keys per query; older versions of SQLite accept at most 999
 
 
 def request_key(model: str, request: Request) -> bytes:
-    """Return a request's own key: a hash of model and all that is asked, 16 bytes.
+    """Return the key of a request: a hash of the model and the whole request, 16 bytes.
 
-    It names requests in batch files. The form below is never changed, so files of results stay
-    readable whatever becomes of the code.
+    It names requests in batch files. The hashed format never changes, so results files stay
+    readable in later versions.
     """
     canonical = {
         "model": model,
@@ -53,7 +53,7 @@ def request_key(model: str, request: Request) -> bytes:
 
 
 def answer_key(origin: Origin, request: Request) -> bytes:
-    """Return the key of an answer: of the request, and of who is asked; 16 bytes."""
+    """Return the key of an answer: a hash of the request and the origin, 16 bytes."""
     own = request_key(origin.request_name, request)
     return hashlib.blake2b(origin.digest + own, digest_size=16).digest()
 
@@ -62,12 +62,13 @@ class Cache:
     """The answers of all models in one file.
 
     Args:
-        path: the SQLite file; made where there is none.
-        trust_old_answers: read what version 0.1 wrote, for whatever origin is asked about.
+        path: the SQLite file; created if it is missing.
+        trust_old_answers: whether answers of version 0.1 are used for every origin.
 
     Raises:
-        OutputError: it cannot be made or written.
-        DataError: it is something else, or holds answers of version 0.1 that are not to be trusted.
+        OutputError: the file cannot be created or written.
+        DataError: the file is not a cache, or holds answers of version 0.1 without
+            ``trust_old_answers``.
     """
 
     def __init__(self, path: str | Path, *, trust_old_answers: bool = False):
@@ -77,12 +78,12 @@ class Cache:
             raise OutputError(f"llm.cache={self.path} is a folder; give the name of a file in it")
         with self._errors("give llm.cache=FILE in a folder you may write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(PermissionError):  # another user's, shared on purpose
+            with contextlib.suppress(PermissionError):  # another user's file, shared on purpose
                 for suffix in ("", "-wal", "-shm", "-journal"):
                     file = self.path.with_name(self.path.name + suffix)
                     if not suffix or file.exists():
                         make_private(file)
-            # Calls are never at once, but in a notebook they come from a second thread.
+            # Calls are never concurrent, but in a notebook they come from a second thread.
             self._database = sqlite3.connect(
                 self.path, timeout=WAIT, isolation_level=None, check_same_thread=False
             )
@@ -97,7 +98,7 @@ class Cache:
             )
 
     def _set_up(self) -> None:
-        """Make the tables; where several processes do so at once, SQLite lets some wait in vain."""
+        """Create the tables, with retries, since several processes may do so at once."""
         last = time.monotonic() + WAIT
         while True:
             try:
@@ -117,7 +118,7 @@ class Cache:
         return self._database.execute(f"SELECT COUNT(*) FROM {OLD_TABLE}").fetchone()[0]
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, str | None]]:
-        """Return (value, reason) of every key that is there.
+        """Return (value, reason) for every stored key.
 
         Raises:
             DataError: the file is damaged.
@@ -125,7 +126,7 @@ class Cache:
         return self._read(keys, "replies")
 
     def read_old(self, keys: Iterable[bytes]) -> dict[bytes, tuple[Any, str | None]]:
-        """Return (value, reason) of every request key that version 0.1 stored, if it is trusted."""
+        """Return (value, reason) for every request key of version 0.1, if those are trusted."""
         return self._read(keys, OLD_TABLE) if self.reads_old else {}
 
     def _read(self, keys: Iterable[bytes], table: str) -> dict[bytes, tuple[Any, str | None]]:
@@ -164,21 +165,21 @@ class Cache:
                     self._database.execute("ROLLBACK")
 
     def endpoint(self, origin: Origin) -> EndpointFacts:
-        """Return what is known of an origin's endpoint."""
+        """Return the known facts about an origin's endpoint."""
         query = "SELECT output_mode, system_role FROM origins WHERE origin = ?"
         with self._errors("give another llm.cache=FILE"):
             row = self._database.execute(query, (origin.text,)).fetchone()
         return EndpointFacts(row[0], row[1] != 0) if row else EndpointFacts()
 
     def record_endpoint(self, origin: Origin, facts: EndpointFacts) -> None:
-        """Keep what was found out about an endpoint."""
+        """Store facts about an endpoint."""
         query = "UPDATE origins SET output_mode = ?, system_role = ? WHERE id = ?"
         number = self._origin(origin)
         with self._errors("give another llm.cache=FILE"):
             self._database.execute(query, (facts.output_mode, int(facts.system_role), number))
 
     def measured(self, origin: Origin) -> tuple[int, float | None, float | None]:
-        """Return how many answers were timed, their mean seconds and mean tokens."""
+        """Return the number of timed answers, their mean seconds and mean tokens."""
         query = "SELECT COUNT(seconds), AVG(seconds), AVG(tokens_out) FROM replies WHERE origin = ?"
         return self._database.execute(query, (self._origin(origin),)).fetchone()
 
@@ -187,7 +188,7 @@ class Cache:
         self._database.close()
 
     def _origin(self, origin: Origin) -> int:
-        """Return the number that rows hold of an origin."""
+        """Return the row id of an origin."""
         if origin.text not in self._origins:
             with self._errors("earlier answers are kept, run the same command again to continue"):
                 self._database.execute(
@@ -200,7 +201,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _errors(self, remedy: str) -> Iterator[None]:
-        """Say in one line what SQLite or the system refuses."""
+        """Convert errors of SQLite and the system to one-line errors."""
         try:
             yield
         except sqlite3.OperationalError as error:

@@ -1,9 +1,9 @@
-"""Any OpenAI-compatible endpoint, asked with many connections at once.
+"""Client of OpenAI-compatible endpoints, with many concurrent connections.
 
-A failure that may pass (no connection, a timeout, 408, 409, 429, 5xx) is tried again after an
-exponentially growing wait with jitter, never before the server's ``Retry-After``, which holds
-back all connections. A malformed answer is asked for again at most twice; one that was cut off gets
-twice the tokens. The key is read from the environment alone, and taken out of every message.
+A temporary failure (no connection, a timeout, 408, 409, 429, 5xx) is retried with exponential
+backoff and jitter, never before the server's ``Retry-After``, which pauses all connections. A
+malformed answer is requested again at most twice; a truncated one with twice the tokens. The key is
+read from the environment only, and removed from every message.
 """
 
 import asyncio
@@ -25,28 +25,27 @@ from pal.llm.loop import run_to_end
 from pal.llm.settings import OUTPUT_MODES, LlmSettings
 from pal.llm.structured import PROBE, body_of, shorten
 
-ANSWERS = 3  # malformed ones to a request, before it counts as malformed for good
-LONGEST_WAIT = 60.0  # seconds between two attempts, unless the server asks for more
+ANSWERS = 3  # malformed answers to a request before it finally counts as malformed
+LONGEST_WAIT = 60.0  # maximum seconds between two attempts, unless the server asks for more
 LONGEST_RETRY_AFTER = 600.0
 STAGGER = 0.003  # seconds between two first requests: small servers refuse many at one moment
 PASSING = (408, 409, 429)
-UNUSABLE = (400, 422, 500)  # what servers answer to a message whose role their template refuses
+UNUSABLE = (400, 422, 500)  # status codes for a message whose role the chat template refuses
 
 
 class OpenAIBackend:
-    """Asks a chat-completions endpoint.
+    """Sends requests to a chat-completions endpoint.
 
     Args:
         settings: the endpoint and its limits.
-        known: what an earlier run found out about the endpoint.
-        record: called with what this one finds out.
+        known: facts about the endpoint from an earlier run.
+        record: function that is called with new facts.
 
     Attributes:
-        facts: what is known of the endpoint by now; an output mode that the settings name is taken
-            as it is.
+        facts: current facts about the endpoint; an output mode in the settings is not probed.
 
     Raises:
-        ConfigError: no endpoint is named, or its key is not there or may not be sent.
+        ConfigError: no endpoint is named, or its key is missing or may not be sent.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class OpenAIBackend:
         """Answer every request; ``done`` is called as replies come in, one call at a time.
 
         Raises:
-            PalError: the endpoint refuses key or model, or answers nothing at all.
+            PalError: the endpoint refuses the key or the model, or does not answer at all.
         """
         run_to_end(lambda: self._answer(requests, check, done))
 
@@ -108,7 +107,7 @@ class OpenAIBackend:
 
     def _learn(self, **found: Any) -> None:
         self.facts = replace(self.facts, **found)
-        # A mode that the settings name was not found out, so it is not for later runs.
+        # A mode from the settings was not probed, so it is not stored for later runs.
         asked = self.settings.structured == "auto"
         self._record(self.facts if asked else replace(self.facts, output_mode=None))
 
@@ -133,7 +132,7 @@ class OpenAIBackend:
                 )
 
     async def _reply(self, request: Request, check: Check | None) -> Reply:
-        """One request's final answer or failure, after as many attempts as it takes."""
+        """Return the final answer or failure of a request, after all its attempts."""
         mode, tokens = self.facts.output_mode or "text", request.max_tokens
         for _ in range(ANSWERS):
             started = time.monotonic()
@@ -151,11 +150,11 @@ class OpenAIBackend:
         return reply
 
     async def _send_in_roles(self, request: Request, mode: str, tokens: int) -> dict[str, Any]:
-        """Send a request; without a system message once the endpoint has shown that it takes none.
+        """Send a request, without a system message if the endpoint does not accept one.
 
-        Many chat templates know no system role. One that says so is asked again with the system
-        text before the first user turn, and where that is answered the endpoint is asked so from
-        then on.
+        Many chat templates have no system role. If an endpoint reports this, the request is sent
+        again with the system text before the first user turn; if that is answered, all further
+        requests are sent in this form.
         """
 
         def body(system_role: bool) -> dict[str, Any]:
@@ -197,8 +196,8 @@ class OpenAIBackend:
         if self._limiter:
             await self._limiter.acquire()
         try:
-            async with asyncio.timeout(self.settings.timeout):  # of the whole answer
-                # As it is: the library's own method would check and copy every message.
+            async with asyncio.timeout(self.settings.timeout):  # for the whole answer
+                # Sent directly, since the library's own method checks and copies every message.
                 answer: Any = await self._client.post(
                     "/chat/completions", body=body, cast_to=object,
                     options={"headers": self._headers},
@@ -216,10 +215,10 @@ class OpenAIBackend:
         self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     def _give_up(self, error: Exception) -> Reply | None:
-        """The reply that stands for an error of one request; None for a defect of the program.
+        """Return the reply for an error of one request, or None for a defect of the program.
 
         Raises:
-            PalError: the error would meet every request.
+            PalError: the error would occur with every request.
         """
         from openai import APIConnectionError, APIError
 
@@ -253,7 +252,7 @@ class OpenAIBackend:
         return shorten(text.replace(self._key, "[key]") if self._key else text, 200)
 
     async def _probe(self) -> str:
-        """The first output mode whose form the endpoint honours, by one question a mode."""
+        """Return the first output mode that the endpoint supports, with one request per mode."""
         for mode in OUTPUT_MODES[:-1]:
             try:
                 answer = await self._send(
@@ -265,7 +264,7 @@ class OpenAIBackend:
                     raise
                 if may_pass(error) and getattr(error, "status_code", 0) != 500:
                     raise PalError(f"{self.settings.base_url}: {reply.reason}") from None
-                continue  # a server that does not know the field says so, some with 500
+                continue  # servers report an unknown field, some with status 500
             reply = read_completion(answer, PROBE, None, mode, None)
             text = str(message_of(answer)[0].get("content") or "")
             if reply.reason is None and text.lstrip().startswith("{"):
@@ -274,10 +273,10 @@ class OpenAIBackend:
 
 
 def make_web_client(url: str) -> Any:
-    """Return a client that follows no redirect, and to this machine goes past every proxy.
+    """Return a client that follows no redirects and uses no proxy to this machine.
 
-    Texts reach the endpoint alone. A proxy of the environment would get them, and the key, even
-    when the endpoint is on this machine, unless NO_PROXY said otherwise.
+    Texts reach only the endpoint. Otherwise a proxy from the environment would receive the texts
+    and the key, even for an endpoint on this machine, unless NO_PROXY names it.
     """
     from openai import DefaultAsyncHttpxClient
 
@@ -288,10 +287,10 @@ def make_web_client(url: str) -> Any:
 
 
 def make_headers(url: str, key: str | None) -> dict[str, Any]:
-    """Return the headers that go with every request: the endpoint's own key, or none.
+    """Return the headers of every request: the key of the endpoint, or none.
 
-    What the environment holds for OpenAI (organisation, project, headers of one's own) goes to
-    OpenAI alone; the library would send it to any endpoint.
+    Values in the environment for OpenAI (organisation, project, custom headers) are sent to OpenAI
+    only; the library would send them to any endpoint.
     """
     from openai import Omit
 
@@ -326,7 +325,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def seconds_of(retry_after: str | None) -> float:
-    """Return the seconds a ``Retry-After`` header asks for: a number, or the time of a date."""
+    """Return the seconds of a ``Retry-After`` header, which is a number or a date."""
     try:
         seconds = float(retry_after or 0)
         return max(0.0, seconds) if seconds == seconds else 0.0

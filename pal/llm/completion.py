@@ -1,11 +1,11 @@
-"""Reading a chat completion: whatever a server sends becomes a value or a reason."""
+"""Parsing of chat completions: every response of a server becomes a value or a reason."""
 
 from typing import Any
 
 from pal.llm.base import Check, Reply, Request
 from pal.llm.structured import parse, shorten
 
-LARGEST_COUNT = 2**53  # tokens; nothing counts more
+LARGEST_COUNT = 2**53  # tokens; larger counts are ignored
 
 
 def read_completion(
@@ -15,17 +15,17 @@ def read_completion(
     output_mode: str | None,
     seconds: float | None,
 ) -> Reply:
-    """Return what a chat completion says: a value, a refusal, or why it is malformed.
+    """Return the reply in a chat completion: a value, a refusal, or why it is malformed.
 
     Args:
-        answer: the body, as parsed.
-        request: what was asked.
-        check: returns why a well-formed value is not acceptable, or None.
-        output_mode: how the form was asked for.
-        seconds: from request to answer.
+        answer: the parsed body.
+        request: the request.
+        check: function that returns why a well-formed value is not acceptable, or None.
+        output_mode: how the format was requested.
+        seconds: time from request to answer, in seconds.
 
     Raises:
-        ValueError: the body is no chat completion.
+        ValueError: the body is not a chat completion.
     """
     message, finish = message_of(answer)
     usage = answer.get("usage")
@@ -47,10 +47,10 @@ def read_completion(
 
 
 def message_of(answer: Any) -> tuple[dict[str, Any], Any]:
-    """Return a completion's message and why it ended.
+    """Return the message and the finish reason of a completion.
 
     Raises:
-        ValueError: the body is no chat completion (a proxy's page, say).
+        ValueError: the body is not a chat completion, but for example a proxy's page.
     """
     try:
         choice = answer["choices"][0]
@@ -59,10 +59,10 @@ def message_of(answer: Any) -> tuple[dict[str, Any], Any]:
             return message, finish
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         pass
-    raise ValueError(f"the body is no chat completion: {shorten(str(answer))}")
+    raise ValueError(f"the body is not a chat completion: {shorten(str(answer))}")
 
 
 def _count(value: Any) -> int | None:
-    """Return a count of tokens; None for what is none, such as a list or a negative number."""
+    """Return a count of tokens, or None for a value that is not a count, such as a list."""
     counts = isinstance(value, int) and not isinstance(value, bool)
     return value if counts and 0 <= value < LARGEST_COUNT else None

@@ -1,4 +1,4 @@
-"""What an endpoint is given besides questions: its own key, and a way that leaves no machine."""
+"""Keys and proxies of an endpoint."""
 
 import ipaddress
 import os
@@ -27,7 +27,7 @@ def is_this_machine(url: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         try:
-            address = ipaddress.ip_address(socket.inet_aton(host))  # 127.1 and its like
+            address = ipaddress.ip_address(socket.inet_aton(host))  # forms such as 127.1
         except (OSError, ValueError):
             return False
     mapped = getattr(address, "ipv4_mapped", None) or address
@@ -35,7 +35,7 @@ def is_this_machine(url: str) -> bool:
 
 
 def proxy_of(url: str) -> str | None:
-    """Return the name of the environment variable whose proxy carries requests, if one does."""
+    """Return the name of the environment variable whose proxy is used, if any."""
     address = urlsplit(url)
     if is_this_machine(url) or proxy_bypass(address.hostname or ""):
         return None
@@ -45,11 +45,11 @@ def proxy_of(url: str) -> str | None:
 
 
 def find_key(settings: LlmSettings) -> str | None:
-    """Return the key that goes to the endpoint, from the environment; None sends none.
+    """Return the key for the endpoint from the environment, or None for no key.
 
-    A key goes to the endpoint that it belongs to: OPENAI_API_KEY to api.openai.com, any other where
-    ``api_key_env`` names it; and only over https or to this machine, unless ``key_over_http``
-    allows more.
+    A key is sent only to the endpoint it belongs to: OPENAI_API_KEY to api.openai.com, any other
+    key if ``api_key_env`` names it. It is sent only over https or to this machine, unless
+    ``key_over_http`` is set.
 
     Raises:
         ConfigError: no endpoint is named, its key is not in the environment, or may not be sent.

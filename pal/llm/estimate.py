@@ -1,4 +1,4 @@
-"""What a run would take, before it is begun: calls, tokens, time and money."""
+"""Estimates of a run before it starts: calls, tokens, time and cost."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -6,18 +6,18 @@ from dataclasses import astuple, dataclass
 from pal.llm.base import Request
 from pal.llm.settings import LlmSettings
 
-CHARACTERS = 4  # a token, in English text
+CHARACTERS = 4  # characters per token in English text
 
 
 @dataclass(frozen=True)
 class Volume:
-    """How much one step asks.
+    """The volume of requests of one step.
 
     Attributes:
-        description: what the requests are for.
-        calls: how many there are that the cache does not hold.
-        characters: of all their messages.
-        longest: tokens of all answers, at most.
+        description: purpose of the requests.
+        calls: number of requests that are not in the cache.
+        characters: number of characters of all their messages.
+        longest: maximum number of tokens of all answers.
     """
 
     description: str
@@ -27,7 +27,7 @@ class Volume:
 
 
 def volume_of(requests: Iterable[Request], description: str) -> Volume:
-    """Return how much requests ask."""
+    """Return the volume of requests."""
     asked = list(requests)
     return Volume(
         description,
@@ -42,12 +42,12 @@ def describe_volumes(
     settings: LlmSettings,
     measured: tuple[int, float | None, float | None],
 ) -> str:
-    """Return an estimate as a Markdown table; of several steps, a row each and their sum.
+    """Return an estimate as a Markdown table; several steps get a row each and their sum.
 
     Args:
-        volumes: what each step asks.
-        settings: connections, rate limit and prices.
-        measured: answers of this model timed so far, their mean seconds and mean tokens.
+        volumes: volume of each step.
+        settings: settings of connections, rate limit and prices.
+        measured: number of timed answers of this model, their mean seconds and mean tokens.
     """
     timed, seconds, answer_tokens = measured
     source = f"mean of {timed:,} answers" if answer_tokens else "at most, by max_tokens"
@@ -80,7 +80,7 @@ def describe_volumes(
 def _hours(
     calls: Sequence[int], settings: LlmSettings, timed: int, seconds: float | None
 ) -> list[str]:
-    """Return the row that says how long so many calls take."""
+    """Return the row with the duration of this many calls, in hours."""
     minute = settings.requests_per_minute
     if seconds:
         rate = settings.connections / seconds

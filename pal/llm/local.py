@@ -1,4 +1,4 @@
-"""A transformers model on this machine, asked in batches of like length."""
+"""A transformers model on this machine, with batches of similar length."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from pal.llm.structured import body_of
 
 
 class TransformersBackend:
-    """Answers with a causal language model and its chat template; the form is asked for in words.
+    """Answers with a causal language model and its chat template; the prompt describes the format.
 
     Args:
-        settings: the model (hub id or folder) and rows a batch.
+        settings: settings with the model (hub id or folder) and the rows per batch.
         dtype: number format of the weights.
     """
 
@@ -30,10 +30,10 @@ class TransformersBackend:
         check: Check | None,
         done: Callable[[bytes, Reply], None],
     ) -> None:
-        """Answer every request once, longest prompts first, so that a lack of memory shows early.
+        """Answer every request once, longest prompts first, so that a lack of memory appears early.
 
-        At temperature 0 the likeliest token is taken; otherwise a batch is sampled with the seed
-        of its first request.
+        At temperature 0 decoding is greedy; otherwise a batch is sampled with the seed of its first
+        request.
 
         Raises:
             CheckpointError: the model cannot be loaded, or its chat template cannot be used.
@@ -72,9 +72,9 @@ class TransformersBackend:
                     done(key, read_completion(answer, requests[key], check, "text", seconds))
 
     def _prompt(self, tokenizer: Any, request: Request) -> str:
-        """Return a request in the model's own form.
+        """Return a request in the format of the model's chat template.
 
-        A template that refuses a system message gets its text before the first user turn.
+        For a template that refuses a system message, its text is put before the first user turn.
         """
         from jinja2 import TemplateError
 

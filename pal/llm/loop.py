@@ -1,4 +1,4 @@
-"""Coroutines run from plain code, in a notebook's cell too, where a loop is running already."""
+"""Running coroutines from synchronous code, also in a notebook, where a loop runs already."""
 
 import asyncio
 import contextvars
@@ -13,11 +13,11 @@ Result = TypeVar("Result")
 def run_to_end(make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """Run a coroutine and return its result, whether or not this thread has a running loop.
 
-    Where it has one (a notebook, an asynchronous server), the coroutine gets a thread and a loop of
-    its own, and this thread waits. An interrupt cancels the coroutine and is raised here.
+    If it has one (in a notebook or an asynchronous server), the coroutine runs in its own thread
+    and loop, and this thread waits. An interrupt cancels the coroutine and is raised here.
 
     Args:
-        make: makes the coroutine.
+        make: function that returns the coroutine.
 
     Example:
         >>> run_to_end(lambda: asyncio.sleep(0, "done"))
@@ -39,7 +39,7 @@ def run_to_end(make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     def work() -> None:
         try:
             finished.set_result(asyncio.run(begin()))
-        except BaseException as error:  # an interrupt or an exit goes to the thread that waits
+        except BaseException as error:  # an interrupt or exit is raised in the waiting thread
             finished.set_exception(error)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)

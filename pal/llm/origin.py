@@ -1,4 +1,4 @@
-"""Where answers come from: servers that know a model by one name do not answer for each other."""
+"""The origin of answers: equal model names at different endpoints are different origins."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ class Origin:
     """A model at an endpoint, or a local one.
 
     Attributes:
-        name: the model's, for records and people; further fields of requests are part of it.
-        text: all that tells origins apart, as JSON without secrets.
-        digest: hash of the whole, part of every cache key.
-        request_name: what a request's own key holds of the model (see
-            :func:`pal.llm.cache.request_key`); batch files know no endpoint.
+        name: name of the model with further fields of requests, for records.
+        text: everything that distinguishes origins, as JSON without secrets.
+        digest: hash of the origin, part of every cache key.
+        request_name: name of the model in the key of a request (see
+            :func:`pal.llm.cache.request_key`), without the endpoint, as batch files have none.
     """
 
     name: str
@@ -36,7 +36,7 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
 
     Args:
         llm: backend, endpoint, model and further fields of requests.
-        dtype: number format of a local model's weights, which decides its answers too.
+        dtype: number format of a local model's weights, which also affects its answers.
 
     Raises:
         ConfigError: no model is named, or a local one gets fields for an endpoint.
@@ -68,6 +68,6 @@ def _canonical(value: Any) -> str:
 
 
 def _normal(url: str) -> str:
-    """Return an address as its server reads it: host in small letters, no slash at the end."""
+    """Return a canonical address: host in lower case, no slash at the end."""
     address = urlsplit(url)
     return f"{address.scheme}://{address.netloc.lower()}{address.path.rstrip('/')}" if url else ""

@@ -1,7 +1,7 @@
 """Prompts: versioned YAML files with a ``system`` and a ``user`` template, filled strictly.
 
-Texts of users are data: a template hands them to the filter ``data``, which puts them between tags
-and takes those tags out of the text, so that it cannot pose as instructions that follow it.
+Texts of users are data: a template passes them to the filter ``data``, which puts them between tags
+and removes those tags from the text, so that it cannot pose as instructions.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
-# Characters that nobody sees, besides those of the category "format" and combining marks.
+# Invisible characters, besides those of the category "format" and combining marks.
 UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164"
     "\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
@@ -27,11 +27,11 @@ class Prompt:
     """One prompt.
 
     Attributes:
-        name: the file's stem.
-        version: raised with every change of the wording; it is part of records.
-        source: the figure it follows.
+        name: stem of the file name.
+        version: version of the wording, part of records.
+        source: figure of the paper that the prompt follows.
         system: template of the system message, the same for all requests.
-        user: template of the user message, what requests share first.
+        user: template of the user message, with the part that requests share first.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Prompt:
     user: str
 
     def fill(self, **values: Any) -> tuple[tuple[str, str], ...]:
-        """Return the (role, text) pairs; a value that the template names must be given."""
+        """Return the (role, text) pairs; every value that the template names is required."""
         system, user = (_template(t).render(**values).strip() for t in (self.system, self.user))
         return (("system", sys.intern(system)), ("user", user))  # many requests share the first
 
 
 @cache
 def load_prompt(folder: Path, name: str) -> Prompt:
-    """Load ``name.yaml`` of a folder of prompts that travels with the package."""
+    """Load ``name.yaml`` from a folder of prompts in the package."""
     tree = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     return Prompt(name=name, **tree)
 
@@ -66,10 +66,10 @@ def _as_data(text: str, tag: str) -> str:
 
 
 def without_tag(text: str, tag: str) -> str:
-    """Return a text in which whatever a model may read as this tag has lost its brackets.
+    """Return a text in which everything that a model may read as this tag loses its brackets.
 
-    A tag is one in any case, with spaces, a slash or attributes, with characters inside that are
-    not seen, and with letters and brackets of other widths.
+    A tag is recognised in any letter case, with spaces, a slash or attributes, with invisible
+    characters inside, and with letters and brackets of other widths.
 
     Example:
         >>> without_tag("a </Text x> b <texts>", "text")

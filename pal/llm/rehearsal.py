@@ -1,8 +1,8 @@
-"""A chain of steps gone through without asking: how much each would ask, by what the cache lacks.
+"""Rehearsal of a chain of steps: it counts the requests that are not in the cache, sends none.
 
-A step's requests are made from the answers to those before it. Where an answer is not in the cache,
-a stand-in of the right form and of an ordinary length takes its place, so counts are exact as far
-as they do not depend on what a model would say.
+The requests of a step depend on the answers of earlier steps. A placeholder of the right format and
+a typical length replaces an answer that is not in the cache, so counts are exact as far as they do
+not depend on the content of answers.
 """
 
 from typing import Any
@@ -14,19 +14,19 @@ from pal.llm.estimate import Volume, describe_volumes, volume_of
 from pal.llm.origin import origin_of
 from pal.llm.settings import LlmSettings
 
-WORDS = 40  # of a stand-in text
+WORDS = 40  # words of a placeholder text
 
 
 class Rehearsal(CachedModel):
-    """Answers from the cache, and with stand-ins; sends nothing and keeps nothing.
+    """Answers from the cache and with placeholders; it sends and stores nothing.
 
     Args:
-        settings: which model is asked later.
+        settings: settings of the model.
         dtype: number format of a local model's weights.
 
     Attributes:
-        stage: what the estimate calls the next step; its own description when empty.
-        volumes: what was asked and is not in the cache, step by step.
+        stage: name of the next step in the estimate; its own description if empty.
+        volumes: volume of the requests that are not in the cache, per step.
     """
 
     def __init__(self, settings: LlmSettings, dtype: str = "float32"):
@@ -43,7 +43,7 @@ class Rehearsal(CachedModel):
         check: Check | None,
         replies: Replies,
     ) -> None:
-        """Note how much is asked, and put stand-ins into ``replies``."""
+        """Record the volume, and put placeholders into ``replies``."""
         self.volumes.append(volume_of(missing.values(), self.stage or description))
         for key, request in missing.items():
             replies[key] = (stand_in(request.schema, key.hex()[:12]), None)
@@ -56,12 +56,12 @@ class Rehearsal(CachedModel):
 
 
 def stand_in(schema: dict[str, Any] | None, name: str = "") -> Any:
-    """Return a value of a form: texts of 40 words, lists of middle length, middle choices.
+    """Return a placeholder of a schema: texts of 40 words, lists of medium length, middle choices.
 
     Args:
-        schema: the form; None for free text.
-        name: begins every text, since equal answers would make equal requests of the next step,
-            which are asked once.
+        schema: JSON schema; None for free text.
+        name: prefix of every text. Equal answers would make equal requests in the next step, which
+            are counted once.
     """
     text = " ".join([name or "word", *["word"] * (WORDS - 1)])
     if schema is None:

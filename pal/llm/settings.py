@@ -1,4 +1,4 @@
-"""Settings: which language model is asked, and how."""
+"""Settings of the language model."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from pal.core.settings import INERT, Count, InputPath, OutputPath, Section, Unshown
 
-# How answers of a given form are asked for, from what a server enforces best to what it need not
-# know of: OpenAI's schemas; llama.cpp's form of them; valid JSON with the schema in the prompt;
-# vLLM's constraint fields, new and old; a prompt alone.
+# Ways to request structured answers, from the most strictly enforced to those that need no support:
+# OpenAI's schemas; llama.cpp's variant of them; valid JSON with the schema in the prompt; vLLM's
+# constraint fields, new and old; a prompt alone.
 OUTPUT_MODES = (
     "json_schema", "json_object_schema", "json_object", "structured_outputs", "guided_json", "text",
 )  # fmt: skip
@@ -24,13 +24,13 @@ def _check_variable(name: str) -> str:
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
         raise ValueError(
             "expected the name of an environment variable, of capital letters, digits and _ "
-            "(export the key under that name; the key itself is no setting)"
+            "(export the key under that name; the key itself is not a setting)"
         )
     return name
 
 
 def _check_address(url: str) -> str:
-    """Accept an address that holds no secret; a slash at its end says nothing."""
+    """Check that an address holds no secret, and drop a slash at its end."""
     try:
         address = urlsplit(url)
         _ = address.port
@@ -43,7 +43,7 @@ def _check_address(url: str) -> str:
     ):  # fmt: skip
         raise ValueError(
             "expected http://HOST:PORT/v1 or https://HOST/v1 without user, password or query "
-            "(a key belongs into the environment variable that llm.api_key_env names)"
+            "(a key belongs in the environment variable that llm.api_key_env names)"
         )
     return url.rstrip("/")
 
@@ -54,30 +54,30 @@ class LlmSettings(Section):
     Attributes:
         backend: ``openai`` (any endpoint of its form: vLLM, llama.cpp, Ollama …) or
             ``transformers``.
-        base_url: the endpoint, such as ``http://localhost:8000/v1``. Texts go nowhere else; a proxy
-            that the environment names carries them to other machines, never to this one.
-        model: the endpoint's name of it; a hub id or folder for ``transformers``.
+        base_url: address of the endpoint, such as ``http://localhost:8000/v1``. Texts are sent
+            nowhere else; a proxy from the environment is used for other machines, never for this.
+        model: name of the model at the endpoint; a hub id or folder for ``transformers``.
         api_key_env: environment variable that holds the endpoint's key. Null sends no key, except
             the one in OPENAI_API_KEY to api.openai.com.
         key_over_http: send the key to another machine without encryption (plain ``http``).
-        connections: requests under way at once.
+        connections: maximum number of concurrent requests.
         requests_per_minute: rate limit; none when null.
-        timeout: seconds an answer may take.
-        max_attempts: of a request whose failure may pass.
-        backoff: seconds the first wait between two attempts lasts at most; it doubles each time.
-        structured: how answers of a given form are asked for; ``auto`` probes the endpoint once.
+        timeout: maximum duration of an answer, in seconds.
+        max_attempts: maximum number of attempts after temporary failures.
+        backoff: maximum wait before the second attempt, in seconds; it doubles each time.
+        structured: how structured answers are requested; ``auto`` probes the endpoint once.
         body: further fields of every request to an endpoint, such as ``{chat_template_kwargs:
-            {enable_thinking: false}}``; null takes a field out, so ``{max_tokens: null,
-            max_completion_tokens: 4000}`` suits models that want it so.
+            {enable_thinking: false}}``; null removes a field, so that ``{max_tokens: null,
+            max_completion_tokens: 4000}`` suits models that need this field.
         cache: SQLite file of all answers.
         trust_old_answers: use answers of a cache written by version 0.1, which does not say which
             endpoint gave them, as answers of this one.
-        batch_export: write the requests the cache does not hold to this file, and stop.
-        batch_import: read answers from these files of results first.
-        estimate_only: report what the requests would take, and stop.
-        price_in: of a million prompt tokens, for the estimate.
-        price_out: of a million answer tokens.
-        batch_rows: rows a batch of a ``transformers`` model holds at most.
+        batch_export: write the requests that are not in the cache to this file, and stop.
+        batch_import: read answers from these results files first.
+        estimate_only: report an estimate of time and cost, and stop.
+        price_in: price of a million prompt tokens, for the estimate.
+        price_out: price of a million answer tokens, for the estimate.
+        batch_rows: maximum number of rows in a batch of a ``transformers`` model.
     """
 
     renamed: ClassVar = {"tries": "max_attempts"}

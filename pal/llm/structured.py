@@ -1,9 +1,8 @@
-"""Answers of a given form: how to ask for it, and how to read it strictly.
+"""Structured answers: requesting a JSON schema, and parsing strictly.
 
-Servers differ in what they enforce, so there are several ways to ask
-(:data:`pal.llm.settings.OUTPUT_MODES`); the first that an endpoint proves to honour is used for all
-of its answers, and recorded with each. Whatever the way, an answer is checked against the schema
-here.
+Servers differ in what they enforce, so there are several output modes
+(:data:`pal.llm.settings.OUTPUT_MODES`). The first mode that an endpoint supports is used for all of
+its answers and recorded with each. In every mode, an answer is checked against the schema here.
 """
 
 import json
@@ -39,14 +38,14 @@ def body_of(
     *,
     system_role: bool = True,
 ) -> dict[str, Any]:
-    """Return the body of a chat completion, as sent and as written to batch files.
+    """Return the body of a chat completion request, for sending and for batch files.
 
     Args:
-        model: the server's name of it.
-        request: the question.
-        output_mode: one of :data:`pal.llm.settings.OUTPUT_MODES`; free text asks for no form.
-        max_tokens: in place of the request's.
-        more: further fields, which take the place of those of the same name; None leaves one out.
+        model: name of the model at the server.
+        request: the request.
+        output_mode: one of :data:`pal.llm.settings.OUTPUT_MODES`; not used for free text.
+        max_tokens: replaces the request's own value.
+        more: further fields, which replace those of the same name; None removes one.
         system_role: False puts the system text before the first user turn.
     """
     pairs = request.messages if system_role else without_system_role(request.messages)
@@ -81,9 +80,9 @@ def body_of(
 
 
 def without_system_role(messages: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    r"""Return (role, text) pairs for a model that knows no system role.
+    r"""Return (role, text) pairs for a model without a system role.
 
-    What the system would say goes before the first user turn, as the makers of such models advise.
+    The system text is put before the first user turn, as the makers of such models advise.
 
     Example:
         >>> without_system_role([("system", "Be brief."), ("user", "Hello")])
@@ -101,7 +100,7 @@ def without_system_role(messages: Sequence[tuple[str, str]]) -> tuple[tuple[str,
 
 
 def form_in_words(schema: dict[str, Any]) -> str:
-    """Return the sentence that asks for the form where no server enforces it."""
+    """Return the sentence that requests the schema where no server enforces it."""
     return (
         "Answer with one JSON value and nothing else, valid against this JSON schema: "
         + json.dumps(schema, ensure_ascii=False)
@@ -109,12 +108,12 @@ def form_in_words(schema: dict[str, Any]) -> str:
 
 
 def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
-    r"""Return (value, None), or (None, why the text is no answer of this form).
+    r"""Return (value, None), or (None, why the text is not a valid answer).
 
-    The whole text must be one JSON value; a fence around it and a leading ``<think>`` block are
-    dropped. A string counts as the number, truth value or choice whose text it is exactly, where
-    the form leaves no other reading: ``{"answer": "4"}`` is 4. Where the form is a single number, a
-    text with one number that stands alone counts, so ``Answer: 4.`` is 4 while ``4 out of 5``,
+    The whole text must be one JSON value; a code fence around it and a leading ``<think>`` block
+    are dropped. A string counts as the number, truth value or choice that it spells exactly, if the
+    schema allows no other reading: ``{"answer": "4"}`` is 4. If the schema is a single integer, a
+    text with exactly one separate number counts, so ``Answer: 4.`` is 4 while ``4 out of 5``,
     ``4/5`` and ``4.5`` are malformed.
 
     Example:
@@ -122,7 +121,7 @@ def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
         ({'stars': 4}, None)
     """
     if not _is_text(text):
-        return None, "half a surrogate pair, which is no character"
+        return None, "half a surrogate pair, which is not a character"
     text = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
     if schema is None:
         return (text, None) if text else (None, "empty")
@@ -145,7 +144,7 @@ def parse(text: str, schema: dict[str, Any] | None) -> tuple[Any, str | None]:
 
 
 def _as_meant(value: Any, schema: Any) -> Any:
-    """Return a value with strings, and whole numbers such as 4.0, in the form that is asked for."""
+    """Return a value with strings, and integers such as 4.0, converted to the schema's types."""
     if not isinstance(schema, dict):
         return value
     if isinstance(value, dict):
@@ -170,7 +169,7 @@ def _as_meant(value: Any, schema: Any) -> Any:
 
 
 def shorten(text: str, length: int = 120) -> str:
-    """Return the text on one line, cut to so many characters; half characters are escaped."""
+    """Return the text on one line, truncated to ``length`` characters; surrogates are escaped."""
     line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
@@ -184,7 +183,7 @@ def _is_text(text: str) -> bool:
 
 
 def _single_number(schema: dict[str, Any]) -> str | None:
-    """The property's name where the form is an object of one integer; empty for a bare integer."""
+    """Return the property of a schema of one integer, an empty string for a bare integer."""
     properties = schema.get("properties", {})
     if schema.get("type") == "integer":
         return ""

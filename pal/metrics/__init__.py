@@ -1,10 +1,10 @@
-"""Metrics (PAL paper, Table 3), one family a file, behind one table and one function.
+"""Metrics (PAL paper, Table 3): one file per family, one table and one function.
 
     from pal.metrics import Predictions, compute_metrics
     report = compute_metrics(Predictions(responses=[...], references=[...]))
     report.values["bleu_2"], report.meta["bleu_2"].unit, report.missing
 
-Names are imported when first used, so that settings that only name a metric load nothing.
+Names are imported when first used, so that settings that name a metric load nothing.
 """
 
 from importlib import import_module

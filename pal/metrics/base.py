@@ -1,9 +1,9 @@
-"""What every metric reads and returns: :class:`Predictions`, :class:`Metric`, :class:`Scores`.
+"""The interface of metrics: :class:`Predictions`, :class:`Metric`, :class:`Scores`.
 
-N samples throughout. A metric value over the corpus is one of three kinds, and intervals and tests
-need to know which: the mean of its ``per_sample`` values; a function of sums over the samples
-(:class:`~pal.stats.pooled.Pooled`: BLEU, perplexity, macro F1); or a function of how many different
-things the samples hold (:class:`~pal.stats.pooled.Types`: Distinct-n, EAD), which do not add up.
+N is the number of samples. A metric value over the corpus is one of three kinds, which intervals
+and tests distinguish: the mean of its ``per_sample`` values; a function of sums over the samples
+(:class:`~pal.stats.pooled.Pooled`: BLEU, perplexity, macro F1); or a function of the number of
+distinct items in the samples (:class:`~pal.stats.pooled.Types`: Distinct-n, EAD), which is no sum.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ Embedder = Callable[[list[str]], np.ndarray]
 
 VOCAB_SIZE = 54_956  # Blenderbot-small's 54,944 entries and the 12 tokens PAL adds
 
-UNSPACED_SHARE = 0.05  # of the texts, above which word tokens mislead
+UNSPACED_SHARE = 0.05  # proportion of the texts above which word tokens mislead
 
 _TEXT_FIELDS = ("responses", "references")
 _STRATEGY_FIELDS = ("strategies", "predicted_strategies")
@@ -34,26 +34,25 @@ _SAMPLE_FIELDS = (*_TEXT_FIELDS, "personas", *_STRATEGY_FIELDS, *_NUMBER_FIELDS)
 
 @dataclass
 class Predictions:
-    """Everything known about N samples; a metric is left out where its needs are None.
+    """All data on N samples; a metric is left out if a field that it needs is None.
 
     Args:
         responses: generated texts.
-        references: the corpus's own responses, one a sample.
-        personas: sentences known about the seeker, an empty list where none is.
+        references: gold responses of the corpus, one per sample.
+        personas: persona sentences of each sample, an empty list without persona.
         strategies: gold strategy ids, 0 to 7.
         predicted_strategies: predicted ids; the arg-max of ``strategy_probs`` when left out.
         strategy_probs: probability (or logit) of each strategy, [N, 8].
-        token_nll: negative log-likelihood of a whole target, strategy token included, nats, [N].
-        token_count: number of tokens ``token_nll`` is summed over, [N].
-        strategy_nll: the strategy token's share of ``token_nll``, nats, [N].
-        vocab_size: the model's vocabulary size V of EAD, tokens.
-        embedder: turns n texts into vectors, [n, d]; see :func:`pal.metrics.load_embedder`.
-        tokenizer: what texts are cut into: ``words``, or ``characters`` where a script has no
-            spaces between words.
-        reasons: why a field is None, for those where more is to say than that it is.
+        token_nll: negative log-likelihood of each target with its strategy token, nats, [N].
+        token_count: number of tokens that ``token_nll`` is summed over, [N].
+        strategy_nll: part of ``token_nll`` that belongs to the strategy token, nats, [N].
+        vocab_size: vocabulary size V of the model, for EAD, tokens.
+        embedder: function from n texts to vectors, [n, d]; see :func:`pal.metrics.load_embedder`.
+        tokenizer: ``words``, or ``characters`` for scripts without spaces between words.
+        reasons: why a field is None, for fields that need an explanation.
 
     Raises:
-        PalError: no samples, fields of different lengths, or values of the wrong kind.
+        PalError: there are no samples, fields have different lengths, or a value is invalid.
     """
 
     responses: list[str] | None = None
@@ -81,7 +80,7 @@ class Predictions:
             if length != lengths[first]:
                 raise PalError(
                     f"predictions: {name} has {length} values, {first} has {lengths[first]}; "
-                    "give one a sample"
+                    "give one per sample"
                 )
         if self.tokenizer not in get_args(Tokenizer):
             raise PalError(
@@ -93,7 +92,7 @@ class Predictions:
             self.predicted_strategies = self.strategy_probs.argmax(axis=1).tolist()
 
     def get(self, name: str) -> Any:
-        """Return a field by name, None where it is not known."""
+        """Return a field by name, or None if it is not known."""
         return getattr(self, name)
 
     def __len__(self) -> int:
@@ -102,17 +101,17 @@ class Predictions:
 
     @cached_property
     def response_tokens(self) -> list[tuple[str, ...]]:
-        """Lower-cased word tokens of every response, made once for all metrics."""
+        """Lower-cased word tokens of every response, computed once for all metrics."""
         return self._tokenize(self.responses)
 
     @cached_property
     def reference_tokens(self) -> list[tuple[str, ...]]:
-        """Lower-cased word tokens of every reference, made once for all metrics."""
+        """Lower-cased word tokens of every reference, computed once for all metrics."""
         return self._tokenize(self.references)
 
     @property
     def word_tokenizer(self) -> str | None:
-        """What cut the texts into tokens, None while nothing was tokenised."""
+        """Name of the word tokenizer, None if nothing was tokenised yet."""
         if not {"response_tokens", "reference_tokens"} & vars(self).keys():
             return None
         from pal.metrics.text import word_tokenizer
@@ -121,7 +120,7 @@ class Predictions:
         return words if self.tokenizer == "words" else f"characters of unspaced scripts, {words}"
 
     def notes(self) -> list[str]:
-        """Return what a reader of the scores must know of the tokens made so far."""
+        """Return notes on the tokens for the reader of the scores."""
         if self.word_tokenizer is None or self.tokenizer != "words":
             return []
         from pal.metrics.text import is_unspaced
@@ -133,7 +132,7 @@ class Predictions:
         return [
             f"{found} of {len(texts)} responses and references are in a script without spaces "
             "between words, which the word tokenizer does not split: BLEU, ROUGE-L, F1, Distinct, "
-            "EAD and length take whole sentences for words; give metrics.tokenizer=characters"
+            "EAD and length treat whole sentences as words; give metrics.tokenizer=characters"
         ]
 
     def _tokenize(self, texts: Sequence[str] | None) -> list[tuple[str, ...]]:
@@ -184,18 +183,18 @@ class Predictions:
 
 @dataclass
 class Scores:
-    """What a metric returns. Every key of the metric is in ``corpus`` or in ``undefined``.
+    """The result of a metric. Every key of the metric is in ``corpus`` or in ``undefined``.
 
     Args:
-        corpus: the value of each key.
-        per_sample: values of single samples, in the samples' order; their mean is the corpus value
-            unless the key is in ``pooled``.
-        pooled: how the corpus value follows from sums over samples, where it is no mean.
-        types: how the corpus value follows from counts of different items, where it is neither.
-        rows: the samples, 0 to N−1, that ``corpus``, ``per_sample`` and ``pooled`` are over, for
-            keys that leave some out.
-        undefined: why a key has no value.
-        details: anything else worth showing, such as a confusion matrix.
+        corpus: the value of each key over the corpus.
+        per_sample: values of single samples, in their order; their mean is the corpus value unless
+            the key is in ``pooled``.
+        pooled: corpus value as a function of sums over samples, if it is not a mean.
+        types: corpus value as a function of counts of distinct items, if it is neither.
+        rows: indices, 0 to N − 1, of the samples that ``corpus``, ``per_sample`` and ``pooled``
+            cover, for keys that leave some out.
+        undefined: the reason why a key has no value.
+        details: further results, such as a confusion matrix.
     """
 
     corpus: dict[str, float] = field(default_factory=dict)
@@ -219,15 +218,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Metric:
-    """One family of metrics: a row of the table ``METRICS``, or a plug-in from elsewhere.
+    """One family of metrics: an entry of the table ``METRICS``, or a plug-in.
 
     Args:
-        name: the family's name.
-        direction: for each key it gives, whether more is better ("higher", "lower" or "none").
-        unit: unit of all its values.
-        needs: names of the :class:`Predictions` fields it cannot do without.
-        compute: the work; takes predictions and the variant, "correct" or "authors".
-        version: raised whenever values change.
+        name: name of the family.
+        direction: the better direction of each key: "higher", "lower" or "none".
+        unit: unit of all values.
+        needs: names of the required fields of :class:`Predictions`.
+        compute: function of predictions and the variant, "correct" or "authors".
+        version: version number, increased whenever values change.
         authors_differ: keys whose "authors" variant may differ from the correct one.
     """
 
@@ -248,5 +247,5 @@ class Metric:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The metric keys it gives, such as ``bleu_2``."""
+        """Metric keys of the family, such as ``bleu_2``."""
         return tuple(self.direction)

@@ -14,7 +14,7 @@ def compute_bleu(predictions: Predictions, variant: Variant = "correct") -> Scor
     """Return corpus BLEU, percent, 0 to 100: NLTK's ``corpus_bleu`` with smoothing method 3.
 
     n-gram counts are summed over the corpus before the division, so the corpus value is not the
-    mean of ``per_sample``, which holds each response's own (sentence) BLEU; ``pooled`` has the
+    mean of ``per_sample``, which holds the sentence BLEU of each response; ``pooled`` has the
     counts.
     """
     from nltk.translate.bleu_score import modified_precision
@@ -41,7 +41,7 @@ def bleu_of_counts(counts: np.ndarray, order: int) -> np.ndarray:
     Args:
         counts: n-gram matches of orders 1 to 4, n-gram totals of the same orders, tokens of the
             responses, tokens of the references, [..., 10].
-        order: the longest n-gram counted, 1 to 4; orders weigh the same.
+        order: maximum n-gram order, 1 to 4; all orders have equal weight.
     """
     highest = len(ORDERS)
     matches, totals = counts[..., :highest], counts[..., highest : 2 * highest]

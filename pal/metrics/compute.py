@@ -1,4 +1,4 @@
-"""From predictions to a report: every metric that they allow, and why the others have no value."""
+"""Computation of a report from predictions: all possible metrics, and reasons for the others."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from pal.stats.pooled import Pooled, Types, mean_of
 
 @dataclass(frozen=True)
 class Meta:
-    """What a metric value means: its family, direction, unit, version, and samples it is over."""
+    """The meaning of a metric value: family, direction, unit, version and number of samples."""
 
     family: str
     direction: Direction
@@ -26,20 +26,20 @@ class Meta:
 
 @dataclass
 class Report:
-    """All values of one run; see :class:`pal.metrics.base.Scores` for the fields they share.
+    """All values of one run; see :class:`pal.metrics.base.Scores` for the shared fields.
 
     Args:
         variant: "correct" or "authors".
         values: the value of each key; always finite.
-        meta: what each of those values means.
-        missing: why the other keys have no value.
+        meta: the meaning of each of those values.
+        missing: the reason why each other key has no value.
         per_sample: values of single samples.
-        pooled: how a corpus value that is no mean follows from sums over samples.
-        types: how one that is neither follows from counts of different items.
-        rows: the samples measured, for keys that leave some out.
-        details: extras of the families, such as ``confusion``.
-        tokenizer: what cut the texts into tokens; None if no text was tokenised.
-        notes: what a reader of the values must know, a sentence each.
+        pooled: corpus values that are functions of sums over samples.
+        types: corpus values that are functions of counts of distinct items.
+        rows: indices of the samples that are covered, for keys that leave some out.
+        details: further results of the families, such as ``confusion``.
+        tokenizer: name of the word tokenizer; None if no text was tokenised.
+        notes: notes for the reader of the values, one sentence each.
     """
 
     variant: Variant
@@ -55,7 +55,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a JSON file holds: all but the values of single samples."""
+        """Return the contents of a JSON file: everything but the values of single samples."""
         return {
             "variant": self.variant,
             "tokenizer": self.tokenizer,
@@ -74,10 +74,10 @@ class Report:
     def by_group(self, groups: np.ndarray) -> dict[str, Pooled | Types]:
         """Return every value as a function of groups of samples, for intervals and tests.
 
-        Keys that a plug-in gives as a corpus value alone are left out.
+        Keys for which a plug-in gives only a corpus value are left out.
 
         Args:
-            groups: each sample's group, 0 to G − 1, [N]; see :func:`group_by_dialogue`.
+            groups: group of each sample, 0 to G − 1, [N]; see :func:`group_by_dialogue`.
         """
         count = int(groups.max()) + 1
         found: dict[str, Pooled | Types] = {}
@@ -105,11 +105,11 @@ def compute_metrics(
 
     Args:
         predictions: the samples.
-        names: families, or single keys such as ``bleu_2``, or plug-ins; all families when None.
-        variant: "correct", or "authors" for the slips of the released code where it differs.
+        names: families, single keys such as ``bleu_2``, or plug-ins; all families if None.
+        variant: "correct", or "authors" for values as the released code computes them.
 
     Raises:
-        PalError: an unknown name or variant, or a plug-in that breaks the contract.
+        PalError: a name or the variant is unknown, or a plug-in returns an invalid result.
 
     Example:
         >>> report = compute_metrics(Predictions(["I am here."], ["I am here."]), ["bleu_2"])
@@ -132,7 +132,7 @@ def compute_metrics(
 
 
 def group_by_dialogue(ids: Iterable[str]) -> np.ndarray:
-    """Return each sample's group, 0 to G − 1: the dialogue its id ``{dialogue}/{turn}`` names."""
+    """Return the group of each sample, 0 to G − 1: the dialogue in its id ``{dialogue}/{turn}``."""
     names = [sample_id.rpartition("/")[0] or sample_id for sample_id in ids]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
@@ -146,7 +146,7 @@ def _why_absent(predictions: Predictions, absent: list[str]) -> str:
 def _enter(
     report: Report, metric: Metric, keys: tuple[str, ...], scores: Scores, samples: int
 ) -> None:
-    """Enter one family's scores, none of them without a value or a reason."""
+    """Add the scores of one family; each needs a value or a reason."""
     for key in keys:
         if key in report.meta or key in report.missing:
             raise PalError(f"metric {metric.name!r}: another family gives {key!r} too; rename it")

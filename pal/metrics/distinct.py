@@ -18,13 +18,13 @@ DISTINCT_KEYS = (*(f"distinct_{n}" for n in DISTINCT_ORDERS), *(f"ead_{n}" for n
 
 
 def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> Scores:
-    """Return Distinct-1 to 3 and EAD-1 and 2, percent, above 0, of all responses together.
+    """Return Distinct-1 to 3 and EAD-1 and 2 of all responses together, percent, above 0.
 
-    Distinct-n is at most 100; EAD-n can pass 100 slightly. Neither is defined for one sample nor a
-    sum over samples, so there is no ``per_sample``; ``types`` counts any choice of samples.
+    Distinct-n is at most 100; EAD-n can exceed 100 slightly. Neither is defined for one sample or
+    is a sum over samples, so there is no ``per_sample``; ``types`` counts any selection of samples.
 
-    The "authors" variant repeats two slips of the released code: Distinct-n skips each response's
-    last n-gram; EAD keeps letter case and counts within sentences only.
+    The "authors" variant reproduces two errors of the released code: Distinct-n skips the last
+    n-gram of each response; EAD keeps letter case and counts within sentences only.
     """
     whole: list[list[Sequence[str]]] = [[tokens] for tokens in predictions.response_tokens]
     pieces = whole
@@ -43,7 +43,7 @@ def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> 
     _add(scores, "distinct", DISTINCT_ORDERS, whole, counts, lambda types, items: types / items)
     counts = counts if pieces is whole else _count(pieces)
     _add(scores, "ead", EAD_ORDERS, pieces, counts, lambda n, c: ead(n, c, vocab_size))
-    if pieces is whole:  # the same n-grams, counted once for every choice of samples
+    if pieces is whole:  # the same n-grams, counted once for every selection of samples
         for n in EAD_ORDERS:
             if f"ead_{n}" in scores.types:
                 shared = scores.types[f"distinct_{n}"].items
@@ -52,15 +52,15 @@ def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> 
 
 
 def count_ngrams(texts: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
-    """Return how many distinct n-grams the texts have, and how many in all."""
+    """Return the number of distinct n-grams in the texts, and of all n-grams."""
     return count_orders(texts, n)[-1]
 
 
 def count_orders(texts: Sequence[Sequence[str]], highest: int) -> list[tuple[int, int]]:
     """Return :func:`count_ngrams` of every n from 1 to ``highest``.
 
-    Words become numbers once for all n, and n-grams are compared as numbers, not as tuples: three
-    times as fast as a set of tuples for each n.
+    Words are numbered once for all n, and n-grams are compared as numbers instead of tuples, which
+    is three times as fast as a set of tuples for each n.
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     numbers: defaultdict[str, int] = defaultdict()
@@ -102,7 +102,7 @@ def _add(
     counts: Sequence[tuple[int, int]],
     fraction: Callable[[Any, Any], Any],
 ) -> None:
-    """Add one value an order; ``texts`` has the pieces of every response that n-grams lie in."""
+    """Add one value per order; n-grams lie within the pieces of each response in ``texts``."""
     for n in orders:
         distinct, total = counts[n - 1]
         if not total:
@@ -114,7 +114,7 @@ def _add(
 
 
 def _ngrams(texts: Sequence[Sequence[Sequence[str]]], n: int) -> list[list[tuple[str, ...]]]:
-    """The n-grams of every response."""
+    """Return the n-grams of every response."""
     return [
         [gram for piece in pieces for gram in zip(*(piece[i:] for i in range(n)), strict=False)]
         for pieces in texts

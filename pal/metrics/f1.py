@@ -8,7 +8,7 @@ from pal.metrics.base import Metric, Predictions, Scores, Variant
 def compute_f1(predictions: Predictions, variant: Variant = "correct") -> Scores:
     """Return unigram F1, percent, 0 to 100: the mean over samples; an empty response scores 0.
 
-    The words of both sides count as often as they occur (multisets).
+    Words of both sides are counted as multisets.
     """
     values = []
     for response, reference in zip(

@@ -1,4 +1,4 @@
-"""Perplexity of the corpus's own responses under the model (PAL paper, Table 3, PPL)."""
+"""Perplexity of the gold responses under the model (PAL paper, Table 3, PPL)."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def compute_perplexity(predictions: Predictions, variant: Variant = "correct") -
 
     ``ppl`` counts the strategy token as a target, as the authors' code does;
     ``ppl_without_strategy`` counts the words only and needs ``strategy_nll``. The corpus values are
-    no means of ``per_sample``, which holds each target's own perplexity; ``pooled`` has the sums.
+    not means of ``per_sample``, which holds the perplexity of each target; ``pooled`` has the sums.
     """
     assert predictions.token_nll is not None
     assert predictions.token_count is not None

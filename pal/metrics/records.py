@@ -1,4 +1,4 @@
-"""From records of predictions and token losses to what metrics read."""
+"""Conversion of prediction records and token losses to the input of metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,16 +23,16 @@ def build_predictions(
     tokenizer: Tokenizer = "words",
     reasons: Mapping[str, str] | None = None,
 ) -> Predictions:
-    """Put records and token losses, sample by sample, into the form that metrics read.
+    """Convert records and token losses, sample by sample, to :class:`Predictions`.
 
-    Strategies that were given to the model or are the gold ones are no predictions: they are left
-    out, with the reason, so that no accuracy is computed of them. Records say so in
-    ``strategy_from``; one without it holds the model's own choice.
+    Strategies that were given to the model or are gold are not predictions. They are left out, with
+    the reason, so that no accuracy is computed from them. ``strategy_from`` of a record gives the
+    origin; without it, the strategy is the choice of the model.
 
     Args:
-        records: of :func:`pal.data.predictions.read_predictions`; None for losses alone.
-        losses: of :func:`pal.modeling.losses.token_losses`.
-        embedder: sentence encoder of cos_sim.
+        records: records of :func:`pal.data.predictions.read_predictions`; None for losses alone.
+        losses: losses of :func:`pal.modeling.losses.token_losses`.
+        embedder: sentence encoder for cos_sim.
         tokenizer: ``words`` or ``characters``.
         reasons: why a field is None, such as ``{"embedder": "…"}``.
     """

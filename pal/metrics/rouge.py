@@ -2,14 +2,14 @@
 
 from pal.metrics.base import Metric, Predictions, Scores, Variant
 
-BETA = 1.2  # of pycocoevalcap, which the authors' code copies: recall weighs more
+BETA = 1.2  # as in pycocoevalcap, which the authors' code copies; recall has more weight
 
 
 def compute_rouge(predictions: Predictions, variant: Variant = "correct") -> Scores:
     """Return ROUGE-L, percent, 0 to 100: the mean over samples of F_β with β = 1.2.
 
-    Precision and recall are the longest common subsequence over the response's and the reference's
-    number of tokens; a pair with nothing in common, or with an empty side, scores 0.
+    Precision and recall are the length of the longest common subsequence divided by the number of
+    tokens of response and reference. A pair without common tokens, or with an empty side, scores 0.
     """
     from rapidfuzz.distance import LCSseq
 

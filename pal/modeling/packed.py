@@ -84,7 +84,7 @@ def products_work(dtype: torch.dtype) -> bool:
 
 
 def can_pack(model: Any) -> bool:
-    """Whether packed layers can stand in for the model's: on an x86 CPU, in float32 or bfloat16."""
+    """Return whether packed layers can replace the model's: x86 CPU, float32 or bfloat16."""
     return (
         model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.bfloat16)

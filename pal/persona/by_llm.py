@@ -1,4 +1,4 @@
-"""Personas inferred by a language model, one prefix of a dialogue a question."""
+"""Persona inference by a language model, one request per dialogue prefix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pal.llm.base import LanguageModel, Outcome, Request
 from pal.llm.prompts import Prompt, load_prompt
 
-# The form of an answer.
+# The schema of an answer.
 SENTENCES = {
     "type": "object",
     "properties": {"sentences": {"type": "array", "items": {"type": "string"}}},
@@ -16,21 +16,21 @@ SENTENCES = {
 
 
 def load_persona_prompt() -> Prompt:
-    """Load the prompt that asks for persona sentences."""
+    """Return the prompt for persona sentences."""
     return load_prompt(Path(__file__).parent / "prompts", "persona")
 
 
 def infer_personas(
     prefixes: Sequence[tuple[str, ...]], model: LanguageModel
 ) -> dict[tuple[str, ...], Outcome]:
-    """Return what a model infers from each prefix: ``{"sentences": […]}``, or why nothing.
+    """Return the outcome of each prefix: ``{"sentences": […]}``, or the reason for none.
 
     Args:
-        prefixes: what the seeker has said so far, turn by turn.
-        model: asks and remembers.
+        prefixes: the seeker's utterances up to a turn.
+        model: the language model.
 
     Raises:
-        PalError: the model cannot be asked.
+        PalError: the model cannot be used.
     """
     prompt = load_persona_prompt()
     requests = [

@@ -1,14 +1,14 @@
-"""What becomes of inferred sentences: which are kept, and what is known at every turn."""
+"""Cleaning of inferred persona sentences, and the persona known at every turn."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# What a model trained on PersonaChat says of anyone (filtered by the authors too).
+# Sentences that a model trained on PersonaChat infers for anyone; the authors remove them too.
 LEAKAGE = ("my favorite color is", "my favorite band")
 
 
 def clean_sentences(sentences: Iterable[str]) -> list[str]:
-    """Drop empty and duplicate sentences, odd lengths (under 2, over 25 words) and leakage."""
+    """Remove empty, duplicate, very short (< 2 words), very long (> 25) and leaked sentences."""
     kept: dict[str, str] = {}
     for sentence in sentences:
         sentence = " ".join(sentence.split())
@@ -42,7 +42,7 @@ def add_personas(
     inferred: Mapping[tuple[str, ...], Sequence[str]],
     start: str,
 ) -> dict[str, Any]:
-    """Return the dialogue with the persona known at every turn; new sentences join the known."""
+    """Return the dialogue with the persona known at every turn, which accumulates."""
     prefixes = annotated_prefixes(dialogue["dialog"], start)
     known: list[str] = []
     dialog = []

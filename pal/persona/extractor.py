@@ -1,7 +1,7 @@
-"""The persona extractor: one speaker's utterances in, that speaker's persona sentences out.
+"""The persona extractor, which infers persona sentences from the utterances of one speaker.
 
-BART fine-tuned on PersonaChat (PAL paper, section 3.2 and appendix A). The input joins utterances
-by ``<sep>``, the target joins persona sentences by ``<persona>``; both are added tokens.
+It is BART fine-tuned on PersonaChat (PAL paper, section 3.2 and appendix A). The input joins
+utterances by ``<sep>``, the target joins persona sentences by ``<persona>``; both are added tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ SEPARATORS = ("<sep>", "<persona>")
 
 
 class ExtractorEncoder:
-    """Turns utterances and persona sentences into token ids; every text is tokenised once.
+    """Converts utterances and persona sentences to token ids; every text is tokenised once.
 
     Args:
         tokenizer: a tokenizer with ``<sep>`` and ``<persona>``.
-        max_source_tokens: longest input; the newest utterances are kept whole, as far as they fit.
-        max_target_tokens: longest target.
+        max_source_tokens: maximum input length, in tokens; the newest utterances that fit are kept.
+        max_target_tokens: maximum target length, in tokens.
     """
 
     def __init__(self, tokenizer: Any, *, max_source_tokens: int, max_target_tokens: int):
@@ -45,7 +45,7 @@ class ExtractorEncoder:
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "ExtractorEncoder":
-        """Build the encoder a trained extractor's configuration describes."""
+        """Build the encoder that the configuration of a trained extractor describes."""
         positions = getattr(config, "max_position_embeddings", 1024)
         return cls(
             tokenizer,
@@ -72,7 +72,7 @@ class ExtractorEncoder:
         return [*self.start, *kept, self.tokenizer.eos_token_id]
 
     def encode_target(self, sentences: Sequence[str]) -> list[int]:
-        """Return the target of persona sentences; the end token stays only if nothing was cut."""
+        """Return the target of persona sentences; a truncated target has no end token."""
         joined: list[int] = list(self.start)
         for index, sentence in enumerate(sentences):
             joined += ([self.persona] if index else []) + self.ids(sentence)
@@ -95,7 +95,7 @@ class ExtractorEncoder:
 
 
 def beam_cache(config: Any) -> Any:
-    """Return a cache for beam search that leaves the encoder's keys and values where they are.
+    """Return a cache for beam search that does not reorder the encoder's keys and values.
 
     Beams change places within their own row only, and those of a row read the same encoder states,
     so the library's copy of these, which are most of the cache, changes nothing at each step.
@@ -113,7 +113,7 @@ def beam_cache(config: Any) -> Any:
 
 
 def beam_budget(batch_tokens: int, num_beams: int) -> int:
-    """Return the encoder positions of a batch: each is held once for every beam."""
+    """Return the number of encoder positions of a batch, each of which is stored once per beam."""
     return max(batch_tokens // num_beams, 1)
 
 
@@ -168,7 +168,7 @@ class BeamExtractor:
 
 
 def add_separators(model: Any, tokenizer: Any) -> Any:
-    """Give tokenizer and model the two separators, and clear inherited generation options."""
+    """Add the two separators to tokenizer and model, and clear inherited generation options."""
     from transformers import GenerationConfig
 
     tokenizer.add_tokens(list(SEPARATORS), special_tokens=True)
@@ -187,7 +187,7 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
     """Load a trained extractor: (model, tokenizer).
 
     Raises:
-        CheckpointError: nothing there, or a model that is no persona extractor.
+        CheckpointError: the source is missing, or the model is not a persona extractor.
     """
     from transformers import AutoModelForSeq2SeqLM
 
@@ -198,7 +198,7 @@ def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
     tokenizer = None if is_response_model(config) else load_tokenizer(source)
     if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
         raise CheckpointError(
-            f"{where}: a {config.model_type} model, but no persona extractor; {remedy}"
+            f"{where}: a {config.model_type} model, but not a persona extractor; {remedy}"
         )
     model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
     return model.eval(), tokenizer

@@ -1,4 +1,4 @@
-"""Settings: how personas are inferred."""
+"""Settings of persona inference."""
 
 from typing import Literal
 
@@ -11,12 +11,13 @@ class ExtractionSettings(Section):
     """Persona annotation.
 
     Attributes:
-        extractor: ``bart`` (the trained one, ``model``) or ``llm`` (the one that ``llm`` names).
+        extractor: ``bart`` (the trained extractor of ``model``) or ``llm`` (the language model of
+            ``llm``).
         start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
             Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
-        layout: ``pesconv`` (persona known at every turn) or ``released`` (ESConv.json's form).
+        layout: ``pesconv`` (persona known at every turn) or ``released`` (layout of ESConv.json).
         num_beams: beam width (10 in the released code).
-        max_new_tokens: longest output.
+        max_new_tokens: maximum output length, in tokens.
     """
 
     extractor: Literal["bart", "llm"] = "bart"

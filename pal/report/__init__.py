@@ -1,1 +1,1 @@
-"""The page that all reports share: frame, charts, tables. It knows no benchmark and no traits."""
+"""Parts that all reports share: frame of the page, charts, tables."""

@@ -1,9 +1,9 @@
 """Plots as inline SVG: text in the page's own font, colours from its style sheet, few bytes.
 
-A plot is written by hand rather than by a plotting library because its colours and fonts are the
-page's (light, dark, print), because it must be the same bytes every time, and because a thousand
-points are one short path here. Colours are classes ``s0`` to ``s7`` and ``gold``; every series has
-its own marker too, so nothing is said by colour alone.
+Plots do not use a plotting library, because their colours and fonts are those of the page (light,
+dark, print), because the output must be the same bytes every time, and because a thousand points
+are one short path. Colours are the classes ``s0`` to ``s7`` and ``gold``; every series also has its
+own marker, so that no information depends on colour alone.
 """
 
 import math
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-SERIES = 8  # colours and markers; more series begin again
+SERIES = 8  # number of colours and markers; further series reuse them
 WIDTH, HEIGHT = 400, 270
 _RIGHT, _BOTTOM = 14, 44
 
-# Marker outlines around 0, 0, some 9 px across.
+# Marker outlines around (0, 0), about 9 px wide.
 _MARKERS = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.7-3.7h7.4v7.4h-7.4z",
@@ -44,7 +44,7 @@ def series_class(series: int | None) -> str:
 
 
 def span(values: Iterable[float], *, margin: float = 0.05, zero: bool = False) -> Point:
-    """Return the range of an axis that shows all values with some room."""
+    """Return the range of an axis that shows all values with a margin."""
     found = [*values, *([0.0] if zero else [])] or [0.0, 1.0]
     low, high = min(found), max(found)
     room = (high - low) * margin or abs(high) * margin or 1.0
@@ -52,7 +52,7 @@ def span(values: Iterable[float], *, margin: float = 0.05, zero: bool = False) -
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[Tick]:
-    """Return some ``count`` round values within a range, with their labels."""
+    """Return about ``count`` round values within a range, with their labels."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
@@ -61,7 +61,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[Tick]:
 
 
 def whole_ticks(low: float, high: float, count: int = 8) -> list[Tick]:
-    """Return whole values only, for axes that count."""
+    """Return integer ticks, for axes of counts."""
     step = max(1, *(int(v) for v, _ in ticks(0, max(high - low, 1), count)[1:2]))
     first = math.ceil(low / step) * step
     return [
@@ -73,16 +73,16 @@ class Plot:
     """Axes, and marks in the data's own coordinates.
 
     Args:
-        ident: unique in the page.
-        title: what the plot shows; read out, and written above it when ``heading``.
+        ident: id of the plot, unique in the page.
+        title: description of the plot for screen readers, and its heading if ``heading``.
         x: range of the horizontal axis.
         y: range of the vertical axis.
         x_label: name and unit of the horizontal axis, below it.
-        y_label: likewise, above the vertical axis.
-        x_ticks: positions and labels; round values when None.
-        y_ticks: likewise.
-        left: room for the labels of the vertical axis, px.
-        height: px of 400 px width.
+        y_label: name and unit of the vertical axis, above it.
+        x_ticks: positions and labels on the horizontal axis; round values if None.
+        y_ticks: positions and labels on the vertical axis; round values if None.
+        left: space for the labels of the vertical axis, px.
+        height: height at a width of 400 px, px.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Plot:
         self._labels: list[tuple[float, float, str]] = []
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a value lies, px."""
+        """Return the position of a value, px."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         bottom = self.height - _BOTTOM
@@ -123,7 +123,7 @@ class Plot:
         self.parts.append(Markup(template).format(**values))
 
     def line(self, points: Sequence[Point], kind: str) -> None:
-        """Draw a line through points; ``kind`` is its classes."""
+        """Draw a line through points; ``kind`` holds its classes."""
         if points:
             path = "M" + "L".join(_pair(self.place(*point)) for point in points)
             self.add('<path class="line {kind}" d="{path}"/>', kind=kind, path=path)
@@ -134,7 +134,7 @@ class Plot:
         self.add('<path class="cloud {kind}" d="{path}"/>', kind=kind, path=path)
 
     def mark(self, x: float, y: float, shape: str, kind: str, title: str = "") -> None:
-        """Draw one marker, with a text that shows on pointing at it."""
+        """Draw one marker, with a tooltip."""
         across, down = self.place(x, y)
         said = Markup("<title>{}</title>").format(title) if title else ""
         self.add(
@@ -152,7 +152,7 @@ class Plot:
         self.add('<path class="line {kind}" d="{path}"/>', kind=kind, path=path)
 
     def bar(self, x: float, value: float, width: float, title: str) -> None:
-        """Draw a bar from the foot of the axis, ``width`` wide in the data's unit."""
+        """Draw a bar from the bottom of the axis; ``width`` is in data units."""
         (left, top), (right, _) = self.place(x - width / 2, value), self.place(x + width / 2, value)
         self.add(
             '<rect class="bar" x="{x}" y="{y}" width="{w}" height="{h}"><title>{title}</title>'
@@ -162,7 +162,7 @@ class Plot:
         )  # fmt: skip
 
     def label(self, x: float, y: float, text: str) -> None:
-        """Write beside a mark; labels that would lie on each other are moved apart."""
+        """Add a label beside a mark; overlapping labels are moved apart."""
         self._labels.append((*self.place(x, y), text))
 
     def svg(self) -> Markup:
@@ -216,13 +216,13 @@ class Plot:
 
 
 def forest(low: float, high: float, value: float, reach: float, *, filled: bool) -> Markup:
-    """Return a difference and its interval against zero, for a table's cell.
+    """Return a plot of a difference and its interval around zero, for a table cell.
 
     Args:
         low: lower end.
         high: upper end.
         value: the difference.
-        reach: value at the right edge; its negative is at the left one.
+        reach: value at the right edge; the left edge is its negative.
         filled: whether the difference is significant.
     """
     x = [_short(80 + 74 * v / (reach or 1)) for v in (low, value, high)]
@@ -247,7 +247,7 @@ def swatch(kind: str, shape: str = "", *, line: bool = False) -> Markup:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot, its heading and what is said beneath it."""
+    """One plot with its heading and caption."""
 
     heading: str
     plot: Markup
@@ -263,7 +263,7 @@ class Figure:
 
 
 def _short(value: float) -> str:
-    """Return a coordinate to a tenth of a px in as few characters as it needs."""
+    """Return a coordinate, rounded to 0.1 px, in as few characters as possible."""
     return f"{value:z.1f}".removesuffix(".0")
 
 

@@ -1,7 +1,7 @@
-"""The page that all reports share: sections in, one HTML file out.
+"""The frame that all reports share: it renders sections as one HTML file.
 
-The page holds all it needs and loads nothing: it opens from disk, and a policy in its head forbids
-every request and every script but its own. All texts reach it escaped, as they are.
+The page is self-contained: it opens from disk, and a content security policy forbids every request
+and every script but its own. All texts are escaped.
 """
 
 import base64
@@ -30,11 +30,11 @@ class PageSection:
     """A section of a page.
 
     Attributes:
-        ident: its anchor, unique in the page.
-        heading: its heading.
-        template: name of its template.
-        part: what it is made of; the template reads it as ``part``.
-        data: what else the template reads, as ``data``.
+        ident: anchor of the section, unique in the page.
+        heading: heading of the section.
+        template: name of the template.
+        part: contents of the section; the template reads it as ``part``.
+        data: further values for the template, as ``data``.
     """
 
     ident: str
@@ -58,16 +58,16 @@ def lay_out(
 
     Args:
         title: heading of the page.
-        sections: what it shows, in order.
-        parts: what it is made of; the records of their runs stand at its end.
-        facts: what is said beneath the title.
-        notices: what a reader must know first; in a box beneath the title.
+        sections: sections of the page, in order.
+        parts: parts of the page; the records of their runs are shown at its end.
+        facts: lines below the title.
+        notices: warnings for the reader, in a box below the title.
         templates: folders of the sections' templates, besides the frame's own; the style sheets
             and scripts in them (``*.css``, ``*.js``) are added to the frame's.
-        context: further names that the templates read.
+        context: further values for the templates.
 
     Returns:
-        HTML text; the same arguments give the same text.
+        The HTML text; equal arguments give equal text.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -108,15 +108,15 @@ def _pretty(value: Any) -> str:
 
 
 def page_output(output: str, include: Sequence[str], example: str) -> Path:
-    """Return where a page goes, once it is clear that there is something to show.
+    """Return the path of a page, after checking that there is something to show.
 
     Args:
-        output: what the user gave.
+        output: the output setting.
         include: files to show.
-        example: a file to include, for the message.
+        example: an example of a file to include, for the message.
 
     Raises:
-        ConfigError: nothing is included, or the output is no name of a page.
+        ConfigError: nothing is included, or the output does not end in ``.html``.
     """
     path = Path(output)
     if not include:
@@ -127,17 +127,17 @@ def page_output(output: str, include: Sequence[str], example: str) -> Path:
 
 
 def write_report(job: Job, draw: Callable[[], str]) -> Path:
-    """Write a page and its record, unless the page is finished; only the user may read it.
+    """Write a page and its record, readable by the user alone, unless the page is finished.
 
     Args:
-        job: of the page; its settings hold all that the page is made of.
-        draw: gives the page.
+        job: job of the page.
+        draw: function that returns the HTML text.
 
     Returns:
         Path of the page.
 
     Raises:
-        OutputError: something else lies there, or it cannot be written.
+        OutputError: another output exists at the path, or the page cannot be written.
     """
     if not job.is_finished():
         page = draw()

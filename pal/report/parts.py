@@ -1,7 +1,7 @@
-"""The files that a page is made of: each says what it is by its ``kind``, and is checked.
+"""The files that a page shows: each names its ``kind`` and is validated.
 
-A page is never made from half a file. Numbers that a file leaves out, or gives as null, are shown
-as missing.
+A page is never made from an incomplete file. Numbers that are absent or null in a file are shown as
+missing.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pal.core.errors import DataError, suggest
 from pal.core.files import read_json
 
-PART_FORMAT = 1  # of all kinds
+PART_FORMAT = 1  # format version of all kinds
 
 Number = float | None
 
 
 class PartModel(BaseModel):
-    """Something inside of a part: numbers are finite or null; keys that no page shows pass."""
+    """A value inside a part: numbers are finite or null; unknown keys are accepted."""
 
     model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class Part(PartModel):
-    """What all kinds have.
+    """Base class of all kinds.
 
     Attributes:
-        kind: which kind it is.
-        title: what its section is called.
-        notices: what a reader must know first.
-        run: the record of the run that made it.
+        kind: name of the kind.
+        title: heading of its section.
+        notices: warnings for the reader.
+        run: record of the run that made the file.
     """
 
     kind: str
@@ -52,21 +52,23 @@ def read_part(path: str | Path, kinds: Mapping[str, type[Part]]) -> Part:
     """Read one file of any of these kinds.
 
     Raises:
-        DataError: missing, not JSON, or not what its kind should be (see :func:`check_part`).
+        DataError: the file is missing, not JSON, or not valid for its kind (see
+            :func:`check_part`).
     """
     return check_part(read_json(path), str(path), kinds)
 
 
 def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]]) -> Part:
-    """Check one part and return it in its kind's form.
+    """Validate one part and return it as an object of its kind.
 
     Args:
-        value: what the JSON file holds.
-        where: what messages call it.
-        kinds: the forms, by name.
+        value: contents of the JSON file.
+        where: name of the file in messages.
+        kinds: classes of the kinds, by name.
 
     Raises:
-        DataError: another kind or format, or a field of the wrong type; one line names the first.
+        DataError: the kind or format is unknown, or a field has the wrong type; the message names
+            the first.
     """
     kind = str(value.get("kind")) if isinstance(value, Mapping) else ""
     if not isinstance(value, Mapping) or kind not in kinds:
@@ -97,6 +99,6 @@ def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]]) -> Part:
 
 
 def _shorten(value: Any) -> str:
-    """Return a value for a message: one line, and no whole dialogue."""
+    """Return a value shortened to one line for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

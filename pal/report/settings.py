@@ -1,4 +1,4 @@
-"""Settings: what a page shows."""
+"""Settings of the contents of a page."""
 
 from pydantic import Field
 
@@ -11,8 +11,8 @@ class PageSettings(Section):
     Attributes:
         include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json
             (``traits report``: the trait commands' JSON documents and JSONL records).
-        cases: case studies at most, spread evenly over the test samples (``traits report``: three
-            at most); 0 leaves texts out.
+        cases: maximum number of case studies, spread evenly over the test samples (three at most
+            in ``traits report``); 0 leaves texts out.
     """
 
     include: list[InputPath] = Field(default_factory=list)

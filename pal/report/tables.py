@@ -1,6 +1,6 @@
-"""Numbers as text, and plain tables of numbers.
+"""Formatting of numbers, and plain tables of numbers.
 
-A column has one number of decimals, so that its values line up.
+All values of a column have the same number of decimals, so that they align.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,13 +11,13 @@ MISSING = "–"
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """Return how many decimals a column of these values is shown with."""
+    """Return the number of decimals for a column of these values."""
     largest = max((abs(value) for value in values if value is not None), default=0)
     return next((n for limit, n in ((1, 3), (100, 2), (1000, 1)) if largest < limit), 0)
 
 
 def show(value: float | None, digits: int = 2) -> str:
-    """Return a number as text, a dash for none.
+    """Return a number as text, or a dash for None.
 
     Example:
         >>> show(-1.5)
@@ -35,7 +35,7 @@ def show_p(p: float | None) -> str:
 
 @dataclass(frozen=True)
 class NumberGrid:
-    """A plain table of numbers: column names, and rows of a name, its kind and its cells."""
+    """A plain table of numbers: column names, and rows of (name, kind, cells)."""
 
     columns: list[str]
     rows: list[tuple[str, str, list[str]]]
@@ -47,9 +47,9 @@ def number_grid(
     """Return a table of numbers, each column with its own number of decimals.
 
     Args:
-        columns: name → what takes the number from a row's object.
-        rows: name, kind and object of every row.
-        drop: leave out columns without any number.
+        columns: name → function from a row's object to the number.
+        rows: (name, kind, object) of every row.
+        drop: whether columns without any number are left out.
     """
     rows = list(rows)
     taken = {name: [take(item) for _, _, item in rows] for name, take in columns.items()}

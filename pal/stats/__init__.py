@@ -1,1 +1,1 @@
-"""Resampling, permutation, Holm's adjustment, estimates, agreement."""
+"""Statistics: resampling, permutation tests, Holm's adjustment, estimates and agreement."""

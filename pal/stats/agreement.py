@@ -1,4 +1,4 @@
-"""Statistics of people's judgements: the sign test and Fleiss' κ."""
+"""Statistics of human judgements: the sign test and Fleiss' κ."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 def sign_test(wins: int, losses: int) -> float | None:
     """Return the exact two-sided p-value that either side wins with probability one half.
 
-    Ties take no part (PAL paper, Table 4). None where nothing was won or lost.
+    Ties are left out (PAL paper, Table 4). The result is None without any win or loss.
     """
     from scipy.stats import binomtest
 
@@ -17,17 +17,17 @@ def sign_test(wins: int, losses: int) -> float | None:
 
 
 def fleiss_kappa(counts: ArrayLike) -> tuple[float | None, str | None]:
-    """Return Fleiss' κ, or None and the reason why there is none.
+    """Return (Fleiss' κ, None), or (None, the reason why κ is undefined).
 
-    κ = (P̄ − P̄e) / (1 − P̄e), where P̄ is the mean over items of the share of pairs of raters that
-    agree, and P̄e the sum of the squared shares of the categories (Fleiss 1971, equations 1 to 7).
-    Raters need not be the same people for all items, nor as many: an item's pairs are those of its
-    own raters, and a category's share is the mean of its shares in the items. With one number of
-    raters for all items these are Fleiss' equations. Items with fewer than two answers have no
-    pair and take no part: :func:`count_rated` says how many remain.
+    κ = (P̄ − P̄e) / (1 − P̄e), where P̄ is the mean over items of the proportion of agreeing pairs
+    of raters, and P̄e the sum of the squared proportions of the categories (Fleiss 1971, equations
+    1 to 7). The raters and their number may differ between items: the pairs of an item are those of
+    its own raters, and the proportion of a category is the mean of its proportions in the items.
+    With the same number of raters for all items these are Fleiss' equations. Items with fewer than
+    two answers have no pair and are left out; :func:`count_rated` returns how many remain.
 
     Args:
-        counts: how many raters put an item into a category [items, categories].
+        counts: number of raters who put an item into a category, [items, categories].
 
     Example:
         >>> fleiss_kappa([[3, 0], [0, 2]])
@@ -38,7 +38,7 @@ def fleiss_kappa(counts: ArrayLike) -> tuple[float | None, str | None]:
         return None, "no answers"
     table = table[table.sum(axis=1) >= 2]
     if not len(table):
-        return None, "one answer an item; κ needs two raters or more"
+        return None, "one answer per item; κ needs two raters or more"
     raters = table.sum(axis=1)
     observed = np.mean(np.sum(table * (table - 1), axis=1) / (raters * (raters - 1)))
     expected = np.sum((table / raters[:, None]).mean(axis=0) ** 2)
@@ -51,7 +51,7 @@ def count_rated(counts: ArrayLike) -> int:
     """Return how many items at least two raters answered: the n of :func:`fleiss_kappa`.
 
     Args:
-        counts: how many raters put an item into a category [items, categories].
+        counts: number of raters who put an item into a category, [items, categories].
     """
     table = np.asarray(counts, dtype=float)
     return int((table.sum(axis=1) >= 2).sum()) if table.size else 0

@@ -1,7 +1,7 @@
-"""Figures with their intervals, or the reason why there is none; as cells of Markdown tables.
+"""Estimates with their intervals, or the reason why one is undefined, and Markdown tables of them.
 
 An estimate is ``{"n", "value", "low", "high", "reason"}``: ``value`` is None exactly where
-``reason`` is not, so that no table holds NaN.
+``reason`` is given, so that no table holds NaN.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class Estimate(TypedDict):
 
 
 def estimate(value: float, low: float | None, high: float | None, n: int) -> Estimate:
-    """Return a figure with its interval; an end is None where the interval has none."""
+    """Return an estimate with its interval; an end may be None."""
     return {"n": n, "value": value, "low": low, "high": high, "reason": None}
 
 
 def undefined(n: int, reason: str) -> Estimate:
-    """Return what stands in the place of a figure that does not exist."""
+    """Return an undefined estimate with its reason."""
     return {"n": n, "value": None, "low": None, "high": None, "reason": reason}
 
 
@@ -38,7 +38,7 @@ def cell(figure: Estimate, digits: int = 2) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p as a table shows it."""
+    """Return a p-value as a table shows it."""
     if p is None:
         return "undefined"
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

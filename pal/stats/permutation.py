@@ -22,14 +22,14 @@ class Comparison:
     """One metric of two systems.
 
     Attributes:
-        metric: its key.
-        a: the first system.
-        b: the second.
-        difference: a − b, means over runs.
+        metric: key of the metric.
+        a: name of the first system.
+        b: name of the second system.
+        difference: a − b, difference of the means over runs.
         low: lower end of the paired interval of the difference.
-        high: its upper end.
-        p: two-sided, of the paired permutation test.
-        p_holm: adjusted for all comparisons of its family (Holm 1979).
+        high: upper end of the interval.
+        p: two-sided p-value of the paired permutation test.
+        p_holm: p-value adjusted for all comparisons of its family (Holm 1979).
     """
 
     metric: str
@@ -43,14 +43,14 @@ class Comparison:
 
 
 def permutation_p(drawn: np.ndarray, observed: float, *, exact: bool = False) -> float:
-    """Return the p of a statistic that is large under the alternative.
+    """Return the p-value of a statistic that is large under the alternative hypothesis.
 
     Args:
-        drawn: the statistic under permutations [B]; one that is NaN counts as large, which is
-            cautious.
-        observed: its value.
-        exact: ``drawn`` holds all permutations, the observed one among them: p is their share.
-            Otherwise they are random, and p is (1 + exceeding) / (1 + B).
+        drawn: the statistic under permutations, [B]; NaN counts as large, which is conservative.
+        observed: the observed value.
+        exact: whether ``drawn`` holds all permutations, including the observed one; p is then
+            the proportion of large values. Otherwise the permutations are random, and p is
+            (1 + exceeding) / (1 + B).
     """
     tolerance = 1e-12 * max(1.0, abs(observed))
     exceeding = int((~(drawn < observed - tolerance)).sum())
@@ -69,12 +69,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def swaps(size: int, resamples: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Return which of ``size`` pairs are swapped, 0 or 1 [B, size], and whether these are all ways.
+    """Return which of ``size`` pairs are swapped, 0 or 1, [B, size], and whether B covers all ways.
 
     Args:
-        size: pairs.
-        resamples: rows at most; all 2^size ways where there are no more.
-        seed: of the random ones.
+        size: number of pairs.
+        resamples: maximum number of rows; all 2^size ways if there are no more.
+        seed: seed of random swaps.
     """
     if size < 32 and 2**size <= resamples:
         ways = np.arange(2**size)[:, None] >> np.arange(size) & 1
@@ -92,20 +92,20 @@ def compare_systems(
     seed: int,
     primary: Collection[str] = (),
 ) -> list[Comparison]:
-    """Compare every two systems in every metric they share.
+    """Compare every pair of systems in every metric they share.
 
-    The test swaps what the two systems have for randomly chosen units, in all runs at once: if they
-    were equally good, swapping would change nothing. A system of one run meets each run of the
-    other. Holm's adjustment is over the comparisons of ``primary`` keys, and apart from them over
-    all others.
+    The test swaps the results of the two systems for randomly chosen units, in all runs at once;
+    under the null hypothesis of equal systems, swapping changes nothing. A system with one run is
+    compared with each run of the other. Holm's adjustment is over the comparisons of ``primary``
+    keys, and separately over all others.
 
     Args:
         runs: as for :func:`pal.stats.resampling.spreads`.
         draws: the paired draws it returned.
-        confidence: of the intervals of the differences.
-        resamples: permutations at most; all of them where there are fewer.
-        seed: of the permutations.
-        primary: keys of the first family; all when empty.
+        confidence: confidence level of the intervals of the differences.
+        resamples: maximum number of permutations; all of them if there are fewer.
+        seed: seed of the permutations.
+        primary: keys of the first family; all keys if empty.
     """
     from tqdm.auto import tqdm
 
@@ -148,7 +148,7 @@ def compare_systems(
 def _differences(
     joined: Sequence[Mapping[str, Statistic]], keys: Sequence[str], swapped: np.ndarray
 ) -> np.ndarray:
-    """Return the difference of the systems in each metric [K, B], with units swapped [B, n]."""
+    """Return the difference of the systems in each metric, [K, B], with units swapped, [B, n]."""
     first = np.concatenate([1 - swapped, swapped], axis=-1)
     second = np.concatenate([swapped, 1 - swapped], axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -160,7 +160,7 @@ def _differences(
 def _joined(
     a: Mapping[str, Statistic], b: Mapping[str, Statistic], keys: Sequence[str]
 ) -> dict[str, Statistic]:
-    """Return both systems' statistics over the units of the first and then those of the second."""
+    """Return the statistics of both systems over the units of the first, then of the second."""
     found: dict[str, Statistic] = {}
     shared: dict[tuple[int, int], Any] = {}
     for key in keys:

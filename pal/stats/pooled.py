@@ -1,7 +1,7 @@
-"""Values over many units that follow from sums or from counts, for any choice of the units.
+"""Values over many units, computed from sums or counts, for any selection of the units.
 
-A unit is a sample, or a dialogue of several. A mean is a :class:`Pooled` value: see
-:func:`mean_of`. Intervals and tests choose units with weights and ask for the value again.
+A unit is a sample, or a dialogue of several samples. A mean is a :class:`Pooled` value, see
+:func:`mean_of`. Intervals and tests select units by weights and compute the value again.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -17,8 +17,9 @@ class Pooled:
     """A corpus value computed from sums over the samples, for resampling without recounting.
 
     Args:
-        parts: what each sample adds, [N, K].
-        finish: turns sums [..., K] into values [...]; sums of one sample give that sample's value.
+        parts: terms of each sample, [N, K].
+        finish: function from sums [..., K] to values [...]; the sums of one sample give the
+            value of that sample.
     """
 
     parts: np.ndarray
@@ -29,13 +30,13 @@ class Pooled:
         return self.finish(self.parts.sum(0) if weights is None else weights @ self.parts)
 
     def grouped(self, groups: np.ndarray, count: int) -> "Pooled":
-        """Return the same over groups of samples; ``groups`` has each sample's, 0 to count − 1."""
+        """Return the value over groups of samples; ``groups`` are from 0 to count − 1, [N]."""
         sums = np.zeros((count, self.parts.shape[1]))
         np.add.at(sums, groups, self.parts)
         return Pooled(sums, self.finish)
 
     def join(self, *others: "Pooled") -> "Pooled":
-        """Return the same over this one's samples and then the others'."""
+        """Return the value over these samples followed by those of ``others``."""
         return Pooled(np.concatenate([self.parts, *(o.parts for o in others)]), self.finish)
 
 
@@ -50,11 +51,11 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 
 class Items:
-    """What each sample holds, such as its n-grams, counted for any choice of samples.
+    """The items of each sample, such as its n-grams, counted for any selection of samples.
 
     Args:
-        list_items: returns the things each of N samples holds, repeats included; called when they
-            are first counted.
+        list_items: function that returns the items of each of N samples, with repeats; called when
+            they are first counted.
     """
 
     def __init__(self, list_items: Callable[[], Sequence[Sequence[Hashable]]]):
@@ -63,12 +64,12 @@ class Items:
 
     @cached_property
     def items(self) -> Sequence[Sequence[Hashable]]:
-        """The things each sample holds, repeats included."""
+        """The items of each sample, with repeats."""
         return self._list()
 
     @cached_property
     def _table(self) -> tuple[Any, np.ndarray]:
-        """Which sample holds which type, sparse [types, N], and the number of items, [N]."""
+        """The samples that hold each type, sparse [types, N], and the number of items, [N]."""
         from scipy.sparse import csr_array
 
         ids: dict[Hashable, int] = {}
@@ -83,8 +84,8 @@ class Items:
         return held, np.array([len(held) for held in self.items], dtype=float)
 
     def count(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return types and items among the samples, each taken ``weights`` times, [..., N]."""
-        if self._last is None or self._last[0] is not weights:  # metrics ask for the same in turn
+        """Return the numbers of types and items, with samples weighted by ``weights``, [..., N]."""
+        if self._last is None or self._last[0] is not weights:  # metrics share weights
             table, lengths = self._table
             rows = weights.reshape(-1, weights.shape[-1])
             types = np.empty(len(rows))
@@ -95,24 +96,24 @@ class Items:
         return self._last[1]
 
     def grouped(self, groups: np.ndarray, count: int) -> "Items":
-        """Return the same over groups of samples; ``groups`` has each sample's, 0 to count − 1."""
+        """Return the value over groups of samples; ``groups`` are from 0 to count − 1, [N]."""
         merged: list[list[Hashable]] = [[] for _ in range(count)]
         for group, held in zip(groups, self.items, strict=True):
             merged[group].extend(held)
         return Items(lambda: merged)
 
     def join(self, *others: "Items") -> "Items":
-        """Return the same over this one's samples and then the others'."""
+        """Return the value over these samples followed by those of ``others``."""
         return Items(lambda: [held for one in (self, *others) for held in one.items])
 
 
 @dataclass(frozen=True)
 class Types:
-    """A corpus value computed from the number of different items and of all items.
+    """A corpus value computed from the number of distinct items (types) and of all items.
 
     Args:
-        items: what each of N samples holds; values of the same items may share it.
-        finish: turns types [...] and items [...] into values [...].
+        items: items of each of N samples; several values may share them.
+        finish: function from types [...] and items [...] to values [...].
     """
 
     items: Items

@@ -1,9 +1,9 @@
-"""Draws of units: the bootstrap, halves without replacement, and the intervals they give.
+"""Resampling of units: the bootstrap, halves without replacement, and their intervals.
 
-A statistic is a value over units (:class:`pal.stats.pooled.Pooled` or ``Types``) that can be asked
-for again with weights. Systems are resampled with the same draws, so their differences are paired.
-What is drawn are units of the test set; the trained models are taken as they are, and the spread
-over training seeds is reported apart, by the standard deviation over the runs of a system.
+A statistic is a value over units (:class:`pal.stats.pooled.Pooled` or ``Types``) that can be
+recomputed with weights. Systems are resampled with the same draws, so their differences are paired.
+Only units of the test set are resampled, with the trained models fixed. The variation over training
+seeds is reported separately, as the standard deviation over the runs of a system.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ class Spread:
     """One metric of one system over its runs.
 
     Attributes:
-        mean: over runs.
+        mean: mean over runs.
         sd: standard deviation over runs (n − 1); None for one run.
-        low: lower end of the interval of the mean over runs; None where there is none.
-        high: its upper end.
+        low: lower end of the interval of the mean over runs; None if undefined.
+        high: upper end of the interval.
     """
 
     mean: float
@@ -34,7 +34,7 @@ class Spread:
     high: float | None
 
 
-@lru_cache(maxsize=1)  # several figures of one sample share them
+@lru_cache(maxsize=1)  # several estimates of one sample share them
 def resampled_weights(size: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each of ``size`` units is drawn in each bootstrap sample, [B, size]."""
     drawn = np.random.default_rng(seed).integers(0, size, size=(resamples, size))
@@ -45,13 +45,13 @@ def resampled_weights(size: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def halves(size: int, resamples: int, seed: int) -> np.ndarray:
-    """Return half of the units, drawn without replacement, as weights [B, size]."""
+    """Return random halves of the units, without replacement, as weights, [B, size]."""
     order = np.random.default_rng(seed).random((resamples, size)).argsort(axis=1)
     return (order < size // 2).astype(float)
 
 
 def ends(drawn: np.ndarray, confidence: float) -> tuple[float | None, float | None]:
-    """Return the percentile interval of draws [B]; None where fewer than two are finite."""
+    """Return the percentile interval of draws, [B]; None if fewer than two are finite."""
     finite = drawn[np.isfinite(drawn)]
     if len(finite) < 2:
         return None, None
@@ -66,19 +66,19 @@ def spreads(
     resamples: int,
     seed: int,
 ) -> tuple[dict[str, dict[str, Spread]], dict[str, dict[str, np.ndarray]]]:
-    """Return each system's spread of each metric, and the draws behind it, [resamples].
+    """Return the spread of each system in each metric, and its draws, [resamples].
 
-    Percentile bootstrap over units. Counts of different items fall when a unit is drawn twice: on
-    ESConv's responses the bootstrap makes the standard error of Distinct-2 twice and of Distinct-3
-    four times too large. So :class:`Types` are drawn without replacement, half of the units each
-    time, about the value of all; that has the right standard error (for a mean the bootstrap's, but
-    for n / (n − 1)).
+    The interval is the percentile bootstrap over units. Counts of distinct items decrease when a
+    unit is drawn twice: on ESConv's responses the bootstrap standard error is twice too large for
+    Distinct-2 and four times for Distinct-3. :class:`Types` therefore use random halves of the
+    units without replacement, centred on the value of all units; this has the right standard error
+    (for a mean, that of the bootstrap up to n / (n − 1)).
 
     Args:
-        runs: for each system, the statistics of each of its runs.
-        confidence: of the intervals, for instance 0.95.
-        resamples: draws.
-        seed: of the draws; the same for all systems, which pairs them.
+        runs: the statistics of each run of each system.
+        confidence: confidence level of the intervals, such as 0.95.
+        resamples: number of draws.
+        seed: seed of the draws, the same for all systems, which makes them paired.
     """
     table: dict[str, dict[str, Spread]] = {}
     draws: dict[str, dict[str, np.ndarray]] = {}
@@ -103,7 +103,7 @@ def spreads(
     return table, draws
 
 
-# One array for all systems and metrics: values of the same items are counted once for it.
+# One array for all systems and metrics, so that values of the same items are counted once.
 _shared_halves = lru_cache(maxsize=1)(halves)
 
 

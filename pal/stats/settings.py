@@ -1,4 +1,4 @@
-"""Settings: intervals and tests."""
+"""Settings of intervals and tests."""
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ class ConfidenceSettings(Section):
     """Intervals.
 
     Attributes:
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
     """
 
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -19,8 +19,8 @@ class StatisticsSettings(ConfidenceSettings):
     """Intervals and tests.
 
     Attributes:
-        resamples: bootstrap resamples of an interval, and permutations of a test.
-        seed: of both.
+        resamples: number of bootstrap resamples of an interval, and of permutations of a test.
+        seed: seed of resamples and permutations.
     """
 
     resamples: int = Field(9999, gt=99, le=10**7)

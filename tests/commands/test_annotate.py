@@ -95,4 +95,4 @@ def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path):
 
 def test_a_response_model_is_refused(response_model, tmp_path, capsys):
     assert command(*arguments(response_model, tmp_path / "out.jsonl")) == 2
-    assert "a pal model, but no persona extractor" in capsys.readouterr().err
+    assert "a pal model, but not a persona extractor" in capsys.readouterr().err

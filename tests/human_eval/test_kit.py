@@ -280,7 +280,7 @@ def test_one_rater(exported, tmp_path, capsys):
         10, None, None,
     )  # fmt: skip
     assert pair["kappa"] == dict.fromkeys(NAMES)
-    assert "one answer an item" in pair["kappa_missing"]["Coherence"]
+    assert "one answer per item" in pair["kappa_missing"]["Coherence"]
     assert pair["same_text"] == 3
     assert found["run"]["command"] == "human-eval score"
     head = f"{SYSTEMS[0]} vs. {SYSTEMS[1]}: Win | Lose | Draw"

@@ -193,7 +193,7 @@ def test_only_words_asked_for_are_kept(tmp_path):
     path = write_vectors(tmp_path, VECTORS.replace("3 2", "4 2").encode() + b"\xff\xfe x y\n")
     embedder = load_word_vectors(path, {"happy", "glad"})
     assert embedder(["sad", "happy"]) == pytest.approx(np.array([[0, 0], [0, 2]]))
-    with pytest.raises(DataError, match=r"words\.vec: no vector of any word asked for"):
+    with pytest.raises(DataError, match=r"words\.vec: no vector for any of the words"):
         load_word_vectors(path, {"froh"})
 
 

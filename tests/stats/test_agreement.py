@@ -40,7 +40,7 @@ def test_small_cases_by_hand():
     ("counts", "reason"),
     [
         ([], "no answers"),
-        ([[1, 0], [0, 1]], "one answer an item"),
+        ([[1, 0], [0, 1]], "one answer per item"),
         ([[0, 0], [0, 0]], "no answers"),
         ([[3, 0], [3, 0]], "all answers are the same"),
     ],

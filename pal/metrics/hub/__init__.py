@@ -5,15 +5,15 @@
     bleu = evaluate.load(evaluate_module("bleu"))
     bleu.compute(predictions=["hi there"], references=["hi you"])
 
-``evaluate`` copies a module's file elsewhere and takes the first module class it finds in it, so
-the files here import no class, and say only which family they are.
+``evaluate`` copies a module's file and uses the first module class that it finds in it, so the
+files here import no class and only name their family.
 """
 
 from typing import Any
 
 from pal.core.errors import PalError, suggest
 
-# Inputs of a module are named as evaluate's users expect; all others as in ``Predictions``.
+# Input names that differ from ``Predictions``, as users of evaluate expect them.
 INPUT_NAMES = {
     "responses": "predictions",
     "predicted_strategies": "predictions",
