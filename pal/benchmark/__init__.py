@@ -1,1 +1,1 @@
-"""Systems and seeds to tables: what is compared, stage by stage, and its sections of the page."""
+"""The benchmark: systems, stages, results, analyses, and its sections of the page."""

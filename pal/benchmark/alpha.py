@@ -1,9 +1,9 @@
 """The search for the contrast weight α of each strategy on validation dialogues.
 
 The paper sets α by hand and leaves a search to future work (section 3.4 and appendix D). A response
-depends on the α of its own strategy alone, so every (strategy, α) is generated and scored once and
-trials combine them: their number costs next to nothing. Encoder states and strategies do not depend
-on α and are computed once.
+depends only on the α of its own strategy, so every (strategy, α) is generated and scored once, and
+trials combine the results at almost no cost. Encoder states and strategies do not depend on α and
+are computed once.
 """
 
 import logging
@@ -23,7 +23,7 @@ from pal.stats.pooled import Pooled, Types
 
 logger = logging.getLogger(__name__)
 
-STATES_BYTES = 4 * 2**30  # encoder states kept at most; the rest is encoded again for each α
+STATES_BYTES = 4 * 2**30  # maximum size of stored encoder states; others are encoded for each α
 RULE = (
     "of the front, the point whose worst objective is best, each objective scaled to 0-1 "
     "over the front"
@@ -31,15 +31,15 @@ RULE = (
 
 
 class AlphaGrid:
-    """Responses of every strategy's samples at any α, each made once and kept in a journal.
+    """Responses to the samples of every strategy at any α, each made once and stored in a journal.
 
     Args:
-        responder: answers the samples.
-        samples: of the validation dialogues.
-        journal: where finished batches go.
-        done: what it holds already.
-        batch_tokens: encoder positions that a batch holds at most.
-        batch_rows: rows that a batch holds at most.
+        responder: the responder that answers the samples.
+        samples: samples of the validation dialogues.
+        journal: journal of finished batches.
+        done: present contents of the journal.
+        batch_tokens: maximum number of encoder positions in a batch.
+        batch_rows: maximum number of rows in a batch.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AlphaGrid:
         self._bytes = 0
 
     def predict_strategies(self) -> None:
-        """Find each sample's strategy, and plan batches of each strategy's samples."""
+        """Predict the strategy of each sample, and plan batches of the samples of each strategy."""
         from tqdm.auto import tqdm
 
         chosen: dict[int, int] = {}
@@ -79,7 +79,7 @@ class AlphaGrid:
                 self.batches[strategy] = self._plan(mine)
 
     def records(self, strategy: int, alpha: float) -> list[dict[str, Any]]:
-        """Return the responses of a strategy's samples at one α, generating what is new."""
+        """Return the responses to a strategy's samples at one α, generating missing ones."""
         found: dict[int, dict[str, Any]] = {}
         for number, batch in enumerate(self.batches[strategy]):
             key = f"{strategy}/{alpha:g}/{number}"
@@ -126,17 +126,17 @@ class AlphaGrid:
 
 
 def objective_directions(objectives: Sequence[str]) -> dict[str, str]:
-    """Return each objective's direction.
+    """Return the better direction of each objective.
 
     Raises:
-        ConfigError: a key that does not exist, does not depend on responses, or has no direction.
+        ConfigError: a key is unknown, does not depend on responses, or has no better direction.
     """
     directions = {}
     for key in objectives:
         metric = find_metric(key)
         if key not in metric.keys or "responses" not in metric.needs:
             raise ConfigError(
-                f"tune_alpha.objectives: {key!r} is no metric of responses; give keys such as "
+                f"tune_alpha.objectives: {key!r} is not a metric of responses; give keys such as "
                 "bleu_2, distinct_2, cos_sim"
             )
         if metric.direction[key] == "none":
@@ -161,17 +161,17 @@ def search_alpha(
     """Try α vectors with optuna and return baselines, trials and the choice.
 
     Args:
-        grid: responses at any α.
-        directions: each objective's direction, of :func:`objective_directions`.
+        grid: the grid of responses.
+        directions: direction of each objective, from :func:`objective_directions`.
         sampler: ``tpe`` (all objectives at once) or ``cmaes`` (on their mean relative gain over
             α = 0).
-        trials: α vectors tried.
-        highest: largest α.
-        step: α is a multiple of it.
-        seed: of the sampler.
-        embedder: sentence encoder of cos_sim.
-        variant: of the metrics.
-        tokenizer: of the metrics.
+        trials: number of α vectors to try.
+        highest: maximum α.
+        step: step size of α.
+        seed: seed of the sampler.
+        embedder: sentence encoder for cos_sim.
+        variant: variant of the metrics.
+        tokenizer: tokenizer of the metrics.
 
     Raises:
         ConfigError: an objective has no value on these samples.
@@ -213,7 +213,7 @@ def search_alpha(
     else:
         chooser, ways = optuna.samplers.CmaEsSampler(seed=seed), ["maximize"]
     study = optuna.create_study(directions=ways, sampler=chooser)
-    for baseline in baselines:  # begin with these, where they lie on the grid
+    for baseline in baselines:  # start with these if they lie on the grid
         found = np.array([baseline["alpha"][strategy] for strategy in grid.batches])
         on_grid = np.isclose(found / step, np.round(found / step)).all()
         if on_grid and found.max() <= steps * step:
@@ -223,7 +223,7 @@ def search_alpha(
     with tqdm(total=trials, desc="trials", unit="trial", dynamic_ncols=True) as bar:
         while len(tried) < trials:
             trial = study.ask()
-            # Nothing here depends on the α of strategies that occur nowhere: the model's own stay.
+            # Strategies that do not occur in the samples keep the model's α.
             alpha = [float(a) for a in grid.responder.model.config.alpha]
             for strategy in grid.batches:
                 top = steps * step
@@ -236,7 +236,7 @@ def search_alpha(
             bar.update()
     front = pareto_front([trial["values"] for trial in tried], directions)
     seen: set[tuple[float, ...]] = set()
-    for one, on_front in zip(tried, front, strict=True):  # a point tried again stands there once
+    for one, on_front in zip(tried, front, strict=True):  # a repeated point appears once
         one["front"] = on_front and tuple(one["alpha"]) not in seen
         seen.add(tuple(one["alpha"]))
     chosen = most_balanced([one for one in tried if one["front"]], directions)
@@ -251,7 +251,7 @@ def search_alpha(
 def pareto_front(
     values: Sequence[Mapping[str, float]], directions: Mapping[str, str]
 ) -> list[bool]:
-    """Return which points no other point beats: as good in everything and better in something."""
+    """Return the indices of points that no other point dominates."""
     table = _upwards(values, directions)
     as_good = np.asarray((table[None] >= table[:, None]).all(-1))
     better = np.asarray((table[None] > table[:, None]).any(-1))
@@ -262,7 +262,7 @@ def pareto_front(
 def most_balanced(
     points: Sequence[dict[str, Any]], directions: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the point whose worst objective is best, objectives scaled to 0-1 over the points."""
+    """Return the point with the best worst objective, objectives scaled to 0-1 over the points."""
     table = _upwards([point["values"] for point in points], directions)
     width = table.max(0) - table.min(0)
     scaled = np.where(width > 0, (table - table.min(0)) / np.where(width > 0, width, 1), 1.0)
@@ -271,7 +271,7 @@ def most_balanced(
 
 
 def alpha_table(document: Mapping[str, Any]) -> str:
-    """Return the outcome as Markdown: baselines and choice, then the choice's α by strategy."""
+    """Return the result as Markdown: baselines and choice, then the chosen α of each strategy."""
     keys = [objective["key"] for objective in document["objectives"]]
     rows = [*document["baselines"], {"name": "chosen", **document["chosen"]}]
     lines = [f"| α | {' | '.join(keys)} |", f"| --- |{' ---: |' * len(keys)}"]
@@ -291,7 +291,7 @@ def alpha_table(document: Mapping[str, Any]) -> str:
 
 
 def _combined(key: str, several: Sequence[Mapping[str, Pooled | Types]]) -> float:
-    """One value over several groups; those without it (no persona anywhere) are left out."""
+    """Return one value over several groups; groups without a value (no persona) are left out."""
     found = [part[key] for part in several if key in part]
     if not found:
         raise ConfigError(
@@ -306,7 +306,7 @@ def _combined(key: str, several: Sequence[Mapping[str, Pooled | Types]]) -> floa
 
 
 def _upwards(values: Sequence[Mapping[str, float]], directions: Mapping[str, str]) -> np.ndarray:
-    """Values as a table [points, objectives] in which more is better."""
+    """Return values as a table, [points, objectives], in which higher is better."""
     signs = [1.0 if way == "higher" else -1.0 for way in directions.values()]
     return np.array([[value[key] for key in directions] for value in values]) * signs
 

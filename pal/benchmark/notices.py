@@ -1,4 +1,4 @@
-"""What a reader of results must know first: the corpus is a sample, or the models are toys."""
+"""Notices to readers of results: the corpus is a sample, or the models are toys."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from pal.core.files import read_json
 
 TOY_PARAMETERS = 20_000_000  # the paper's model has 90 million
 
-TOYS = "The models are toys or begin with random weights"
+TOYS = "The models are toys or start from random weights"
 
 SAMPLE_NOTICE = (
     "The dialogues are the bundled sample: small, and written to show how the pipeline runs. "
@@ -26,7 +26,7 @@ def is_bundled(source: str) -> bool:
 
 
 def toy_notice(parameters: int | None) -> str:
-    """Return the notice of models that are small or begin with random weights."""
+    """Return the notice for models that are small or start from random weights."""
     size = f" ({parameters / 1e6:.2g} million parameters)" if parameters else ""
     return f"{TOYS}{size}: their scores show that the pipeline runs, not how good PAL is."
 
@@ -40,8 +40,8 @@ def notices_of(sources: Iterable[str], trained: Iterable[Path]) -> list[str]:
     """Return the notices of corpora and of training runs.
 
     Args:
-        sources: corpora, as they were given.
-        trained: folders of training runs, whose records say how large the models are.
+        sources: corpora, as given in the settings.
+        trained: folders of training runs, whose records hold the sizes of the models.
     """
     notices = [SAMPLE_NOTICE] if any(map(is_bundled, sources)) else []
     records = [_record(folder) for folder in dict.fromkeys(trained)]
@@ -54,7 +54,7 @@ def notices_of(sources: Iterable[str], trained: Iterable[Path]) -> list[str]:
 
 
 def notices_of_settings(settings: Any) -> list[str]:
-    """Return the notices that the settings of a run give rise to, as its record holds them."""
+    """Return the notices that follow from the settings in the record of a run."""
     if not isinstance(settings, Mapping):
         return []
     data = settings.get("data")

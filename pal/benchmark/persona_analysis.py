@@ -1,4 +1,4 @@
-"""How much persona dialogues hold, and from when on (PAL paper, Table 1)."""
+"""Statistics of the personas in dialogues, and of the turns that know them (PAL paper, Table 1)."""
 
 import logging
 from collections import Counter, defaultdict
@@ -13,17 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 def analyze_personas(dialogues: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Describe how much persona dialogues hold, and from when on (PAL paper, Table 1).
+    """Return statistics of the personas in dialogues (PAL paper, Table 1).
 
     Args:
         dialogues: rows of :func:`pal.data.load_esconv`.
 
     Returns:
-        The part ``personas`` of analysis.json. ``sentences`` are those known at a dialogue's end,
-        over all dialogues (0 where none); ``first_turn`` is over dialogues with a persona; turns
-        count from 1; ``coverage`` is of the supporter turns that evaluation answers, those after a
-        seeker turn. None, with the reason logged, if no turn has a persona: what a file says of a
-        whole conversation alone is not known at any turn.
+        The part ``personas`` of analysis.json. ``sentences`` counts the sentences known at the end
+        of each dialogue, 0 without a persona; ``first_turn`` covers dialogues with a persona, turns
+        counted from 1; ``coverage`` covers the supporter turns of evaluation, those after a seeker
+        turn. The result is None, with the reason logged, if no turn has a persona; a persona of the
+        whole conversation is not known at any turn.
     """
     sentences: list[int] = []
     first: list[int] = []

@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 NOTES = (
     "Mean ± standard deviation over training seeds. Intervals: percentile bootstrap over test "
-    "dialogues (for Distinct and EAD halves of them, without replacement), the trained models "
-    "taken as they are.",
+    "dialogues (for Distinct and EAD random halves, without replacement), with the trained "
+    "models fixed.",
     "Tests: paired permutation by dialogue, two-sided; p adjusted by Holm's method over all "
-    "comparisons in the metrics of Table 3, and apart from them over all others.",
+    "comparisons in the metrics of Table 3, and separately over all others.",
 )
 
 
@@ -53,11 +53,11 @@ class ScoredRuns:
     """Every run with its records and scores.
 
     Args:
-        runs: trained here, and from elsewhere.
-        samples: the test samples that all of them answer.
-        metrics: which scores.
-        embedder: sentence encoder of cos_sim.
-        reasons: why there is none, for what needs it.
+        runs: runs trained here, and runs of outside systems.
+        samples: the test samples of all runs.
+        metrics: settings of the scores.
+        embedder: sentence encoder for cos_sim.
+        reasons: reasons for missing inputs, such as the encoder.
 
     Raises:
         PalError: predictions cannot be used.
@@ -77,7 +77,7 @@ class ScoredRuns:
         self.embedder = embedder
         self.records = [_read_run(run, samples) for run in runs]
         sizes = [read_json(run.losses)["vocab_size"] for run in runs if run.losses]
-        self.vocab_size = sizes[0] if sizes else VOCAB_SIZE  # of EAD, the same in the whole table
+        self.vocab_size = sizes[0] if sizes else VOCAB_SIZE  # for EAD, the same in the whole table
         self.reports: list[Report] = []
         rows = zip(runs, self.records, strict=True)
         for run, records in tqdm(rows, desc="score", unit="run", total=len(runs), disable=None):
@@ -88,14 +88,14 @@ class ScoredRuns:
             self.reports.append(compute_metrics(predictions, metrics.names, metrics.variant))
 
     def by_system(self) -> dict[str, list[int]]:
-        """Return the numbers of the runs of each system."""
+        """Return the indices of the runs of each system."""
         found: dict[str, list[int]] = {}
         for number, run in enumerate(self.runs):
             found.setdefault(run.system, []).append(number)
         return found
 
     def authors_values(self, number: int) -> dict[str, float]:
-        """Return what the authors' scripts compute of a run, for the keys where that can differ."""
+        """Return the values of the authors' scripts for a run, for keys where they can differ."""
         if self.metrics.variant == "authors":
             return {}
         report = self.reports[number]
@@ -118,13 +118,13 @@ def build_results(
     *,
     rule: str | int,
 ) -> dict[str, Any]:
-    """Return the results of all systems, as results.json holds them, without the run's record.
+    """Return the results of all systems in the format of results.json, without the run's record.
 
     Args:
         scored: the runs.
-        systems: those trained here, by name.
-        statistics: of intervals and tests.
-        rule: which checkpoint answered.
+        systems: systems trained here, by name.
+        statistics: settings of intervals and tests.
+        rule: rule for the choice of checkpoints.
     """
     groups = group_by_dialogue(sample.id for sample in scored.samples)
     logger.info("intervals and tests over %d dialogues", groups.max() + 1)
@@ -136,7 +136,7 @@ def build_results(
     options = statistics.model_dump(include={"confidence", "resamples", "seed"})
     spread, draws = spreads(grouped, **options)
     tests = compare_systems(grouped, draws, primary=TABLE_3, **options)
-    for name, several in numbers.items():  # plug-ins that give the corpus value alone
+    for name, several in numbers.items():  # plug-ins that give only a corpus value
         reports = [scored.reports[number] for number in several]
         for key in reports[0].values.keys() - spread[name].keys():
             values = [report.values[key] for report in reports if key in report.values]
@@ -178,7 +178,7 @@ def build_results(
 
 
 def labels_of(scored: ScoredRuns, systems: Mapping[str, System]) -> dict[str, str]:
-    """Return what each system is called."""
+    """Return the label of each system."""
     names = scored.by_system()
     return {name: systems[name].label if name in systems else name for name in names}
 
@@ -193,14 +193,14 @@ def build_analysis(
 ) -> dict[str, Any]:
     """Return the analysis of the test dialogues and of the responses of all seeds.
 
-    Strategies are counted over all seeds; scores of strategies are means over them.
+    Strategies are counted over all seeds; scores of strategies are means over seeds.
 
     Args:
         scored: the runs.
-        systems: those trained here, by name.
+        systems: systems trained here, by name.
         dialogues: the test dialogues.
-        embedder_name: what the similarity's embedder is called.
-        confidence: of the intervals of the similarity.
+        embedder_name: name of the embedder of the similarity.
+        confidence: confidence level of the intervals of the similarity.
     """
     labels, numbers = labels_of(scored, systems), scored.by_system()
     embedder = scored.embedder
@@ -230,10 +230,10 @@ def build_analysis(
 
 
 def join_seeds(analyses: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Join what :func:`analyze_strategies` returns for each seed: counts are summed, scores meaned.
+    """Join the analyses of :func:`analyze_strategies` over seeds: sums of counts, means of scores.
 
     Args:
-        analyses: one for each seed, in which some systems may be missing.
+        analyses: one analysis per seed, in which some systems may be missing.
     """
     if not analyses:
         return None
@@ -267,7 +267,7 @@ def _join_system(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _join_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the row of one strategy: its counts summed, its scores meaned where there are any."""
+    """Return the joined row of one strategy: sums of counts, means of available scores."""
     joined: dict[str, Any] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row[key] for row in rows if row.get(key) is not None]
@@ -297,17 +297,17 @@ def write_results(
     """Write results.json, cases.json, analysis.json, table.md and report.html; return the table.
 
     Args:
-        job: of results.json, which is written last: what lies there is whole or not there.
+        job: job of results.json, which is written last, so that existing results are complete.
         scored: the runs.
-        systems: those trained here, by name.
+        systems: systems trained here, by name.
         dialogues: the test dialogues.
-        statistics: of intervals and tests.
-        rule: which checkpoint answered.
+        statistics: settings of intervals and tests.
+        rule: rule for the choice of checkpoints.
         sources: corpora, for the notice that they are samples.
-        embedder_name: what the similarity's embedder is called.
-        cases: case studies at most.
+        embedder_name: name of the embedder of the similarity.
+        cases: maximum number of case studies.
         include: further parts of the page.
-        facts: for the record of the run.
+        facts: further entries of the record of the run.
 
     Raises:
         PalError: a part cannot be used, or the folder cannot be written.
@@ -359,19 +359,19 @@ def build_cases(
     *,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Return case studies: samples spread evenly over the test set, with every system's response.
+    """Return case studies: evenly spread test samples with the responses of all systems.
 
     Args:
         samples: the test samples.
-        records: each system's predictions, in the samples' order.
-        labels: how each system is called.
-        most: cases at most.
-        seed: whose responses they are.
+        records: predictions of each system, in the order of the samples.
+        labels: label of each system.
+        most: maximum number of cases.
+        seed: seed of the responses.
     """
     step = max(1, -(-len(samples) // most))
     chosen = range(0, len(samples), step)
     turns: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for index in chosen:  # the longest context of a dialogue holds the others
+    for index in chosen:  # the longest context of a dialogue contains the others
         turns[samples[index].dialogue_id] = samples[index].context
     return {
         "kind": "cases",
@@ -401,7 +401,7 @@ def build_cases(
 
 
 def markdown_results(document: Mapping[str, Any]) -> str:
-    """Return results as Markdown: the paper's Table 3 with spread, then what differs clearly."""
+    """Return results as Markdown: Table 3 of the paper with spread, then the differences."""
     keys = [key for key in document["metrics"] if key in TABLE_3]
     arrows = {"higher": " ↑", "lower": " ↓", "none": ""}
     heads = [f"{key}{arrows[document['metrics'][key]['direction']]}" for key in keys]
@@ -450,20 +450,20 @@ def _difference(test: Mapping[str, Any] | None) -> str:
 
 
 def _order(keys: set[str]) -> list[str]:
-    """Table 3's keys first, then the others as the metrics' table has them."""
+    """Return keys in order: those of Table 3 first, then the others as in the metrics' table."""
     known = [key for metric in METRICS.values() for key in metric.keys]
     order = [*TABLE_3, *known, *sorted(keys)]
     return [key for key in dict.fromkeys(order) if key in keys]
 
 
 def _read_run(run: FinishedRun, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Return a run's predictions in the order of the samples."""
+    """Return the predictions of a run in the order of the samples."""
     if run.seed is None:
         return read_outside(run.predictions, samples)
     found = read_predictions(run.predictions)
     if [record["id"] for record in found] != [sample.id for sample in samples]:
         raise DataError(
-            f"{run.predictions}: its ids are not those of the test samples; delete it to make it "
+            f"{run.predictions}: the ids are not those of the test samples; delete it to make it "
             "again"
         )
     return found

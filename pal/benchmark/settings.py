@@ -1,4 +1,4 @@
-"""Settings: what the benchmark runs, the search for α and the analysis."""
+"""Settings of the benchmark, the search for α and the analysis."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,19 +14,20 @@ def _distinct(values: list[int]) -> list[int]:
 
 
 class BenchmarkSettings(Section):
-    """The benchmark: every system with every seed: trained, run and scored into one table.
+    """The benchmark, which trains, runs and scores every system with every seed.
 
     Attributes:
         systems: names in the table of systems (pal.benchmark.systems).
-        seeds: one training, generation and score of every system for each.
-        checkpoint: which epoch answers: ``lowest_loss`` (the paper), ``last``, or its number.
-        keep_checkpoints: keep every epoch, with what training needs to continue; otherwise only
-            the weights of those that answer, have the lowest loss or are the last.
-        extractor: null when the dialogues hold personas; ``train`` trains the extractor of the
-            YAML's ``persona_extractor`` block and annotates them; else a trained extractor.
+        seeds: seeds; every system is trained, run and scored once per seed.
+        checkpoint: epoch that generates responses: ``lowest_loss`` (the paper), ``last``, or a
+            number.
+        keep_checkpoints: keep every epoch with its training state; otherwise only the weights of
+            the chosen epoch, of the lowest loss and of the last epoch.
+        extractor: null if the dialogues hold personas; ``train`` trains the extractor of the YAML's
+            ``persona_extractor`` block and annotates them; otherwise a trained extractor.
         overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
-        outside: responses of systems from elsewhere, name → file: records with ids in any
-            order, or one response a line in the order of the test samples.
+        outside: responses of outside systems, name → file: records with ids in any order, or one
+            response per line in the order of the test samples.
     """
 
     systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
@@ -45,9 +46,9 @@ class AlphaSearchSettings(Section):
         sampler: ``tpe`` (all objectives at once) or ``cmaes`` (on their mean relative gain over
             α = 0).
         objectives: metric keys of responses, such as ``bleu_2``.
-        trials: α vectors tried.
-        highest: largest α.
-        step: α is a multiple of it; a response is generated once for each, whatever the trials.
+        trials: number of α vectors to try.
+        highest: maximum α.
+        step: step size of α; responses are generated once per step, for any number of trials.
     """
 
     sampler: Literal["tpe", "cmaes"] = "tpe"
@@ -62,8 +63,8 @@ class AnalysisSettings(Section):
 
     Attributes:
         systems: responses to analyse, name → file.
-        word_vectors: text file of word vectors (fastText's .vec form) for the paper's Figure 5, in
-            place of ``metrics.embedder`` (in cos_sim by strategy too).
+        word_vectors: text file of word vectors (fastText's .vec format) for Figure 5 of the paper,
+            used instead of ``metrics.embedder`` (also for cos_sim by strategy).
     """
 
     systems: dict[str, InputPath] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Do dialogues whose supporter speaks to the persona please their seekers more?
+"""Relation between the similarity of responses and persona and the seekers' survey scores.
 
-The PAL paper's Figures 3 (SimCSE) and 5 (averaged word vectors): per dialogue the mean cosine of
-the supporter's turns and the persona, against what the seeker said of the dialogue in the survey.
+Figures 3 (SimCSE) and 5 (mean word vectors) of the PAL paper show the mean cosine of supporter
+turns and persona in each dialogue against the score that the seeker gave in the survey.
 """
 
 import logging
@@ -34,17 +34,17 @@ def analyze_similarity(
     """Relate the similarity of responses and persona to the seekers' scores.
 
     The paper says "the average cosine similarity between the responses and persona information in a
-    conversation" and leaves open which persona. Here a turn meets the persona known when it was
-    said, just as cos_sim has it (the paper's section 4.4 compares its Table 3 with Figure 3). The
-    dialogue's final persona would credit early turns for what the seeker told only later, often in
-    answer to these very turns. Every supporter turn counts that a persona was known at, also one
-    that follows a supporter turn: the survey is about the whole conversation.
+    conversation" and leaves open which persona. Here a turn is compared with the persona known at
+    that turn, as in cos_sim (section 4.4 of the paper compares its Table 3 with Figure 3). The
+    final persona of the dialogue would credit early turns for information that the seeker gave
+    later, often in reply to these turns. Every supporter turn with a known persona counts, also one
+    that follows a supporter turn, since the survey is about the whole conversation.
 
     Args:
         dialogues: rows of :func:`pal.data.load_esconv`.
-        embedder: turns texts into vectors; it meets every distinct text once.
-        name: what to call it in the result.
-        confidence: of the intervals of level means.
+        embedder: function from texts to vectors; it gets every distinct text once.
+        name: name of the embedder in the result.
+        confidence: confidence level of the intervals of level means.
 
     Returns:
         The part ``similarity`` of analysis.json: points of dialogues and, for each score, levels,
@@ -99,15 +99,16 @@ def analyze_similarity(
 
 
 def relate(points: Sequence[tuple[float, float]], confidence: float = 0.95) -> dict[str, Any]:
-    """Describe how similarity goes with a score.
+    """Return the relation between similarity and a score.
 
     Args:
         points: (score, similarity) of every dialogue.
-        confidence: of the intervals of level means (Student's t; None for a single dialogue).
+        confidence: confidence level of the intervals of level means (Student's t; None for a
+            single dialogue).
 
     Returns:
         ``points``, ``levels``, ``slope`` and ``intercept`` (cosine per point of the score),
-        ``r2``, ``r2_levels``, ``rho``, ``p``, ``n``. A number is None where it does not exist:
+        ``r2``, ``r2_levels``, ``rho``, ``p``, ``n``. A number is None where it is undefined:
         fewer than three dialogues (levels, for ``r2_levels``), or all of one score or similarity.
     """
     from scipy import stats
@@ -156,7 +157,7 @@ def _survey_scores(survey: Mapping[str, float | None]) -> dict[str, float | None
 
 
 def _mean_similarity(turns: Sequence[Sequence[Any]], embedder: Embedder) -> np.ndarray:
-    """Return each dialogue's mean cos_sim, [D], from its turns, all embedded in one pass."""
+    """Return the mean cos_sim of each dialogue, [D]; all turns are embedded in one pass."""
     samples = [sample for known in turns for sample in known]
     predictions = Predictions(
         responses=[sample.response for sample in samples],

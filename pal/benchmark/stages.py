@@ -1,7 +1,7 @@
-"""What the stages of a benchmark leave: a run's files, and the checkpoint that answers.
+"""Outputs of the stages of a benchmark: files of a run, and the choice of its checkpoint.
 
-A stage lies under a name that holds the identity of its job, so what is done is never done again,
-whichever systems and seeds are asked for.
+The name of a stage's output holds the identity of its job, so a finished stage is never repeated,
+whichever systems and seeds are requested.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LOG = "training_log.json"
 
-# Files and folders of a checkpoint that only training which continues from it reads.
+# Files and folders of a checkpoint that only continued training reads.
 TRAINING_STATE = (
     "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "global_step*", "training_args.bin",
 )  # fmt: skip
@@ -28,17 +28,17 @@ TRAINING_STATE = (
 
 @dataclass
 class FinishedRun:
-    """One system with one seed, answered.
+    """One finished run: a system with one seed.
 
     Attributes:
-        system: its name.
-        seed: of training, data order and sampling; None for outputs from elsewhere.
-        predictions: its responses.
+        system: name of the system.
+        seed: seed of training, data order and sampling; None for an outside system.
+        predictions: file of its responses.
         model: folder of the training run.
-        checkpoint: the epoch's folder in it that answers.
-        epoch: that epoch.
-        validation_nll: its validation loss, nats a token.
-        losses: its token losses on the gold responses.
+        checkpoint: folder of the chosen epoch.
+        epoch: the chosen epoch.
+        validation_nll: validation loss of that epoch, nats per token.
+        losses: file of its token losses on the gold responses.
     """
 
     system: str
@@ -52,15 +52,15 @@ class FinishedRun:
 
 
 def stage_name(command: str, settings: CommandSettings) -> str:
-    """Return what a stage is called: the identity of its job, shortened."""
+    """Return the name of a stage: the shortened identity of its job."""
     return Job(command, settings, "stage", versions=COMPUTING).identity[:12]
 
 
 def is_recorded(output: Path) -> bool:
-    """Return whether a stage's output lies there with the record of the job that made it.
+    """Return whether a stage's output exists with the record of the job that made it.
 
-    Both are written whole or not at all, and the name of the output holds the identity, so that no
-    other stage's output can lie there.
+    Both are written atomically, and the name of the output holds the identity, so the output
+    cannot be that of another stage.
     """
     return output.exists() and record_path(output).exists()
 
@@ -69,7 +69,7 @@ def read_evaluations(model: Path) -> list[Mapping[str, Any]]:
     """Return the validations of a training run, in order.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the run has no validations.
     """
     found = [entry for entry in read_json(model / LOG) if "eval_nll" in entry]
     if not found:
@@ -80,14 +80,14 @@ def read_evaluations(model: Path) -> list[Mapping[str, Any]]:
 
 
 def choose_checkpoint(model: Path, rule: str | int) -> tuple[Path, float, float]:
-    """Return the epoch's checkpoint that a rule chooses, its epoch and its validation loss.
+    """Return (checkpoint folder, epoch, validation loss in nats per token) that a rule chooses.
 
     Args:
         model: folder of a training run.
         rule: ``lowest_loss``, ``last``, or the number of an epoch.
 
     Raises:
-        ConfigError: no such epoch, or its checkpoint is gone.
+        ConfigError: the epoch does not exist, or its checkpoint was removed.
     """
     found = read_evaluations(model)
     if rule == "lowest_loss":
@@ -111,16 +111,16 @@ def choose_checkpoint(model: Path, rule: str | int) -> tuple[Path, float, float]
 
 
 def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
-    """Remove the checkpoints of a finished training run that nothing will choose any more.
+    """Remove the checkpoints of a finished training run that no rule can choose.
 
-    What training needs to continue is removed from the others: it is finished.
+    The training state of the other checkpoints is removed too, since the run is finished.
 
     Args:
         model: folder of the run.
-        kept: checkpoints that stay.
+        kept: checkpoints to keep.
 
     Returns:
-        How many bytes were removed.
+        Number of bytes removed.
     """
     if not (model / "run.json").exists():
         return 0
@@ -140,12 +140,12 @@ def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
 
 
 def choosable_checkpoints(model: Path, rule: str | int) -> list[Path]:
-    """Return the checkpoints that stay: of this rule, of the lowest loss and of the last epoch."""
+    """Return the checkpoints to keep: of this rule, of the lowest loss and of the last epoch."""
     found = []
     for one in dict.fromkeys([rule, "lowest_loss", "last"]):
         try:
             found.append(choose_checkpoint(model, one)[0])
-        except (ConfigError, DataError):  # it was removed before, or never saved
+        except (ConfigError, DataError):  # removed before, or never saved
             continue
     return found
 

@@ -1,4 +1,4 @@
-"""Which strategies systems choose, how often rightly, and how they speak with each (Figure 4)."""
+"""Analysis of strategies: choices of the systems, accuracy, and text metrics of each (Figure 4)."""
 
 import logging
 from collections import Counter
@@ -26,21 +26,22 @@ def analyze_strategies(
     embedder: Embedder | None = None,
     tokenizer: Tokenizer = "words",
 ) -> dict[str, Any] | None:
-    """Describe the strategies of systems' responses.
+    """Analyse the strategies in the responses of systems.
 
     Args:
-        systems: records of :func:`read_predictions` of each system, by name.
-        labels: what to call the systems; their names by default.
-        embedder: for cos_sim, which is None without; asked once for each strategy of each system,
-            so give one made by :func:`pal.metrics.similarity.remember`.
-        tokenizer: what the text metrics cut texts into.
+        systems: name → records of :func:`read_predictions`.
+        labels: labels of the systems; their names by default.
+        embedder: sentence encoder for cos_sim, which is None without one. It is called for each
+            strategy of each system, so give one from :func:`pal.metrics.similarity.remember`.
+        tokenizer: tokenizer of the text metrics.
 
     Returns:
         The part ``strategies`` of analysis.json. Per system: top-1..8 accuracy (paper, Figure 4),
         the confusion matrix, how often each strategy was chosen, and for each GOLD strategy
-        precision, recall and F1 (percent) and the text metrics over its samples. Distinct-2 falls
-        with the number of words: compare systems within one strategy, not strategies. What a
-        system's records do not hold is None or empty. None, and logged, without systems.
+        precision, recall and F1 (percent) and the text metrics over its samples. Distinct-2
+        decreases with the number of words: compare systems within one strategy, not strategies.
+        Values that the records of a system do not allow are None or empty. The result is None,
+        with a log line, without systems.
 
     Raises:
         DataError: two systems name different gold strategies for one sample.
@@ -88,7 +89,7 @@ def _describe(
     tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     predictions = build_predictions(records, {}, embedder, tokenizer=tokenizer)
-    # cos_sim is for the embedder: all texts of the system in one pass, whatever their strategy.
+    # cos_sim embeds all texts of the system in one pass, for all strategies.
     report = compute_metrics(predictions, ["strategy", "length", "cos_sim"])
     for note in report.notes:
         logger.warning("%s: %s", name, note)

@@ -31,7 +31,7 @@ class TrainSettings(TrainingSettings):
     Attributes:
         task: ``response`` or ``persona_extractor``; a YAML's block of that name applies too.
         output_dir: folder of the trained model.
-        overwrite: whether another run in the folder is replaced.
+        overwrite: whether an existing run is replaced.
         data: the corpora.
     """
 

@@ -1,1 +1,1 @@
-"""Blinded sheets for people, their key, and what the answers say."""
+"""Human evaluation: blinded sheets, their key, and results of the answers."""

@@ -1,8 +1,8 @@
-"""Which texts are compared by people: questions, pairs of systems, samples drawn for each pair.
+"""Choice of the texts that people compare: questions, pairs of systems, samples of each pair.
 
-Departure from the PAL paper (section 4.5, appendix F): its workers talked with both systems about a
-situation; here raters compare two responses to one real context, which can be repeated exactly.
-Responses of the same text are left out and counted apart: nobody has to be asked about them.
+This differs from the PAL paper (section 4.5, appendix F): its workers talked with both systems
+about a situation; here raters compare two responses to one real context, which can be repeated
+exactly. Pairs of identical responses are left out and counted separately.
 """
 
 import hashlib
@@ -58,10 +58,11 @@ DIALOGUE_QUESTIONS = (
 def choose_pairs(
     names: Sequence[str], pairs: Sequence[tuple[str, str]] | None
 ) -> list[tuple[str, str]]:
-    """Return the pairs of systems to compare: those given, or the first with each other one.
+    """Return the pairs of systems to compare: the given pairs, or the first with each other system.
 
     Raises:
-        ConfigError: fewer than two systems, a name that is unknown or an answer, or a pair twice.
+        ConfigError: there are fewer than two systems, a name is unknown or is an answer, or a pair
+            occurs twice.
     """
     if len(names) < 2:
         raise ConfigError(
@@ -90,7 +91,7 @@ def read_responses(
     """Return {system: {sample id: response}}.
 
     Raises:
-        DataError: systems answered different samples, or samples that ``input`` does not have.
+        DataError: systems answered different samples, or samples that are not in ``input``.
     """
     known = {sample.id for sample in samples}
     responses: dict[str, dict[str, str]] = {}
@@ -114,10 +115,10 @@ def read_responses(
 
 
 def read_transcripts(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return {system: {card: transcript}} of the cards that every system has a dialogue of.
+    """Return {system: {card: transcript}} for the cards with a dialogue from every system.
 
     Raises:
-        DataError: there is no such card (see :func:`_transcripts` for others).
+        DataError: there is no such card, or a file cannot be used (see :func:`_transcripts`).
     """
     found = {name: _transcripts(name, path) for name, path in systems.items()}
     shared = set.intersection(*map(set, found.values()))
@@ -136,7 +137,7 @@ def read_transcripts(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def samples_of_transcripts(transcripts: Mapping[str, Mapping[str, str]]) -> list[Sample]:
-    """Return a sample without context for every card that all systems have a dialogue of."""
+    """Return a sample without context for every card with a dialogue from all systems."""
     first = next(iter(transcripts.values()))
     return [Sample(card, card, 0, (), (), None, None) for card in first]
 
@@ -144,11 +145,11 @@ def samples_of_transcripts(transcripts: Mapping[str, Mapping[str, str]]) -> list
 def _transcripts(name: str, path: str) -> dict[str, str]:
     """Return {card or id: transcript} of a file of dialogues.
 
-    Where the file holds several conditions, the name of the system says which.
+    If the file holds several conditions, the name of the system selects one.
 
     Raises:
-        DataError: a line is no dialogue with an id, no dialogue is of that condition, or a card is
-            met twice.
+        DataError: a line is not a dialogue with an id, no dialogue has that condition, or a card
+            occurs twice.
     """
     rows = list(read_jsonl(path))
     conditions = {row.get("condition") for _, row in rows if isinstance(row, dict)}
@@ -186,23 +187,23 @@ def draw_comparisons(
     items: int,
     seed: int,
 ) -> tuple[list[TextComparison], list[dict[str, Any]]]:
-    """Draw the samples of each pair, other ones than the pairs before it while there are any.
+    """Draw the samples of each pair, preferring samples that earlier pairs do not use.
 
-    A response met in two items would show that it is of the system the pairs share.
+    A response in two items would reveal that it is from the system that the pairs share.
 
     Args:
-        pairs: names of the systems that meet.
-        samples: what was answered.
+        pairs: names of the systems of each pair.
+        samples: the answered samples.
         responses: {system: {sample id: response}}.
-        items: samples a pair, at most.
-        seed: of the draw.
+        items: maximum number of samples per pair.
+        seed: seed of the draw.
 
     Returns:
-        The comparisons, and for every pair how many samples there are, are drawn, and have the
-        same text twice.
+        The comparisons, and for every pair the numbers of samples, of drawn samples, and of samples
+        with identical texts.
 
     Raises:
-        DataError: two systems gave the same texts everywhere.
+        DataError: two systems gave identical texts for all samples.
     """
     comparisons, facts = [], []
     used: Counter[str] = Counter()

@@ -1,8 +1,9 @@
 """Results of a human evaluation: wins, ties and losses with tests and agreement, as tables.
 
-The test's unit is the item: answers of several raters for one item are not independent, so each
-item counts once, as won, tied or lost by its most frequent answer (tied when none is alone at the
-top). Ties take no part in the test. p-values are Holm-corrected over all questions of all pairs.
+The unit of the test is the item: answers of several raters for one item are not independent, so
+each item counts once, as won, tied or lost by its most frequent answer (tied if several are most
+frequent). Ties are left out of the test. p-values are Holm-corrected over all questions of all
+pairs.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ from pal.human_eval.sheets import Votes
 from pal.stats.agreement import count_rated, fleiss_kappa, sign_test
 from pal.stats.permutation import holm
 
-SHOWN_PROBLEMS = 20  # in the tables; human.json has all
+SHOWN_PROBLEMS = 20  # maximum number in the tables; human.json has all
 
 
 def tally_votes(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
@@ -22,8 +23,8 @@ def tally_votes(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
     ``a_wins``, ``ties``, ``b_wins`` and ``n_sheets`` count answers, ``items`` counts items.
 
     Args:
-        key: of the sheets; its ``pairs`` name the systems.
-        votes: what raters answered.
+        key: key of the sheets; its ``pairs`` name the systems.
+        votes: answers of the raters.
     """
     results = [_compare_pair(pair, key, votes) for pair in key["pairs"]]
     tested = [row for pair in results for row in pair["questions"] if row["p"] is not None]
@@ -33,7 +34,7 @@ def tally_votes(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
 
 
 def same_text(same: int, samples: int) -> str:
-    """Say of how many samples no sheet was made."""
+    """Return the sentence on samples with identical texts, which are on no sheet."""
     return (
         f"in {same} of {samples} samples both gave the same text; these are on no sheet and "
         "count nowhere"
@@ -90,7 +91,7 @@ def _compare_pair(pair: Mapping[str, Any], key: Mapping[str, Any], votes: Votes)
 
 
 def _outcome(counts: Sequence[int]) -> int:
-    """Return the most frequent of (won, tied, lost), 0 to 2; tied when none is alone at the top."""
+    """Return the most frequent of (won, tied, lost), 0 to 2; tied if several are most frequent."""
     top = [index for index, count in enumerate(counts) if count == max(counts)]
     return top[0] if len(top) == 1 else 1
 

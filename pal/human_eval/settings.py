@@ -1,4 +1,4 @@
-"""Settings: who is compared by people, and what they answered."""
+"""Settings of the human evaluation."""
 
 from pydantic import Field
 
@@ -9,11 +9,11 @@ class HumanEvalSettings(Section):
     """Blinded comparison of two or more systems by people.
 
     Attributes:
-        systems: responses to compare, name → file; whole dialogues where ``input`` is not given.
-        pairs: which systems meet, as ``[a, b]`` pairs; the first against each other one when null.
-        items: samples a pair.
-        seed: of the choice of samples, of their order and of which side a system is on; keep it
-            from raters.
+        systems: responses to compare, name → file; whole dialogues if ``input`` is not given.
+        pairs: pairs of systems to compare, ``[a, b]``; the first with each other one when null.
+        items: number of samples per pair.
+        seed: seed of the choice of samples, their order and the sides of the systems; keep it
+            secret from raters.
     """
 
     systems: dict[str, InputPath] = Field(default_factory=dict)
@@ -23,7 +23,7 @@ class HumanEvalSettings(Section):
 
 
 class HumanAnswerSettings(Section):
-    """What raters handed in.
+    """Answers of the raters.
 
     Attributes:
         answers: filled-in sheets (files or folders).

@@ -1,9 +1,9 @@
-"""Blinded A/B sheets for human raters: out as a form and a CSV, the filled-in copies back in.
+"""Blinded A/B sheets for human raters: writing a form and a CSV, reading the filled-in copies.
 
-Two texts stand side by side as A and B; raters answer every question with A, B or Tie. Which side
-is which system stands in the key alone: the sheets hold opaque item ids, the context, the two texts
-and the questions, in an order that follows the ids. Ids, order and sides follow from the seed, so
-keep the seed from raters too. What is compared, and the questions, are the caller's.
+Two texts are shown side by side as A and B; raters answer every question with A, B or Tie. Only the
+key says which side is which system: the sheets hold opaque item ids, the context, the two texts and
+the questions, in the order of the ids. Ids, order and sides follow from the seed, so keep the seed
+secret from raters too. The caller gives the texts and the questions.
 """
 
 import csv
@@ -22,17 +22,17 @@ from typing import Any
 from pal.core.errors import DataError
 from pal.core.files import fingerprint, read_json, write_json, write_text
 
-FOLDER = "for_raters"  # what may be handed out; the key lies beside it
+FOLDER = "for_raters"  # the files to hand out; the key lies beside it
 KEY = "key.json"
 TEXTS = ("context", "response A", "response B")
 ANSWERS = {"a": "A", "b": "B", "tie": "Tie"}
 
-# Ids of consonants: no words, and nothing a spreadsheet takes for a number, date or formula.
+# Ids of consonants, which form no words and which no spreadsheet reads as number, date or formula.
 _LETTERS = str.maketrans("0123456789abcdef", "bcdfghjkmnpqrstv")
 
-# A spreadsheet runs a cell that begins so as a formula. A cell begins at the text's start, and
-# after whatever a spreadsheet of another locale may split the text at, whether quoted or not; the
-# last four characters are the wide forms.
+# A spreadsheet runs a cell that starts with these characters as a formula. A cell starts at the
+# start of the text, and after every separator of any locale, quoted or not; the last four
+# characters are the full-width forms.
 _CELL_START = r"(?<![^;\t\r\n])([ \"']*)"
 _FORMULA = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"
 _GUARD = re.compile(_CELL_START + _FORMULA)
@@ -41,7 +41,7 @@ _GUARDED = re.compile(_CELL_START + "'" + _FORMULA)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question to raters: a name, which heads its column, and its wording."""
+    """One question to raters: a name, which is the title of its column, and its wording."""
 
     name: str
     text: str
@@ -49,13 +49,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class TextComparison:
-    """Two systems' texts in one context.
+    """The texts of two systems in one context.
 
     Attributes:
-        systems: names of the two, in the order of the results; none is "Tie".
-        sample: which sample of the data it is.
-        context: what came before, as (speaker, text) turns; may be empty.
-        texts: the two systems' texts.
+        systems: names of the two systems, in the order of the results; none is "Tie".
+        sample: id of the sample.
+        context: earlier turns as (speaker, text); may be empty.
+        texts: texts of the two systems.
     """
 
     systems: tuple[str, str]
@@ -66,12 +66,12 @@ class TextComparison:
 
 @dataclass
 class Votes:
-    """What raters answered.
+    """Answers of the raters.
 
     Attributes:
         answers: {item: {question: {rater: name of the preferred system, or "Tie"}}}.
-        problems: what was left out and why: file, row (as a spreadsheet counts, the header is 1),
-            item, question and problem; None for what a problem does not concern.
+        problems: rows and answers that were left out: file, row (the header is row 1), item,
+            question and problem, with None for entries that do not apply.
     """
 
     answers: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
@@ -88,16 +88,16 @@ def write_sheets(
 ) -> dict[str, Any]:
     """Write sheet, form and guidelines into ``folder/for_raters``, and ``folder/key.json``.
 
-    They hold texts about people's distress, so only the user may read them.
+    The files hold texts about people's distress, so only the user may read them.
 
-    Each pair of systems has either side equally often (to one for an odd number of items).
+    Each system of a pair is on either side equally often (up to one for an odd number of items).
 
     Args:
-        folder: where to.
-        comparisons: what is compared, in any order.
-        questions: what is asked.
-        seed: of ids, order and sides.
-        facts: what else the key holds.
+        folder: the folder to write.
+        comparisons: the comparisons, in any order.
+        questions: the questions.
+        seed: seed of ids, order and sides.
+        facts: further entries of the key.
 
     Returns:
         The key: ``items`` with each item's sample, systems at A and B, and checksum of its texts.
@@ -136,7 +136,7 @@ def write_sheets(
     write_text(folder / FOLDER / "sheet.csv", _sheet(shown, names), private=True)
     data = {"sheet": fingerprint(sorted(items)), "questions": asked, "items": shown}
     template = Path(__file__).with_name("human_eval.html").read_text(encoding="utf-8")
-    # Inside a script element only "<" could end the data early.
+    # Inside a script element, only "<" can end the data early.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
     write_text(folder / FOLDER / "form.html", template.replace("__DATA__", text), private=True)
     listed = "\n".join(f"- **{question.name}**: {question.text}" for question in questions)
@@ -164,7 +164,7 @@ put your name or number into the column `rater`, change nothing else, and save i
 
 
 def guard_cell(text: str) -> str:
-    """Put an apostrophe before whatever a spreadsheet would run as a formula.
+    """Put an apostrophe before text that a spreadsheet would run as a formula.
 
     Example:
         >>> guard_cell("hello;=1+1")
@@ -174,7 +174,7 @@ def guard_cell(text: str) -> str:
 
 
 def unguard_cell(text: str) -> str:
-    """Return what :func:`guard_cell` was given."""
+    """Return the argument of :func:`guard_cell` from its result."""
     return _GUARDED.sub(r"\1", text)
 
 
@@ -189,14 +189,14 @@ def _transcript(context: Sequence[tuple[str, str]]) -> str:
 
 
 def _checksum(texts: Sequence[str]) -> str:
-    """Hash the letters and digits of texts, which no spreadsheet or encoding changes."""
+    """Return a hash of the letters and digits of texts, which no spreadsheet changes."""
     return fingerprint(
         [re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()) for text in texts]
     )
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]], questions: Sequence[str]) -> str:
-    """Return the CSV, to be filled in; with a byte order mark, by which Excel knows UTF-8."""
+    """Return the CSV to fill in, with a byte order mark, by which Excel recognises UTF-8."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["item", *TEXTS, *questions, "rater"])
@@ -208,10 +208,10 @@ def _sheet(rows: Sequence[Mapping[str, Any]], questions: Sequence[str]) -> str:
 
 
 def read_key(folder: str | Path) -> dict[str, Any]:
-    """Read the key that :func:`write_sheets` left in a folder.
+    """Read the key that :func:`write_sheets` wrote into a folder.
 
     Raises:
-        DataError: there is none, or another file in its place.
+        DataError: the key is missing, damaged or another file.
     """
     path = Path(folder) / KEY
     if not path.is_file():
@@ -229,7 +229,7 @@ def read_key(folder: str | Path) -> dict[str, Any]:
 
 
 def _wrong_in_key(key: Mapping[str, Any]) -> str:
-    """Return what of a key is not as :func:`write_sheets` writes it; empty where all is."""
+    """Return what is wrong in a key of :func:`write_sheets`, or an empty string."""
     questions, items, pairs = (key.get(name) for name in ("questions", "items", "pairs"))
     if not isinstance(questions, list) or not all(isinstance(name, str) for name in questions):
         return "questions: expected a list of names"
@@ -252,15 +252,15 @@ def _wrong_in_key(key: Mapping[str, Any]) -> str:
 
 
 def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes:
-    """Read filled-in sheets; whatever cannot be counted is listed and left out, never guessed.
+    """Read filled-in sheets; answers that cannot be counted are listed and left out.
 
-    A rater is named in the column ``rater``; one name serves for the whole file, and a file
-    without any stands for one rater, by its own name. A second row of one rater for one item counts
-    no second time, and where the two differ neither answer counts.
+    The column ``rater`` names the rater. One name applies to the whole file, and the name of the
+    file is used if there is none. Two rows of one rater for one item count once, and if they
+    differ, neither answer counts.
 
     Args:
-        sources: files, and folders of files.
-        key: of the sheets.
+        sources: files and folders of files.
+        key: key of the sheets.
 
     Raises:
         DataError: a source does not exist, or a folder holds no file.
@@ -286,7 +286,7 @@ def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes
 
 
 def answer_files(sources: Sequence[str | Path]) -> list[Path]:
-    """Return the files among ``sources`` and in its folders, hidden ones left aside.
+    """Return the files among ``sources`` and in its folders, without hidden files.
 
     Raises:
         DataError: a source does not exist, or a folder holds no file.
@@ -312,10 +312,10 @@ def _note(votes: Votes, path: Path, problem: str, row: int | None = None,
 
 
 def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number, cells by column) of a CSV as any spreadsheet may have saved it.
+    """Yield (row number, cells by column) of a CSV from any spreadsheet.
 
     Raises:
-        ValueError: no CSV, or columns are missing or there twice.
+        ValueError: the file is not a CSV, or columns are missing or occur twice.
     """
     raw = path.read_bytes()
     marked = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -360,7 +360,7 @@ def _count(
     row: Mapping[str, str],
     names: Sequence[str],
 ) -> None:
-    """Add one row's answers to the votes, and what cannot be counted to the problems."""
+    """Add the answers of one row to the votes, and those that cannot be counted to the problems."""
     item = row["item"]
 
     def note(problem: str, question: str | None = None) -> None:

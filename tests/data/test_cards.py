@@ -60,7 +60,7 @@ def test_samples_with_cards_are_warned_of(write, tmp_path, caplog):
     ("records", "message"),
     [
         ([5], "line 1: not a card; give 'id' and 'description'"),
-        ([{"id": 3, "description": "x"}], "line 1: no card"),
+        ([{"id": 3, "description": "x"}], "line 1: not a card"),
         ([{"id": "a"}], "line 1: the card has no 'description'"),
         ([{"id": "a", "description": 5}], "line 1: the card has no 'description'"),
         ([{"id": "a", "description": "x", "keep": 1}], "line 1: 'keep' must be true or false"),

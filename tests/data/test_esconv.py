@@ -376,7 +376,9 @@ def test_a_hub_that_fails_ends_in_one_line(error, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataError) as caught:
         load_esconv("owner/name")
-    assert str(caught.value).startswith("owner/name: neither a local path nor a data set")
+    assert str(caught.value).startswith(
+        "owner/name: neither a local path nor an available data set"
+    )
     assert str(caught.value).endswith("give a local file or folder")
     assert "\n" not in str(caught.value)
 

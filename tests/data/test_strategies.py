@@ -75,9 +75,9 @@ def test_a_set_of_ones_own_has_names_ids_and_tokens():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"names": ()}, "needs names"),
-        ({"names": ("Ask", "ask")}, "each once"),
-        ({"names": ("Ask", " ")}, "needs names"),
+        ({"names": ()}, "needs distinct names"),
+        ({"names": ("Ask", "ask")}, "needs distinct names"),
+        ({"names": ("Ask", " ")}, "needs distinct names"),
         ({"names": ("Ask",), "alpha": (1, 2)}, "1 needs as many α, got 2"),
         ({"names": ("Ask",), "aliases": {"x": "Sing"}}, "'Sing' is not one of the strategies Ask"),
         ({"names": ("Ask",), "definitions": {"Sing": "x"}}, "'Sing' is not one"),

@@ -80,7 +80,9 @@ def test_a_body_that_is_no_completion_is_not_kept_as_an_answer(tmp_path):
     with FakeServer(answer, lambda number, body: "empty") as server:
         settings = settings_for(tmp_path, server.url, "llm.max_attempts=2")
         (outcome,) = connect(settings.llm).ask([question(1)], description="x")
-        assert outcome.reason.startswith("gave up after 2 attempts: the body is not a chat completion")
+        assert outcome.reason.startswith(
+            "gave up after 2 attempts: the body is not a chat completion"
+        )
         server.faults = lambda number, body: None
         assert connect(settings.llm).ask([question(1)], description="x")[0].value == {"answer": 2}
 

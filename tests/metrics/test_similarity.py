@@ -206,7 +206,7 @@ def test_only_words_asked_for_are_kept(tmp_path):
         ("sad 1 x\n", "line 1: could not convert string to float.*correct the line"),
         ("sad 1 nan\n", "line 1: not all numbers are finite"),
         ("2 2\nsad 1 2\n", "the first line says 2 vectors, got 1; download it again"),
-        ("", "no vector of any word"),
+        ("", "no vector for any of the words"),
     ],
 )
 def test_word_vectors_of_another_form(tmp_path, text, message):

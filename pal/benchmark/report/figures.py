@@ -1,4 +1,4 @@
-"""The page's figures: each a few plots side by side with one legend."""
+"""Figures of the page: each has plots side by side with one legend."""
 
 import functools
 import itertools
@@ -38,11 +38,11 @@ SCORE_NAMES = {
     "relevance": "Relevance",
     "intensity_decrease": "Decrease in emotional intensity",
 }
-LONGEST_LINE = 400  # points; a longer training log is drawn with every k-th of its entries
+LONGEST_LINE = 400  # maximum number of points; a longer training log is thinned
 
 
 def loss_curves(results: Results, ident: str) -> Figure:
-    """Train and validation loss by epoch; systems that share their training share a plot."""
+    """Return train and validation loss by epoch; systems that share their training share a plot."""
     shared: dict[str, tuple[list[str], list[SystemRun]]] = {}
     for system in results.systems.values():
         runs = [run for run in system.runs if run.curve]
@@ -96,7 +96,7 @@ def _seed(seed: int | None) -> str:
 
 
 def similarity_figure(similarity: Similarity, ident: str) -> Figure:
-    """The paper's Figures 3 and 5: one plot a survey score."""
+    """Return Figures 3 and 5 of the paper: one plot per survey score."""
     panels = [
         Panel(
             SCORE_NAMES.get(name, name.replace("_", " ")),
@@ -122,7 +122,7 @@ def _similarity_plot(relation: ScoreRelation, name: str, ident: str) -> Markup:
         x_label=f"{SCORE_NAMES.get(name, name).lower()} score", y_label="similarity",
         x_ticks=whole_ticks(low, high),
     )  # fmt: skip
-    # The golden ratio spreads any number of points evenly and is the same every time.
+    # The golden ratio spreads any number of points evenly and deterministically.
     plot.cloud(
         ((x + 0.56 * (index * 0.6180339887 % 1 - 0.5), y) for index, (x, y) in
          enumerate(relation.points)),
@@ -156,7 +156,7 @@ def _relation_text(relation: ScoreRelation) -> str:
 def top_accuracy(
     strategies: StrategyAnalysis, series: Mapping[str, int], ident: str
 ) -> Figure | None:
-    """The paper's Figure 4: accuracy of the first n strategies; None where nobody has it."""
+    """Return Figure 4 of the paper, accuracy of the first n strategies; None without values."""
     known = {name: s for name, s in strategies.systems.items() if s.top is not None}
     if not known:
         return None
@@ -179,7 +179,7 @@ def top_accuracy(
 def distribution(
     strategies: StrategyAnalysis, series: Mapping[str, int], ident: str
 ) -> Figure | None:
-    """Share of each strategy in the corpus (bar) and among each system's responses (marker)."""
+    """Return the share of each strategy in the corpus (bar) and in responses (marker)."""
     systems = {name: s for name, s in strategies.systems.items() if sum(s.distribution.values())}
     gold = strategies.gold or {}
     if not systems and not sum(gold.values()):
@@ -198,7 +198,7 @@ def distribution(
         if gold_shares.get(strategy):
             _wide_bar(plot, at, gold_shares[strategy], strategy)
         for place, (name, system) in enumerate(systems.items()):
-            # One above the other, so that equal shares are all seen.
+            # One above the other, so that equal shares are all visible.
             row = at + (0.5 * (len(systems) - 1) - place) * 0.5 / len(systems)
             share, number = shares[name].get(strategy, 0.0), series[system.label]
             said = f"{system.label}, {strategy}: {show(share, 1)} %"
@@ -238,9 +238,9 @@ def _system_legend(
 
 
 def persona_histograms(personas: Personas, ident: str) -> Figure:
-    """Sentences a dialogue, first turn with a persona, and share of turns that have one."""
+    """Return sentences per dialogue, first turn with a persona, and share of such turns."""
     found = (
-        ("Sentences a dialogue", "persona sentences", "dialogues", personas.sentences.histogram),
+        ("Sentences per dialogue", "persona sentences", "dialogues", personas.sentences.histogram),
         ("First turn with a persona", "turn", "dialogues", personas.first_turn.histogram),
     )
     panels = [
@@ -277,7 +277,7 @@ def _histogram(
 
 
 def alpha_fronts(alpha: Alpha, ident: str) -> Figure:
-    """Every pair of objectives with the front, the baselines and the chosen α marked.
+    """Return plots of every pair of objectives with front, baselines and chosen α.
 
     A single objective is drawn against the number of the trial.
     """
@@ -324,7 +324,7 @@ def alpha_fronts(alpha: Alpha, ident: str) -> Figure:
 
 
 def _place(point: AlphaPoint, across: Objective | None, up: Objective) -> Point | None:
-    """Return where a point lies in a plot of two objectives, None where a value is missing."""
+    """Return the position of a point in a plot of two objectives; None if a value is missing."""
     x = point.number if across is None else point.values.get(across.key)
     y = point.values.get(up.key)
     return None if x is None or y is None else (float(x), y)

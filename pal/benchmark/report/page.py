@@ -1,4 +1,4 @@
-"""The benchmark's parts in, its page out."""
+"""The page of the benchmark, made from its parts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,7 @@ def _labels(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def _facts(parts: Sequence[Part]) -> list[str]:
-    """Return what is said beneath the title: how much was measured, when and with what."""
+    """Return the lines below the title: size, date and versions of the measurement."""
     facts = []
     results = next((part for part in parts if isinstance(part, Results)), None)
     if results:
@@ -102,7 +102,7 @@ def _facts(parts: Sequence[Part]) -> list[str]:
 
 
 def _notices(parts: Sequence[Part]) -> list[str]:
-    """Return what a reader must know first: what the parts say, or the settings they hold."""
+    """Return the notices of the parts, or those that follow from their settings."""
     found: list[str] = []
     for part in parts:
         found += part.notices or notices_of_settings(part.run.get("settings"))
@@ -229,7 +229,7 @@ def _cases(part: Cases, series: dict[str, int], ident: str) -> dict[str, Any] | 
         longest[case.dialogue] = max(longest.get(case.dialogue, 0), case.turn)
     counts = Counter(case.strategy for case in part.cases)
     names = [name for name in dict.fromkeys([*STRATEGIES, *counts]) if name and counts[name]]
-    # Only what is shown: turns after the last answered one stay out of the file.
+    # Turns after the last answered one are not shown and stay out of the file.
     return {
         "data": {
             "systems": [
@@ -249,15 +249,15 @@ def _cases(part: Cases, series: dict[str, int], ident: str) -> dict[str, Any] | 
 
 
 def write_page(path: str | Path, parts: Sequence[dict[str, Any]], *, title: str) -> Path:
-    """Write the page of these parts, each what one JSON file holds; only the user may read it.
+    """Write the page of these parts, each the contents of a JSON file, readable by the user alone.
 
     Args:
         path: the HTML file.
-        parts: objects of any kinds, any number, in any order.
+        parts: any number of objects of any kinds, in any order.
         title: heading of the page.
 
     Raises:
-        PalError: a part is not what its kind should be, or the file cannot be written.
+        PalError: a part is not valid for its kind, or the file cannot be written.
     """
     checked: list[Part] = []
     for number, part in enumerate(parts, start=1):

@@ -1,6 +1,6 @@
 """The files that the benchmark's page is made of: results, analysis, alpha, human, cases.
 
-Their format is written down here; see :mod:`pal.report.parts`.
+This module defines their format; see :mod:`pal.report.parts`.
 """
 
 from typing import Annotated, Literal, Self
@@ -14,7 +14,7 @@ _EIGHT = Field(min_length=len(STRATEGIES), max_length=len(STRATEGIES))
 
 
 class MetricInfo(PartModel):
-    """What a metric key means."""
+    """The meaning of a metric key."""
 
     family: str = ""
     direction: Literal["higher", "lower", "none"] = "none"
@@ -24,7 +24,7 @@ class MetricInfo(PartModel):
 
 
 class MetricSummary(PartModel):
-    """A metric over a system's seeds; the interval is over dialogues."""
+    """A metric over the seeds of a system; the interval is over dialogues."""
 
     mean: Number = None
     sd: Number = None
@@ -33,7 +33,7 @@ class MetricSummary(PartModel):
 
 
 class CurvePoint(PartModel):
-    """One entry of a training log; losses in nats a token."""
+    """One entry of a training log; losses are in nats per token."""
 
     epoch: float
     train_loss: Number = None
@@ -143,7 +143,7 @@ class StrategyScores(PartModel):
 
 
 class SystemStrategies(PartModel):
-    """What strategies a system chose; ``confusion`` is [gold][predicted] counts."""
+    """Strategies that a system chose; ``confusion`` is [gold][predicted] counts."""
 
     label: str
     n: int | None = None
@@ -161,7 +161,7 @@ class StrategyAnalysis(PartModel):
 
 
 class SentenceCounts(PartModel):
-    """Persona sentences a dialogue; histogram rows are [sentences, dialogues]."""
+    """Persona sentences per dialogue; histogram rows are [sentences, dialogues]."""
 
     mean: Number = None
     sd: Number = None
@@ -199,7 +199,7 @@ class Personas(PartModel):
 class Analysis(Part):
     """Similarity, strategies and personas (``pal analyze``).
 
-    ``seeds`` are those whose responses are counted together, where the benchmark made it.
+    ``seeds`` are the seeds whose responses are counted together, in an analysis of the benchmark.
     """
 
     seeds: list[int] = Field(default_factory=list)
@@ -209,7 +209,7 @@ class Analysis(Part):
 
 
 class Objective(PartModel):
-    """What a trial is judged by."""
+    """An objective of the search."""
 
     key: str
     direction: Literal["higher", "lower", "none"] = "higher"
@@ -217,7 +217,7 @@ class Objective(PartModel):
 
 
 class AlphaPoint(PartModel):
-    """One α vector and its values, with what distinguishes it."""
+    """One α vector and its values, with its name or trial number."""
 
     alpha: Annotated[list[float], _EIGHT]
     values: dict[str, Number]
@@ -242,7 +242,7 @@ class Alpha(Part):
 
 
 class ItemVotes(PartModel):
-    """Items won, tied and lost by most of their raters: what the sign test counts."""
+    """Numbers of items won, tied and lost by the majority of raters, for the sign test."""
 
     a_wins: int
     ties: int
@@ -262,7 +262,7 @@ class QuestionVotes(PartModel):
 
 
 class HumanPair(PartModel):
-    """Two systems that met."""
+    """Two systems that were compared."""
 
     a: str
     b: str
@@ -321,7 +321,7 @@ class AnsweredCase(PartModel):
 
 
 class Cases(Part):
-    """Case studies (``pal reproduce``); ``seed`` is whose responses they are."""
+    """Case studies (``pal reproduce``); ``seed`` is the seed of the responses."""
 
     seed: int | None = None
     systems: list[CaseSystem]

@@ -1,4 +1,4 @@
-"""The benchmark's tables: systems against metrics, significance, points of the α search."""
+"""Tables of the benchmark: systems by metrics, significance, points of the α search."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pal.benchmark.report.parts import (
 from pal.report.charts import forest
 from pal.report.tables import MISSING, NumberGrid, decimals, number_grid, show, show_p
 
-# Short name (the paper's, where it has one) and meaning of each metric key.
+# Short name (that of the paper, if any) and meaning of each metric key.
 METRIC_NAMES = {
     "accuracy": ("ACC", "accuracy of the predicted strategy"),
     "macro_f1": ("macro F1", "mean F1 over the strategies"),
@@ -36,12 +36,12 @@ _UNITS = {"percent": "%", "perplexity": "", "cosine": ""}
 
 
 def metric_name(key: str) -> str:
-    """Return a metric's short name, its key where it has none."""
+    """Return the short name of a metric, or its key if it has none."""
     return METRIC_NAMES.get(key, (key, ""))[0]
 
 
 def metric_meaning(key: str) -> str:
-    """Return what a metric measures, empty where unknown."""
+    """Return the meaning of a metric, or an empty string if unknown."""
     return METRIC_NAMES.get(key, (key, ""))[1]
 
 
@@ -59,7 +59,7 @@ class MetricColumn:
 
 @dataclass
 class MetricCell:
-    """A value with what is shown around it; ``footnote`` explains a missing one."""
+    """A value with its interval and marks; ``footnote`` explains a missing value."""
 
     text: str = MISSING
     sd: str = ""
@@ -100,12 +100,13 @@ def columns_of(keys: Iterable[str], metrics: Mapping[str, MetricInfo]) -> list[M
 
 
 def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False) -> MetricTable:
-    """Return the table of these metrics, with the paper's row beneath each system that has one.
+    """Return the table of these metrics, with the values of the paper below each system.
 
     Args:
         results: scores of all systems.
-        keys: columns; those no system has a value or a reason for are left out.
-        authors: add what the authors' scripts compute, and leave out intervals and marks.
+        keys: columns; keys without a value or a reason in any system are left out.
+        authors: whether values of the authors' scripts are added, and intervals and marks left
+            out.
     """
     systems = results.systems
     keys = [key for key in keys if any(_known(system, key) for system in systems.values())]
@@ -198,7 +199,7 @@ class DifferenceRow:
     p: str
     p_holm: str
     significant: bool
-    favours: str  # label of the better system where significant and one is better
+    favours: str  # label of the significantly better system
 
 
 def differences(results: Results) -> list[DifferenceRow]:
@@ -240,7 +241,7 @@ def differences(results: Results) -> list[DifferenceRow]:
 
 
 def significance_level(results: Results) -> float:
-    """Return the adjusted p below which a difference counts, that of the intervals."""
+    """Return the significance level of adjusted p-values, that of the intervals."""
     return round(1 - results.confidence, 9)
 
 
