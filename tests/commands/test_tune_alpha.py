@@ -128,7 +128,7 @@ def test_a_users_yaml_is_not_overwritten(response_model, tmp_path, capsys):
 def test_mistakes(response_model, tmp_path, capsys):
     output = tmp_path / "a.json"
     for more, message in (
-        (["tune_alpha.objectives=[ppl]"], "'ppl' is no metric of responses"),
+        (["tune_alpha.objectives=[ppl]"], "'ppl' is not a metric of responses"),
         (["tune_alpha.objectives=[length]"], "neither better nor worse"),
         (["tune_alpha.objectives=[bleu_2, cos_sim]"], "cos_sim has no value"),
         (["tune_alpha.sampler=tpa"], "tune_alpha.sampler"),
@@ -183,5 +183,5 @@ def test_most_balanced_by_hand():
 
 def test_objectives_have_a_direction():
     assert objective_directions(["bleu_2", "ead_1"]) == {"bleu_2": "higher", "ead_1": "higher"}
-    with pytest.raises(ConfigError, match="'bleu' is no metric of responses"):
+    with pytest.raises(ConfigError, match="'bleu' is not a metric of responses"):
         objective_directions(["bleu"])
