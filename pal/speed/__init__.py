@@ -1,1 +1,1 @@
-"""The speed of this machine, compared with what one would use otherwise."""
+"""Benchmarks of speed on this machine, compared with the alternatives."""

@@ -1,8 +1,8 @@
-"""Speed of persona annotation, compared with what one would use otherwise.
+"""Speed of persona annotation, compared with the alternative.
 
-Same weights, same dialogues, same beams, in one run:
+Both sides use the same weights, dialogues and beams, in one run:
 
-- ours: as ``pal annotate`` does it, prefixes once each, sorted, batches by a budget of tokens;
+- ours: as in ``pal annotate``: each prefix once, sorted by length, batches by a token budget;
 - generate: transformers' ``generate`` on the prefixes in file order, each tokenised as a whole,
   in batches of a fixed number of rows.
 """
@@ -27,7 +27,7 @@ from pal.persona.settings import ExtractionSettings
 from pal.speed.machine import Ceiling, machine, measure_call, measure_ceiling
 from pal.speed.sides import Side, decoder_flops, encoder_flops, sides_document, sides_table
 
-ROWS = 16  # of a batch of the other side
+ROWS = 16  # rows of a batch of the other side
 
 Answers = list[list[str]]
 
@@ -42,16 +42,16 @@ def measure_annotation(
     batch_tokens: int,
     batch_rows: int,
 ) -> tuple[str, dict[str, Any]]:
-    """Measure annotation; returns the Markdown table and the document.
+    """Measure annotation and return the Markdown table and the JSON document.
 
     Args:
         model: the extractor.
-        encoder: its text side.
-        prefixes: utterances of a seeker so far, in the order of the dialogues.
-        source: where these are from, in words.
-        how: beams and longest output.
-        batch_tokens: encoder positions that a batch of ours holds at most, beams counted.
-        batch_rows: rows that it holds at most.
+        encoder: encoder of the extractor's texts.
+        prefixes: utterances of a seeker up to a turn, in the order of the dialogues.
+        source: source of the prefixes, in words.
+        how: settings of beams and maximum output length.
+        batch_tokens: maximum number of encoder positions in a batch, beams included.
+        batch_rows: maximum number of rows in a batch.
     """
     state, dtype = process_state(), str(model.dtype).removeprefix("torch.")
     model.to(state.device)
@@ -127,8 +127,8 @@ def build_or_load_extractor(
         source: folder or hub id; None makes random weights of ``architecture.from_scratch``.
         architecture: sizes, and the tokenizer, which is trained on the spot unless given.
         prefixes: texts to train it on.
-        seed: of random weights.
-        dtype: of the weights.
+        seed: seed of random weights.
+        dtype: number format of the weights.
 
     Raises:
         PalError: the model cannot be used.
@@ -155,7 +155,7 @@ def build_or_load_extractor(
 def annotate_ours(
     extractor: BeamExtractor, prefixes: Sequence[Any], encoder: Any, *, tokens: int, rows: int
 ) -> tuple[Answers, list[list[int]]]:
-    """Annotate as ``pal annotate`` does; returns sentences and, by prefix, the batches."""
+    """Annotate as ``pal annotate`` does; return the sentences and the batches of prefixes."""
     from tqdm.auto import tqdm
 
     places: dict[tuple[int, ...], list[int]] = {}
@@ -179,7 +179,7 @@ def run_generate(
     batches: list[list[int]],
     fresh_encoder: Callable[[], ExtractorEncoder],
 ) -> Answers:
-    """Annotate with the model's ``generate`` as it comes, with the extractor's options."""
+    """Annotate with the unmodified ``generate`` of the model, with the extractor's options."""
     from tqdm.auto import tqdm
 
     answers = []

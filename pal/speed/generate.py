@@ -1,15 +1,15 @@
-"""Speed of generation, compared with what one would use otherwise: ``pal bench generate``.
+"""Speed of generation, compared with the alternatives: ``pal bench generate``.
 
-Same weights, same inputs, same strategies, the paper's sampling settings, in one run:
+All sides use the same weights, inputs, strategies and the sampling of the paper, in one run:
 
 - ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length; for a family without a fast
   decoder our ``generate`` with the cache of both branches, which has no phases to tell apart;
 - doubled: transformers' own ``generate`` on a batch that holds every row twice, with a logits
   processor that contrasts the halves;
-- two_passes: what the specification says of the authors' code.
+- two_passes: the method of the authors' code, as the specification describes it.
 
-Shares of the machine's ceilings count needed work alone, the same for all sides: no padding, no
-second branch where α is zero (see :func:`needed` and :func:`moved`).
+Percentages of the machine's ceilings count only necessary work, the same for all sides: no padding,
+no second branch where α is zero (see :func:`needed` and :func:`moved`).
 """
 
 import statistics
@@ -27,8 +27,8 @@ from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_pa
 from pal.speed.sides import Side, encoder_flops, layer_sizes, sides_document, sides_table
 from pal.speed.workload import Workload
 
-WARM_UP = 2  # contexts that each side answers before it is measured
-PROFILED = 64  # contexts of the run that times the phases
+WARM_UP = 2  # number of contexts that each side answers before the measurement
+PROFILED = 64  # number of contexts in the profiling run
 PHASES = ("encode", "decode", "choose")
 
 Call = Callable[[Workload], list[list[int]]]
@@ -43,14 +43,14 @@ NAMES = {
 def measure_generation(
     workload: Workload, *, sides: Sequence[str], rows: int, tokens: int, rounds: int
 ) -> tuple[str, dict[str, Any]]:
-    """Measure generation; returns the Markdown tables and the document.
+    """Measure generation and return the Markdown tables and the JSON document.
 
     Args:
         workload: model and inputs of all sides.
         sides: names in :data:`NAMES`.
         rows: that ours holds at once, at most.
         tokens: encoder positions that ours holds at once, at most.
-        rounds: of all sides in turn.
+        rounds: number of rounds of all sides in turn.
     """
     with torch.inference_mode():
         longest = max(map(input_length, workload.inputs))
@@ -114,7 +114,7 @@ def run_rounds(
 
 @contextmanager
 def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
-    """Count the positions the encoder computes, and those that are not padding."""
+    """Count the positions that the encoder computes, and those that are not padding."""
     seen: dict[str, Any] = {"all": 0, "real": 0}
 
     def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
@@ -148,15 +148,15 @@ def profile_phases(workload: Workload, rows: int) -> dict[str, dict[str, float]]
 
 
 def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:
-    """Return the floating-point operations the first responses need at least, by phase.
+    """Return the minimum floating-point operations of the first responses, by phase.
 
     Encoding real tokens, each distinct persona once, keys and values of all branches, and the
     strategy step; a decoder pass a token and branch, where α is not zero two branches; one output
     projection a token.
 
     Args:
-        workload: with the inputs.
-        lengths: tokens of each response.
+        workload: the workload.
+        lengths: number of tokens of each response.
     """
     config, model = workload.model.config, workload.model
     width, size = config.d_model, layer_sizes(config)
@@ -179,14 +179,14 @@ def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:
 
 
 def moved(workload: Workload, lengths: Sequence[int], calls: dict[str, int]) -> dict[str, float]:
-    """Return the bytes that memory gives at least for the first responses, by phase.
+    """Return the minimum bytes read from memory for the first responses, by phase.
 
-    The weights once a call, and for every token the keys and values its branches attend to.
+    They are the weights once per call, and for every token the keys and values of its branches.
 
     Args:
-        workload: with the inputs.
-        lengths: tokens of each response.
-        calls: of each phase.
+        workload: the workload.
+        lengths: number of tokens of each response.
+        calls: number of calls of each phase.
     """
     config, size = workload.model.config, workload.model.dtype.itemsize
     keys_values, branch = decoder_weights(workload)
@@ -221,7 +221,7 @@ def branches(workload: Workload) -> Iterator[list[int]]:
 
 
 def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[str]:
-    """Return the table of our phases, of the profiled part."""
+    """Return the table of the engine's phases in the profiling run."""
     total = sum(phase["seconds"] for phase in phases.values())
     lines = [
         "| phase (ours) | share of time | ms a call | FLOP/s, of ceiling | bandwidth, of ceiling |",
@@ -238,7 +238,7 @@ def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[s
 
 
 def describe_workload(workload: Workload, lengths: Sequence[int]) -> str:
-    """Say what was measured on what."""
+    """Return a description of the workload and the machine."""
     contexts = [len(row["input_ids"]) for row in workload.inputs]
     personas = [len(row.get("persona_input_ids", ())) for row in workload.inputs]
     parameters = sum(p.numel() for p in workload.model.parameters()) / 1e6

@@ -1,4 +1,4 @@
-"""Random weights and random tokens of the real sizes, where a benchmark is given no others."""
+"""Random weights and random tokens of realistic sizes, the defaults of the benchmarks."""
 
 from typing import Any
 
@@ -52,7 +52,8 @@ def build_random(
 def synthetic_rows(config: Any, count: int, seed: int) -> list[dict[str, list[int]]]:
     """Return random tokens of ESConv's lengths: encoder inputs and ``labels``.
 
-    A dialogue's persona grows with it, so one share decides both lengths; the target's is apart.
+    The persona grows with the dialogue, so both lengths follow from one random share; the target
+    length is independent.
     """
     draw = np.random.default_rng(seed)
     together, apart = (draw.permutation(np.linspace(0, 1, count)) for _ in range(2))

@@ -1,12 +1,12 @@
 """Speed of the language model client, compared with the library it is built on.
 
-A server in a process of its own answers every request after 50 ms, so what is measured is the
-client:
+A server in a separate process answers every request after 50 ms, so that only the client is
+measured:
 
 - ours: :meth:`CachedModel.ask`, each answer checked against its schema and on disk;
 - bare: the same requests by openai's client alone, as many at once, answers dropped.
 
-Then answers of a whole study are read back from the cache.
+Then the answers of a whole study are read back from the cache.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from pal.llm.settings import LlmSettings
 from pal.llm.structured import body_of
 from pal.speed.machine import Taken, clock, machine, measure_call
 
-SECONDS = 0.05  # of the server's answer
-REQUESTS = 2000  # a round
+SECONDS = 0.05  # latency of the server
+REQUESTS = 2000  # requests per round
 OUTPUT_MODE = "json_schema"
 STUDY = 470_000  # the calls that the first question of the personas-to-talks paper takes a model
-ITEMS = 156  # calls a persona, which share its description
+ITEMS = 156  # calls per persona, which share its description
 SCHEMA = {
     "type": "object",
     "properties": {"answer": {"type": "integer", "minimum": 1, "maximum": 5}},
@@ -47,10 +47,10 @@ def measure_client(llm: LlmSettings, *, count: int = REQUESTS, rounds: int = 3) 
     """Measure the client.
 
     Args:
-        llm: number of connections and what else the client takes; endpoint, model and cache are
-            those of the measurement.
-        count: requests a round.
-        rounds: of both sides in turn.
+        llm: settings of the client, such as connections; the measurement sets endpoint, model and
+            cache.
+        count: number of requests per round.
+        rounds: number of rounds of both sides in turn.
 
     Returns:
         The Markdown table and the document.
@@ -121,7 +121,7 @@ def make_requests(count: int) -> list[Request]:
 
 
 def ask_ours(llm: LlmSettings, requests: list[Request]) -> None:
-    """Ask by our client.
+    """Send requests with this package's client.
 
     Raises:
         PalError: an answer is missing.
@@ -133,12 +133,12 @@ def ask_ours(llm: LlmSettings, requests: list[Request]) -> None:
 
 
 def run_bare(llm: LlmSettings, requests: list[Request]) -> None:
-    """Ask by openai's client and wait for all."""
+    """Send requests with openai's client and wait for all answers."""
     asyncio.run(ask_bare(llm, requests))
 
 
 async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:
-    """Ask by openai's client, as many requests at once, and drop the answers."""
+    """Send requests with openai's client, equally many at once, and discard the answers."""
     from openai import AsyncOpenAI
 
     left = iter(requests)
@@ -166,7 +166,7 @@ def measure_reading(path: Path, llm: LlmSettings) -> Taken:
 
 @contextlib.contextmanager
 def loopback() -> Iterator[str]:
-    """Run :mod:`pal.speed.loopback` in a process of its own; yields its address."""
+    """Run :mod:`pal.speed.loopback` in a separate process and yield its address."""
     command = [sys.executable, "-m", "pal.speed.loopback", str(SECONDS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

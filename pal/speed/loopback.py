@@ -24,7 +24,7 @@ async def serve(seconds: float) -> None:
     """Serve on a free port, which is printed first.
 
     Args:
-        seconds: from a request's last byte to its answer.
+        seconds: time from the last byte of a request to its answer, in seconds.
     """
     body = json.dumps(COMPLETION).encode()
     reply = HEAD.format(len(body)).encode() + body

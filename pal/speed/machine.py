@@ -1,4 +1,4 @@
-"""What this machine is and can do, and what a call takes of it: seconds, memory, share of both."""
+"""Description and measured ceilings of this machine, and the time and memory of a call."""
 
 import gc
 import os
@@ -35,11 +35,11 @@ def clock(call: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a machine reaches at best, measured.
+    """The measured maximum rates of a machine.
 
     Attributes:
-        flops: floating-point operations a second of a large matrix product.
-        bandwidth: bytes a second of reading memory.
+        flops: rate of a large matrix product, floating-point operations per second.
+        bandwidth: rate of reading memory, bytes per second.
     """
 
     flops: float
@@ -49,7 +49,7 @@ class Ceiling:
 def measure_ceiling(device: Any, dtype: Any) -> Ceiling:
     """Measure the rates of a large matrix product in ``dtype`` and of a read of much memory.
 
-    The best of five each, as a ceiling must be.
+    Each rate is the best of five.
     """
     import torch
 
@@ -65,7 +65,7 @@ def measure_ceiling(device: Any, dtype: Any) -> Ceiling:
 
 
 def synchronize(device: Any) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     import torch
 
     if torch.device(device).type != "cpu":
@@ -74,11 +74,11 @@ def synchronize(device: Any) -> None:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a call took.
+    """Time and memory of a call.
 
     Attributes:
-        seconds: wall time.
-        memory: bytes held at the peak beyond those held before, on the model's device.
+        seconds: wall time, in seconds.
+        memory: peak memory beyond that before the call, on the model's device, in bytes.
     """
 
     seconds: float
@@ -86,9 +86,9 @@ class Taken:
 
 
 def measure_call(call: Callable[[], Any], device: Any) -> tuple[Any, Taken]:
-    """Run a call and return its result and what it took.
+    """Run a call and return its result with its time and memory.
 
-    On a CPU the peak is that of the process's resident memory, looked at every 5 ms.
+    On a CPU the peak is that of the resident memory of the process, sampled every 5 ms.
     """
     import torch
 

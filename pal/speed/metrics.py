@@ -34,12 +34,12 @@ LENGTHS = (1, 6, 8, 11, 14, 16, 19, 23, 28, 36, 46, 60, 72, 108, 166)
 
 @dataclass(frozen=True)
 class TimedPair:
-    """One thing measured.
+    """The times of one task on both sides.
 
     Args:
-        name: what.
-        ours: seconds of each round.
-        plain: seconds of each round of what it is compared with.
+        name: name of the task.
+        ours: seconds of each round of this package.
+        plain: seconds of each round of the comparison.
     """
 
     name: str
@@ -48,7 +48,7 @@ class TimedPair:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the plain side takes, by the medians."""
+        """Speedup: median time of the plain side divided by that of this package."""
         return statistics.median(self.plain) / statistics.median(self.ours)
 
 
@@ -57,13 +57,12 @@ def measure_metrics(
 ) -> tuple[str, dict[str, Any]]:
     """Measure ROUGE-L and Distinct (with EAD) against plain Python.
 
-    Both sides read the same tokens, so the table has them without and with the time to make the
-    tokens.
+    Both sides read the same tokens, so the table has times without and with tokenisation.
 
     Args:
-        responses: texts.
-        references: as many.
-        source: where these are from, in words.
+        responses: texts of the responses.
+        references: texts of the references, equally many.
+        source: source of the texts, in words.
 
     Returns:
         The Markdown table, and the document with all seconds; neither holds a text.
@@ -139,13 +138,13 @@ def add(*sides: Sequence[float]) -> list[float]:
 def load_pairs(
     path: str | None, *, count: int | None, seed: int
 ) -> tuple[list[str], list[str], str]:
-    """Return responses, references, and where they are from in words.
+    """Return responses, references, and their source in words.
 
     Args:
         path: records with ``response`` and ``reference``; None cuts pairs out of the bundled
             corpus, as long as those of ESConv.
-        count: how many, at most.
-        seed: of the synthetic pairs.
+        count: maximum number of pairs.
+        seed: seed of the synthetic pairs.
 
     Raises:
         DataError: the predictions cannot be read, or a record has no reference.
@@ -189,7 +188,7 @@ def synthetic_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
 
 
 def make_tokens(responses: list[str], references: list[str]) -> None:
-    """Make all tokens again."""
+    """Compute all tokens without any cache."""
     tokenize.cache_clear()
     for text in responses + references:
         tokenize(text)

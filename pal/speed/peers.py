@@ -1,6 +1,6 @@
-"""What one would use instead of the engine, for the generation benchmark.
+"""The alternatives to the engine in the generation benchmark.
 
-Both give the engine's responses, to rounding: they draw with the same noise.
+Both give the responses of the engine, to rounding, since they sample with the same noise.
 """
 
 from typing import Any, cast

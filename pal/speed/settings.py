@@ -1,4 +1,4 @@
-"""Settings: what is timed."""
+"""Settings of the speed benchmarks."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from pal.core.settings import Section
 
 
 class RoundSettings(Section):
-    """How often something is timed.
+    """The number of rounds.
 
     Attributes:
-        rounds: how often each side runs; medians are compared.
+        rounds: number of runs of each side; medians are compared.
     """
 
     rounds: int = Field(3, gt=0, le=1000)
@@ -21,9 +21,9 @@ class GenerationSpeedSettings(RoundSettings):
     """How generation is timed.
 
     Attributes:
-        sides: which sides are measured.
-        endings: ``fixed``: every response has ``decoding.max_new_tokens`` tokens; ``natural``: they
-            are about as long as those of ESConv (the bias of the end token is set so).
+        sides: sides to measure.
+        endings: with ``fixed``, every response has ``decoding.max_new_tokens`` tokens; with
+            ``natural``, responses are about as long as in ESConv, by the bias of the end token.
     """
 
     sides: list[Literal["ours", "doubled", "two_passes"]] = ["ours", "doubled", "two_passes"]

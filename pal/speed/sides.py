@@ -1,4 +1,4 @@
-"""Sides of a measurement: what each took for the same work, and the table of all sides."""
+"""Sides of a measurement: their time and memory for the same work, and the table of all sides."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,22 +9,21 @@ from pal.speed.machine import Ceiling
 
 @dataclass(frozen=True)
 class Side:
-    """What one side took.
+    """The measurement of one side.
 
     Attributes:
-        name: of the side.
-        seconds: wall time; of several rounds their median.
-        samples: samples (training), prefixes (annotation) or responses (generation) done.
-        tokens: drawn, or read and drawn, padding apart.
+        name: name of the side.
+        seconds: wall time, in seconds; the median of several rounds.
+        samples: number of samples (training), prefixes (annotation) or responses (generation).
+        tokens: number of tokens that are generated, or read and generated, without padding.
         padding: share of the computed positions that are padding.
-        flops: floating-point operations of matrix products the work needs, padding apart.
-        memory: bytes at the peak beyond those held before.
-        dtype: of the matrix products.
-        traffic: bytes of weights (and of the optimiser's state) it cannot do without moving; None
-            where it is known by phase.
-        idle: share of the time spent waiting for the next batch; None where it is not apart.
-        warm_up: seconds of the first step, not among the others; None where nothing is left out.
-        rounds: seconds of each round, where there are several.
+        flops: floating-point operations of the necessary matrix products, without padding.
+        memory: peak memory beyond that before, in bytes.
+        dtype: number format of the matrix products.
+        traffic: minimum bytes of weights (and optimiser state) to move; None if known by phase.
+        idle: share of the time spent waiting for the next batch; None if not measured.
+        warm_up: seconds of the first step, which is not counted; None if all steps are counted.
+        rounds: seconds of each round, if there are several.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Speed of training, compared with what one would use otherwise: ``pal bench train``.
+"""Speed of training, compared with the alternatives: ``pal bench train``.
 
 Same weights, same samples, same number of rows a step (theirs: 4), in one run:
 
@@ -47,19 +47,19 @@ from pal.training.numbers import NumberFormat, prefers_bf16
 from pal.training.preparation import Ingredients
 from pal.training.trainer import build_trainer
 
-STEPS = 16  # of each side, beside a first one that is not counted
+STEPS = 16  # steps of each side, after a first one that is not counted
 THEIR_ROWS = 4
 
 
 @dataclass(frozen=True)
 class TrainingSide:
-    """What one side does.
+    """The method of one side.
 
     Attributes:
-        name: of the side.
+        name: name of the side.
         batches: indices of the samples of each step.
-        call: trains a model, and returns seconds and waiting of each step.
-        dtype: of the matrix products.
+        call: function that trains a model and returns seconds and waiting time of each step.
+        dtype: number format of the matrix products.
         common_length: whether the persona is padded to the dialogue's length.
     """
 
@@ -79,7 +79,7 @@ def measure_training(
     limit: int | None = None,
     seed: int = 42,
 ) -> tuple[str, dict[str, Any]]:
-    """Measure training steps of the response model; returns the Markdown table and the document.
+    """Measure training steps of the response model; return the Markdown table and the document.
 
     Args:
         model: with the weights that all sides begin with.
@@ -225,7 +225,7 @@ def pick(encoded: Sequence[Any], batches: list[list[int]]) -> Dataset:
 
 
 class StepClock(TrainerCallback):
-    """Takes the seconds of every step: all of it, and the wait for its batch."""
+    """Measures the time of every step, and the wait for its batch."""
 
     def __init__(self, device: Any, bar: Any):
         self.device, self.bar, self.steps = device, bar, list[tuple[float, float]]()
@@ -236,11 +236,11 @@ class StepClock(TrainerCallback):
         self.ended = time.perf_counter()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Note when the batch was there."""
+        """Record the arrival of the batch."""
         self.begun = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note a step."""
+        """Record the end of a step."""
         synchronize(self.device)
         now = time.perf_counter()
         self.steps.append((now - self.ended, self.begun - self.ended))
@@ -287,7 +287,7 @@ def train_ours(
     options: Mapping[str, Any],
     seed: int = 42,
 ) -> list[tuple[float, float]]:
-    """Train on batches planned before; returns seconds and waiting of each step."""
+    """Train on planned batches; return seconds and waiting time of each step."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of_ours(
             model, samples, folder, dtype, options=options, seed=seed,
@@ -297,7 +297,7 @@ def train_ours(
 
 
 def run_plain(model: Any, samples: Dataset, rows: int) -> list[tuple[float, float]]:
-    """Train with transformers' trainer as it comes; the samples are shuffled already."""
+    """Train with the unmodified trainer of transformers; the samples are already shuffled."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
             output_dir=folder, per_device_train_batch_size=rows, num_train_epochs=1,
@@ -329,7 +329,7 @@ def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
 
 
 def run_theirs(model: Any, batches: list[list[Any]]) -> list[tuple[float, float]]:
-    """Train as the authors' code does: both inputs padded to one length, every logit made."""
+    """Train as the authors' code does: both inputs padded to one length, all logits computed."""
     from tqdm.auto import tqdm
 
     if model.fusion is not None:

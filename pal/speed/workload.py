@@ -1,4 +1,4 @@
-"""What the sides of the generation benchmark answer: model, inputs, strategies and options."""
+"""The workload of the generation benchmark: model, inputs, strategies and options."""
 
 import random
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ RESPONSE_LENGTH = 20.0  # mean of the supporter's turns, about
 
 @dataclass
 class Workload:
-    """What every side answers.
+    """The common workload of all sides.
 
     Attributes:
-        model: with the weights all sides share.
+        model: model whose weights all sides share.
         inputs: encoder inputs of each row.
         strategies: given strategies, so that all sides contrast the same rows.
-        keys: of the noise.
+        keys: keys of the noise.
         options: sampling settings.
         source: where the inputs are from, in words.
         seed: of the noise.
@@ -64,7 +64,7 @@ class Workload:
     ids: list[str]
 
     def batches(self, rows: int) -> list[list[int]]:
-        """Return the rows in their own order, so many a batch."""
+        """Return batches of ``rows`` rows each, in the original order."""
         indices = list(range(len(self.inputs)))
         return [indices[start : start + rows] for start in range(0, len(indices), rows)]
 

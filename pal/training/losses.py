@@ -52,7 +52,7 @@ def metric_names(with_strategy: bool) -> tuple[str, ...]:
 
 
 def corpus_metrics(with_strategy: bool) -> Callable[[Any], dict[str, float]]:
-    """Return the validation metrics: ``nll`` (nats a token), ``ppl``, ``strategy_accuracy``."""
+    """Return the validation metrics: ``nll`` (nats per token), ``ppl``, ``strategy_accuracy``."""
 
     def compute(prediction: Any) -> dict[str, float]:
         nats, tokens, right = np.asarray(prediction.predictions, dtype=np.float64).T
@@ -66,7 +66,7 @@ def corpus_metrics(with_strategy: bool) -> Callable[[Any], dict[str, float]]:
 
 
 def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[int]]) -> float:
-    """Return nats a token of predicting by training token frequencies (add-one): the floor."""
+    """Return the baseline, nats per token, of training token frequencies (add-one smoothing)."""
     counts = Counter(token for row in train for token in row if token != -100)
     targets = [token for row in validation for token in row if token != -100]
     types = len(counts.keys() | set(targets))

@@ -1,1 +1,1 @@
-"""The trait wing: do language models infer stable traits, and do traits change what is said."""
+"""Trait studies: whether models infer stable traits, and whether traits affect responses."""

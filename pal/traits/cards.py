@@ -1,4 +1,4 @@
-"""Persona cards: extracted from texts, filtered, with trait sentences; and grown from one line."""
+"""Persona cards: extraction, filtering, trait sentences, expansion of one-line personas."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class FilterSettings(CardFileSettings):
 
 
 class DescribeSettings(CardFileSettings):
-    """Add six trait sentences to every card, once an inventory."""
+    """Add six trait sentences per inventory to every card."""
 
     examples = (
         "pal traits describe input=kept.jsonl output=described.jsonl "
@@ -53,11 +53,11 @@ class DescribeSettings(CardFileSettings):
 
 
 class ExpandSettings(CardFileSettings):
-    """Grow every one-line persona into a card.
+    """Expand every one-line persona to a card.
 
     Attributes:
-        input: personas, one a line as text, or JSONL with ``persona``.
-        seed: of the model's sampling.
+        input: personas, one per line of text, or JSONL with ``persona``.
+        seed: seed of the model's sampling.
     """
 
     examples = (
@@ -102,7 +102,7 @@ def cards(settings: CardsSettings) -> str:
 
 
 def expand(settings: ExpandSettings) -> str:
-    """Grow every one-line persona of ``input`` into a card (Figure 15).
+    """Expand every one-line persona of ``input`` to a card (Figure 15).
 
     Raises:
         PalError: input, model or output cannot be used.
@@ -210,7 +210,7 @@ def filter_cards(settings: FilterSettings) -> str:
 
 
 def describe_traits(settings: DescribeSettings) -> str:
-    """Add six trait sentences to every card of ``input``, once an inventory (Figure 12).
+    """Add six trait sentences per inventory to every card of ``input`` (Figure 12).
 
     Raises:
         PalError: input, inventory, model or output cannot be used.

@@ -1,4 +1,4 @@
-"""How closely the seekers of dialogues without persona crowd, against those with (Figure 8)."""
+"""Spread of the seekers' traits in dialogues without persona and with persona (Figure 8)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import Record, grouped
 from pal.traits.inventories import Inventory
 
-FEWEST = 4  # seekers of a side
+FEWEST = 4  # minimum number of seekers per side
 BATCH = 1000  # permutations at once
 
 

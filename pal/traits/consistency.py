@@ -1,4 +1,4 @@
-"""``pal traits compare``: do traits survive the dialogue, and what are dialogues without persona?
+"""``pal traits compare``: whether dialogues preserve traits, and the spread without persona.
 
 Scores of personas before a dialogue was written from them and as read from it afterwards (paper,
 Figures 5-7 and 19-21), and how closely the seekers of dialogues written without persona crowd

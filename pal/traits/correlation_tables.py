@@ -13,7 +13,7 @@ from pal.traits.documents import Record, describe_unanswered, grouped, paper, re
 from pal.traits.inventories import Inventory
 from pal.traits.scoring import analyze_reliability
 
-FEWEST = 4  # personas of a correlation: Fisher's interval has n − 3 in it
+FEWEST = 4  # minimum number of personas: Fisher's interval contains n − 3
 
 
 def build_correlations(
@@ -108,9 +108,9 @@ def correlation(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[Estima
     """Return Pearson's r with Fisher's interval, and its two-sided p.
 
     Args:
-        x: scores, [N], NaN where there is none.
-        y: likewise.
-        confidence: of the interval.
+        x: scores, [N], NaN where undefined.
+        y: scores, [N], NaN where undefined.
+        confidence: confidence level of the interval.
     """
     from scipy import stats
 

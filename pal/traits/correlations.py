@@ -1,4 +1,4 @@
-"""``pal traits correlate``: does communication style go with personality as theory says?
+"""``pal traits correlate``: whether communication style correlates with personality as expected.
 
 Pearson's r of every personality dimension with every style dimension, for each data set and model
 (paper, Tables 2-4 and 10-15), and the six pairs that theory ties together.

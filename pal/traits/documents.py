@@ -1,4 +1,4 @@
-"""What the commands that ask no model share: measurements in, one JSON document out."""
+"""Parts that commands without a model share: reading measurements, writing one JSON document."""
 
 import logging
 from collections import Counter

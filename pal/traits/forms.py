@@ -1,4 +1,4 @@
-"""The forms of answers that the wing's steps ask for, as JSON schemas."""
+"""JSON schemas of the answers in the steps of the trait studies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

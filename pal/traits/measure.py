@@ -1,4 +1,4 @@
-"""Measurement: a model fills in inventories for persona cards, one statement a request.
+"""Measurement: a model fills in inventories for persona cards, one statement per request.
 
 The description comes first and the statement last, so that a server can reuse what the requests of
 a card share (Figure 13). An answer that does not come stays out, with its reason.

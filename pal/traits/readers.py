@@ -1,4 +1,4 @@
-"""What the trait wing reads: dialogues, posts, one-line personas, and its own cards.
+"""Readers of the trait studies: dialogues, posts, one-line personas, and cards.
 
 Posts come as CSV or JSONL with a column of text (CAMS, Dreaddit); personas one a line, as plain
 text or as JSON with a key ``persona`` (PersonaHub).
@@ -123,7 +123,7 @@ def read_cards(path: str | Path) -> list[dict[str, Any]]:
     A data set that is a number is its text.
 
     Raises:
-        DataError: a line is no card, or two have the same data set and id.
+        DataError: a line is not a card, or two cards have the same data set and id.
     """
     cards: dict[tuple[str, str], dict[str, Any]] = {}
     for line, card in read_jsonl(path):

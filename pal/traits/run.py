@@ -1,8 +1,8 @@
-"""The three research questions in one go, from corpora to the page.
+"""A complete study of the three research questions, from corpora to the page.
 
-Every stage lies in ``output_dir`` under a name that holds a hash of all that decides it, so what is
-done is never done again and an interrupted run continues where it stopped. ``overwrite=true``
-makes every stage again; the model is then asked only what its cache does not hold.
+The output of every stage lies in ``output_dir`` under a name with a hash of everything that affects
+it, so a finished stage is never repeated and an interrupted run continues where it stopped.
+``overwrite=true`` runs every stage again; requests in the cache are then not sent again.
 """
 
 import logging
@@ -137,7 +137,7 @@ def run_traits(settings: RunTraitsSettings) -> str:
 
 
 def _estimate(settings: RunTraitsSettings) -> str:
-    """Go through all stages that ask a model, with stand-ins for what the cache does not hold."""
+    """Rehearse all stages that use a model, with placeholders for answers not in the cache."""
     from pal.llm.rehearsal import Rehearsal
     from pal.traits.steps import asked_instead
 
@@ -152,7 +152,7 @@ def _estimate(settings: RunTraitsSettings) -> str:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Something to compute from what models said.
+    """A result to compute from the outputs of models.
 
     Attributes:
         name: the stage's.

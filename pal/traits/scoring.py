@@ -1,8 +1,8 @@
-"""From answers to scores, and how far the scores can be relied on.
+"""Scores of dimensions from answers, and the reliability of the scores.
 
 A reverse-keyed answer becomes 6 − x; a dimension's score is the mean over its items, 1 to 5. A
-dimension with an unanswered item has no score: the mean over the rest would put the missing answer
-at their mean without saying so.
+dimension with an unanswered item has no score, since the mean over the other items would silently
+impute the missing answer.
 """
 
 import logging
@@ -18,7 +18,7 @@ from pal.traits.inventories import SCALE, Form, Inventory
 
 logger = logging.getLogger(__name__)
 
-SWEEPS = 100  # of the one-factor fit, at most
+SWEEPS = 100  # maximum number of sweeps of the one-factor fit
 
 
 def keyed_answers(inventory: Inventory, answers: Mapping[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Settings: what the trait wing asks. A step holds the sections of the keys that it uses."""
+"""Settings of the trait studies. A step composes the sections of the keys that it uses."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,7 +49,7 @@ class InventorySettings(Section):
     """Inventories.
 
     Attributes:
-        inventories: which to fill in or read, bundled names or paths of YAML files.
+        inventories: inventories to fill in or read, bundled names or paths of YAML files.
     """
 
     inventories: list[InventoryName] = Field(["hexaco", "csi"], min_length=1)
@@ -90,8 +90,8 @@ class PersonTextSettings(LabelSettings):
 
     Attributes:
         text_column: column (CSV) or key (JSONL) of a post's text; null: the input holds dialogues.
-        prefix_turns: read only so many turns of each dialogue, so that a card says no more than
-            was known then; null reads them all.
+        prefix_turns: read only the first turns of each dialogue, this many, so that a card says
+            no more than was known then; null reads all turns.
     """
 
     text_column: str | None = None
@@ -102,21 +102,22 @@ class TemperatureSettings(Section):
     """Writing.
 
     Attributes:
-        temperature: of written descriptions and dialogues; judgements are made at 0.
+        temperature: sampling temperature of descriptions and dialogues; judgements use 0.
     """
 
     temperature: float = Field(0.7, ge=0)
 
 
 class ExpansionSettings(LabelSettings, TemperatureSettings):
-    """Cards grown from a line."""
+    """Cards expanded from one line."""
 
 
 class TalkWritingSettings(TemperatureSettings):
     """Written dialogues.
 
     Attributes:
-        turns: (fewest, most) turns of a written dialogue, which ends with the supporter.
+        turns: (minimum, maximum) number of turns of a written dialogue, which ends with the
+            supporter.
     """
 
     turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
@@ -137,7 +138,7 @@ class ConditionSettings(TalkWritingSettings, InventorySettings):
 
     Attributes:
         conditions: which traits of the seeker the model is given.
-        days: between the dialogue and its continuation.
+        days: number of days between the dialogue and its continuation.
     """
 
     conditions: list[Condition] = Field(["none", "hexaco", "csi", "both"], min_length=1)
@@ -221,7 +222,7 @@ class AskingSettings(StepSettings):
     """A step that asks a language model.
 
     Attributes:
-        limit: stop after so many texts, cards or dialogues.
+        limit: use at most this many texts, cards or dialogues.
         dtype: number format of a local language model's weights.
     """
 

@@ -20,7 +20,7 @@ from pal.traits.documents import (
 )
 from pal.traits.inventories import Inventory
 
-FEWEST = 3  # pairs of a comparison
+FEWEST = 3  # minimum number of pairs in a comparison
 BATCH = 1000  # permutations at once
 
 

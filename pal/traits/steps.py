@@ -1,4 +1,4 @@
-"""What all steps that ask a model share: job, record, atomic output, summary.
+"""Parts that all steps with a model share: job, record, atomic output, summary.
 
 Answers lie in the model's cache as they come, so a step that is killed asks nothing twice when it
 is run again; its output appears whole, at the end.

@@ -1,4 +1,4 @@
-"""``pal traits strategies``: do traits change which strategies the supporter uses?
+"""``pal traits strategies``: whether traits affect the supporter's choice of strategies.
 
 Distributions by condition and their differences (paper, Tables 5-8).
 """

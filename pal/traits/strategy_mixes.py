@@ -22,7 +22,7 @@ from pal.traits.talks import BASELINES, Conditions, Talk
 
 logger = logging.getLogger(__name__)
 
-FEWEST = 3  # dialogues of a condition
+FEWEST = 3  # minimum number of dialogues in a condition
 BATCH = 1000  # permutations at once
 NO_ENDS = (None, None)  # of a single dialogue
 

@@ -1,4 +1,4 @@
-"""Dialogues written by a model: from a persona card, from none, and days after a real one.
+"""Dialogues that a model writes: from a persona card, without one, and days after a real dialogue.
 
 The model writes exchanges: what the seeker says, then the supporter's strategy and words. They are
 written in ESConv's form, so training and analysis read them like any corpus.
@@ -28,7 +28,7 @@ class SynthesizeSettings(CardFileSettings):
     """Write a dialogue for every card.
 
     Attributes:
-        seed: of the model's sampling; each dialogue has one of its own, made from it.
+        seed: seed of the model's sampling, from which each dialogue gets its own seed.
     """
 
     examples = (
@@ -46,7 +46,7 @@ class ContinueSettings(CorpusStepSettings):
     """Write the talk days after every dialogue, under every condition.
 
     Attributes:
-        seed: of the model's sampling; each dialogue has one of its own, made from it.
+        seed: seed of the model's sampling, from which each dialogue gets its own seed.
     """
 
     examples = (

@@ -1,4 +1,4 @@
-"""Dialogues by condition, for what counts in them: strategies, words, turns."""
+"""Reading dialogues by condition, for counts of strategies, words and turns."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def read_talks(
             conditions = groups.setdefault(group, {})
             conditions.setdefault(condition, []).append(Talk(card, tuple(said)))
     if not groups:
-        raise DataError(f"{', '.join(files.values())}: no dialogues in it")
+        raise DataError(f"{', '.join(files.values())}: no dialogues; give a file with at least one")
     return {
         group: dict(sorted(found.items(), key=lambda pair: pair[0] in BASELINES))
         for group, found in sorted(groups.items())

@@ -58,7 +58,7 @@ def loss_curves(results: Results, ident: str) -> Figure:
         plot = Plot(
             f"{ident}-{number}", f"Loss by epoch of {name}",
             span([0, *(p.epoch for p in points)], zero=True), span(losses),
-            x_label="epoch", y_label="loss, nats a token",
+            x_label="epoch", y_label="loss, nats per token",
         )  # fmt: skip
         for run in runs:
             series = seeds.index(run.seed)
