@@ -1,7 +1,8 @@
-"""A family that a user brings: one file of theirs, named in their YAML and in its checkpoints."""
+"""A family that a user brings, as the page on the architecture shows: one file of theirs."""
 
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -15,29 +16,11 @@ from tests.jobs import ESCONV, ROOT, TRAIN_RESPONSE, command, start
 from tests.modeling.families import build_case, published
 from tests.modeling.test_auto import run
 
-CODE = """
-from transformers import PegasusConfig, PegasusForConditionalGeneration
-from pal.modeling.backbones.base import Backbone
-from pal.modeling.configuration import PalEntries
-from pal.modeling.pal import PalMixin
-from transformers import PegasusTokenizer
-
-class PalPegasusConfig(PalEntries, PegasusConfig):
-    model_type = "pal-pegasus"
-    forced_eos_token_id: int | list[int] | None = None
-
-class PalPegasus(PalMixin, PegasusForConditionalGeneration):
-    config_class = PalPegasusConfig
-
-    def project(self, hidden):
-        return self.lm_head(hidden) + self.final_logits_bias
-
-class Pegasus(Backbone):
-    name = "pegasus"
-    config_class, model_class = PalPegasusConfig, PalPegasus
-    tokenizer_class = PegasusTokenizer
-    start = "pad"
-
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+(EXAMPLE,) = re.findall(r"```python\n# my_lab_pegasus.py\n(.*?)```", PAGE, re.DOTALL)
+CODE = (
+    EXAMPLE
+    + """
 class NoConfig(Backbone):
     name = "pegasus"
 
@@ -56,6 +39,7 @@ class Other:
 def function():
     pass
 """
+)
 NAME = "my_lab_pegasus:Pegasus"
 
 

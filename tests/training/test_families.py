@@ -46,6 +46,17 @@ def test_training_changes_it_and_continues_as_if_never_interrupted(trained, tmp_
     assert same(weights(plain), weights(again))
 
 
+def test_bf16_training_and_the_checkpoint_of_an_epoch(trained, tmp_path):
+    folder, out = tmp_path / "rounded", tmp_path / "answers.jsonl"
+    assert command("train", "--config", trained / "run.yaml", "training.bf16=true",
+                   f"output_dir={folder}") == 0  # fmt: skip
+    assert all(weight.dtype == torch.float32 for weight in weights(folder).values())
+    assert not same(weights(folder), weights(trained / "model"))
+    arguments = [f"model={folder / 'checkpoint-1'}", f"input={ESCONV}", "split=test", "limit=2"]
+    assert command("generate", *arguments, "dtype=bfloat16", f"output={out}") == 0
+    assert len(out.read_text().splitlines()) == 2
+
+
 def test_it_answers_and_is_scored(trained, tmp_path):
     model, out = trained / "model", tmp_path / "answers.jsonl"
     inputs = [f"model={model}", f"input={ESCONV}", "split=test", "limit=3"]

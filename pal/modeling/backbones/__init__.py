@@ -44,6 +44,8 @@ def get_backbone(name: str, *, trusted: bool = False) -> Any:
         mistake = _mistake(found)
         if mistake:
             raise ConfigError(f"backbone {name!r} {mistake}")
+        if found.decoder_only:
+            return found
         found.config_class.backbone = name  # what its checkpoints say
         auto: Any = import_module("transformers").AutoConfig
         auto.register(found.config_class.model_type, found.config_class, exist_ok=True)
@@ -59,6 +61,8 @@ def _mistake(found: Any) -> str | None:
 
     if not issubclass(found, Backbone):
         return "is no subclass of pal.modeling.backbones.base.Backbone"
+    if found.decoder_only:
+        return None
     for attribute in ("name", "config_class", "model_class", "tokenizer_class"):
         if not hasattr(found, attribute):
             return f"has no {attribute}; see pal.modeling.backbones.base.Backbone"
