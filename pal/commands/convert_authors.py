@@ -48,10 +48,8 @@ def convert_authors(settings: ConvertAuthorsSettings) -> Path:
     tokenizer = None
     if settings.tokenizer is not None:  # read first: a failure then writes nothing
         tokenizer = add_pal_tokens(load_tokenizer(settings.tokenizer))
-    folder = convert_checkpoint(weights, config, output)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    else:
+    folder = convert_checkpoint(weights, config, output, tokenizer)
+    if tokenizer is None:
         logger.info("no tokenizer given; copy its files into the folder before pal generate")
     logger.info("written to %s", folder)
     return folder

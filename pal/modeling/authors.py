@@ -1,11 +1,14 @@
 """Checkpoints of the authors' released code, turned into PAL models."""
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, OutputError
-from pal.core.files import parse_json
+from pal.core.files import not_written, parse_json
+from pal.core.job import output_lock
 from pal.modeling.checkpoint import (
     check_bounds,
     check_weight_file,
@@ -25,20 +28,24 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIX = "module."
 
 
-def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str | Path) -> Path:
+def convert_checkpoint(
+    state_dict: str | Path, config: str | Path, output: str | Path, tokenizer: Any = None
+) -> Path:
     """Turn a checkpoint of the authors' code into a PAL model folder.
 
     Their strategy tokens are the last eight of the vocabulary. The result has ``reference``
-    fusion and the ``authors`` text format, so it computes what it was trained to compute.
+    fusion and the ``authors`` text format, so it computes what it was trained to compute. The
+    folder appears whole or not at all.
 
     Args:
         state_dict: ``.bin``/``.pt`` (read without running code in it) or ``.safetensors``.
         config: the Blenderbot-small ``config.json`` saved with it.
-        output: folder to write, model only; put the tokenizer beside it.
+        output: folder to write.
+        tokenizer: saved with the model; without it, the folder needs the tokenizer's files added.
 
     Raises:
         CheckpointError: files missing, or keys that do not match.
-        OutputError: the folder exists.
+        OutputError: the folder exists or cannot be written.
     """
     import torch
 
@@ -96,8 +103,18 @@ def convert_checkpoint(state_dict: str | Path, config: str | Path, output: str |
             f"{path}: does not fit the model that {config} describes ({reason(error)})"
         ) from error
     model.generation_config = paper_generation_config(pal_config)
-    model.save_pretrained(output)
-    return Path(output)
+    folder = Path(output)
+    try:
+        with output_lock(folder):
+            unfinished = folder.parent / f".{folder.name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            model.save_pretrained(unfinished)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(unfinished)
+            os.replace(unfinished, folder)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    return folder
 
 
 def _read_base(path: Path) -> dict[str, Any]:
