@@ -5,6 +5,7 @@
 Moments are drawn with a seed (PAL_SEED), so that a failure can be looked at again.
 """
 
+import csv
 import json
 import os
 import random
@@ -14,8 +15,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
+from pal.human_eval.choice import PAL_QUESTIONS
+from tests.benchmark.test_stages import TINY
 from tests.campaign.outputs import contents
+from tests.commands.authors import authors_weights, write_config
 from tests.jobs import ESCONV, ROOT, TRAIN_EXTRACTOR, TRAIN_RESPONSE, environment
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted
@@ -74,16 +79,66 @@ def assets(tmp_path_factory):
         for n in range(12)
     ]  # fmt: skip
     (folder / "cards.jsonl").write_text("".join(json.dumps(card) + "\n" for card in cards))
+    made("tune-alpha", f"model={folder / 'model'}", f"input={folder / 'pes.jsonl'}",
+         "tune_alpha.trials=4", "tune_alpha.objectives=[bleu_2, distinct_2]", "limit=12",
+         "metrics.embedder=null", "decoding.max_new_tokens=8",
+         f"output={folder / 'alpha.json'}")  # fmt: skip
+    made("analyze", f"input={folder / 'pes.jsonl'}", "metrics.embedder=null",
+         f"analyze.systems={{a: {folder / 'out.jsonl'}}}",
+         f"output={folder / 'analysis.json'}")  # fmt: skip
+    made("human-eval", "export", f"input={folder / 'pes.jsonl'}", "human_eval.items=10",
+         f"human_eval.systems={{a: {folder / 'out.jsonl'}, b: {folder / 'other.jsonl'}}}",
+         f"output={folder / 'export'}")  # fmt: skip
+    fill_in(folder / "export" / "for_raters" / "sheet.csv", folder / "sheet.csv")
+    save_file(authors_weights(), folder / "theirs.safetensors")
+    write_config(folder / "theirs.json")
+    people = [json.dumps({"persona": f"Case {n}. A clerk."}) + "\n" for n in range(6)]
+    (folder / "people.jsonl").write_text("".join(people))
+    with FakeServer(answer(World(planted(12)))) as server:
+        made(*study(folder, endpoint(server.port)), f"output_dir={folder / 'study'}",
+             f"llm.cache={folder / 'study.sqlite'}")  # fmt: skip
     yield folder, fork
     fork.process.stdin.close()
     fork.process.wait()
 
 
-def jobs(folder, url):
+def fill_in(sheet, to):
+    """Write a sheet on which a rater has chosen, by turns."""
+    with sheet.open(encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for number, row in enumerate(rows):
+        for place, question in enumerate(PAL_QUESTIONS):
+            row[question.name] = ("A", "B", "Tie")[(number + place) % 3]
+        row["rater"] = "someone"
+    with to.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def endpoint(port):
+    return [f"llm.base_url=http://127.0.0.1:{port}/v1", "llm.model=m", "llm.backoff=0.01"]
+
+
+def study(folder, llm):
+    return ["traits", "run", "split=test", "limit=4", f"traits.personas={folder / 'people.jsonl'}",
+            f"traits.corpora={{esconv: {{input: {ESCONV}}}}}", "traits.form=short",
+            "traits.conditions=[none, both]", "statistics.resamples=199", *llm]  # fmt: skip
+
+
+def step(folder, name):
+    """Return the file that a step of the study wrote."""
+    found = [p for p in folder.glob(f"study/{name}-*.json*") if not p.name.endswith(".run.json")]
+    return found[0] if found else folder / "study" / name
+
+
+def jobs(folder, llm):
     """Return the jobs by name: arguments without their output, and the key that names it."""
     model, pes, out = folder / "model", folder / "pes.jsonl", folder / "out.jsonl"
     other = folder / "other.jsonl"
-    llm = [f"llm.base_url={url}", "llm.model=m", "llm.backoff=0.01"]
+    cards, described = step(folder, "esconv-cards"), step(folder, "esconv-describe")
+    measured = step(folder, "esconv-measure")
+    fast = "statistics.resamples=199"
     return {
         "train by epoch": (["train", *TRAIN_RESPONSE], "output_dir"),
         "train by steps": (["train", *TRAIN_RESPONSE, *STEPS], "output_dir"),
@@ -104,14 +159,61 @@ def jobs(folder, url):
                                f"human_eval.systems={{a: {out}, b: {other}}}"], "output"),
         "traits measure": (["traits", "measure", f"input={folder / 'cards.jsonl'}", *llm,
                             "traits.form=short"], "output"),
+        "report": (["report", f"report.include=[{folder / 'analysis.json'}, "
+                    f"{folder / 'alpha.json'}]"], "output"),
+        "reproduce": (["reproduce", *TINY, "reproduce.systems=[joint, pal]",
+                       "reproduce.seeds=[13]"], "output_dir"),
+        "human-eval score": (["human-eval", "score", f"input={folder / 'export'}",
+                              f"human_eval.answers=[{folder / 'sheet.csv'}]"], "output"),
+        "convert-authors": (["convert-authors", folder / "theirs.safetensors",
+                             f"config={folder / 'theirs.json'}"], "output"),
+        "bench metrics": (["bench", "metrics", "limit=300", "overwrite=true"], "output"),
+        "traits cards": (["traits", "cards", f"input={ESCONV}", "split=test", *llm], "output"),
+        "traits filter": (["traits", "filter", f"input={cards}", *llm], "output"),
+        "traits describe": (["traits", "describe", f"input={cards}", *llm], "output"),
+        "traits expand": (["traits", "expand", f"input={folder / 'people.jsonl'}", *llm], "output"),
+        "traits synthesize": (["traits", "synthesize", f"input={described}", *llm], "output"),
+        "traits continue": (["traits", "continue", f"input={ESCONV}", "split=test", "limit=4",
+                             f"traits.cards={described}", f"traits.measurements={measured}",
+                             "traits.conditions=[none, both]", *llm], "output"),
+        "traits correlate": (["traits", "correlate", f"input={step(folder, 'measurements')}", fast],
+                             "output"),
+        "traits compare": (["traits", "compare", f"input={step(folder, 'persona-measure')}",
+                            f"traits.before={step(folder, 'personas-measure')}", fast], "output"),
+        "traits strategies": (["traits", "strategies", f"input={step(folder, 'esconv-continue')}",
+                               fast], "output"),
+        "traits stats": (["traits", "stats", f"input={step(folder, 'esconv-continue')}", fast],
+                         "output"),
+        "traits report": (["traits", "report", "report.include="
+                           f"[{step(folder, 'correlations')}, {step(folder, 'strategies')}]"],
+                          "output"),
+        "traits run": (study(folder, llm), "output_dir"),
     }  # fmt: skip
 
 
 SUFFIX = {"tune-alpha": ".json", "eval": ".json", "analyze": ".json", "annotate": ".jsonl",
-          "generate": ".jsonl", "traits measure": ".jsonl"}  # fmt: skip
+          "generate": ".jsonl", "report": ".html", "human-eval score": ".json",
+          "bench metrics": ".json", "traits report": ".html", "traits correlate": ".json",
+          "traits compare": ".json", "traits strategies": ".json",
+          "traits stats": ".json"}  # fmt: skip
+ASKING = ("measure", "cards", "filter", "describe", "expand", "synthesize", "continue", "run")
+FOLDERS = ("train", "human-eval export", "convert-authors", "reproduce", "traits run")
 
 
-NAMES = list(jobs(Path(), ""))
+def place_of(name, work):
+    """Return where a job writes; steps that ask write JSON lines."""
+    asking = ".jsonl" if name.startswith("traits") else ""
+    return work / f"out{SUFFIX.get(name, '' if name.startswith(FOLDERS) else asking)}"
+
+
+def figures(value):
+    """Return a measurement without its figures, which no two runs share."""
+    if isinstance(value, dict):
+        return {key: figures(item) for key, item in value.items()}
+    return [figures(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+
+NAMES = list(jobs(Path(), []))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,11 +222,13 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path):
     chance = random.Random(f"{SEED} {name}")
     share, killed, rounds = -(-KILLS // len(NAMES)), 0, 0
     with FakeServer(answer(World(planted(12)))) as server:
-        arguments, key = jobs(folder, f"http://127.0.0.1:{server.port}/v1")[name]
+        arguments, key = jobs(folder, endpoint(server.port))[name]
 
         work = tmp_path / "work"  # the same in every round: outputs name their paths
-        place = work / f"out{SUFFIX.get(name, '')}"
-        cache = [f"llm.cache={work / 'c.sqlite'}"] if name.startswith("traits") else []
+        place = place_of(name, work)
+        asks = name.startswith("traits") and name.endswith(ASKING)
+        cache = [f"llm.cache={work / 'c.sqlite'}"] if asks else []
+        look = (lambda at: figures(contents(at))) if name.startswith("bench") else contents
 
         def run(**how):
             work.mkdir(exist_ok=True)
@@ -134,14 +238,15 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path):
 
         first = run()
         assert first["code"] == 0
-        expected = contents(place)
+        expected = look(place)
+        assert expected
         while killed < share:
             rounds += 1
             shutil.rmtree(work)
             for _ in range(IN_A_ROW):
                 killed += run(kill_after=chance.uniform(0, first["seconds"]))["code"] == -9
             assert run()["code"] == 0
-            assert contents(place) == expected
+            assert look(place) == expected
             names = [path.name for path in work.rglob("*")]
             left = [name for name in names if ".tmp" in name or ".part" in name]
             assert not left

@@ -11,15 +11,17 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 import pal
 from tests.campaign.outputs import contents
+from tests.commands.authors import authors_weights, write_config
 from tests.jobs import ESCONV, TRAIN_RESPONSE, command
 
 INSIDE = str(Path(pal.__file__).parent)
 STEPS = ["training.save_strategy=steps", "training.save_steps=3", "training.eval_strategy=steps",
          "training.eval_steps=3"]  # fmt: skip
-SUFFIX = {"annotate": ".jsonl", "train": "", "human-eval export": ""}
+SUFFIX = {"annotate": ".jsonl", "train": "", "human-eval export": "", "convert-authors": ""}
 
 
 class CallCounter:
@@ -55,6 +57,11 @@ def answered(response_model, tmp_path_factory):
 
 
 def arguments(name, request):
+    if name == "convert-authors":
+        folder = request.getfixturevalue("tmp_path")
+        save_file(authors_weights(), folder / "theirs.safetensors")
+        config = write_config(folder / "config.json")
+        return ["convert-authors", folder / "theirs.safetensors", f"config={config}"]
     if name == "train":
         return ["train", *TRAIN_RESPONSE, *STEPS]
     if name == "annotate":
@@ -76,7 +83,10 @@ def arguments(name, request):
     }[name]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train", "annotate", "eval", "tune-alpha", "human-eval export"])
+NAMES = ["train", "annotate", "eval", "tune-alpha", "human-eval export", "convert-authors"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_command_continues_to_the_same_result(name, request, tmp_path, capsys):
     work = tmp_path / "work"  # the same in every round: outputs name their paths
     place = work / f"out{SUFFIX.get(name, '.json')}"
