@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -206,11 +207,25 @@ def place_of(name, work):
     return work / f"out{SUFFIX.get(name, '' if name.startswith(FOLDERS) else asking)}"
 
 
+def whole_study(place):
+    """Return what an output holds; its page shows documents that name their moment."""
+    found = contents(place)
+    for name in [name for name in found if name.endswith("report.html")]:
+        found[name] = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", b"then", found[name])
+        found.pop(f"{name}.run.json", None)
+    return found
+
+
 def figures(value):
     """Return a measurement without its figures, which no two runs share."""
     if isinstance(value, dict):
         return {key: figures(item) for key, item in value.items()}
     return [figures(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+
+def measured(place):
+    """Return the form of a measurement."""
+    return figures(contents(place))
 
 
 NAMES = list(jobs(Path(), []))
@@ -228,7 +243,9 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path):
         place = place_of(name, work)
         asks = name.startswith("traits") and name.endswith(ASKING)
         cache = [f"llm.cache={work / 'c.sqlite'}"] if asks else []
-        look = (lambda at: figures(contents(at))) if name.startswith("bench") else contents
+        look = whole_study if name in ("reproduce", "traits run") else contents
+        if name.startswith("bench"):
+            look = measured
 
         def run(**how):
             work.mkdir(exist_ok=True)
