@@ -138,7 +138,8 @@ class ChatEncoder:
         self.strategies = strategies
         check_strategy_texts(self.strategy_ids, tokenizer)
         ends = self.marks(form.assistant_end)
-        self.end = ends[0] if ends and ends[0] in tokenizer.all_special_ids else -1
+        self.special = marks_of(tokenizer)
+        self.end = ends[0] if ends and ends[0] in self.special else -1
         if self.end < 0:
             raise CheckpointError(
                 "the chat template ends a response with plain text; give "
@@ -312,6 +313,12 @@ class ChatEncoder:
             kept = target[: self.max_target_tokens + 1]
             labels[begin : begin + len(kept)] = kept
         return labels
+
+
+def marks_of(tokenizer: Any) -> list[int]:
+    """Return the ids that no text is written with: named special tokens, and other marks."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return sorted({*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)})
 
 
 def check_strategy_texts(texts: Sequence[Sequence[int]], tokenizer: Any) -> None:

@@ -31,7 +31,6 @@ class LanguageResponder:
         self.model, self.seed = model, seed
         self.plan = DecodingPlan.from_settings(decoding, model.config)
         self.encoder = make_chat_encoder(tokenizer, model.config)
-        self.special = sorted({*tokenizer.all_special_ids})
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the prompts of samples, with notes and without."""
@@ -118,7 +117,7 @@ class LanguageResponder:
         ]
         engine = LanguageEngine(
             self.model, plan, strategies=self.encoder.strategy_ids, end=self.encoder.end,
-            suppressed=self.special, rows=rows, positions=tokens,
+            suppressed=self.encoder.special, rows=rows, positions=tokens,
         )  # fmt: skip
         with torch.inference_mode():
             answers = engine(requests)

@@ -119,7 +119,7 @@ class LanguageExtractor:
             requests.append(LanguageRequest(0, asked, asked, 0))
         engine = LanguageEngine(
             self.model, plan, strategies=[marks], end=self.encoder.end,
-            suppressed=self.tokenizer.all_special_ids, rows=self.rows, positions=16384,
+            suppressed=self.encoder.special, rows=self.rows, positions=16384,
         )  # fmt: skip
         with torch.inference_mode():
             return [answer.tokens for answer in engine(requests)]
