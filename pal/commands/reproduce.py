@@ -177,7 +177,8 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
         # Its checkpoints may name them too, as the settings here do.
-        trust(trained.architecture.fusion, trained.architecture.template or "")
+        model = trained.architecture
+        trust(model.fusion, model.template or "", model.backbone or "")
         if trained.training.get("save_total_limit") is not None:
             raise ConfigError(
                 "training.save_total_limit: the benchmark chooses among all epochs; leave it out"

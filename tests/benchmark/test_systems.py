@@ -3,7 +3,9 @@ import pytest
 from pal.benchmark.settings import BenchmarkSettings
 from pal.benchmark.systems import SYSTEMS, TABLE_3, choose_systems, printed_row
 from pal.commands import load_settings
+from pal.commands.reproduce import check_plan
 from pal.core.errors import ConfigError
+from pal.core.registry import Registry
 from pal.metrics import find_metric
 
 
@@ -62,3 +64,13 @@ def test_systems_of_ones_own():
 def test_mistakes(chosen, message):
     with pytest.raises(ConfigError, match=message):
         choose_systems(BenchmarkSettings(**chosen))
+
+
+@pytest.mark.parametrize("key", ["fusion", "template", "backbone"])
+def test_checkpoints_of_the_benchmark_may_name_the_classes_that_its_settings_name(key):
+    name = "my_lab.models:Mine"
+    settings = load_settings("reproduce", "small", [f"architecture.{key}={name}"])
+    settings.training.pop("save_total_limit", None)
+    check_plan(settings, choose_systems(BenchmarkSettings(systems=["pal"])))
+    with pytest.raises(ConfigError, match="cannot be imported"):  # and not: it is not trusted
+        Registry(key, {}).find(name, trusted=False)
