@@ -308,7 +308,6 @@ class LanguageEngine:
         self.sees = self.tree.sees()
         self.rows, self.positions = rows, positions
         self.device = model.device
-        self.alpha = torch.tensor(plan.alpha, device=self.device)
         self.suppressed = torch.tensor(sorted(set(suppressed) - {end}), device=self.device)
         self.sampler = Sampler.from_options(plan.options) if plan.options.do_sample else None
         self.lowest = torch.finfo(model.dtype).min
@@ -519,6 +518,7 @@ class Batch:
             len(self.visible), slots, self.used, dtype=torch.bool, device=engine.device
         )
         grown[:, :, :used] = self.visible
+        seen: list[tuple[int, int, int]] = []
         for row, chosen, probs in zip(
             self.rows, best.tolist(), sums.softmax(-1).tolist(), strict=True
         ):
@@ -530,8 +530,9 @@ class Batch:
                 row.places, row.positions = row.places[:1], row.positions[:1]
             for index, (group, slot) in enumerate(row.places):
                 row.positions[index] += len(path)
-                for node in path:
-                    grown[group, slot, used + slot * count + node] = True
+                seen += [(group, slot, used + slot * count + node) for node in path]
+        if seen:
+            grown[torch.tensor(seen, device=engine.device).unbind(1)] = True
         self.visible = grown
         self.repack()
 
