@@ -61,7 +61,6 @@ class PalTrainer(Seq2SeqTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model; LoRA adapters with the configuration that says what they are."""
         model: Any = self.accelerator.unwrap_model(self.model)
-        model.config.use_cache = True  # training alone goes without
         super()._save(output_dir, state_dict)
         if is_adapted(model):
             folder = Path(output_dir or str(self.args.output_dir))
@@ -109,6 +108,12 @@ class LanguageTrainer(PalTrainer):
         if self.args.average_tokens_across_devices and kwargs.get("num_items_in_batch") is not None:
             loss = loss * self.accelerator.num_processes  # the gradients are averaged over them
         return (loss, {"logits": summary}) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the model as one that other programs run, with its cache."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model.config.use_cache = True  # the trainer switches it off
+        super()._save(output_dir, state_dict)
 
 
 def mean_loss(history: list[dict[str, float]]) -> float | None:
