@@ -5,7 +5,7 @@ these, or makes another from one: ``{pal_tuned: {base: pal, decoding: {alpha: [â
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pal.benchmark.settings import BenchmarkSettings
@@ -37,11 +37,13 @@ class System:
         label: as shown.
         note: what it is, in a sentence.
         settings: what differs from the benchmark's settings, nested as in a YAML.
+        decoder_only: whether it is a decoder-only language model; otherwise an encoder-decoder.
     """
 
     label: str
     note: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    decoder_only: bool = False
 
     @classmethod
     def without_fusion(cls, label: str, note: str, persona_mode: str) -> "System":
@@ -72,6 +74,30 @@ SYSTEMS: dict[str, System] = {
         "PAL",
         "persona fused, contrast by strategy",
         {"architecture": {"persona_mode": "fusion"}},
+    ),
+    "lm_joint": System(
+        "LM-Joint",
+        "decoder-only model that sees no persona",
+        {
+            "architecture": {"persona_mode": "none"},
+            "decoding": {"alpha": None, "strategy_alpha": None},
+        },
+        decoder_only=True,
+    ),
+    "lm_prompt": System(
+        "LM-Prompt",
+        "decoder-only model with notes on the seeker in its text, decoded without contrast",
+        {
+            "architecture": {"persona_mode": "prompt"},
+            "decoding": {"alpha": 0.0, "strategy_alpha": 0.0},
+        },
+        decoder_only=True,
+    ),
+    "lm_pal": System(
+        "LM-PAL",
+        "the model of LM-Prompt, decoded with the contrast by strategy",
+        {"architecture": {"persona_mode": "prompt"}},
+        decoder_only=True,
     ),
     "no_weights": System.with_fusion(
         "PAL, no fusion weights", "ablation: Î» stays at one third each", "no_weights"
@@ -129,7 +155,9 @@ def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
         else:
             row = SYSTEMS[base]
             own = name if name not in SYSTEMS else row.label
-            found[name] = System(str(label or own), row.note, merge(row.settings, changes))
+            found[name] = replace(
+                row, label=str(label or own), settings=merge(row.settings, changes)
+            )
     if mistakes:
         raise ConfigError("; ".join(mistakes))
     return found

@@ -176,6 +176,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 raise
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
+        check_family(name, system, trained.architecture)
         # Its checkpoints may name them too, as the settings here do.
         model = trained.architecture
         trust(model.fusion, model.template or "", model.backbone or "")
@@ -193,6 +194,25 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 "reproduce.extractor=train: give the persona conversations as "
                 "persona_extractor.data.train=…"
             )
+
+
+def check_family(name: str, system: "System", architecture: Any) -> None:
+    """Refuse a system whose family of models is not the base's.
+
+    Raises:
+        PalError: it is not, or the base cannot be read.
+    """
+    from pal.training.preparation import is_language_base
+
+    if is_language_base("response", architecture) == system.decoder_only:
+        return
+    base = architecture.base if architecture.from_scratch is None else "the model from scratch"
+    wanted = "a decoder-only" if system.decoder_only else "an encoder-decoder"
+    found = "an encoder-decoder" if system.decoder_only else "decoder-only"
+    raise ConfigError(
+        f"reproduce.systems: {name} needs {wanted} model, and {base} is {found}; give it a base of "
+        f"its own, reproduce.overrides={{{name}: {{architecture: {{base: …}}}}}}, or leave it out"
+    )
 
 
 # ----------------------------------------------------------------------------- stages

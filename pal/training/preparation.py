@@ -102,7 +102,7 @@ def prepare(
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
-    if _is_decoder_only(task, architecture):
+    if is_language_base(task, architecture):
         parts = language_ingredients(task, data, architecture, folder, seed)
     elif architecture.lora.rank is not None or architecture.gguf_file is not None:
         given = "gguf_file" if architecture.lora.rank is None else "lora.rank"
@@ -121,8 +121,12 @@ def prepare(
     return parts
 
 
-def _is_decoder_only(task: str, architecture: ArchitectureSettings) -> bool:
-    """Whether what training starts from is a decoder-only model."""
+def is_language_base(task: str, architecture: ArchitectureSettings) -> bool:
+    """Return whether what training starts from is a decoder-only model.
+
+    Raises:
+        PalError: the base cannot be read.
+    """
     chosen = architecture
     if task == "response":
         return bool(

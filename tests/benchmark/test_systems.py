@@ -12,7 +12,7 @@ from pal.metrics import find_metric
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_settings_of_every_system_are_valid(name):
     settings = load_settings("reproduce", "small", fixed=SYSTEMS[name].settings)
-    fusion = name not in ("joint", "prompt")
+    fusion = name not in ("joint", "prompt", "lm_joint", "lm_prompt", "lm_pal")
     assert (settings.architecture.persona_mode == "fusion") == fusion
 
 
