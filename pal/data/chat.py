@@ -138,7 +138,7 @@ class ChatEncoder:
         self.strategies = strategies
         check_strategy_texts(self.strategy_ids, tokenizer)
         ends = self.marks(form.assistant_end)
-        self.special = marks_of(tokenizer)
+        self.special = special_ids_of(tokenizer)
         self.end = ends[0] if ends and ends[0] in self.special else -1
         if self.end < 0:
             raise CheckpointError(
@@ -315,7 +315,7 @@ class ChatEncoder:
         return labels
 
 
-def marks_of(tokenizer: Any) -> list[int]:
+def special_ids_of(tokenizer: Any) -> list[int]:
     """Return the ids that no text is written with: named special tokens, and other marks."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return sorted({*tokenizer.all_special_ids, *(i for i, t in added.items() if t.special)})

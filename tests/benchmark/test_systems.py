@@ -66,7 +66,23 @@ def test_mistakes(chosen, message):
         choose_systems(BenchmarkSettings(**chosen))
 
 
-@pytest.mark.parametrize("key", ["fusion", "template", "backbone"])
+def test_a_family_that_cannot_be_imported_is_found_before_any_work():
+    settings = load_settings("reproduce", "small", ["architecture.backbone=my_lab.models:Mine"])
+    settings.training.pop("save_total_limit", None)
+    with pytest.raises(ConfigError, match="architecture.backbone.*cannot be imported"):
+        check_plan(settings, choose_systems(BenchmarkSettings(systems=["pal"])))
+
+
+@pytest.mark.parametrize(("name", "words"), [("lm_pal", "decoder-only"), ("pal", "encoder")])
+def test_a_system_of_another_family_than_the_base_is_found_before_any_work(name, words):
+    model_type = "blenderbot-small" if name == "lm_pal" else "llama"
+    sizes = f"architecture.from_scratch={{model_type: {model_type}}}"
+    settings = load_settings("reproduce", None, [sizes])
+    with pytest.raises(ConfigError, match=f"{name} needs an? {words}"):
+        check_plan(settings, choose_systems(BenchmarkSettings(systems=[name])))
+
+
+@pytest.mark.parametrize("key", ["fusion", "template"])
 def test_checkpoints_of_the_benchmark_may_name_the_classes_that_its_settings_name(key):
     name = "my_lab.models:Mine"
     settings = load_settings("reproduce", "small", [f"architecture.{key}={name}"])
