@@ -37,6 +37,7 @@ from pal.modeling.checkpoint import (
 from pal.modeling.language import (
     build_language_model,
     find_gguf_file,
+    is_adapted,
     is_decoder_only,
     pad_id,
 )
@@ -115,9 +116,9 @@ def prepare(
         parts = make(data, architecture, folder)
     # Whatever number format a base was stored in: the weights that training adds to, and their
     # sums, are float32. Small steps vanish in the rounding of anything less.
-    for parameter in parts.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    # A base that adapters are trained on stays as it is; the library makes those float32.
+    if not is_adapted(parts.model):
+        parts.model.float()
     return parts
 
 
