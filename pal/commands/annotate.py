@@ -164,6 +164,6 @@ def _publish(
     from pal.persona.cleaning import add_personas
 
     write = write_pesconv if chosen.layout == "pesconv" else write_released
-    known = [add_personas(row, inferred, chosen.start) for row in rows]
+    known = [add_personas(row, inferred, chosen.start, chosen.min_support) for row in rows]
     job.publish(lambda path: write(path, known), dialogues=len(rows), **facts)
     logger.info("personas of %d dialogues written to %s", len(rows), job.output)

@@ -1,6 +1,8 @@
 """Cleaning of inferred persona sentences, and the persona known at every turn."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 # Sentences that a model trained on PersonaChat infers for anyone; the authors remove them too.
@@ -16,6 +18,45 @@ def clean_sentences(sentences: Iterable[str]) -> list[str]:
         if 2 <= len(sentence.split()) <= 25 and not any(leak in key for leak in LEAKAGE):
             kept.setdefault(key, sentence)
     return list(kept.values())
+
+
+# Words that say nothing of a person by themselves.
+FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a about am an and are as at be been but by can could did do does for from get got had has "
+        "have he her him his i if in into is it its just like m me more my myself not of on or our "
+        "out s she so some t that the their them then there they this to too up us use used very "
+        "was we were what when which who will with would you your",
+    )
+)
+
+
+def support(sentence: str, said: Iterable[str]) -> float:
+    """Return the share of a sentence's content words that somebody used, from 0 to 1.
+
+    A sentence that a model inferred of a speaker is often one that it has seen in training. What
+    the speaker never mentioned has little support. Words are compared by their stems (Porter).
+
+    Args:
+        sentence: a persona sentence.
+        said: what the speaker said.
+
+    Example:
+        >>> support("I have two dogs.", ["my dog is ill", "two weeks now"])
+        1.0
+    """
+    wanted = _stems(sentence)
+    return len(wanted & _stems(" ".join(said))) / len(wanted) if wanted else 0.0
+
+
+@lru_cache(maxsize=100_000)
+def _stems(text: str) -> frozenset[str]:
+    from nltk.stem import PorterStemmer
+
+    stemmer = PorterStemmer()
+    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", " "))
+    return frozenset(stemmer.stem(word) for word in words if word not in FUNCTION_WORDS)
 
 
 def annotated_prefixes(dialog: Sequence[dict[str, Any]], start: str) -> dict[int, tuple[str, ...]]:
@@ -41,13 +82,23 @@ def add_personas(
     dialogue: Mapping[str, Any],
     inferred: Mapping[tuple[str, ...], Sequence[str]],
     start: str,
+    min_support: float = 0.0,
 ) -> dict[str, Any]:
-    """Return the dialogue with the persona known at every turn, which accumulates."""
+    """Return the dialogue with the persona known at every turn, which accumulates.
+
+    Args:
+        dialogue: a row of :func:`pal.data.load_esconv`.
+        inferred: the sentences inferred from each prefix of the seeker's utterances.
+        start: see :func:`annotated_prefixes`.
+        min_support: least :func:`support` of a sentence by these utterances.
+    """
     prefixes = annotated_prefixes(dialogue["dialog"], start)
     known: list[str] = []
     dialog = []
     for index, turn in enumerate(dialogue["dialog"]):
         if index in prefixes:
-            known = clean_sentences([*known, *inferred[prefixes[index]]])
+            said = prefixes[index]
+            new = [one for one in inferred[said] if support(one, said) >= min_support]
+            known = clean_sentences([*known, *new])
         dialog.append({**turn, "persona": known})
     return {**dialogue, "dialog": dialog, "persona": known}

@@ -18,6 +18,8 @@ class ExtractionSettings(Section):
         layout: ``pesconv`` (persona known at every turn) or ``released`` (layout of ESConv.json).
         num_beams: beam width (10 in the released code).
         max_new_tokens: maximum output length, in tokens.
+        min_support: least share of a sentence's content words that the seeker has used so far;
+            sentences with less are dropped. 0 keeps all, as the paper does.
     """
 
     extractor: Literal["bart", "llm"] = "bart"
@@ -25,3 +27,4 @@ class ExtractionSettings(Section):
     layout: Literal["pesconv", "released"] = "pesconv"
     num_beams: int = Field(10, gt=0, le=1024)
     max_new_tokens: int = Field(128, gt=0, le=2**20)
+    min_support: float = Field(0.0, ge=0, le=1)

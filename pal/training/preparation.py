@@ -185,7 +185,8 @@ def language_ingredients(
         held_out = held_out[: data.max_validation_samples]
     else:
         sequences, held_out = (
-            [encode_conversation(encoder, row) for row in rows] for rows in (train, validation)
+            [one for row in rows for one in encode_conversation(encoder, row)]
+            for rows in (train, validation)
         )
     for name, found in (("train", sequences), ("validation", held_out)):
         if not found:
