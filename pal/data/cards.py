@@ -66,7 +66,7 @@ def give_cards(
                 f"{path}: no card for dialogue {dialogue['id']!r}; make one by `pal traits cards`, "
                 "or leave that dialogue out"
             )
-        dialog = [{**turn, "persona": persona} for turn in dialogue["dialog"]]
+        dialog = [{**turn, "persona": persona, "card": True} for turn in dialogue["dialog"]]
         yield {**dialogue, "dialog": dialog, "persona": persona}
 
 

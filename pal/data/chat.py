@@ -65,16 +65,17 @@ class ChatFormat:
                 f"{where}: its tokenizer has no chat template; give architecture.template=plain, "
                 "or a base that was tuned to chat"
             )
-        said = [f"\u0001{word}\u0001" for word in ("first", "second", "third", "fourth")]
+        words = ("first", "second", "third", "fourth", "fifth", "sixth")
+        said = [f"\u0001{word}\u0001" for word in words]
         messages = [
             {"role": ("user", "assistant")[index % 2], "content": text}
             for index, text in enumerate(said)
         ]
         try:
             whole = tokenizer.apply_chat_template(messages, tokenize=False)
-            before, *rest = _split(whole, said)
-            answered, asked, answered_again, end = rest
-            if answered != answered_again:
+            # What stands before the last answer is not looked at: some templates let it think.
+            before, answered, asked, answered_again, asked_again, _, end = _split(whole, said)
+            if (answered, asked) != (answered_again, asked_again):
                 raise ValueError("turns of one speaker are written in different ways")
         except Exception as error:  # a template is a program, which may raise anything
             raise ConfigError(
@@ -89,7 +90,7 @@ class ChatFormat:
             user=user,
             user_end=end if closed else answered,
             assistant=answered[len(end) :] if closed else "",
-            assistant_end=end,
+            assistant_end=end.lstrip(),  # the token itself ends a response, no space before it
         )
 
 
@@ -111,7 +112,8 @@ class ChatEncoder:
         tokenizer: of the model, as it is: strategies are plain text.
         form: what stands around turns.
         persona: whether notes are written at all.
-        max_context_tokens: tokens of a dialogue, at most; whole turns are dropped from the left.
+        max_context_tokens: tokens of a dialogue, at most; whole turns are dropped from the left,
+            and of a note longer than half of that the oldest sentences.
         max_target_tokens: tokens of a response in training, strategy and end token not counted.
         strategies: the strategy set.
 
@@ -165,7 +167,15 @@ class ChatEncoder:
         return self._ids[key]
 
     def note(self, sentences: Iterable[str]) -> list[int]:
-        """Return the ids of a note on the seeker."""
+        """Return the ids of a note on the seeker; the newest where it is longer than it may be."""
+        kept, room = list(sentences), self.max_context_tokens // 2
+        ids = self._note(kept)
+        while len(ids) > room and len(kept) > 1:
+            kept = kept[1:]
+            ids = self._note(kept)
+        return ids[:room]
+
+    def _note(self, sentences: Sequence[str]) -> list[int]:
         return self.text(NOTE.format("; ".join(s.strip().rstrip(".") for s in sentences)))
 
     def turn(self, turn: Turn, new: Notes) -> list[int]:
@@ -236,7 +246,7 @@ class ChatEncoder:
         """Return what is known before the first turn, and what each turn adds.
 
         Args:
-            turns: with the ``persona`` known after each, where that was inferred.
+            turns: with the ``persona`` known after each, where that was inferred, or a ``card``'s.
             known: what is known at the end; what no turn tells of counts as known from the start.
         """
         nothing: tuple[Notes, list[Notes]] = (), [() for _ in turns]
@@ -245,6 +255,9 @@ class ChatEncoder:
         seen: dict[str, None] = {}
         new: list[Notes] = []
         for turn in turns:
+            if turn.get("card"):  # known before anything was said
+                new.append(())
+                continue
             fresh = [s for s in turn.get("persona") or () if s not in seen]
             seen.update(dict.fromkeys(fresh))
             new.append(tuple(fresh))
@@ -252,7 +265,8 @@ class ChatEncoder:
             start, new[0] = list(new[0]), ()
         else:
             start = []
-        start += [sentence for sentence in known or () if sentence not in seen]
+        cards = [s for turn in turns[:1] if turn.get("card") for s in turn["persona"]]
+        start += [s for s in known or cards if s not in seen]
         return tuple(start), new
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -294,6 +308,7 @@ class ChatEncoder:
                 first = done
                 continue
             limit = self.max_context_tokens
+            labels[0] = -100  # nothing stands before it
             if any(label != -100 for label in labels[:limit]):
                 found.append({"input_ids": ids[:limit], "labels": labels[:limit]})
             done = max(index, done + 1)

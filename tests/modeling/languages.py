@@ -1,0 +1,85 @@
+"""Tiny decoder-only models of the library, and the bundled corpus as text for them."""
+
+import tempfile
+from functools import cache
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from pal.data.chat import ChatEncoder, ChatFormat
+from pal.data.samples import build_samples
+from pal.data.tokenizer import train_chat_tokenizer
+from tests.modeling.small import PERSONAS, bundled_dialogues
+
+KINDS = ["llama", "qwen2", "gpt2"]
+
+
+@cache
+def chat_tokenizer():
+    """A byte-level tokenizer with a chat template, trained on the bundled corpus."""
+    texts = [turn["text"] for row in bundled_dialogues() for turn in row["dialog"]]
+    with tempfile.TemporaryDirectory() as folder:
+        return train_chat_tokenizer(texts, 600, folder)
+
+
+def tiny(kind, vocab_size=None, seed=1, **more):
+    """A model with random weights large enough that rows differ."""
+    torch.manual_seed(seed)
+    tokenizer = chat_tokenizer()
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "vocab_size": len(tokenizer) if vocab_size is None else vocab_size,
+    }  # fmt: skip
+    if kind == "gpt2":
+        sizes = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 1024,
+                 "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+                 "initializer_range": 0.3}  # fmt: skip
+        return GPT2LMHeadModel(GPT2Config(**ids, **{**sizes, **more})).eval()
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 6, "num_key_value_heads": 2, "initializer_range": 0.3,
+             "tie_word_embeddings": True}  # fmt: skip
+    made = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
+    config, model = made[kind]
+    return model(config(**ids, **{**sizes, **more})).eval()
+
+
+def encoder(tokenizer=None, *, template="chat", persona=True, context=1024, target=128):
+    """The text side of a model that is trained on the bundled corpus."""
+    tokenizer = chat_tokenizer() if tokenizer is None else tokenizer
+    form = ChatFormat.of(tokenizer, template, "architecture.base=tiny")
+    return ChatEncoder(
+        tokenizer, form, persona=persona, max_context_tokens=context, max_target_tokens=target
+    )
+
+
+def with_notes(rows):
+    """Dialogues in which the seeker tells of themselves now and then."""
+    noted = []
+    for number, row in enumerate(rows):
+        told: list[str] = []
+        dialog = []
+        for index, turn in enumerate(row["dialog"]):
+            if turn["speaker"] == "seeker" and index % 3 == number % 3:
+                told = list(dict.fromkeys([*told, PERSONAS[(index + number) % len(PERSONAS)]]))
+            dialog.append({**turn, "persona": list(told)})
+        noted.append({**row, "dialog": dialog})
+    return noted
+
+
+@cache
+def dialogues():
+    """The bundled corpus with notes."""
+    return with_notes(bundled_dialogues())
+
+
+def samples(count, rule="evaluation", turns=12):
+    """Samples of some dialogues, those of a dialogue together."""
+    return [s for s in build_samples(dialogues(), rule) if s.turn <= turns][:count]
