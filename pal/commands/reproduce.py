@@ -24,7 +24,7 @@ from pal.core.settings import OutputPath
 from pal.core.tracking import TrackingSettings
 from pal.core.yaml_files import merge
 from pal.data.settings import DataSettings
-from pal.decoding.plan import check_decoding
+from pal.decoding.plan import check_decoding, check_kind
 from pal.decoding.settings import DecodingSettings, SampleSettings
 from pal.metrics.settings import MetricSettings
 from pal.persona.settings import ExtractionSettings
@@ -138,8 +138,19 @@ def stage_settings(
     tree, values = settings.tree_of(task), {"task": task} if command == "train" else {}
     for one in fixed:
         values = merge(values, one)
-    whole = merge(tree, system.settings) if system else tree
+    whole = merge(_make_room(tree, system.settings), system.settings) if system else tree
     return load_settings(command, whole, fixed={"overwrite": False} | values)
+
+
+def _make_room(tree: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings without sizes of random weights, where a system's own are of another type."""
+    chosen = tree.get("architecture") or {}
+    sizes, others = ((part or {}).get("from_scratch") for part in (own.get("architecture"), chosen))
+    if not isinstance(sizes, Mapping) or not isinstance(others, Mapping):
+        return tree
+    if sizes.get("model_type") in (None, others.get("model_type")):
+        return tree
+    return {**tree, "architecture": {**chosen, "from_scratch": None}}
 
 
 def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> None:
@@ -176,7 +187,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 raise
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
-        check_family(name, system, trained.architecture)
+        check_family(name, system, trained.architecture, answers.decoding)
         # Its checkpoints may name them too, as the settings here do.
         model = trained.architecture
         trust(model.fusion, model.template or "", model.backbone or "")
@@ -196,22 +207,33 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
             )
 
 
-def check_family(name: str, system: "System", architecture: Any) -> None:
-    """Refuse a system whose family of models is not the base's.
+def check_family(
+    name: str, system: "System", architecture: Any, decoding: DecodingSettings
+) -> None:
+    """Refuse a system that is of another kind than its base, or than a setting is for.
 
     Raises:
-        PalError: it is not, or the base cannot be read.
+        PalError: it is, or the base cannot be read.
     """
-    from pal.training.preparation import is_language_base
+    from pal.training.preparation import check_base, is_language_base
 
     if is_language_base("response", architecture) == system.decoder_only:
+        try:
+            check_base("response", architecture)
+            check_kind(decoding, language=system.decoder_only)
+        except ConfigError as error:
+            raise ConfigError(
+                f"reproduce.systems: {name}: {error} (for one system: reproduce.overrides.{name})"
+            ) from None
         return
-    base = architecture.base if architecture.from_scratch is None else "the model from scratch"
+    base, own = architecture.base, "base: …"
+    if architecture.from_scratch is not None:
+        base, own = "the model from scratch", "from_scratch: {model_type: …}"
     wanted = "a decoder-only" if system.decoder_only else "an encoder-decoder"
     found = "an encoder-decoder" if system.decoder_only else "decoder-only"
     raise ConfigError(
-        f"reproduce.systems: {name} needs {wanted} model, and {base} is {found}; give it a base of "
-        f"its own, reproduce.overrides={{{name}: {{architecture: {{base: …}}}}}}, or leave it out"
+        f"reproduce.systems: {name} needs {wanted} model, and {base} is {found}; give it one of "
+        f"its own, reproduce.overrides={{{name}: {{architecture: {{{own}}}}}}}, or leave it out"
     )
 
 
@@ -301,7 +323,7 @@ class Stages:
         label, chosen = f"{system.label}, seed {seed}", self.settings.reproduce
         data = {"data": {"train": dialogues}, "seed": seed}
         settings = stage_settings(self.settings, "train", data, system=system)
-        kind = _slug(settings.architecture)
+        kind = _slug(settings.architecture, system.decoder_only)
         model = self.root / "models" / f"{kind}-seed{seed}-{stage_name('train', settings)}"
         done = record_path(model).exists()
         self.announce(f"{label}: train", done)
@@ -332,10 +354,11 @@ class Stages:
         return FinishedRun(name, seed, responses, model, checkpoint, epoch, nll, losses)
 
 
-def _slug(architecture: Any) -> str:
+def _slug(architecture: Any, decoder_only: bool) -> str:
     """Return what a trained model is, as part of a file name."""
-    kind = architecture.persona_mode or "fusion"
+    kind = architecture.persona_mode or ("prompt" if decoder_only else "fusion")
     slug = f"{kind}-{architecture.fusion}" if kind == "fusion" else kind
+    slug = f"lm-{slug}" if decoder_only else slug
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in slug)
 
 

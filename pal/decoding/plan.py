@@ -80,16 +80,7 @@ class DecodingPlan:
                     f"persona_mode is {config.persona_mode!r}; give decoding.alpha=null"
                 )
             alpha, strategy_alpha = tuple(none), 0.0
-        if decoding.plausibility and not is_language(config):
-            raise ConfigError(
-                "decoding.plausibility is for decoder-only models, and this one has an encoder; "
-                "leave it out"
-            )
-        if decoding.num_beams > 1 and is_language(config):
-            raise ConfigError(
-                f"decoding.num_beams={decoding.num_beams}: a decoder-only model draws or takes the "
-                "most probable token; give num_beams=1"
-            )
+        check_kind(decoding, language=is_language(config))
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and decoding.max_new_tokens + 2 > positions:
             raise ConfigError(
@@ -159,6 +150,29 @@ def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCO
     if decoding.do_sample and decoding.num_beams > 1:
         raise ConfigError(
             "decoding.num_beams > 1 is beam search, decoding.do_sample=true is sampling; choose one"
+        )
+
+
+def check_kind(decoding: DecodingSettings, *, language: bool) -> None:
+    """Check for settings that are for the other kind of model.
+
+    Args:
+        decoding: the settings.
+        language: whether the model is decoder-only.
+
+    Raises:
+        ConfigError: a decoder-only model is to search beams, or an encoder-decoder to drop
+            implausible tokens.
+    """
+    if decoding.plausibility and not language:
+        raise ConfigError(
+            "decoding.plausibility is for decoder-only models, and this one has an encoder; "
+            "leave it out"
+        )
+    if decoding.num_beams > 1 and language:
+        raise ConfigError(
+            f"decoding.num_beams={decoding.num_beams}: a decoder-only model draws or takes the "
+            "most probable token; give num_beams=1"
         )
 
 

@@ -103,14 +103,8 @@ def prepare(
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
-    if is_language_base(task, architecture):
+    if check_base(task, architecture):
         parts = language_ingredients(task, data, architecture, folder, seed)
-    elif architecture.lora.rank is not None or architecture.gguf_file is not None:
-        given = "gguf_file" if architecture.lora.rank is None else "lora.rank"
-        raise ConfigError(
-            f"architecture.{given} is for decoder-only models, and this one has an encoder; leave "
-            "it out"
-        )
     else:
         make = response_ingredients if task == "response" else extractor_ingredients
         parts = make(data, architecture, folder)
@@ -120,6 +114,26 @@ def prepare(
     if not is_adapted(parts.model):
         parts.model.float()
     return parts
+
+
+def check_base(task: str, architecture: ArchitectureSettings) -> bool:
+    """Return whether training starts from a decoder-only model, whose settings can be its own.
+
+    Raises:
+        ConfigError: a setting is for models of the other kind.
+        PalError: the base cannot be read.
+    """
+    if is_language_base(task, architecture):
+        if task == "response":
+            language_mode(architecture)
+        return True
+    if architecture.lora.rank is not None or architecture.gguf_file is not None:
+        given = "gguf_file" if architecture.lora.rank is None else "lora.rank"
+        raise ConfigError(
+            f"architecture.{given} is for decoder-only models, and this one has an encoder; leave "
+            "it out"
+        )
+    return False
 
 
 def is_language_base(task: str, architecture: ArchitectureSettings) -> bool:
