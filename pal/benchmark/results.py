@@ -49,6 +49,12 @@ NOTES = (
 )
 
 
+OTHER_TOKENS = (
+    "Perplexity is per token, and these systems cut texts into different tokens: compare it only "
+    "between systems of one tokenizer. No test compares it between others."
+)
+
+
 class ScoredRuns:
     """Every run with its records and scores.
 
@@ -79,13 +85,17 @@ class ScoredRuns:
         sizes = [read_json(run.losses)["vocab_size"] for run in runs if run.losses]
         self.vocab_size = sizes[0] if sizes else VOCAB_SIZE  # for EAD, the same in the whole table
         self.reports: list[Report] = []
+        self.targets: list[list[float] | None] = []  # tokens of each gold response
         rows = zip(runs, self.records, strict=True)
         for run, records in tqdm(rows, desc="score", unit="run", total=len(runs), disable=None):
-            losses = read_json(run.losses) if run.losses else {"vocab_size": self.vocab_size}
+            losses: dict[str, Any] = {"vocab_size": self.vocab_size}
+            if run.losses:
+                losses = read_json(run.losses)
             predictions = build_predictions(
                 records, losses, embedder, tokenizer=metrics.tokenizer, reasons=reasons
             )
             self.reports.append(compute_metrics(predictions, metrics.names, metrics.variant))
+            self.targets.append(losses.get("token_count"))
 
     def by_system(self) -> dict[str, list[int]]:
         """Return the indices of the runs of each system."""
@@ -93,6 +103,11 @@ class ScoredRuns:
         for number, run in enumerate(self.runs):
             found.setdefault(run.system, []).append(number)
         return found
+
+    def same_tokens(self, one: str, other: str) -> bool:
+        """Return whether two systems cut the gold responses into as many tokens each."""
+        numbers = self.by_system()
+        return self.targets[numbers[one][0]] == self.targets[numbers[other][0]]
 
     def authors_values(self, number: int) -> dict[str, float]:
         """Return the values of the authors' scripts for a run, for keys where they can differ."""
@@ -136,6 +151,12 @@ def build_results(
     options = statistics.model_dump(include={"confidence", "resamples", "seed"})
     spread, draws = spreads(grouped, **options)
     tests = compare_systems(grouped, draws, primary=TABLE_3, **options)
+    perplexities = find_metric("ppl").keys
+    comparable = [
+        test for test in tests if test.metric not in perplexities
+        or scored.same_tokens(test.a, test.b)
+    ]  # fmt: skip
+    others = [OTHER_TOKENS] if len(comparable) < len(tests) else []
     for name, several in numbers.items():  # plug-ins that give only a corpus value
         reports = [scored.reports[number] for number in several]
         for key in reports[0].values.keys() - spread[name].keys():
@@ -154,8 +175,8 @@ def build_results(
         "confidence": statistics.confidence,
         "metrics": {key: asdict(meta[key]) for key in keys},
         "systems": {},
-        "tests": [asdict(test) for test in tests],
-        "notes": [*NOTES, f"Checkpoint: {rule}."],
+        "tests": [asdict(test) for test in comparable],
+        "notes": [*NOTES, *others, f"Checkpoint: {rule}."],
     }
     for name, several in numbers.items():
         authors = [scored.authors_values(number) for number in several]

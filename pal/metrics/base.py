@@ -28,7 +28,7 @@ UNSPACED_SHARE = 0.05  # proportion of the texts above which word tokens mislead
 
 _TEXT_FIELDS = ("responses", "references")
 _STRATEGY_FIELDS = ("strategies", "predicted_strategies")
-_NUMBER_FIELDS = ("strategy_probs", "token_nll", "token_count", "strategy_nll")
+_NUMBER_FIELDS = ("strategy_probs", "token_nll", "token_count", "strategy_nll", "strategy_count")
 _SAMPLE_FIELDS = (*_TEXT_FIELDS, "personas", *_STRATEGY_FIELDS, *_NUMBER_FIELDS)
 
 
@@ -45,7 +45,9 @@ class Predictions:
         strategy_probs: probability (or logit) of each strategy, [N, 8].
         token_nll: negative log-likelihood of each target with its strategy token, nats, [N].
         token_count: number of tokens that ``token_nll`` is summed over, [N].
-        strategy_nll: part of ``token_nll`` that belongs to the strategy token, nats, [N].
+        strategy_nll: part of ``token_nll`` that belongs to the strategy, nats, [N].
+        strategy_count: number of tokens that ``strategy_nll`` is summed over, [N]; one each when
+            left out. Decoder-only models write a strategy as text.
         vocab_size: vocabulary size V of the model, for EAD, tokens.
         embedder: function from n texts to vectors, [n, d]; see :func:`pal.metrics.load_embedder`.
         tokenizer: ``words``, or ``characters`` for scripts without spaces between words.
@@ -64,6 +66,7 @@ class Predictions:
     token_nll: np.ndarray | None = None
     token_count: np.ndarray | None = None
     strategy_nll: np.ndarray | None = None
+    strategy_count: np.ndarray | None = None
     vocab_size: int = VOCAB_SIZE
     embedder: Embedder | None = None
     tokenizer: Tokenizer = "words"

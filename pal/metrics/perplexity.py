@@ -9,9 +9,10 @@ from pal.stats.pooled import Pooled
 def compute_perplexity(predictions: Predictions, variant: Variant = "correct") -> Scores:
     """Return perplexity, 1 or more: exp of total loss (nats) over total tokens.
 
-    ``ppl`` counts the strategy token as a target, as the authors' code does;
-    ``ppl_without_strategy`` counts the words only and needs ``strategy_nll``. The corpus values are
-    not means of ``per_sample``, which holds the perplexity of each target; ``pooled`` has the sums.
+    ``ppl`` counts the strategy as a target, as the authors' code does: one token, or several of a
+    decoder-only model (``strategy_count``). ``ppl_without_strategy`` counts the words only and
+    needs ``strategy_nll``. The corpus values are not means of ``per_sample``, which holds the
+    perplexity of each target; ``pooled`` has the sums.
     """
     assert predictions.token_nll is not None
     assert predictions.token_count is not None
@@ -21,8 +22,10 @@ def compute_perplexity(predictions: Predictions, variant: Variant = "correct") -
     if predictions.strategy_nll is None:
         scores.undefined["ppl_without_strategy"] = "needs strategy_nll"
     else:
-        one_token = np.stack([predictions.strategy_nll, np.ones(len(parts))], axis=1)
-        _add(scores, "ppl_without_strategy", parts - one_token)
+        counts = predictions.strategy_count
+        counts = np.ones(len(parts)) if counts is None else counts
+        strategies = np.stack([predictions.strategy_nll, counts], axis=1)
+        _add(scores, "ppl_without_strategy", parts - strategies)
     return scores
 
 

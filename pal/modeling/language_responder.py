@@ -136,6 +136,8 @@ def language_losses(
 ) -> dict[str, Any]:
     """Return the losses on gold responses, as :func:`pal.modeling.losses.token_losses` does.
 
+    A strategy is text of several tokens here: ``strategy_count`` says how many, [N].
+
     Samples of a dialogue are beginnings of one sequence, which is read once.
 
     Args:
@@ -180,5 +182,5 @@ def language_losses(
     nll, count, strategy = result.T
     return {
         "token_nll": nll, "token_count": count, "strategy_nll": strategy,
-        "vocab_size": model.config.vocab_size,
+        "strategy_count": np.array(strategies, dtype=float), "vocab_size": model.config.vocab_size,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Systems of decoder-only models in the benchmark: trained once, compared, beside the others."""
 
 import json
+import math
 
 import pytest
 import yaml
@@ -132,6 +133,33 @@ def test_the_page_shows_them(corpus, done, tmp_path):
     again = tmp_path / "page.html"
     assert command("report", f"report.include=[{done / 'results.json'}]", f"output={again}") == 0
     assert "LM-PAL" in again.read_text()
+
+
+def test_perplexities_of_other_tokens_are_not_compared(corpus, done):
+    assert command(*call(corpus, done)) == 0
+    results = json.loads((done / "results.json").read_text())
+    compared = {(t["a"], t["b"]) for t in results["tests"] if t["metric"] == "ppl"}
+    every = {(t["a"], t["b"]) for t in results["tests"] if t["metric"] == "bleu_2"}
+    assert len(every) == 10
+    assert compared == {pair for pair in every if "pal" not in pair}
+    assert any("per token" in note for note in results["notes"])
+    assert command(*call(corpus, done, systems=["lm_prompt", "lm_pal"], overrides={})) == 0
+    results = json.loads((done / "results.json").read_text())
+    assert not any("per token" in note for note in results["notes"])
+
+
+def test_perplexity_without_strategies_leaves_out_all_tokens_of_their_texts(done):
+    systems = json.loads((done / "results.json").read_text())["systems"]
+    values = systems["lm_prompt"]["runs"][0]["values"]
+    [path] = (done / "losses").glob("lm-prompt-*[0-9a-f].json")
+    losses = json.loads(path.read_text())
+    nll, count, of_strategy, tokens = (
+        sum(losses[key]) for key in ("token_nll", "token_count", "strategy_nll", "strategy_count")
+    )
+    assert tokens > 2 * len(losses["token_nll"])
+    assert values["ppl"] == pytest.approx(math.exp(nll / count))
+    found = values["ppl_without_strategy"]
+    assert found == pytest.approx(math.exp((nll - of_strategy) / (count - tokens)))
 
 
 def test_the_paper_prints_nothing_for_them():

@@ -56,6 +56,15 @@ def test_targets_of_a_strategy_alone_are_left_out():
     assert report.rows["ppl_without_strategy"].tolist() == [1]
 
 
+def test_strategies_of_several_tokens_are_left_out_whole():
+    fields = {"token_nll": [9.0, 6.0], "token_count": [7, 3], "strategy_nll": [2.0, 2.0]}
+    report = compute_metrics(Predictions(**fields, strategy_count=[3, 2]))
+    assert report.values["ppl"] == pytest.approx(math.exp(15 / 10))
+    assert report.values["ppl_without_strategy"] == pytest.approx(math.exp(11 / 5))
+    alone = compute_metrics(Predictions(**fields, strategy_count=[3, 3]))
+    assert alone.rows["ppl_without_strategy"].tolist() == [0]
+
+
 def test_values_without_a_number_are_listed():
     one = compute_metrics(Predictions(token_nll=[5.0], token_count=[1], strategy_nll=[5.0]))
     assert one.missing["ppl_without_strategy"] == "no target has a token besides the strategy"

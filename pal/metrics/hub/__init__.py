@@ -27,6 +27,7 @@ MODULE_OPTIONS = (
     "vocab_size",
     "strategy_probs",
     "strategy_nll",
+    "strategy_count",
 )
 
 
@@ -36,8 +37,8 @@ def build_module(family: str) -> Any:
     Its inputs are the family's needs: ``predictions`` and ``references`` (texts; strategy ids for
     "strategy"), ``personas`` (lists of sentences), ``token_nll`` and ``token_count``. Options of
     ``compute``: ``variant``, ``tokenizer``, ``vocab_size``, ``embedder`` (a function, folder
-    or hub id; SimCSE when left out), ``strategy_probs``, ``strategy_nll``. Keys that cannot be
-    computed are left out of the result; if none can, the reasons are raised.
+    or hub id; SimCSE when left out), ``strategy_probs``, ``strategy_nll``, ``strategy_count``. Keys
+    that cannot be computed are left out of the result; if none can, the reasons are raised.
     """
     import datasets
     import evaluate
