@@ -54,8 +54,14 @@ def export(settings: ExportSettings) -> Path:
         raise OutputError(f"{output} is a file; give the name of a folder as output")
     if output.is_dir() and any(output.iterdir()) and not settings.overwrite:
         raise OutputError(f"{output} holds something; choose another output, or overwrite=true")
-    if Path(source).exists() and output.resolve() == Path(source).resolve():
-        raise OutputError(f"output={output} is the model itself; choose another output")
+    inside = Path(source).resolve()
+    if Path(source).exists() and output.resolve() in (inside, *inside.parents):
+        raise OutputError(f"output={output} holds the model itself; choose another output")
+    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
+        raise OutputError(
+            f"{output} holds something that is no model, which overwrite=true does not replace; "
+            "choose another output"
+        )
     from pal.core.job import output_lock
     from pal.core.registry import trust
 

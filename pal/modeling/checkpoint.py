@@ -356,13 +356,24 @@ def read_weights(
             f"{where}: {len(info['unexpected_keys'])} weights that its config.json has no place "
             f"for ({min(info['unexpected_keys'])}, …); {REMEDY}"
         )
+    check_finite(model, where, dtype)
+    return model
+
+
+def check_finite(model: Any, where: str, dtype: str | None) -> None:
+    """Make sure that all weights are numbers.
+
+    Raises:
+        CheckpointError: one is infinite or none.
+    """
+    import torch
+
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(
                 f"{where}: {name} holds numbers that are not finite; training failed there, or "
                 f"dtype={dtype} cannot hold them: give another checkpoint"
             )
-    return model
 
 
 def check_complete(

@@ -75,6 +75,7 @@ class LanguageEntries:
                     "alpha": len(entries.alpha) == len(ESCONV)
                     and all(map(is_number, entries.alpha)),
                     "strategy_alpha": is_number(entries.strategy_alpha),
+                    "base_gguf_file": isinstance(entries.base_gguf_file, str | None),
                 }.items() if not right
             ]  # fmt: skip
         except TypeError as error:
@@ -311,7 +312,9 @@ def add_adapters(model: Any, base: str, lora: Any) -> Any:
         )  # fmt: skip
         config.base_model_name_or_path = base
         model.name_or_path = base
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it finds out about layers by itself
+            return get_peft_model(model, config)
     except ValueError as error:
         names = sorted({
             name.rsplit(".", 1)[-1] for name, module in model.named_modules()
@@ -362,11 +365,17 @@ def load_adapters(source: str, entries: LanguageEntries, dtype: str = "float32")
     Raises:
         CheckpointError: a file is missing or does not fit, or the base cannot be read.
     """
-    from pal.modeling.checkpoint import check_weight_file, reason
+    from pal.modeling.checkpoint import (
+        REMEDY,
+        check_finite,
+        check_weight_file,
+        read_header,
+        reason,
+    )
 
     where, folder = f"model={source}", Path(source)
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
     except ImportError:
         raise CheckpointError(
             f"{where}: LoRA adapters need the package peft; pip install 'pal-esc[lora]'"
@@ -376,6 +385,7 @@ def load_adapters(source: str, entries: LanguageEntries, dtype: str = "float32")
             f"{where}: {ADAPTERS} is missing; give the folder that training wrote"
         )
     check_weight_file(folder / ADAPTERS, where)
+    held = read_header(folder / ADAPTERS, where)
     try:
         base = str(read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"])
     except (KeyError, TypeError, PalError) as error:
@@ -388,9 +398,19 @@ def load_adapters(source: str, entries: LanguageEntries, dtype: str = "float32")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that the library is to drop
             adapted = PeftModel.from_pretrained(model, source, torch_device="cpu")
-        merged: Any = adapted.merge_and_unload()
+            wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            lost = wanted ^ {n for n in held if n in wanted or "lora_" in n}
+            if lost:  # peft passes over them
+                raise CheckpointError(
+                    f"{where}: {ADAPTERS}: {len(lost)} adapters missing, or of other modules than "
+                    f"the base has ({min(lost)}, …); {REMEDY}"
+                )
+            merged: Any = adapted.merge_and_unload()
+    except PalError:
+        raise
     except Exception as error:  # of adapters that do not fit peft raises many kinds
         raise CheckpointError(f"{where}: cannot be loaded ({reason(error)})") from error
+    check_finite(merged, where, dtype)
     return merged
 
 

@@ -112,10 +112,19 @@ class PackingCollator:
     def __init__(self, *, pad_token_id: int, packs: bool):
         self.pad_token_id, self.packs = pad_token_id, packs
 
+    def one_a_row(self) -> "PackingCollator":
+        """Return a collator that puts each sequence into a row of its own."""
+        return PackingCollator(pad_token_id=self.pad_token_id, packs=False)
+
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return ``input_ids``, ``position_ids`` and ``labels``, [rows, L]."""
-        order = sorted(samples, key=lambda sample: -len(sample["input_ids"]))
-        longest = len(order[0]["input_ids"])
+        """Return ``input_ids``, ``position_ids`` and ``labels``, [rows, L].
+
+        Without packing the rows stand in the order of the samples.
+        """
+        order = list(samples)
+        if self.packs:
+            order.sort(key=lambda sample: -len(sample["input_ids"]))
+        longest = max(len(sample["input_ids"]) for sample in order)
         rows: list[list[Mapping[str, Any]]] = []
         for sample in order:
             size = len(sample["input_ids"])

@@ -89,6 +89,11 @@ class PalTrainer(Seq2SeqTrainer):
         )  # fmt: skip
         return self.accelerator.prepare(loader)
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Validate on every sample once: what fills up the last batch of several is dropped."""
+        self.gather_function = self.accelerator.gather_for_metrics  # theirs for texts keeps it
+        return super().evaluation_loop(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log values; the mean loss of the run is that of the logged windows, resumed or not."""
         if "train_loss" in logs:
@@ -101,6 +106,19 @@ class PalTrainer(Seq2SeqTrainer):
 
 class LanguageTrainer(PalTrainer):
     """Trains decoder-only models: their hidden states are projected at targets alone."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.model_accepts_loss_kwargs = True  # the loss is ours, whatever the model takes
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Return batches with one sequence a row: of several processes each has as many rows."""
+        collator: Any = self.data_collator
+        self.data_collator = collator.one_a_row()
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = collator
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any):  # type: ignore[override]
         """Return the loss; as outputs, what validation needs of every row."""
