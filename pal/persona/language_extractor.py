@@ -11,7 +11,7 @@ from pal.data.chat import ChatEncoder, ChatFormat
 from pal.modeling.language import LanguageEntries, pad_id
 from pal.persona.cleaning import support
 
-LEAST_SUPPORT = 0.5  # of a sentence that the answer in training holds
+LEAST_SUPPORT = 0.6  # of a sentence that the answer in training holds
 
 QUESTION = "What do these messages tell of the person who wrote them?"
 
