@@ -3,7 +3,7 @@
 The paper sets α by hand and leaves a search to future work (section 3.4 and appendix D). A response
 depends only on the α of its own strategy, so every (strategy, α) is generated and scored once, and
 trials combine the results at almost no cost. Encoder states and strategies do not depend on α and
-are computed once.
+are computed once (a decoder-only model reads the dialogues again for every α).
 """
 
 import logging
