@@ -106,6 +106,26 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
+def check_room(config: Any, prompt: int, key: str, new: int) -> None:
+    """Make sure that a model has positions for what it is to write behind the longest prompt.
+
+    Args:
+        config: of the model.
+        prompt: tokens of the longest prompt.
+        key: the setting that says how many are written, for messages.
+        new: how many that are.
+
+    Raises:
+        ConfigError: it has too few.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and prompt + new > positions:
+        raise ConfigError(
+            f"{key}={new} behind a dialogue of {prompt} tokens does not fit the model's "
+            f"{positions} positions; give {key}={max(positions - prompt, 1)}"
+        )
+
+
 def language_task(config: Any) -> str | None:
     """Return what a decoder-only model was trained for here; None for any other model."""
     return getattr(config, "pal_task", None)

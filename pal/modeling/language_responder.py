@@ -1,5 +1,6 @@
 """Decoder-only models answer samples: the same records as those of encoder-decoders."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups, 
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings
-from pal.modeling.language import make_chat_encoder, pad_id
+from pal.modeling.language import check_room, make_chat_encoder, pad_id
 from pal.modeling.responder import make_record
 
 
@@ -31,6 +32,11 @@ class LanguageResponder:
         self.model, self.seed = model, seed
         self.plan = DecodingPlan.from_settings(decoding, model.config)
         self.encoder = make_chat_encoder(tokenizer, model.config)
+        least = max(map(len, self.encoder.strategy_ids))
+        check_room(
+            model.config, self.encoder.max_context_tokens + least,
+            "decoding.max_new_tokens", decoding.max_new_tokens,
+        )  # fmt: skip
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the prompts of samples, with notes and without."""
@@ -138,7 +144,8 @@ def language_losses(
 
     A strategy is text of several tokens here: ``strategy_count`` says how many, [N].
 
-    Samples of a dialogue are beginnings of one sequence, which is read once.
+    Samples of a dialogue are beginnings of one sequence, which is read once. Targets are cut
+    only at the model's last position.
 
     Args:
         model: a decoder-only response model, on its device.
@@ -153,7 +160,11 @@ def language_losses(
 
     encoder = make_chat_encoder(tokenizer, model.config)
     prompts = [encoder.encode(sample)["input_ids"] for sample in samples]
-    targets = [encoder.target(sample.strategy, sample.response or "") for sample in samples]
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    targets = [
+        encoder.target(sample.strategy, sample.response or "")[: positions - len(prompt)]
+        for sample, prompt in zip(samples, prompts, strict=True)
+    ]
     strategies = [
         len(encoder.strategy_ids[encoder.strategies.id(s.strategy)]) if s.strategy else 0
         for s in samples

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pal.data.chat import ChatEncoder, ChatFormat
-from pal.modeling.language import LanguageEntries, pad_id
+from pal.modeling.language import LanguageEntries, check_room, pad_id
 from pal.persona.cleaning import support
 
 LEAST_SUPPORT = 0.6  # of a sentence that the answer in training holds
@@ -80,6 +80,7 @@ class LanguageExtractor:
 
     def __init__(self, model: Any, tokenizer: Any, *, num_beams: int, max_new: int, rows: int):
         entries = LanguageEntries.of(model.config, "config.json")
+        check_room(model.config, entries.max_context_tokens, "annotate.max_new_tokens", max_new)
         self.model, self.tokenizer = model, tokenizer
         self.num_beams, self.max_new, self.rows = num_beams, max_new, rows
         self.encoder = ChatEncoder(
