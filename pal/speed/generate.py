@@ -1,6 +1,7 @@
 """Speed of generation, compared with the alternatives: ``pal bench generate``.
 
-All sides use the same weights, inputs, strategies and the sampling of the paper, in one run:
+This is of encoder-decoders; :mod:`pal.speed.language` is of decoder-only models. All sides use the
+same weights, inputs, strategies and the sampling of the paper, in one run:
 
 - ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length; for a family without a fast
   decoder our ``generate`` with the cache of both branches, which has no phases to tell apart;
@@ -15,19 +16,24 @@ no second branch where α is zero (see :func:`needed` and :func:`moved`).
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pal.modeling.encoding import input_length
-from pal.speed.machine import Ceiling, Taken, machine, measure_call, measure_ceiling
+from pal.speed.machine import Ceiling, machine, measure_ceiling
 from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
-from pal.speed.sides import Side, encoder_flops, layer_sizes, sides_document, sides_table
+from pal.speed.sides import (
+    Side,
+    encoder_flops,
+    layer_sizes,
+    run_rounds,
+    sides_document,
+    sides_table,
+)
 from pal.speed.workload import Workload
 
-WARM_UP = 2  # number of contexts that each side answers before the measurement
 PROFILED = 64  # number of contexts in the profiling run
 PHASES = ("encode", "decode", "choose")
 
@@ -62,17 +68,20 @@ def measure_generation(
             "doubled": run_doubled,
             "two_passes": run_two_passes,
         }
-        taken, answers = run_rounds(workload, {side: calls[side] for side in sides}, rounds)
+        taken = run_rounds(
+            workload, {side: calls[side] for side in sides}, rounds, watch=watch_padding
+        )
         phases = profile_phases(workload, rows) if workload.decoder is not None else {}
-    lengths = [len(row) for row in answers]
+    lengths = [len(row) for row in taken[sides[0]].answers]
     flops = sum(needed(workload, lengths).values())
     measured = [
         Side(
-            NAMES[name], statistics.median(run.seconds for run in runs), len(answers),
-            drawn, padding, flops, max(run.memory for run in runs), dtype,
-            rounds=tuple(run.seconds for run in runs),
+            NAMES[name], statistics.median(run.seconds for run in side.runs), len(lengths),
+            sum(map(len, side.answers)), 1 - int(side.seen["real"]) / side.seen["all"], flops,
+            max(run.memory for run in side.runs), dtype,
+            rounds=tuple(run.seconds for run in side.runs),
         )
-        for name, (runs, drawn, padding) in taken.items()
+        for name, side in taken.items()
     ]  # fmt: skip
     ceilings: dict[str, Ceiling] = {dtype: ceiling}
     lines = [sides_table(measured, "responses", ceilings), ""]
@@ -80,36 +89,6 @@ def measure_generation(
         lines += [*phase_table(phases, ceiling), ""]
     lines.append(describe_workload(workload, lengths))
     return "\n".join(lines), {**sides_document("generate", measured, ceilings), "phases": phases}
-
-
-def run_rounds(
-    workload: Workload, calls: dict[str, Call], rounds: int
-) -> tuple[dict[str, tuple[list[Taken], int, float]], list[list[int]]]:
-    """Run the sides in turn, so many rounds, after a few rows each that are not counted.
-
-    Whoever runs first would pay for what is loaded once: weights from disk, libraries' kernels.
-
-    Returns:
-        Of each side what its rounds took, the tokens it drew (rounding may change a response) and
-        its share of padding; and the first side's responses.
-    """
-    from tqdm.auto import tqdm
-
-    taken: dict[str, tuple[list[Taken], int, float]] = {}
-    answers: list[list[int]] = []
-    for call in calls.values():
-        call(workload.first(WARM_UP))
-    with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
-        for _ in range(rounds):
-            for name, call in calls.items():
-                with watch_padding(workload.model) as seen:
-                    found, run = measure_call(partial(call, workload), workload.model.device)
-                answers = answers or found
-                runs = taken[name][0] if name in taken else []
-                padding = 1 - int(seen["real"]) / seen["all"]
-                taken[name] = ([*runs, run], sum(map(len, found)), padding)
-                bar.update()
-    return taken, answers
 
 
 @contextmanager

@@ -21,10 +21,11 @@ class GenerationSpeedSettings(RoundSettings):
     """How generation is timed.
 
     Attributes:
-        sides: sides to measure.
+        sides: sides to measure: of ``ours``, ``doubled``, ``two_passes``, or of a decoder-only
+            model ``ours``, ``guidance``, ``two_passes``; all of the model's when null.
         endings: with ``fixed``, every response has ``decoding.max_new_tokens`` tokens; with
             ``natural``, responses are about as long as in ESConv, by the bias of the end token.
     """
 
-    sides: list[Literal["ours", "doubled", "two_passes"]] = ["ours", "doubled", "two_passes"]
+    sides: list[Literal["ours", "doubled", "two_passes", "guidance"]] | None = None
     endings: Literal["fixed", "natural"] = "fixed"

@@ -1,10 +1,14 @@
 """Sides of a measurement: their time and memory for the same work, and the table of all sides."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
-from pal.speed.machine import Ceiling
+from pal.speed.machine import Ceiling, Taken, measure_call
+
+WARM_UP = 2  # number of contexts that each side answers before the measurement
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Side:
         seconds: wall time, in seconds; the median of several rounds.
         samples: number of samples (training), prefixes (annotation) or responses (generation).
         tokens: number of tokens that are generated, or read and generated, without padding.
-        padding: share of the computed positions that are padding.
+        padding: share of the computed positions that are padding; None if not measured.
         flops: floating-point operations of the necessary matrix products, without padding.
         memory: peak memory beyond that before, in bytes.
         dtype: number format of the matrix products.
@@ -24,13 +28,15 @@ class Side:
         idle: share of the time spent waiting for the next batch; None if not measured.
         warm_up: seconds of the first step, which is not counted; None if all steps are counted.
         rounds: seconds of each round, if there are several.
+        positions: positions that the model computed, padding included; None if not counted.
+        same: share of the tokens that are those of the first side; None if not compared.
     """
 
     name: str
     seconds: float
     samples: int
     tokens: int
-    padding: float
+    padding: float | None
     flops: float
     memory: int
     dtype: str = "float32"
@@ -38,6 +44,57 @@ class Side:
     idle: float | None = None
     warm_up: float | None = None
     rounds: tuple[float, ...] = ()
+    positions: int | None = None
+    same: float | None = None
+
+
+@dataclass
+class RunSide:
+    """What a side did in all rounds.
+
+    Attributes:
+        runs: time and memory of each round.
+        answers: tokens of its responses; rounding may change one.
+        seen: what was counted in the last round.
+    """
+
+    answers: list[list[int]]
+    seen: Mapping[str, Any]
+    runs: list[Taken] = field(default_factory=list)
+
+
+def run_rounds(
+    workload: Any,
+    calls: Mapping[str, Callable[[Any], list[list[int]]]],
+    rounds: int,
+    *,
+    watch: Callable[[Any], AbstractContextManager[Mapping[str, Any]]],
+) -> dict[str, RunSide]:
+    """Run the sides in turn, so many rounds, after a few rows each that are not counted.
+
+    Whoever runs first would pay for what is loaded once: weights from disk, libraries' kernels.
+
+    Args:
+        workload: what is answered; it has ``model`` and ``first``.
+        calls: what answers, by side.
+        rounds: number of rounds.
+        watch: counts what a model computes.
+    """
+    from tqdm.auto import tqdm
+
+    taken: dict[str, RunSide] = {}
+    for call in calls.values():
+        call(workload.first(WARM_UP))
+    with tqdm(total=rounds * len(calls), desc="bench generate") as bar:
+        for _ in range(rounds):
+            for name, call in calls.items():
+                with watch(workload.model) as seen:
+                    found, run = measure_call(partial(call, workload), workload.model.device)
+                side = taken.setdefault(name, RunSide(found, seen))
+                side.answers, side.seen = found, seen
+                side.runs.append(run)
+                bar.update()
+    return taken
 
 
 def sides_table(sides: Sequence[Side], unit: str, ceilings: dict[str, Ceiling]) -> str:
@@ -64,7 +121,9 @@ def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, st
         "tokens/s": f"{rate:.1f}",
         f"{unit}/s": f"{side.samples / side.seconds:.2f}",
         "speedup of ours": f"{first.tokens / first.seconds / rate:.2f}",
-        "padding": f"{side.padding:.1%}",
+        "padding": "" if side.padding is None else f"{side.padding:.1%}",
+        "positions computed": "" if side.positions is None else f"{side.positions:,}",
+        "same tokens": "" if side.same is None else f"{side.same:.1%}",
         "peak memory, GiB": f"{side.memory / 2**30:.2f}",
         "FLOP/s, of ceiling": f"{side.flops / side.seconds / ceiling.flops:.0%}",
         "bandwidth, of ceiling": (
