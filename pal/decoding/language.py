@@ -311,6 +311,11 @@ class LanguageEngine:
         self.suppressed = torch.tensor(sorted(set(suppressed) - {end}), device=self.device)
         self.sampler = Sampler.from_options(plan.options) if plan.options.do_sample else None
         self.lowest = torch.finfo(model.dtype).min
+        # Layers that see the nearest positions alone: all of them, or those that are named so.
+        kinds = getattr(model.config, "layer_types", None)
+        self.mixed = kinds is not None
+        slides = kinds is None or "sliding_attention" in kinds
+        self.window = getattr(model.config, "sliding_window", None) if slides else None
 
     def __call__(self, requests: Sequence[LanguageRequest]) -> list[Answer]:
         """Return one answer a request; those of one dialogue should stand together."""
@@ -355,16 +360,29 @@ class LanguageEngine:
         at: tuple[Tensor, Tensor],
     ) -> Tensor:  # fmt: skip
         """Run the model on [G, n] tokens and return logits at some of them, float32, [N, V]."""
-        additive = None
-        if mask is not None:
-            additive = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
-            additive = additive.masked_fill_(~mask, self.lowest)[:, None]
         with only_at(self.model, *at):
             logits: Tensor = self.model(
-                input_ids=tokens, position_ids=positions, attention_mask=additive,
+                input_ids=tokens, position_ids=positions,
+                attention_mask=None if mask is None else self._masks(mask),
                 past_key_values=cache, use_cache=True,
             ).logits  # fmt: skip
         return logits[0].float()
+
+    def _masks(self, mask: Tensor) -> Any:
+        """Return what the model's layers take for a mask, [G, n, C], of what each query sees."""
+        full = self._additive(mask)
+        if self.window is None:
+            return full
+        # What a query sees stands in the order of positions, itself last.
+        near = mask & (mask.cumsum(-1) > mask.sum(-1, keepdim=True) - self.window)
+        sliding = self._additive(near)
+        if self.mixed:
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        zeros = torch.zeros(mask.shape, dtype=self.model.dtype, device=self.device)
+        return zeros.masked_fill_(~mask, self.lowest)[:, None]
 
 
 class Batch:

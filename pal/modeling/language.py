@@ -5,6 +5,7 @@ more in its ``config.json``; other programs load it as they load any.
 """
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -295,11 +296,30 @@ def build_language_model(
             f"architecture.base={base}: its tokenizer has {len(tokenizer)} entries and the model "
             f"{model.get_input_embeddings().num_embeddings}; give the tokenizer of the model"
         )
+    check_layers(model, base if from_scratch is None else str(model.config.model_type))
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad_id(tokenizer),
     )  # fmt: skip
     return model if lora is None or lora.rank is None else add_adapters(model, base, lora)
+
+
+def check_layers(model: Any, name: str) -> None:
+    """Make sure that the engine can decode with a model (:mod:`pal.decoding.language`).
+
+    Raises:
+        CheckpointError: it takes no position ids, or has layers that do not attend to positions.
+    """
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    kinds -= {"full_attention", "sliding_attention"}
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        kinds.add("no position ids")
+    if kinds:
+        raise CheckpointError(
+            f"architecture.base={name}: a {model.config.model_type} model has "
+            f"{', '.join(sorted(kinds))}, and PAL decodes with models that attend by position "
+            "ids, such as Llama, Qwen or SmolLM2; give one of those"
+        )
 
 
 def pad_id(tokenizer: Any) -> int:

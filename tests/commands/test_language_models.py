@@ -203,6 +203,8 @@ LLAMA = ("architecture.from_scratch={model_type: llama, hidden_size: 16, interme
         ([LLAMA.replace("hidden_size: 16", "hiden_size: 16", 1) % 512],
          ["unknown size 'hiden_size'", "did you mean 'hidden_size'"]),
         (["architecture.from_scratch={model_type: lama, hidden_size: 16}"], ["lama"]),
+        (["architecture.from_scratch={model_type: bloom, hidden_size: 16, n_layer: 1, n_head: 2}"],
+         ["bloom", "no position ids", "give one of those"]),
         (["task=persona_extractor", "architecture.from_scratch={model_type: lama}",
           f"data.train={ESCONV.parent / 'personachat' / 'train.txt'}"], ["lama"]),
     ],
@@ -343,7 +345,7 @@ def smollm2():
 
 
 @pytest.mark.real_llm
-def test_the_pretrained_model_reads_english(smollm2):
+def test_the_pretrained_model_reads_english(smollm2, tmp_path):
     """Logits and strategies on a few contexts do not depend on the batch; it can be saved."""
     from pal.data.tokenizer import load_tokenizer
     from pal.decoding.language import LanguageEngine, LanguageRequest
@@ -374,6 +376,9 @@ def test_the_pretrained_model_reads_english(smollm2):
                            suppressed=side.special, rows=count, positions=9999)(requests)
             for count in (1, 4)
         ]  # fmt: skip
+    model.save_pretrained(tmp_path)
+    again = load_base(str(tmp_path), None, "base").state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
     for one, two in zip(*answers, strict=True):
         assert (one.strategy, one.tokens) == (two.strategy, two.tokens)
         assert one.strategy_probs == pytest.approx(two.strategy_probs, abs=1e-5)

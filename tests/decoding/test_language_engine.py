@@ -11,7 +11,15 @@ from pal.decoding.noise import keyed_gumbel, sample_keys
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import Sampler
 from pal.decoding.settings import DecodingSettings
-from tests.modeling.languages import KINDS, chat_tokenizer, encoder, samples, tiny
+from tests.modeling.languages import (
+    KINDS,
+    OTHERS,
+    chat_tokenizer,
+    encoder,
+    of_family,
+    samples,
+    tiny,
+)
 
 # Texts that share beginnings of every length, and one of a single token.
 STRATEGIES = [[5, 6, 7], [5, 8, 9], [5, 6, 10, 11], [12, 13], [14], [15, 16, 17], [5, 8, 18, 9],
@@ -130,6 +138,16 @@ def test_answers_are_those_of_passes_by_hand(model, name):
         strategy, tokens, probs = by_hand(model, plan, request)
         assert (found.strategy, found.tokens) == (strategy, tokens)
         assert found.alpha == plan.alpha[strategy]
+        torch.testing.assert_close(torch.tensor(found.strategy_probs), probs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families_answer_alike(name):
+    """Above all those whose layers see the nearest positions alone."""
+    other, requests, plan = of_family(name, ENTRIES), asked(2), PLANS["penalty"]
+    for found, request in zip(answers(other, plan, requests, rows=4), requests, strict=True):
+        strategy, tokens, probs = by_hand(other, plan, request)
+        assert (found.strategy, found.tokens) == (strategy, tokens)
         torch.testing.assert_close(torch.tensor(found.strategy_probs), probs, atol=1e-5, rtol=0)
 
 

@@ -5,6 +5,8 @@ from functools import cache
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -49,6 +51,32 @@ def tiny(kind, vocab_size=None, seed=1, **more):
     made = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
     config, model = made[kind]
     return model(config(**ids, **{**sizes, **more})).eval()
+
+
+SIZES = {
+    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+# Layers that see a few positions alone, all of them or some; norms, biases and positions of others.
+OTHERS = {
+    "mistral": {**SIZES, "sliding_window": 6},
+    "gemma2": {**SIZES, "sliding_window": 6, "head_dim": 8},
+    "gemma3_text": {**SIZES, "sliding_window": 6, "head_dim": 8},
+    "qwen2": {**SIZES, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "qwen3": {**SIZES, "head_dim": 8},
+    "phi3": {**SIZES, "sliding_window": 9},
+    "opt": {"hidden_size": 48, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "init_std": 0.3, "word_embed_proj_dim": 48, "pad_token_id": 0},
+    "gpt_neox": {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+                 "num_attention_heads": 4, "initializer_range": 0.3},
+}  # fmt: skip
+
+
+def of_family(name, vocab_size):
+    """A small model of another family."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(name, vocab_size=vocab_size, **OTHERS[name])
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def encoder(tokenizer=None, *, template="chat", persona=True, context=1024, target=128):
