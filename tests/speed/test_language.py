@@ -203,6 +203,17 @@ def test_mistakes_are_one_line(changes, message, capsys):
     assert search(message, error[-1])
 
 
+@pytest.mark.parametrize("name", ["train", "annotate"])
+def test_what_is_not_measured_is_refused_in_one_line(base, name, capsys):
+    for given in (QWEN, f"architecture.base={base}"):
+        if name == "annotate" and given != QWEN:
+            continue  # it takes no base
+        assert command("bench", name, given, "limit=2") == 2
+        error = capsys.readouterr().err.strip()
+        assert error.endswith("pal bench generate measures both")
+        assert "\n" not in error
+
+
 def test_what_is_decoder_only(base):
     assert measures_language(None, ArchitectureSettings(base=str(base)))
     assert measures_language(None, ArchitectureSettings(from_scratch={"model_type": "llama"}))
