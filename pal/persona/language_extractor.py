@@ -62,8 +62,8 @@ def encode_conversation(encoder: ChatEncoder, row: Mapping[str, Any]) -> list[di
 
 
 def persona_lines(text: str) -> list[str]:
-    """Return the persona sentences of an answer, each once."""
-    lines = (line.strip(" -\t") for line in text.split("\n"))
+    """Return the persona sentences of an answer, each once, without a final period."""
+    lines = (line.strip(" -\t.") for line in text.split("\n"))
     return list(dict.fromkeys(line for line in lines if line))
 
 

@@ -84,13 +84,15 @@ def test_training_asks_for_the_sentences():
             assert len(target) <= 20
             text = tokenizer.decode(target, skip_special_tokens=True)
             if target[-1] == side.end:
-                assert set(persona_lines(text)) <= set(row["persona"])
+                assert set(persona_lines(text)) <= {
+                    sentence.rstrip(".") for sentence in row["persona"]
+                }
             else:
                 assert any(one.startswith(text.split("\n")[0]) for one in row["persona"])
 
 
 def test_lines_become_sentences():
-    assert persona_lines("- i am ann.\n\n i run \n- i am ann.") == ["i am ann.", "i run"]
+    assert persona_lines("- i am ann.\n\n i run \n- i am ann.") == ["i am ann", "i run"]
     assert persona_lines("") == []
 
 
