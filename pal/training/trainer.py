@@ -340,6 +340,12 @@ def build_trainer(
         options, output, seed=seed, numbers=numbers, with_strategy=parts.strategy_ids is not None,
         patience=patience,
     )  # fmt: skip
+    if parts.language and arguments.n_gpu > 1:  # torch's way of one process copies models
+        raise ConfigError(
+            f"a decoder-only model is trained on {arguments.n_gpu} GPUs by as many processes: "
+            f"`torchrun --nproc_per_node {arguments.n_gpu} train.py …`; or set "
+            "CUDA_VISIBLE_DEVICES=0 for one of them"
+        )
     disable_progress_bar()  # of writing weights; the trainer keeps its own
     callbacks: list[TrainerCallback] = [KeepExact(output)]
     if patience is not None:

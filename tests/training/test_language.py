@@ -374,6 +374,15 @@ def test_accumulated_steps_and_two_processes_equal_one_large_step(corpus, bases,
     assert not same(moved, tensors(one))
 
 
+def test_one_process_of_several_gpus_is_refused(corpus, bases, tmp_path, capsys, monkeypatch):
+    """What torch would copy to each GPU there would see targets of the others."""
+    monkeypatch.setattr("transformers.Seq2SeqTrainingArguments.n_gpu", 2)
+    assert command("train", *settings(corpus, bases / "llama"), f"output_dir={tmp_path / 'a'}") == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "torchrun --nproc_per_node 2 train.py" in line
+    assert "CUDA_VISIBLE_DEVICES=0" in line
+
+
 # ----------------------------------------------------------------------------- damage
 
 
