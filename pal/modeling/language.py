@@ -6,6 +6,7 @@ more in its ``config.json``; other programs load it as they load any.
 
 import contextlib
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -238,7 +239,8 @@ def quiet_library() -> Iterator[None]:
     library.disable_progress_bar()
     library.set_verbosity_error()
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that is not the library's
+            yield
     finally:
         library.set_verbosity(level)
         if shown:

@@ -61,7 +61,9 @@ class PalTrainer(Seq2SeqTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model; LoRA adapters with the configuration that says what they are."""
         model: Any = self.accelerator.unwrap_model(self.model)
-        super()._save(output_dir, state_dict)
+        with warnings.catch_warnings():  # peft looks for a config.json beside a GGUF file
+            warnings.filterwarnings("ignore", message="Could not find a config file")
+            super()._save(output_dir, state_dict)
         if is_adapted(model):
             folder = Path(output_dir or str(self.args.output_dir))
             model.config.to_json_file(str(folder / ADAPTED_CONFIG))
