@@ -151,8 +151,7 @@ def test_other_families_answer_alike(name):
         torch.testing.assert_close(torch.tensor(found.strategy_probs), probs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 64])
-@pytest.mark.parametrize("positions", [1, 90, 10**6])
+@pytest.mark.parametrize(("rows", "positions"), [(1, 10**6), (3, 90), (64, 1)])
 def test_a_row_does_not_depend_on_its_batch(model, rows, positions):
     """Alone, in waves that refill as rows end, all at once: the same answers and probabilities."""
     plan = plan_of(do_sample=True, temperature=2.0, min_new_tokens=0, max_new_tokens=16)
@@ -176,7 +175,7 @@ def test_a_row_does_not_depend_on_its_batch(model, rows, positions):
 def test_weights_of_rows_in_one_batch_are_their_own(model):
     """Rows of every strategy, each with another α, some of them zero, one without notes."""
     plan = plan_of(alpha=(0.0, 0.1, 0.2, 0.0, 1.0, 3.0, 0.75, -0.5), repetition_penalty=1.0)
-    requests = [replace(one, strategy=i % 8) for i, one in enumerate(asked(4))]
+    requests = [replace(one, strategy=i % 8) for i, one in enumerate(asked(3))]
     for found, request in zip(answers(model, plan, requests), requests, strict=True):
         assert found.strategy == request.strategy
         assert found.alpha == plan.alpha[request.strategy]

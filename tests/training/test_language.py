@@ -205,7 +205,7 @@ def test_an_interrupted_run_of_adapters_continues_to_the_same_bytes(corpus, base
     """Ctrl-C in the middle of an epoch."""
     arguments = settings(
         corpus, bases / "llama", *LORA, "training.save_strategy=steps", "training.save_steps=1",
-        "training.num_train_epochs=8", "training.load_best_model_at_end=false",
+        "training.num_train_epochs=6", "training.load_best_model_at_end=false",
     )  # fmt: skip
     plain, folder = tmp_path / "plain", tmp_path / "stopped"
     process = start("train", *arguments, f"output_dir={folder}")
