@@ -1,5 +1,7 @@
 """Description and measured ceilings of this machine, and the time and memory of a call."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import platform
@@ -99,9 +101,16 @@ def measure_call(call: Callable[[], Any], device: Any) -> tuple[Any, Taken]:
         torch.cuda.reset_peak_memory_stats()
         result, seconds = _timed(call, device)
         return result, Taken(seconds, torch.cuda.max_memory_allocated() - before)
+    _give_back_memory()
     with _ResidentPeak() as resident:
         result, seconds = _timed(call, device)
     return result, Taken(seconds, resident.peak)
+
+
+def _give_back_memory() -> None:
+    """Give freed memory back to the system, lest a call seem to need none that was held before."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _timed(call: Callable[[], Any], device: Any) -> tuple[Any, float]:

@@ -1,6 +1,7 @@
 """``pal bench generate`` of decoder-only models: all sides answer the same, as the table says."""
 
 import json
+import platform
 from dataclasses import replace
 
 import pytest
@@ -223,3 +224,18 @@ def test_what_is_decoder_only(base):
         measures_language(None, ArchitectureSettings(base="no/name"))
     with pytest.raises(ConfigError):
         workload_of(base, num_beams=2)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
+def test_memory_does_not_depend_on_what_ran_before():
+    """What the allocator holds of an earlier side is no room for the next."""
+    from pal.speed.machine import measure_call
+
+    def allocate():
+        return [torch.ones(200_000) for _ in range(150)]  # 0.8 MB each, 114 MiB in all
+
+    for _ in range(3):
+        held = allocate()[-1:]  # one block on top keeps the allocator from giving back the rest
+        _, taken = measure_call(allocate, "cpu")
+        assert 100 < taken.memory / 2**20 < 160
+        assert len(held) == 1
