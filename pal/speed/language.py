@@ -13,7 +13,8 @@ and write responses of the same length:
 - two_passes: a plain loop in batches as large as ours, padded on the left, with the library's
   cache: a step is a pass with notes and one without.
 
-No side has a second branch where α is zero or nothing is known.
+Words are written without a second branch where α is zero or nothing is known. Ours reads the
+dialogues of both branches wherever there are notes, since its strategies are contrasted too.
 """
 
 import os
