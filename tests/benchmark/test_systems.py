@@ -69,7 +69,7 @@ def test_mistakes(chosen, message):
 def test_a_family_that_cannot_be_imported_is_found_before_any_work():
     settings = load_settings("reproduce", "small", ["architecture.backbone=my_lab.models:Mine"])
     settings.training.pop("save_total_limit", None)
-    with pytest.raises(ConfigError, match="architecture.backbone.*cannot be imported"):
+    with pytest.raises(ConfigError, match=r"architecture\.backbone.*cannot be imported"):
         check_plan(settings, choose_systems(BenchmarkSettings(systems=["pal"])))
 
 
