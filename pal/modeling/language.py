@@ -2,6 +2,8 @@
 
 A trained one is a folder of the library's own model class, or of LoRA adapters, with a few entries
 more in its ``config.json``; other programs load it as they load any.
+
+It is long because bases, GGUF files, adapters and trained folders are read with the same checks.
 """
 
 import contextlib

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from pal.data.batches import consecutive_batches, pad
 from pal.data.samples import Sample
-from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups, only_at
+from pal.decoding.groups import only_at
+from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan, alpha_of
 from pal.decoding.settings import DecodingSettings

@@ -15,6 +15,8 @@ and write responses of the same length:
 
 Words are written without a second branch where α is zero or nothing is known. Ours reads the
 dialogues of both branches wherever there are notes, since its strategies are contrasted too.
+
+It is long because each side is written out, as somebody without this package would write it.
 """
 
 import os

@@ -17,7 +17,7 @@ from pal.core.errors import ConfigError
 from pal.data.batches import pad
 from pal.data.chat import ChatEncoder, ChatFormat, Turn
 from pal.data.strategies import ESCONV
-from pal.decoding.language import only_at
+from pal.decoding.groups import only_at
 from pal.modeling.language import LanguageEntries, is_adapted
 from pal.modeling.settings import ArchitectureSettings
 

@@ -1,4 +1,7 @@
-"""What training begins with: a model, its tokenizer, and the samples of a task as token ids."""
+"""What training begins with: a model, its tokenizer, and the samples of a task as token ids.
+
+It is long because each task and kind of model prepares the same parts in its own way.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
