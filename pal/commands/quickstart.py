@@ -101,7 +101,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     predictions, metrics, report = (
         root / name for name in ("predictions.jsonl", "metrics.json", "report.md")
     )
-    made = {"model": str(model), "input": str(pesconv)}
+    split = {"split": settings.data.split}
+    made = {"model": str(model), "input": str(pesconv), "data": split}
     note = NOTE if settings.architecture.from_scratch is not None else PRETRAINED_NOTE
     base = packaged_base(settings.architecture.base)
     train_extractor, infer, train_pal, answer, measure = plan_stages(
@@ -118,7 +119,8 @@ def quickstart(settings: QuickstartSettings) -> str:
             "output": str(pesconv), "split": None,
         }),
         ("train", "response", {
-            "output_dir": str(model), **base, "data": {"train": str(pesconv), "validation": None},
+            "output_dir": str(model), **base,
+            "data": {"train": str(pesconv), "validation": None, **split},
         }),
         ("generate", "response", {**made, "output": str(predictions)}),
         ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
