@@ -102,7 +102,9 @@ def quickstart(settings: QuickstartSettings) -> str:
         root / name for name in ("predictions.jsonl", "metrics.json", "report.md")
     )
     split = {"split": settings.data.split}
-    made = {"model": str(model), "input": str(pesconv), "data": split}
+    made = {
+        "model": str(model), "input": str(pesconv), "split": settings.split, "data": split,
+    }  # fmt: skip
     note = NOTE if settings.architecture.from_scratch is not None else PRETRAINED_NOTE
     base = packaged_base(settings.architecture.base)
     train_extractor, infer, train_pal, answer, measure = plan_stages(

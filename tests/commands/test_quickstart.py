@@ -86,3 +86,23 @@ def test_training_options_of_every_stage_are_checked_before_any_work(tmp_path, c
     assert command(*call) == 2
     assert "training.optm" in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_the_test_dialogues_alone_are_answered_whatever_the_configuration_leaves_out(monkeypatch):
+    """A YAML that is not made for the quickstart names no splits of the bundled corpus."""
+    from pal.commands import load_settings
+    from pal.commands.quickstart import plan_stages, quickstart
+
+    found = {}
+
+    def stop(settings, *stages):
+        names = ("extractor", "annotate", "train", "generate", "eval")
+        found.update(zip(names, plan_stages(settings, *stages), strict=True))
+        raise InterruptedError
+
+    monkeypatch.setattr("pal.commands.quickstart.plan_stages", stop)
+    with pytest.raises(InterruptedError):
+        quickstart(load_settings("quickstart", "smollm2"))
+    for name in ("generate", "eval"):
+        assert (found[name].split, found[name].data.split) == ("test", "seeded")
+    assert found["train"].data.split == "seeded"
