@@ -237,5 +237,5 @@ def test_memory_does_not_depend_on_what_ran_before():
     for _ in range(3):
         held = allocate()[-1:]  # one block on top keeps the allocator from giving back the rest
         _, taken = measure_call(allocate, "cpu")
-        assert 100 < taken.memory / 2**20 < 160
+        assert 50 < taken.memory / 2**20 < 160
         assert len(held) == 1
