@@ -98,8 +98,8 @@ def test_a_name_that_no_file_can_have_is_told_in_one_line(capsys, tmp_path, monk
 
 
 @pytest.mark.parametrize("source", ["https://me:hidden@example.org/x.jsonl", "s3://hidden@b/x"])
-def test_no_message_shows_the_password_of_an_address(capsys, source):
-    shown = refused(capsys, "analyze", f"input={source}", "output=/tmp/nothing.json")
+def test_no_message_shows_the_password_of_an_address(capsys, tmp_path, source):
+    shown = refused(capsys, "analyze", f"input={source}", f"output={tmp_path / 'nothing.json'}")
     assert "hidden" not in shown
     assert "://***@" in shown
 

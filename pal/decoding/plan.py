@@ -12,7 +12,7 @@ Example:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pal.core.errors import ConfigError, DataError, PalError
@@ -98,6 +98,37 @@ class DecodingPlan:
             strategies=strategies,
             plausibility=decoding.plausibility,
         )
+
+    def of_call(
+        self,
+        samples: Sequence[Any],
+        strategies: Sequence[int] | None = None,
+        *,
+        alpha: float | None = None,
+        words: bool = True,
+    ) -> "tuple[DecodingPlan, Sequence[int] | None]":
+        """Return the plan of one call, and the strategy ids of its samples; None to predict them.
+
+        Args:
+            samples: the samples of the call.
+            strategies: strategy ids, in place of the settings' choice.
+            alpha: contrast weight for all strategies, in place of the settings'.
+            words: False predicts the strategies alone, with responses of one token.
+
+        Raises:
+            DataError: gold strategies are asked for, and a sample has none.
+        """
+        plan = self
+        if strategies is None:
+            strategies = plan.strategies_of(samples)
+        else:
+            plan = replace(plan, strategy_from="given")
+        if alpha is not None:
+            plan = replace(plan, alpha=alpha_of(alpha, own=plan.alpha))
+        if not words:
+            least: Any = {"min_new_tokens": 0, "max_new_tokens": 1}
+            plan = replace(plan, options=plan.options.model_copy(update=least))
+        return plan, strategies
 
     def strategies_of(self, samples: Sequence[Any]) -> list[int] | None:
         """Return the strategy ids of samples, or None if the model predicts them.

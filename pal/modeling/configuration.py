@@ -78,31 +78,33 @@ class PalEntries:
         positions = getattr(limits, "max_position_embeddings", None)
         for name in ("max_context_tokens", "max_persona_tokens", "max_target_tokens"):
             value = getattr(self, name)
-            if not _is_count(value) or (positions is not None and value > positions):
+            if not is_count(value) or (positions is not None and value > positions):
                 found.append(f"{name}={value!r} is no number of tokens that fits the model")
         for name in ("strategy_token_ids", "special_token_ids"):
             ids = getattr(self, name)
             if not isinstance(ids, list) or not all(
-                _is_count(token, 0) and token < limits.vocab_size for token in ids
+                is_count(token, 0) and token < limits.vocab_size for token in ids
             ):
                 found.append(f"{name} are no tokens of the model")
         for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
             token = getattr(self, name)
-            if not _is_count(token, 0) or token >= limits.vocab_size:
+            if not is_count(token, 0) or token >= limits.vocab_size:
                 found.append(f"{name}={token!r} is no token of the model")
         weights = self.alpha if isinstance(self.alpha, list | tuple) else ()
-        if len(weights) != len(ESCONV) or not all(map(_is_number, weights)):
+        if len(weights) != len(ESCONV) or not all(map(is_number, weights)):
             found.append(f"alpha are not {len(ESCONV)} numbers")
-        if not _is_number(self.strategy_alpha):
+        if not is_number(self.strategy_alpha):
             found.append("strategy_alpha is no number")
         return found
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
+def is_count(value: Any, least: int = 1) -> bool:
+    """Return whether a value is a whole number of at least so much."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

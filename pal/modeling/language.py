@@ -20,6 +20,7 @@ from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import read_json
 from pal.data.chat import ChatEncoder, ChatFormat
 from pal.data.strategies import ESCONV
+from pal.modeling.configuration import is_count, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +99,6 @@ class LanguageEntries:
         """Write the entries into a configuration of the library."""
         for name, value in asdict(self).items():
             setattr(config, name, value)
-
-
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number above 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def check_room(config: Any, prompt: int, key: str, new: int) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from pal.data.samples import Sample
 from pal.decoding.groups import only_at
 from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups
 from pal.decoding.noise import sample_keys
-from pal.decoding.plan import DecodingPlan, alpha_of
+from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.language import check_room, make_chat_encoder, pad_id
 from pal.modeling.responder import make_record
@@ -106,16 +105,8 @@ class LanguageResponder:
         alpha: float | None = None,
         words: bool = True,
     ) -> list[dict[str, Any]]:
-        plan, origin = self.plan, self.plan.strategy_from
-        if strategies is not None:
-            origin = "given"
-        else:
-            strategies = plan.strategies_of(samples)
-        if alpha is not None:
-            plan = replace(plan, alpha=alpha_of(alpha, own=plan.alpha))
-        if not words:
-            least: Any = {"min_new_tokens": 0, "max_new_tokens": 1}
-            plan = replace(plan, options=plan.options.model_copy(update=least))
+        plan, strategies = self.plan.of_call(samples, strategies, alpha=alpha, words=words)
+        origin = plan.strategy_from
         keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
         given = [None] * len(samples) if strategies is None else strategies
         requests = [

@@ -6,7 +6,6 @@ differ between batches, and in half precision decide between two tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +19,7 @@ from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
 from pal.decoding.engine import Answer, DecodingRequest, Encode, Engine
 from pal.decoding.noise import sample_keys
-from pal.decoding.plan import DecodingPlan, alpha_of
+from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.decoding.states import EncodedInputs
 from pal.modeling.checkpoint import backbone_of, load_response_model
@@ -222,16 +221,8 @@ class Responder:
         alpha: float | None = None,
         words: bool = True,
     ) -> list[dict[str, Any]]:
-        plan, origin = self.plan, self.plan.strategy_from
-        if strategies is not None:
-            origin = "given"
-        else:
-            strategies = plan.strategies_of(samples)
-        if alpha is not None:
-            plan = replace(plan, alpha=alpha_of(alpha, own=plan.alpha))
-        if not words:
-            least: Any = {"min_new_tokens": 0, "max_new_tokens": 1}
-            plan = replace(plan, options=plan.options.model_copy(update=least))
+        plan, strategies = self.plan.of_call(samples, strategies, alpha=alpha, words=words)
+        origin = plan.strategy_from
         if self.decoder is not None:
             keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
             given = [None] * len(samples) if strategies is None else strategies
