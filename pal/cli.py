@@ -220,7 +220,21 @@ def run_program(*head: str) -> None:
     except KeyboardInterrupt:
         _say(INTERRUPTED)
         code = 130
+    _leave_process_group(code)
     sys.exit(code)
+
+
+def _leave_process_group(code: int) -> None:
+    """Take leave of the other processes of a launcher, those of a finished command together.
+
+    A process that ends with the group's threads still running is aborted now and then.
+    """
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    if code == 0:
+        distributed.barrier()
+    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

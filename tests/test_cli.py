@@ -159,3 +159,25 @@ def test_an_interrupt_of_another_program_is_its_own(tmp_path):
     )
     assert "KeyboardInterrupt" in done.stderr
     assert "pal: interrupted" not in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_program_leaves_its_process_group(monkeypatch, code):
+    """Whoever ends with the group's threads running is aborted now and then, with its work done."""
+    import torch.distributed as distributed
+
+    import pal.cli
+
+    def command(arguments):
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        return code
+
+    monkeypatch.setattr(pal.cli, "main", command)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            pal.cli.run_program()
+        assert ended.value.code == code
+        assert not distributed.is_initialized()
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
