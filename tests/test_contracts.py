@@ -11,6 +11,7 @@ FILES = sorted((ROOT / "pal").rglob("*.py"))
 
 # Each room of the left imports nothing of those on the right.
 ABOVE = ("commands", "benchmark", "traits", "human_eval", "training", "speed", "cli", "config")
+OVER = ("guard", *ABOVE)
 CONTRACTS = {
     "core": (
         "data",
@@ -21,16 +22,17 @@ CONTRACTS = {
         "llm",
         "stats",
         "report",
-        *ABOVE,
+        *OVER,
     ),
-    "data": ("modeling", "decoding", "persona", "metrics", "llm", "stats", "report", *ABOVE),
-    "decoding": ("modeling", "persona", "metrics", "llm", "stats", "report", *ABOVE),
-    "modeling": ("persona", "metrics", "llm", "stats", "report", *ABOVE),
-    "metrics": ("modeling", "decoding", "persona", "llm", "report", *ABOVE),
-    "llm": ("modeling", "decoding", "persona", "metrics", "stats", "report", *ABOVE),
-    "stats": ("data", "modeling", "decoding", "persona", "metrics", "llm", "report", *ABOVE),
-    "report": ("modeling", "decoding", "persona", "metrics", "llm", *ABOVE),
-    "persona": ("metrics", "stats", "report", *ABOVE),
+    "data": ("modeling", "decoding", "persona", "metrics", "llm", "stats", "report", *OVER),
+    "decoding": ("modeling", "persona", "metrics", "llm", "stats", "report", *OVER),
+    "modeling": ("persona", "metrics", "llm", "stats", "report", *OVER),
+    "metrics": ("modeling", "decoding", "persona", "llm", "report", *OVER),
+    "llm": ("modeling", "decoding", "persona", "metrics", "stats", "report", *OVER),
+    "stats": ("data", "modeling", "decoding", "persona", "metrics", "llm", "report", *OVER),
+    "report": ("modeling", "decoding", "persona", "metrics", "llm", *OVER),
+    "persona": ("metrics", "stats", "report", *OVER),
+    "guard": ("modeling", "decoding", "persona", "llm", "report", *ABOVE),
     "benchmark": ("traits", "commands", "speed"),
     "traits": ("benchmark", "commands", "training", "modeling", "decoding", "human_eval", "speed"),
     "human_eval": ("benchmark", "traits", "commands", "modeling", "decoding", "training", "speed"),

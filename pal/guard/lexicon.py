@@ -1,0 +1,210 @@
+"""The lexicon: patterns of words, each with a level, a kind, and sentences that it must and must not fit.
+
+It needs no model and takes well below a millisecond a turn. The patterns stand in ``lexicon.yaml``,
+which says how they are written.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from typing import Any
+
+from pal.core.yaml_files import read_yaml, typed_values
+from pal.guard.levels import Detection
+from pal.guard.normalise import Normaliser
+
+# Python's own reader of expressions; without it every pattern is tried on every sentence.
+_PARSER: Any = getattr(re, "_parser", None)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One pattern of the lexicon.
+
+    Attributes:
+        match: what it fits, compiled.
+        needs: texts of which at least one occurs wherever it fits; a quick first look.
+        level: level of a sentence that it fits; 0 for despair, which is no concern by itself.
+        kind: category of a hit.
+        hinted: whether the level holds only where an earlier turn gives cause for concern.
+        plain: whether a hit stands even after a negation, in the past and in talk of others.
+        unless: what a sentence must not hold, compiled.
+        hits: examples that it must fit.
+        misses: near examples that must give no finding.
+    """
+
+    match: re.Pattern[str]
+    needs: tuple[str, ...]
+    level: int
+    kind: str
+    hinted: bool = False
+    plain: bool = False
+    unless: re.Pattern[str] | None = None
+    hits: tuple[str, ...] = ()
+    misses: tuple[str, ...] = ()
+
+
+class Lexicon:
+    """Finds what its patterns fit, sentence by sentence.
+
+    Args:
+        file: file of the package whose patterns are used; ``lexicon.yaml`` has the parts,
+            spellings, negations and vetoes of all.
+    """
+
+    name = "lexicon"
+    quick = True
+
+    def __init__(self, file: str = "lexicon.yaml"):
+        tree = _read("lexicon.yaml") | _read(file)
+        self.version = sha256((_text("lexicon.yaml") + _text(file)).encode()).hexdigest()[:8]
+        parts = {name: f"(?:{text})" for name, text in tree["parts"].items()}
+        # A part may be made of parts that stand above it.
+        for name in parts:
+            parts[name] = _fill(parts[name], parts)
+        self.patterns = [_pattern(entry, parts) for entry in tree["patterns"]]
+        self._vetoes = [
+            (_compile(entry["match"], parts), frozenset(entry["kinds"])) for entry in tree["vetoes"]
+        ]
+        self._negated = re.compile(rf"\b(?:{_fill(tree['negation'], parts)}) ?$")
+        written = [entry["match"] for entry in tree["patterns"]] + list(tree["parts"].values())
+        self._normaliser = Normaliser(
+            words=_words_of(written), spellings=tree["spellings"], real=_real_words()
+        )
+
+    def detect(self, texts: Sequence[str]) -> list[Detection]:
+        """Return what is found in each text."""
+        return [self._detect(text) for text in texts]
+
+    def fits(self, text: str) -> list[Pattern]:
+        """Return the patterns that fit a text, vetoes considered."""
+        return [
+            pattern
+            for sentence in self._normaliser.sentences(text)
+            for pattern in self._fits(sentence)
+        ]
+
+    def _detect(self, text: str) -> Detection:
+        found = self.fits(text)
+        if not found:
+            return Detection()
+        sure = [pattern for pattern in found if pattern.level and not pattern.hinted]
+        hinted = [pattern for pattern in found if pattern.hinted]
+        return Detection(
+            level=max((pattern.level for pattern in sure), default=0),
+            categories=frozenset(pattern.kind for pattern in sure),
+            hinted_level=max((pattern.level for pattern in hinted), default=0),
+            hinted_categories=frozenset(pattern.kind for pattern in hinted),
+            despair=any(pattern.level == 0 for pattern in found),
+        )
+
+    def _fits(self, sentence: str) -> list[Pattern]:
+        found = []
+        vetoed: frozenset[str] | None = None
+        for pattern in self.patterns:
+            if pattern.needs and not any(map(sentence.__contains__, pattern.needs)):
+                continue
+            if pattern.unless is not None and pattern.unless.search(sentence):
+                continue
+            for hit in pattern.match.finditer(sentence):
+                if pattern.plain or not self._negated.search(sentence, 0, hit.start()):
+                    break
+            else:
+                continue
+            if not pattern.plain:
+                if vetoed is None:
+                    vetoed = self._vetoed(sentence)
+                if pattern.kind in vetoed:
+                    continue
+            found.append(pattern)
+        return found
+
+    def _vetoed(self, sentence: str) -> frozenset[str]:
+        kinds = [kinds for match, kinds in self._vetoes if match.search(sentence)]
+        return frozenset().union(*kinds)
+
+
+@cache
+def _text(file: str) -> str:
+    return resources.files("pal.guard").joinpath(file).read_text(encoding="utf-8")
+
+
+@cache
+def _read(file: str) -> Any:
+    return typed_values(read_yaml(_text(file), file))
+
+
+def _real_words() -> frozenset[str]:
+    return frozenset(word for word in _text("real_words.txt").split() if word.isalpha())
+
+
+def _fill(text: str, parts: Mapping[str, str]) -> str:
+    """Replace ``<name>`` by a part and ``<3>`` by up to three words."""
+
+    def part(found: re.Match[str]) -> str:
+        name = found.group(1)
+        return rf"(?:\w+ ){{0,{name}}}" if name.isdigit() else parts[name]
+
+    return re.sub(r"<(\w+)>", part, text)
+
+
+def _compile(text: str, parts: Mapping[str, str]) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{_fill(text, parts)})(?!\w)")
+
+
+def _pattern(entry: Mapping[str, Any], parts: Mapping[str, str]) -> Pattern:
+    match = _compile(entry["match"], parts)
+    unless = entry.get("unless")
+    return Pattern(
+        match=match,
+        needs=tuple(sorted(_needed(_PARSER.parse(match.pattern) if _PARSER else ()) or ())),
+        level=entry["level"],
+        kind=entry["kind"],
+        hinted=entry.get("hinted", False),
+        plain=entry.get("plain", False),
+        unless=_compile(unless, parts) if unless else None,
+        hits=tuple(entry["hits"]),
+        misses=tuple(entry["misses"]),
+    )
+
+
+def _needed(tree: Iterable[Any]) -> set[str] | None:
+    """Return texts of which one occurs in all that an expression fits, or None if there are none.
+
+    Of several such sets the one whose shortest text is longest.
+    """
+    best: set[str] | None = None
+    run = ""
+
+    def offer(texts: set[str] | None) -> None:
+        nonlocal best
+        if texts and (best is None or min(map(len, texts)) > min(map(len, best))):
+            best = texts
+
+    for kind, value in tree:
+        if kind is _PARSER.LITERAL:
+            run += chr(value)
+            continue
+        offer({run} if run else None)
+        run = ""
+        if kind is _PARSER.SUBPATTERN:
+            offer(_needed(value[-1]))
+        elif kind is _PARSER.BRANCH:
+            sides = [_needed(side) for side in value[1]]
+            if all(sides):
+                offer(set().union(*(side for side in sides if side)))
+        elif kind in (_PARSER.MAX_REPEAT, _PARSER.MIN_REPEAT) and value[0] > 0:
+            offer(_needed(value[2]))
+    offer({run} if run else None)
+    return best
+
+
+def _words_of(texts: Iterable[str]) -> frozenset[str]:
+    """Return the whole words that expressions are written with."""
+    found: set[str] = set()
+    for text in texts:
+        found |= set(re.findall(r"(?<![\w<\\])[a-z]{3,}(?![\w>?*+(\[])", text))
+    return frozenset(found)

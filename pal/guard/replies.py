@@ -1,0 +1,57 @@
+"""The check of generated replies: what must not be said to somebody who may be at risk."""
+
+import re
+
+from pal.guard.helplines import Country
+from pal.guard.levels import Verdict
+from pal.guard.lexicon import Lexicon
+
+# Links, and what reads as one.
+_LINK = re.compile(
+    r"(?:https?://|www\.)\S+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|gov|edu|info|io|co\.uk|uk|de|eu|ca|au)\b"
+    r"(?:/\S*)?",
+    re.IGNORECASE,
+)
+# Seven digits or more, however they are grouped, are a phone number.
+_PHONE = re.compile(r"\+?\(?\d(?:[\s().\-–/]{0,3}\d){6,}")
+# A shorter number is one where the words around it say so.
+_SHORT = re.compile(
+    r"\b(?:call|dial|text|phone|ring|number|hotline|lifeline|helpline|line)\b[^.!?\d]{0,40}?"
+    r"(\d(?:[\s-]?\d){2,5})\b(?!\s*(?:%|percent|times|minutes|hours|days|people|words|am\b|pm\b))",
+    re.IGNORECASE,
+)
+
+
+class ReplyCheck:
+    """Finds what a reply must not say.
+
+    Args:
+        country: helplines whose numbers and link a reply may carry.
+    """
+
+    def __init__(self, country: Country):
+        self._numbers = frozenset(country.numbers())
+        self._host = _host(country.directory_url)
+        self._lexicon = Lexicon("replies.yaml")
+        self.version = self._lexicon.version
+
+    def is_harmful(self, reply: str, verdict: Verdict) -> bool:
+        """Return whether a reply must not be shown.
+
+        It must not agree with the wish to die, encourage it, or name means; where help is on view,
+        it must not ask for means either. A number or a link must be one of the helplines.
+        """
+        found = self._lexicon.detect([reply])[0]
+        at_risk = bool(verdict.pinned or verdict.level)
+        if found.level or (at_risk and found.hinted_level):
+            return True
+        if any(_host(link) != self._host for link in _LINK.findall(reply)):
+            return True
+        numbers = [found.group() for found in _PHONE.finditer(reply)]
+        numbers += [found.group(1) for found in _SHORT.finditer(reply)]
+        return any(re.sub(r"\D", "", number) not in self._numbers for number in numbers)
+
+
+def _host(link: str) -> str:
+    """Return the name of a link's machine."""
+    return re.sub(r"^(?:https?://)?(?:www\.)?|[/?#:].*$|[.,;:!?)'\"]+$", "", link.lower())
