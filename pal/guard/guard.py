@@ -193,12 +193,12 @@ class Guard:
         texts = list(dict.fromkeys(text for span in [now, *spans] for text in span.texts))
         found = self._run(texts, slow=recent, fresh=set(now.texts))
         pins = _Pins(pinned)
-        level, kinds, fixed = NONE, frozenset[str](), 0
+        level, fixed = NONE, 0
         for place, span in enumerate(spans):
-            level, kinds = found.of_last(span)
+            level = found.of_last(span)
             is_turn = situation is None or place > 0
             pins.add(level, is_turn)
-            around = max(found.of_last(other)[0] for other in spans[max(0, place - 3) : place + 1])
+            around = max(found.of_last(other) for other in spans[max(0, place - 3) : place + 1])
             fixed = fixed + 1 if around >= CRISIS and is_turn else 0
         around, kinds_around, _ = found.of_span(now)
         status: Status = "ok" if found.complete and now.readable else "unavailable"
@@ -443,11 +443,7 @@ class _Found:
         names: set[str] = set()
         level = NONE
         last = span.turns[-1] if span.turns else None
-        caused = any(
-            found.level or found.despair
-            for text in [*span.turns[:-1], *([span.situation] if span.situation else [])]
-            for _, found in self._by_text.get(text, ())
-        )
+        caused = self._caused([*span.turns[:-1], *span.singles[len(span.turns) :]])
         alone = max(map(self.level, span.singles), default=NONE)
         for text in span.texts:
             for name, found in self._by_text.get(text, ()):
@@ -462,24 +458,23 @@ class _Found:
                     names.add(name)
         return level, frozenset(kinds), frozenset(names)
 
-    def of_last(self, span: _Span) -> tuple[int, frozenset[str]]:
-        """Return level and kinds of the last turn of a span, read in the light of the others."""
-        before = _Span(span.turns[:-1], span.situation, None, True)
-        level, kinds, _ = self.of_span(span)
-        alone, alone_kinds, _ = self.of_span(_Span(span.turns[-1:], None, None, True))
-        if level > self.of_span(before)[0]:
-            return level, kinds
-        caused = any(
+    def of_last(self, span: _Span) -> int:
+        """Return the level that the last turn of a span adds, read in the light of the others."""
+        before = span.singles[: len(span.turns) - 1]
+        level = self.of_span(span)[0]
+        if level > max(map(self.level, before), default=NONE):
+            return level
+        last = [found for _, found in self._by_text.get(span.turns[-1], ())]
+        hinted = max((found.hinted_level for found in last), default=NONE)
+        return max(self.level(span.turns[-1]), hinted if self._caused(before) else NONE)
+
+    def _caused(self, texts: Sequence[str]) -> bool:
+        """Return whether any of these texts gives cause for concern."""
+        return any(
             found.level or found.despair
-            for text in before.singles
+            for text in texts
             for _, found in self._by_text.get(text, ())
         )
-        if caused:
-            for _, found in self._by_text.get(span.turns[-1], ()):
-                if found.hinted_level:
-                    alone = max(alone, found.hinted_level)
-                    alone_kinds |= found.hinted_categories
-        return alone, alone_kinds
 
 
 class _Pins:

@@ -100,15 +100,15 @@ class Helplines:
         self._version = version
 
     def country(self, code: str | None) -> Country:
-        """Return what is shown for a country; without one, or for one that is missing, no number."""
+        """Return what is shown for a country; for none, or one that is missing, no number."""
         entry = self.file.countries.get(code or "")
         url = self.file.directory.url
         if entry is None:
             known = ", ".join(sorted(self.file.countries))
             if code is None:
                 logger.warning(
-                    "guard.country is not set: help shows no number, only %s; set one of %s, or add "
-                    "yours to a file of your own (guard.helplines)", url, known,
+                    "guard.country is not set: help shows no number, only %s; set one of %s, or "
+                    "add yours to a file of your own (guard.helplines)", url, known,
                 )  # fmt: skip
             else:
                 hint = "; the United Kingdom is GB" if code == "UK" else ""

@@ -1,4 +1,4 @@
-"""The lexicon: patterns of words, each with a level, a kind, and sentences that it must and must not fit.
+"""The lexicon: patterns of words, with a level, a kind, and sentences they must and must not fit.
 
 It needs no model and takes well below a millisecond a turn. The patterns stand in ``lexicon.yaml``,
 which says how they are written.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 _ALIKE = str.maketrans("асеоруіхкмтвнѕјԁһіαεοικντρυχı", "aceopyixkmtbhsjdhiaeoikntpuxi")
 _DIGITS = str.maketrans("0345789@$+", "oeastbgast")
 
-_APOSTROPHES = re.compile(r"(?<=\w)['’‘`´ʼ＇](?=\w)")
+_APOSTROPHES = re.compile("(?<=\\w)['’‘`´\u02bc\uff07](?=\\w)")
 _DOTS = re.compile(r"(?:\.{2,}|…)\s*(?=[a-z])")
 _MIXED = re.compile(r"(?=[\w@$!|*]*[a-z])(?=\w*[0-9@$!|*])\w[\w@$!|*]*\w")
 _NUMBER = re.compile(r"\d+[a-z]{1,3}")
@@ -41,6 +41,7 @@ class Normaliser:
     def __init__(
         self, *, words: frozenset[str], spellings: Mapping[str, str], real: frozenset[str]
     ):
+        words |= {word for spelling in spellings for word in spelling.split() if len(word) > 3}
         single = {old: new for old, new in spellings.items() if " " not in old}
         several = {old: new for old, new in spellings.items() if " " in old}
         self._single = single
@@ -128,7 +129,7 @@ class Normaliser:
 def _plain_letter(letter: str) -> str:
     if letter.isascii():
         return letter
-    if letter in "’‘ʼ":
+    if letter in "’‘\u02bc":
         return "'"
     kind = unicodedata.category(letter)
     return "" if kind in ("Mn", "Me", "Cf", "Cc", "Cs") else letter if kind[0] == "L" else " "
