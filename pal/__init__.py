@@ -20,7 +20,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 _PUBLIC = {
-    "load": "pal.modeling.responder",
+    "load": "pal.conversation.session",
     "load_esconv": "pal.data.esconv",
     "load_personachat": "pal.data.personachat",
     "PalConfig": "pal.modeling.configuration",

@@ -62,3 +62,18 @@ def extractor_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "extractor"
     assert command("train", *TRAIN_EXTRACTOR, f"output_dir={folder}") == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory) -> Path:
+    """A decoder-only response model trained for a moment on the bundled corpus."""
+    from tests.jobs import TRAIN_LANGUAGE, command
+    from tests.modeling.languages import chat_tokenizer, tiny
+
+    base = tmp_path_factory.mktemp("base")
+    tiny("llama", initializer_range=0.08).save_pretrained(base)
+    chat_tokenizer().save_pretrained(base)
+    folder = tmp_path_factory.mktemp("trained") / "language"
+    arguments = [*TRAIN_LANGUAGE, f"architecture.base={base}", f"output_dir={folder}"]
+    assert command("train", *arguments) == 0
+    return folder

@@ -30,6 +30,13 @@ TRAIN_RESPONSE = [
     "data.max_train_samples=64", "data.max_validation_samples=16",
     "training.num_train_epochs=2",
 ]  # fmt: skip
+TRAIN_LANGUAGE = [
+    f"data.train={ESCONV}", "data.split=published", "data.max_train_samples=20",
+    "data.max_validation_samples=4", "architecture.max_context_tokens=256",
+    "architecture.max_target_tokens=48", "training.per_device_train_batch_size=4",
+    "training.per_device_eval_batch_size=4", "training.num_train_epochs=1",
+    "training.learning_rate=0.01", "training.report_to=none",
+]  # fmt: skip
 TRAIN_EXTRACTOR = [
     "--config", "quickstart", "task=persona_extractor", *TINY_EXTRACTOR,
     f"data.train={PERSONACHAT / 'train.txt'}",

@@ -10,7 +10,10 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "pal").rglob("*.py"))
 
 # Each room of the left imports nothing of those on the right.
-ABOVE = ("commands", "benchmark", "traits", "human_eval", "training", "speed", "cli", "config")
+FACES = ("conversation", "serve", "study")
+ABOVE = (
+    "commands", "benchmark", "traits", "human_eval", "training", "speed", "cli", "config", *FACES,
+)  # fmt: skip
 OVER = ("guard", *ABOVE)
 CONTRACTS = {
     "core": (
@@ -33,6 +36,9 @@ CONTRACTS = {
     "report": ("modeling", "decoding", "persona", "metrics", "llm", *OVER),
     "persona": ("metrics", "stats", "report", *OVER),
     "guard": ("modeling", "decoding", "persona", "llm", "report", *ABOVE),
+    "conversation": ("stats", "report", "metrics", "serve", "study", *ABOVE[:-3]),
+    "serve": ("stats", "report", "metrics", "llm", "study", *ABOVE[:-3]),
+    "study": ("benchmark", "traits", "commands", "training", "speed", "serve"),
     "benchmark": ("traits", "commands", "speed"),
     "traits": ("benchmark", "commands", "training", "modeling", "decoding", "human_eval", "speed"),
     "human_eval": ("benchmark", "traits", "commands", "modeling", "decoding", "training", "speed"),

@@ -40,6 +40,8 @@ MAIN, PLAIN = 0, 1
 # probabilities of a row then do not depend on the number of other rows.
 LEAST_ROWS = 4
 
+POSITIONS = 128  # an open run has room for encoder states in multiples of this
+
 
 class FastLayer(Protocol):
     """A decoder layer that computes one position per branch."""
@@ -118,10 +120,14 @@ class DecodingRequest:
     Attributes:
         key: key of the row's noise, from :func:`pal.decoding.noise.sample_keys`.
         strategy: id of the given strategy, 0 to 7; the model predicts it if None.
+        alpha: contrast weight of each strategy in place of the plan's.
+        limit: tokens of the response, at most, where that is fewer than the plan's.
     """
 
     key: int
     strategy: int | None = None
+    alpha: Sequence[float] | None = None
+    limit: int | None = None
 
 
 @dataclass
@@ -141,6 +147,23 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Event:
+    """A token that a row of an open run got.
+
+    Attributes:
+        ticket: which row.
+        token: its id.
+        answer: the result so far.
+        ended: whether that is all of it.
+    """
+
+    ticket: int
+    token: int
+    answer: Answer
+    ended: bool
+
+
 @dataclass
 class Branch:
     """One active branch: its request, main or plain, and its number of encoder positions."""
@@ -158,12 +181,18 @@ class Engine:
         plan: α, strategies and sampling options, without beams.
         rows: number of rows with two branches that the memory holds; with fewer second branches,
             more rows are decoded at once.
+        contrasts: whether rows may have a second branch; by default, whether the plan has any α.
     """
 
-    def __init__(self, decoder: FastDecoder, plan: DecodingPlan, *, rows: int = 64):
+    def __init__(
+        self, decoder: FastDecoder, plan: DecodingPlan, *, rows: int = 64,
+        contrasts: bool | None = None,
+    ):  # fmt: skip
         self.decoder, self.plan, self.rows = decoder, plan, rows
         self.sampler = Sampler.from_options(plan.options)
         self.contrasts = bool(plan.strategy_alpha or any(plan.alpha))
+        if contrasts is not None:
+            self.contrasts = contrasts
         self.strategies = torch.tensor(decoder.strategies, device=decoder.like.device)
 
     @torch.inference_mode()
@@ -182,31 +211,36 @@ class Engine:
                 :func:`pal.modeling.encoding.encode_sorted`.
         """
         order = sorted(range(len(requests)), key=lambda index: (lengths[index], -index))
-        run = _Run(self, requests, order, encode, lengths)
+        run = _Run(self, encode, rows=min(self.rows, len(requests)), longest=max(lengths))
+        run.requests, run.lengths = dict(enumerate(requests)), dict(enumerate(lengths))
+        run.waiting = order  # the longest last, since they are popped from the end
         while run.waiting or run.branches:
             run.admit()
             run.step()
-        return run.finish()
+        return [run.answers[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def open(self, encode: Encode) -> "OpenRun":
+        """Return a run that takes requests at any moment.
+
+        Args:
+            encode: function from tickets of requests to encoder states.
+        """
+        return OpenRun(self, encode)
 
 
 class _Run:
     """The state of one call: tensors in which the active branches come first."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        requests: Sequence[DecodingRequest],
-        order: list[int],
-        encode: Encode,
-        lengths: Sequence[int],
-    ):
-        self.engine, self.requests, self.encode = engine, requests, encode
-        self.lengths, longest = lengths, max(lengths)
-        self.waiting = order  # the longest last, since they are popped from the end
+    def __init__(self, engine: Engine, encode: Encode, *, rows: int, longest: int):
+        self.engine, self.encode = engine, encode
+        self.requests: dict[int, DecodingRequest] = {}
+        self.lengths: dict[int, int] = {}
+        self.waiting: list[int] = []
         self.answers: dict[int, Answer] = {}
         self.branches: list[Branch] = []
         self.sides = 2 if engine.contrasts else 1
-        size = self.sides * min(engine.rows, len(requests))
+        size = self.sides * rows
         decoder, steps = engine.decoder, engine.plan.options.max_new_tokens + 2
         like = decoder.like
         layers, heads, width = len(decoder.layers), decoder.heads, decoder.size
@@ -226,15 +260,21 @@ class _Run:
         if not self.waiting or room < min(len(self.waiting), max(1, self.size // 8)):
             return
         group = [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
-        # No later length exceeds this one, since the longest come first.
-        lengths = [self.lengths[index] for index in group]
-        self.bound = max(lengths + [branch.length for branch in self.branches])
+        self.make_room(group)
         with record_function("encode"):
             self._begin([
                 ([group[index] for index in chosen], encoded)
                 for chosen, encoded in self.encode(group)
             ])  # fmt: skip
         self.changed = True
+
+    def make_room(self, group: Sequence[int]) -> None:
+        """See to it that the encoder positions of these requests fit.
+
+        No later length exceeds theirs, since the longest come first.
+        """
+        lengths = [self.lengths[index] for index in group]
+        self.bound = max(lengths + [branch.length for branch in self.branches])
 
     def _begin(self, groups: list[tuple[list[int], EncodedInputs]]) -> None:
         """Choose the strategies of encoded requests, and add their branches."""
@@ -302,9 +342,10 @@ class _Run:
         rows = torch.cat([scores.argmax(-1, keepdim=True), logits.softmax(-1)], dim=1).tolist()
         found = []
         for request, (predicted, *probs) in zip(group, rows, strict=True):
-            given = self.requests[request].strategy
-            found.append(int(predicted) if given is None else given)
-            self.answers[request] = Answer(found[-1], probs, engine.plan.alpha[found[-1]])
+            asked = self.requests[request]
+            found.append(int(predicted) if asked.strategy is None else asked.strategy)
+            alpha = engine.plan.alpha if asked.alpha is None else asked.alpha
+            self.answers[request] = Answer(found[-1], probs, alpha[found[-1]])
         return tokens[torch.tensor(found, device=tokens.device)]
 
     def _add(
@@ -338,12 +379,8 @@ class _Run:
         self.keys[place] = keys
         self.branches += [Branch(index, kind, min(length, self.lengths[index])) for index in group]
 
-    def finish(self) -> list[Answer]:
-        """Return the answers in the order of their requests."""
-        return [self.answers[index] for index in range(len(self.requests))]
-
-    def step(self) -> None:
-        """Run one decoder step for all active branches, and store the sampled tokens."""
+    def step(self) -> list[Event]:
+        """Run one decoder step for all active branches; return the sampled tokens."""
         if self.changed:
             self._lay_out()
         with record_function("decode"):
@@ -358,7 +395,7 @@ class _Run:
         self.history[slots, self.position[slots]] = new
         self.token[slots] = new
         self.token[self.plains] = new[self.paired]
-        self._take_in(new.tolist())
+        return self._take_in(new.tolist())
 
     def _lay_out(self) -> None:
         """Compute the indices that are valid until a branch is added or removed."""
@@ -426,18 +463,23 @@ class _Run:
             return scores.argmax(-1)
         return engine.sampler.draw(scores, self.keys[slots], length)
 
-    def _take_in(self, new: list[int]) -> None:
+    def _take_in(self, new: list[int]) -> list[Event]:
         """Store the new tokens; remove rows that end, and branches that are no longer needed."""
         end, most = self.engine.decoder.end, self.engine.plan.options.max_new_tokens
-        leaving: set[tuple[int, int]] = set()
+        events = []
         for row, slot in enumerate(self.slots):
             request = self.branches[slot].request
             answer = self.answers[request]
             answer.tokens.append(new[row])
-            if new[row] == end or len(answer.tokens) == most:
-                leaving |= {(request, MAIN), (request, PLAIN)}
+            full = len(answer.tokens) >= min(most, self.requests[request].limit or most)
+            events.append(Event(request, new[row], answer, new[row] == end or full))
+        self._leave({event.ticket for event in events if event.ended})
+        return events
+
+    def _leave(self, requests: set[int]) -> None:
+        """Remove the branches of requests."""
         for slot in range(len(self.branches) - 1, -1, -1):
-            if (self.branches[slot].request, self.branches[slot].kind) in leaving:
+            if self.branches[slot].request in requests:
                 self._remove(slot)
 
     def _remove(self, slot: int) -> None:
@@ -454,6 +496,69 @@ class _Run:
         self.branches.pop()
         self.steps.pop()
         self.changed = True
+
+
+class OpenRun(_Run):
+    """A run that takes requests at any moment, and whose rows can be taken out.
+
+    A row gets the tokens that it would get in a call of its own.
+    """
+
+    def __init__(self, engine: Engine, encode: Encode):
+        super().__init__(engine, encode, rows=engine.rows, longest=POSITIONS)
+        self.bound = POSITIONS
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.waiting and not self.branches
+
+    def add(self, ticket: int, request: DecodingRequest, length: int) -> None:
+        """Queue a request.
+
+        Args:
+            ticket: number of the request, which no other open one has.
+            request: what to answer.
+            length: its encoder positions, the longer of dialogue and persona.
+        """
+        self.requests[ticket], self.lengths[ticket] = request, length
+        self.waiting.insert(0, ticket)
+
+    @torch.inference_mode()
+    def advance(self) -> list[Event]:
+        """Take in what waits and run one step; return the new tokens."""
+        if self.idle:
+            return []
+        self.admit()
+        events = self.step()
+        for event in events:
+            if event.ended:
+                self._forget(event.ticket)
+        return events
+
+    @torch.inference_mode()
+    def drop(self, ticket: int) -> None:
+        """Take a request out, answered or not; what has ended is no error."""
+        if ticket in self.waiting:
+            self.waiting.remove(ticket)
+        if any(branch.request == ticket for branch in self.branches):
+            if self.changed:
+                self._lay_out()
+            self._leave({ticket})
+        self._forget(ticket)
+
+    def _forget(self, ticket: int) -> None:
+        for kept in (self.requests, self.lengths, self.answers):
+            kept.pop(ticket, None)  # type: ignore[attr-defined]
+
+    def make_room(self, group: Sequence[int]) -> None:
+        """Make the room for encoder states longer where a request needs it."""
+        longest = max(self.lengths[ticket] for ticket in group)
+        missing = -(-(longest - self.bound) // POSITIONS) * POSITIONS
+        if missing > 0:
+            self.bound += missing
+            self.cross = F.pad(self.cross, (0, 0, 0, missing))
+            self.cross_mask = F.pad(self.cross_mask, (0, missing), value=-torch.inf)
 
 
 def attend_cached(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
 from pal.decoding.contrast import combine
-from pal.decoding.engine import Answer
+from pal.decoding.engine import Answer, Event
 from pal.decoding.groups import GroupLayer, only_at
 from pal.decoding.noise import keyed_gumbel
 from pal.decoding.plan import DecodingPlan
@@ -53,12 +53,16 @@ class LanguageRequest:
         ids: the dialogue with notes; a strategy is to follow.
         plain: the dialogue without.
         strategy: given strategy; predicted when None.
+        alpha: contrast weight of each strategy in place of the plan's.
+        limit: tokens of the response, at most, where that is fewer than the plan's.
     """
 
     key: int
     ids: Sequence[int]
     plain: Sequence[int]
     strategy: int | None = None
+    alpha: Sequence[float] | None = None
+    limit: int | None = None
 
 
 class StrategyTree:
@@ -195,41 +199,23 @@ class LanguageEngine:
 
     def __call__(self, requests: Sequence[LanguageRequest]) -> list[Answer]:
         """Return one answer a request; those of one dialogue should stand together."""
-        answers: list[Answer | None] = [None] * len(requests)
-        waiting = list(range(len(requests)))
-        batch: Batch | None = None
-        while waiting or (batch is not None and batch.rows):
-            alive = 0 if batch is None else len(batch.rows)
-            if waiting and alive <= REFILL * self.rows:
-                count = self._next_wave(requests, waiting, self.rows - alive)
-                new = Batch.begin(self, [(i, requests[i]) for i in waiting[:count]])
-                waiting = waiting[count:]
-                if batch is not None and batch.rows:
-                    batch.repack()
-                    batch.join(new)
-                else:
-                    batch = new
-            assert batch is not None
-            for number, answer in batch.step():
-                answers[number] = answer
-        return [answer for answer in answers if answer is not None]
+        run = self.open()
+        for number, request in enumerate(requests):
+            run.add(number, request)
+        answers: dict[int, Answer] = {}
+        while not run.idle:
+            answers |= {event.ticket: event.answer for event in run.advance() if event.ended}
+        return [answers[number] for number in range(len(requests))]
 
-    def _next_wave(
-        self, requests: Sequence[LanguageRequest], waiting: Sequence[int], room: int
-    ) -> int:
-        """Return how many waiting requests come in: as many as rows and positions allow."""
-        count, longest = 0, 0
-        for index in waiting[:room]:
-            longest = max(longest, len(requests[index].ids), len(requests[index].plain))
-            if count and (count + 1) * longest > self.positions * 4:
-                break  # far more than shared dialogues take
-            count += 1
-        return count
+    def open(self) -> "OpenLanguageRun":
+        """Return a run that takes requests at any moment."""
+        return OpenLanguageRun(self)
 
-    @property
-    def contrasts(self) -> bool:
-        """Whether any row can have a second branch."""
-        return bool(self.plan.strategy_alpha or any(self.plan.alpha))
+    def contrasts(self, request: LanguageRequest) -> bool:
+        """Whether a request can have a second branch."""
+        alpha = self.plan.alpha if request.alpha is None else request.alpha
+        other = list(request.ids) != list(request.plain)
+        return other and bool(self.plan.strategy_alpha or any(alpha))
 
     def call(
         self, tokens: Tensor, positions: Tensor, cache: Cache, mask: Tensor | None,
@@ -261,6 +247,65 @@ class LanguageEngine:
         return zeros.masked_fill_(~mask, self.lowest)[:, None]
 
 
+class OpenLanguageRun:
+    """A run that takes requests at any moment, and whose rows can be taken out."""
+
+    def __init__(self, engine: LanguageEngine):
+        self.engine = engine
+        self.waiting: list[tuple[int, LanguageRequest]] = []
+        self.batch: Batch | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.waiting and self.batch is None
+
+    def add(self, ticket: int, request: LanguageRequest) -> None:
+        """Queue a request; no other open one has its ticket."""
+        self.waiting.append((ticket, request))
+
+    @torch.inference_mode()
+    def advance(self) -> list[Event]:
+        """Take in what waits and run one step; return the new tokens."""
+        alive = 0 if self.batch is None else len(self.batch.rows)
+        if self.waiting and alive <= REFILL * self.engine.rows:
+            count = self._next_wave(self.engine.rows - alive)
+            new = Batch.begin(self.engine, self.waiting[:count])
+            del self.waiting[:count]
+            if self.batch is None:
+                self.batch = new
+            else:
+                self.batch.repack()
+                self.batch.join(new)
+        if self.batch is None:
+            return []
+        events = self.batch.step()
+        if not self.batch.rows:
+            self.batch = None
+        return events
+
+    @torch.inference_mode()
+    def drop(self, ticket: int) -> None:
+        """Take a request out, answered or not; what has ended is no error."""
+        self.waiting = [one for one in self.waiting if one[0] != ticket]
+        if self.batch is not None and any(row.number == ticket for row in self.batch.rows):
+            self.batch.rows = [row for row in self.batch.rows if row.number != ticket]
+            if self.batch.rows:
+                self.batch.repack()
+            else:
+                self.batch = None
+
+    def _next_wave(self, room: int) -> int:
+        """Return how many waiting requests come in: as many as rows and positions allow."""
+        count, longest = 0, 0
+        for _, request in self.waiting[:room]:
+            longest = max(longest, len(request.ids), len(request.plain))
+            if count and (count + 1) * longest > self.engine.positions * 4:
+                break  # far more than shared dialogues take
+            count += 1
+        return count
+
+
 class Batch:
     """Rows that are decoded together, and what their groups hold in the cache.
 
@@ -287,12 +332,11 @@ class Batch:
     ) -> "Batch":
         """Read the dialogues of requests and find their strategies."""
         branches = [(number, MAIN) for number in range(len(requests))]
-        if engine.contrasts:
-            branches += [
-                (number, PLAIN)
-                for number, (_, request) in enumerate(requests)
-                if list(request.ids) != list(request.plain)
-            ]
+        branches += [
+            (number, PLAIN)
+            for number, (_, request) in enumerate(requests)
+            if engine.contrasts(request)
+        ]
         texts = [
             requests[number][1].ids if branch == MAIN else requests[number][1].plain
             for number, branch in branches
@@ -417,7 +461,8 @@ class Batch:
             self.rows, best.tolist(), sums.softmax(-1).tolist(), strict=True
         ):
             strategy = chosen if row.request.strategy is None else row.request.strategy
-            row.answer = Answer(strategy, probs, engine.plan.alpha[strategy])
+            weights = engine.plan.alpha if row.request.alpha is None else row.request.alpha
+            row.answer = Answer(strategy, probs, weights[strategy])
             row.token = tree.texts[strategy][-1]
             path = tree.path(strategy)
             if row.answer.alpha == 0:
@@ -454,8 +499,8 @@ class Batch:
 
     # -- one step
 
-    def step(self) -> list[tuple[int, Answer]]:
-        """Read the next token of every row and choose the one behind it; return what ended."""
+    def step(self) -> list[Event]:
+        """Read the next token of every row and choose the one behind it; return the new tokens."""
         engine, options = self.engine, self.engine.plan.options
         slots, at, order = self._arrange()
         groups, width = slots.shape
@@ -487,22 +532,23 @@ class Batch:
                 [len(row.answer.tokens) for row in self.rows], device=scores.device
             )
             drawn = engine.sampler.draw(scores, self._keys, steps + 2)
-        ended, left = [], []
+        events, left = [], []
         for row, token in zip(self.rows, drawn.tolist(), strict=True):
             row.token = token
             row.answer.tokens.append(token)
             row.positions = [position + 1 for position in row.positions]
-            if token == engine.end or len(row.answer.tokens) == options.max_new_tokens:
-                ended.append((row.number, row.answer))
-            else:
+            most = min(options.max_new_tokens, row.request.limit or options.max_new_tokens)
+            ended = token == engine.end or len(row.answer.tokens) >= most
+            events.append(Event(row.number, token, row.answer, ended))
+            if not ended:
                 left.append(row)
-        if ended:
+        if len(left) < len(events):
             self.rows, self._arranged = left, None
             if left:
                 alive = {group for row in left for group, _ in row.places}
                 if len(alive) <= 0.7 * groups:
                     self.repack()
-        return ended
+        return events
 
     def _arrange(self) -> Any:
         """Return which slots are read at a step: kept until a row ends."""

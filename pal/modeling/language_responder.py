@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from pal.decoding.groups import only_at
 from pal.decoding.language import LanguageEngine, LanguageRequest, find_groups
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
-from pal.decoding.settings import DecodingSettings
+from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.modeling.language import check_room, make_chat_encoder, pad_id
+from pal.modeling.live import LiveResponder, SteppingLanguageResponder
 from pal.modeling.responder import make_record
 
 
@@ -126,6 +128,11 @@ class LanguageResponder:
             )
             for sample, answer in zip(samples, answers, strict=True)
         ]  # fmt: skip
+
+    def live(self, rows: int, options: SamplingOptions | None = None) -> LiveResponder:
+        """Return what answers requests that come at any moment; see ``Responder.live``."""
+        plan = self.plan if options is None else replace(self.plan, options=options)
+        return SteppingLanguageResponder(self, plan, rows)
 
 
 @torch.inference_mode()

@@ -6,13 +6,13 @@ differ between batches, and in half precision decide between two tokens.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from transformers import GenerationConfig
 
 from pal.core.errors import CheckpointError
-from pal.core.job import process_state
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
 from pal.data.templates import SampleEncoder
@@ -25,6 +25,7 @@ from pal.decoding.states import EncodedInputs
 from pal.modeling.checkpoint import backbone_of, load_response_model
 from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.language import language_task, make_chat_encoder
+from pal.modeling.live import LiveResponder, SteppingResponder, WholeResponder
 from pal.modeling.packed import packed_model
 
 
@@ -49,34 +50,6 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
             "use the tokenizer saved with the model"
         )
     return model, tokenizer
-
-
-def load(
-    source: str, *, dtype: str = "float32", decoding: DecodingSettings | None = None, seed: int = 42
-) -> Any:
-    """Load a trained response model of any family, ready to answer on the best device there is.
-
-    Args:
-        source: folder or hub id.
-        dtype: number format of the weights.
-        decoding: how responses are decoded; the model's own way by default.
-        seed: key of the noise that tokens are drawn with.
-
-    Returns:
-        A :class:`Responder`, or what the model's family has in its place: ``model``, and
-        ``answer``, which gives one record a sample.
-
-    Raises:
-        PalError: model or settings cannot be used.
-
-    Example:
-        >>> responder = pal.load("runs/pal")
-        >>> samples = load_samples("bundled:esconv", "test", SourceSettings(), limit=2)
-        >>> responder.answer(samples, responder.encode(samples), rows=2, tokens=4096)[0]["response"]
-    """
-    model, tokenizer = load_model_and_tokenizer(source, dtype)
-    model.to(process_state().device)
-    return make_responder(model, tokenizer, decoding or DecodingSettings(), seed)
 
 
 def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig:
@@ -230,28 +203,59 @@ class Responder:
             answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode)
         else:
             [(_, states)] = encode(range(len(samples)))
-            output = self.packed.generate(
-                encoded=states,
-                strategy=plan.choice if strategies is None else strategies,
-                alpha=plan.alpha,
-                strategy_alpha=plan.strategy_alpha,
-                seed=self.seed,
-                sample_ids=[sample.id for sample in samples],
-                generation_config=generation_config(plan.options, self.model.config),
-                return_strategies=True,
-            )
-            answers = [
-                Answer(strategy, probs, alpha, tokens)
-                for strategy, probs, alpha, tokens in zip(
-                    output.strategy_ids.tolist(), output.strategy_probs.tolist(),
-                    output.alpha.tolist(), output.sequences[:, 2:].tolist(), strict=True,
-                )
-            ]  # fmt: skip
+            answers = self.generate_answers(samples, states, plan, strategies)
         names, end = plan.strategies.names, self.model.config.eos_token_id
         return [
             make_record(sample, answer, self.encoder.decode, names, origin, end=end)
             for sample, answer in zip(samples, answers, strict=True)
         ]
+
+    def generate_answers(
+        self,
+        samples: Sequence[Sample],
+        states: EncodedInputs,
+        plan: DecodingPlan,
+        strategies: Sequence[int] | None,
+    ) -> list[Answer]:
+        """Return the answers that the library's ``generate`` gives, tokens up to the end token.
+
+        Args:
+            samples: the batch.
+            states: what :meth:`encode_states` made of it.
+            plan: how responses are decoded.
+            strategies: strategy ids, in place of the plan's choice.
+        """
+        output = self.packed.generate(
+            encoded=states,
+            strategy=plan.choice if strategies is None else strategies,
+            alpha=plan.alpha,
+            strategy_alpha=plan.strategy_alpha,
+            seed=self.seed,
+            sample_ids=[sample.id for sample in samples],
+            generation_config=generation_config(plan.options, self.model.config),
+            return_strategies=True,
+        )
+        end = self.model.config.eos_token_id
+        answers = []
+        for strategy, probs, alpha, tokens in zip(
+            output.strategy_ids.tolist(), output.strategy_probs.tolist(), output.alpha.tolist(),
+            output.sequences[:, 2:].tolist(), strict=True,
+        ):  # fmt: skip
+            if end in tokens:
+                tokens = tokens[: tokens.index(end) + 1]
+            answers.append(Answer(strategy, probs, alpha, tokens))
+        return answers
+
+    def live(self, rows: int, options: SamplingOptions | None = None) -> LiveResponder:
+        """Return what answers requests that come at any moment.
+
+        Args:
+            rows: answered at once, at most.
+            options: how tokens are chosen, in place of the settings'.
+        """
+        plan = self.plan if options is None else replace(self.plan, options=options)
+        whole = plan.options.num_beams > 1 or self.decoder is None
+        return (WholeResponder if whole else SteppingResponder)(self, plan, rows)
 
 
 def make_record(

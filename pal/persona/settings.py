@@ -7,24 +7,32 @@ from pydantic import Field
 from pal.core.settings import Section
 
 
-class ExtractionSettings(Section):
-    """Persona annotation.
+class PersonaSettings(Section):
+    """How personas are inferred from what a seeker has said.
 
     Attributes:
-        extractor: ``bart`` (the trained extractor of ``model``) or ``llm`` (the language model of
-            ``llm``).
         start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
             Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
-        layout: ``pesconv`` (persona known at every turn) or ``released`` (layout of ESConv.json).
         num_beams: beam width (10 in the released code).
         max_new_tokens: maximum output length, in tokens.
         min_support: least share of a sentence's content words that the seeker has used so far;
             sentences with less are dropped. 0 keeps all, as the paper does.
     """
 
-    extractor: Literal["bart", "llm"] = "bart"
     start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"
-    layout: Literal["pesconv", "released"] = "pesconv"
     num_beams: int = Field(10, gt=0, le=1024)
     max_new_tokens: int = Field(128, gt=0, le=2**20)
     min_support: float = Field(0.0, ge=0, le=1)
+
+
+class ExtractionSettings(PersonaSettings):
+    """Persona annotation.
+
+    Attributes:
+        extractor: ``bart`` (the trained extractor of ``model``) or ``llm`` (the language model of
+            ``llm``).
+        layout: ``pesconv`` (persona known at every turn) or ``released`` (layout of ESConv.json).
+    """
+
+    extractor: Literal["bart", "llm"] = "bart"
+    layout: Literal["pesconv", "released"] = "pesconv"

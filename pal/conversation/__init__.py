@@ -1,0 +1,1 @@
+"""Talking with a model: one session for Python, the terminal, the server and the page."""
