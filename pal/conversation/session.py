@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from pal.conversation.inference import PersonaInference
 from pal.conversation.messages import Message, read_messages
+from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError, DataError
 from pal.core.job import process_state
+from pal.core.registry import trust
 from pal.data.samples import build_samples
 from pal.decoding.plan import alpha_of, can_contrast, strategies_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
@@ -477,3 +479,17 @@ def load(
     if extractor is not None:
         inference = PersonaInference.load(extractor, annotate or PersonaSettings(), dtype)
     return Session(responder, watching, inference=inference, rows=rows)
+
+
+def open_session(settings: TalkSettings, *, rows: int = ROWS) -> Session:
+    """Load what a command talks with; see :func:`load`.
+
+    Raises:
+        PalError: model, extractor, guard or settings cannot be used.
+    """
+    (source,) = settings.require("model")
+    trust(*settings.trusted_code)
+    return load(
+        source, extractor=settings.extractor, guard=settings.guard, decoding=settings.decoding,
+        annotate=settings.annotate, seed=settings.seed, dtype=settings.dtype, rows=rows,
+    )  # fmt: skip

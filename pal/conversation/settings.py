@@ -1,0 +1,31 @@
+"""Settings of the commands that talk with people."""
+
+from typing import Literal
+
+from pal.core.settings import CommandSettings, Source
+from pal.decoding.settings import DecodingSettings
+from pal.guard.settings import GuardSettings
+from pal.persona.settings import PersonaSettings
+
+
+class TalkSettings(CommandSettings):
+    """A command that talks with people through a trained response model.
+
+    Attributes:
+        model: folder or hub id of the trained response model.
+        extractor: folder or hub id of a persona extractor; the persona is then inferred turn by
+            turn, as in PESConv.
+        dtype: number format of the weights.
+        seed: seed of the noise that tokens are sampled with.
+        trusted_code: classes from outside the package that the model's configuration may name,
+            their_package.module:Class.
+    """
+
+    model: Source | None = None
+    extractor: Source | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = 42
+    decoding: DecodingSettings = DecodingSettings()
+    annotate: PersonaSettings = PersonaSettings()
+    guard: GuardSettings = GuardSettings()
+    trusted_code: list[str] = []
