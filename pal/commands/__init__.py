@@ -64,6 +64,10 @@ COMMANDS: dict[str, Command] = {
         "answer every sample of a file",
         "pal.commands.generate", "generate", "GenerateSettings",
     ),
+    "serve": Command(
+        "serve a model over OpenAI's chat API, with a page to talk to it",
+        "pal.commands.serve", "serve", "ServeSettings",
+    ),
     "export": Command(
         "write a trained model as a plain folder, LoRA adapters merged",
         "pal.commands.export", "export", "ExportSettings",

@@ -155,6 +155,11 @@ class Session:
         return tuple(self.responder.plan.strategies.names)
 
     @property
+    def standing_help(self) -> str | None:
+        """Help that a face can keep on view whatever is said; None without a guard."""
+        return self.guard.review(["Hello."], pinned=1).help
+
+    @property
     def options(self) -> SamplingOptions:
         """How tokens are chosen."""
         return SamplingOptions(

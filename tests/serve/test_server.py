@@ -1,0 +1,351 @@
+"""The API as OpenAI's client and others meet it."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+
+import httpx
+import openai
+import psutil
+import pytest
+
+import pal
+from pal.guard import GuardSettings
+from tests.conversation.test_session import (
+    CRISIS,
+    any_reply_may_be_shown,  # noqa: F401
+    asked,  # noqa: F401
+    generated,
+    messages_of,
+)
+from tests.jobs import command
+from tests.serve.live import process_serving, served
+
+HELLO = [{"role": "user", "content": "I lost my job last week."}]
+
+
+@pytest.fixture(scope="module", params=["response_model", "language_model"])
+def model(request):
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def session(response_model):
+    return pal.load(str(response_model), guard=GuardSettings(country="GB"))
+
+
+def client_of(address, token="none"):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
+
+
+def post(address, body, **more):
+    return httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60, **more)
+
+
+def words_of(stream):
+    """(text, fields) of a stream with one choice."""
+    text, fields = "", []
+    for chunk in stream:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            fields += [choice.pal] if getattr(choice, "pal", None) else []
+    return text, fields
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_the_client_gets_what_generate_writes(model, asked, tmp_path):  # noqa: F811
+    wanted = generated(model, asked, tmp_path)
+    assert len(wanted) == 20
+    with served(pal.load(model)) as (address, _):
+        client = client_of(address)
+        [listed] = client.models.list().data
+        for name, turns in asked.items():
+            ask = {
+                "model": listed.id, "messages": messages_of(turns), "extra_body": {"id": name},
+            }  # fmt: skip
+            record = wanted[name]
+            choice = client.chat.completions.create(**ask).choices[0]
+            assert choice.message.content == record["response"]
+            assert choice.pal["strategy"] == record["strategy"]
+            assert choice.pal["strategy_probs"] == record["strategy_probs"]
+            assert choice.pal["alpha"] == record["alpha"]
+            text, fields = words_of(client.chat.completions.create(**ask, stream=True))
+            assert text == record["response"]
+            assert fields[0]["strategy"] == fields[-1]["strategy"] == record["strategy"]
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_what_openai_clients_ask_for(session):
+    with served(session) as (address, _):
+        client = client_of(address)
+        create = client.chat.completions.create
+        three = create(model="tiny", messages=HELLO, n=3, seed=5)
+        assert len({choice.message.content for choice in three.choices}) == 3
+        first = create(model="tiny", messages=HELLO, seed=5)
+        assert first.choices[0].message.content == three.choices[0].message.content
+        assert first.system_fingerprint == three.system_fingerprint
+        assert three.usage.total_tokens == (
+            three.usage.prompt_tokens + three.usage.completion_tokens
+        )
+        other = create(model="tiny", messages=HELLO, seed=6)
+        assert other.choices[0].message.content != first.choices[0].message.content
+        short = create(model="tiny", messages=HELLO, max_tokens=3)
+        assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
+        mark = first.choices[0].message.content[5:8]
+        cut = create(model="tiny", messages=HELLO, seed=5, stop=mark).choices[0]
+        assert cut.message.content == first.choices[0].message.content.partition(mark)[0].rstrip()
+        greedy = [create(model="tiny", messages=HELLO, temperature=0, seed=s) for s in (1, 2)]
+        assert greedy[0].choices[0].message.content == greedy[1].choices[0].message.content
+        streamed = list(create(
+            model="tiny", messages=HELLO, n=2, seed=5, stream=True,
+            stream_options={"include_usage": True},
+        ))  # fmt: skip
+        assert streamed[-1].usage.total_tokens > 0
+        texts = ["", ""]
+        for chunk in streamed:
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+        assert texts == [choice.message.content for choice in three.choices[:2]]
+        named = create(model="tiny", messages=HELLO, extra_body={
+            "strategy": "Information", "alpha": {"Information": 0.5}, "persona": ["i own a shop"],
+        }).choices[0]  # fmt: skip
+        assert (named.pal["strategy"], named.pal["alpha"]) == ("Information", 0.5)
+        assert named.pal["persona"] == ["i own a shop"]
+
+
+BAD = [
+    ({}, 400, "messages"), ({"messages": []}, 400, "messages"),
+    ({"messages": "secret words"}, 400, "messages"),
+    ({"messages": [{"role": "system", "content": "secret words"}, *HELLO]}, 400, "persona"),
+    ({"messages": [{"role": "user", "content": 5}]}, 400, "messages[0]"),
+    ({"messages": HELLO, "model": "gpt"}, 404, "tiny"),
+    ({"messages": HELLO, "n": 0}, 400, "n"), ({"messages": HELLO, "n": 99}, 400, "n"),
+    ({"messages": HELLO, "n": True}, 400, "n"), ({"messages": HELLO, "temperature": -1}, 400, "te"),
+    ({"messages": HELLO, "temperature": "hot"}, 400, "temperature"),
+    ({"messages": HELLO, "top_p": 0}, 400, "top_p"),
+    ({"messages": HELLO, "max_tokens": 0}, 400, "max_tokens"),
+    ({"messages": HELLO, "stop": 5}, 400, "stop"),
+    ({"messages": HELLO, "stop": ["a"] * 9}, 400, "stop"),
+    ({"messages": HELLO, "strategy": "Nonsense"}, 400, "strategy"),
+    ({"messages": HELLO, "alpha": [1, 2]}, 400, "alpha"),
+    ({"messages": HELLO, "alpha": "x"}, 400, "alpha"),
+    ({"messages": HELLO, "persona": "x"}, 400, "persona"),
+    ({"messages": HELLO, "tools": [{"type": "function"}]}, 400, "tools"),
+    ({"messages": HELLO, "logprobs": True}, 400, "logprobs"),
+    ({"messages": HELLO, "nonsense": 1}, 400, "nonsense"),
+    ({"messages": HELLO, "pinned": 9}, 400, "pinned"),
+    ({"messages": HELLO, "seed": 1.5}, 400, "seed"),
+    ([], 400, "object"), (5, 400, "object"),
+]  # fmt: skip
+
+
+def test_mistakes_are_told_in_openais_form(session, caplog):
+    with served(session, max_bytes=4000) as (address, _):
+        for body, status, what in BAD:
+            answer = post(address, body)
+            assert answer.status_code == status, body
+            error = answer.json()["error"]
+            assert what in error["message"], body
+            assert "\n" not in error["message"]
+            assert "secret words" not in error["message"]
+        url = f"{address}/v1/chat/completions"
+        kind = {"content-type": "application/json"}
+        assert httpx.post(url, content=b"{", headers=kind).status_code == 400
+        assert httpx.post(url, content=b"[" * 3000, headers=kind).status_code == 400
+        assert httpx.post(url, content=b'{"a": "\xff"}', headers=kind).status_code == 400
+        assert httpx.post(url, content=b" " * 5000, headers=kind).status_code == 413
+        simple = {"content-type": "text/plain"}  # what any page may send
+        assert httpx.post(url, content=b"{}", headers=simple).status_code == 415
+        assert httpx.get(url).status_code == 405
+        assert httpx.get(f"{address}/v1/models/gpt").status_code == 404
+        other = httpx.get(f"{address}/v1/models", headers={"host": "evil.example"})
+        assert other.status_code == 400
+        assert post(address, {"messages": HELLO}).status_code == 200  # nothing broke it
+    assert "Traceback" not in caplog.text
+
+
+def test_a_token_is_asked_for(session, response_model, capsys):
+    with served(session, token="a-secret") as (address, _):
+        assert client_of(address, "a-secret").models.list().data
+        with pytest.raises(openai.AuthenticationError):
+            client_of(address, "another").models.list()
+        for path in ("/v1/models", "/metrics", "/page.json"):
+            assert httpx.get(address + path).status_code == 401
+        assert httpx.get(f"{address}/healthz").status_code == 200
+    assert command("serve", f"model={response_model}", "serve.host=0.0.0.0") == 2
+    assert "PAL_API_TOKEN" in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_had(session, response_model, capsys):
+    with served(session) as (address, _):
+        port = address.rpartition(":")[2]
+        assert command("serve", f"model={response_model}", f"serve.port={port}") == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"serve.port={port}" in line
+
+
+def test_numbers_hold_no_text(session):
+    with served(session) as (address, _):
+        for text in ("zebra-quartz-lantern", f"{CRISIS} zebra-quartz-lantern"):
+            assert post(address, {"messages": [{"role": "user", "content": text}]}).is_success
+        post(address, {"messages": []})
+        numbers = httpx.get(f"{address}/metrics").text
+    assert 'pal_requests_total{status="200"} 2.0' in numbers
+    assert 'pal_requests_total{status="400"} 1.0' in numbers
+    assert 'pal_guard_actions_total{action="fixed"} 1.0' in numbers
+    assert "zebra" not in numbers
+
+
+def test_the_guard_speaks_here_too(session):
+    with served(session) as (address, _):
+        body = {"messages": [{"role": "user", "content": CRISIS}]}
+        choice = post(address, body).json()["choices"][0]
+        assert choice["finish_reason"] == "content_filter"
+        assert "999" in choice["message"]["content"]
+        assert choice["pal"]["guard"]["pinned"] >= 2
+        text, [*_, fields] = words_of(client_of(address).chat.completions.create(
+            model="tiny", messages=body["messages"], stream=True
+        ))  # fmt: skip
+        assert text == choice["message"]["content"]
+        assert fields["strategy"] is None
+        later = post(address, {"messages": HELLO, "pinned": 2}).json()["choices"][0]
+        assert "999" in later["message"]["content"]
+
+
+@pytest.mark.parametrize("fault", ["raises", "nonsense"])
+def test_a_guard_that_fails_stops_the_reply_and_not_the_help(session, fault, monkeypatch):
+    def detect(texts):
+        if fault == "raises":
+            raise RuntimeError(texts[0])
+        return [float("nan") for _ in texts]
+
+    monkeypatch.setattr(session.guard._detectors[0], "detect", detect)
+    with served(session) as (address, _):
+        answer = post(address, {"messages": HELLO})
+        assert answer.status_code == 200
+        choice = answer.json()["choices"][0]
+    assert choice["pal"]["guard"]["status"] == "unavailable"
+    assert choice["pal"]["strategy"] is None
+    assert "999" in choice["message"]["content"]
+
+
+# ----------------------------------------------------------------------------- many at once
+
+
+async def ask_all(address, bodies, limit=1000):
+    limits = httpx.Limits(max_connections=limit)
+    async with httpx.AsyncClient(limits=limits, timeout=120) as client:
+        url = f"{address}/v1/chat/completions"
+        return await asyncio.gather(*(client.post(url, json=body) for body in bodies))
+
+
+def texts_of(answers):
+    return [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_64_clients_at_once_get_what_each_gets_alone(model, asked):  # noqa: F811
+    dialogues = [messages_of(turns) for turns in asked.values()]
+    bodies = [
+        {"messages": dialogues[number % 20], "seed": number,
+         **({"alpha": 0.5} if number % 3 else {})}
+        for number in range(64)
+    ]  # fmt: skip
+    with served(pal.load(model), rows=8) as (address, server):
+        together = asyncio.run(ask_all(address, bodies))
+        assert {answer.status_code for answer in together} == {200}
+        alone = [post(address, body) for body in bodies]
+        assert server.batcher.waiting == server.batcher.active == 0
+    assert texts_of(together) == texts_of(alone)
+    assert len(set(texts_of(alone))) > 40
+
+
+def test_1000_connections_are_answered_or_told_when_to_come_back(session):
+    here = psutil.Process()
+    with served(session, rows=4, queue=8) as (address, server):
+        asyncio.run(ask_all(address, [{"messages": HELLO}] * 8))
+        before = here.memory_info().rss
+        answers = asyncio.run(ask_all(address, [{"messages": HELLO}] * 1000))
+        grown = here.memory_info().rss - before  # of the thousand clients too
+        found = [answer.status_code for answer in answers]
+        assert set(found) == {200, 429}
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert grown < 300 * 2**20
+        assert post(address, {"messages": HELLO}).status_code == 200
+        assert server.batcher.waiting == server.batcher.active == 0
+
+
+def slowed(session, monkeypatch, seconds=0.05):
+    """Let every step take its time."""
+    advance = session.advance
+
+    def slow(live):
+        threading.Event().wait(seconds)
+        return advance(live)
+
+    monkeypatch.setattr(session, "advance", slow)
+
+
+def test_who_leaves_frees_the_row(session, monkeypatch):
+    slowed(session, monkeypatch)
+    with served(session, rows=1) as (address, server):
+        url = f"{address}/v1/chat/completions"
+        with httpx.stream("POST", url, json={"messages": HELLO, "stream": True}) as answer:
+            next(answer.iter_lines())
+            assert server.batcher.active == 1
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json={"messages": HELLO}, timeout=0.2)
+        for _ in range(200):
+            if server.batcher.active == server.batcher.waiting == 0:
+                break
+            threading.Event().wait(0.02)
+        assert server.batcher.active == server.batcher.waiting == 0
+
+
+def test_what_takes_too_long_is_told_so(session, monkeypatch):
+    slowed(session, monkeypatch, 0.2)
+    with served(session, timeout=0.5) as (address, _):
+        answer = post(address, {"messages": HELLO})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
+        with httpx.stream(
+            "POST", f"{address}/v1/chat/completions", json={"messages": HELLO, "stream": True}
+        ) as stream:
+            lines = [line for line in stream.iter_lines() if line]
+        assert "timeout_error" in lines[-1]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_stopped_ends_its_streams(response_model, sign):
+    with process_serving(f"model={response_model}", "decoding.min_new_tokens=200",
+                         "decoding.max_new_tokens=200") as (address, process):  # fmt: skip
+        client = client_of(address)
+        whole = client.chat.completions.create(model="model", messages=HELLO)
+        stream = client.chat.completions.create(model="model", messages=HELLO, stream=True)
+        text = next(stream).choices[0].delta.content or ""
+        os.kill(process.pid, sign)
+        rest, fields = words_of(stream)
+        assert text + rest == whole.choices[0].message.content
+        assert fields
+        assert process.wait(timeout=20) == (0 if sign == signal.SIGTERM else 130)
+        _, errors = process.communicate()
+        assert "Traceback" not in errors
+
+
+def test_no_text_reaches_a_log(session, caplog, capfd):
+    canary = "zebra-quartz-lantern"
+    bodies = [
+        {"messages": [{"role": "user", "content": canary}], "persona": [canary], "stop": canary},
+        {"messages": [{"role": canary, "content": canary}]},
+        {"messages": [{"role": "user", "content": f"{CRISIS} {canary}"}], "strategy": canary},
+    ]
+    with caplog.at_level(logging.DEBUG), served(session) as (address, _):
+        for body in bodies:
+            for stream in (False, True):
+                json.dumps(post(address, {**body, "stream": stream}).text)
+    ours = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
+    assert canary not in "".join(record.getMessage() for record in ours)
+    assert canary not in "".join(capfd.readouterr())
