@@ -20,7 +20,7 @@ COMPLETION = {
 }  # fmt: skip
 
 
-async def serve(seconds: float) -> None:
+async def answer_forever(seconds: float) -> None:
     """Serve on a free port, which is printed first.
 
     Args:
@@ -49,4 +49,4 @@ async def serve(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1])))
+    asyncio.run(answer_forever(float(sys.argv[1])))

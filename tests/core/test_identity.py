@@ -18,6 +18,7 @@ EXCLUDED = {
     "llm.connections", "llm.requests_per_minute", "llm.timeout", "llm.max_attempts", "llm.backoff",
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
     "llm.price_out", "llm.api_key_env", "llm.key_over_http", "llm.trust_old_answers",
+    "guard.timeout",
 }  # fmt: skip
 
 
@@ -35,9 +36,9 @@ def other_values(annotation, old):
         yield not old
     elif annotation in (int, float):
         base = old if isinstance(old, int | float) and not isinstance(old, bool) else 2
-        yield from (annotation(base + step) for step in (1, -1, 0.125, 0.03))
+        yield from (annotation(base + step) for step in (1, -1, 0.125, 0.03, -1.5))
     elif annotation is str:
-        yield from ("other", "argmax", "http://localhost:9/v1", "OTHER_KEY")
+        yield from ("other", "argmax", "http://localhost:9/v1", "OTHER_KEY", "US")
     elif origin is list:
         inner = list(other_values(args[0], None))
         yield from ([value] for value in inner if [value] != old)
