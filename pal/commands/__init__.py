@@ -139,6 +139,7 @@ COMMANDS: dict[str, Command] = {
                          "BenchAnnotateSettings"),
             "metrics": ("scores, compared with plain Python", "BenchMetricsSettings"),
             "llm": ("the language model client, compared with openai's", "BenchLlmSettings"),
+            "serve": ("the server, many clients at once compared with one", "BenchServeSettings"),
         }.items()
     },
     "convert-authors": Command(

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.commands.common import ModelSettings, ResponseModelSettings, WriterSettings
+from pal.commands.common import (
+    DialogueSettings,
+    ModelSettings,
+    ResponseModelSettings,
+    WriterSettings,
+)
+from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.runtime import configure_runtime
 from pal.core.settings import Count, InputPath, Source, bundled
@@ -20,6 +26,7 @@ from pal.decoding.settings import DecodingSettings
 from pal.llm.settings import LlmSettings
 from pal.modeling.settings import ArchitectureSettings
 from pal.persona.settings import ExtractionSettings
+from pal.serve.settings import ServerSettings
 from pal.speed.settings import GenerationSpeedSettings, RoundSettings
 from pal.training.settings import OptionSettings
 
@@ -114,6 +121,18 @@ class BenchLlmSettings(BenchSettings):
 
     bench: RoundSettings = RoundSettings()
     llm: LlmSettings = LlmSettings()
+
+
+class BenchServeSettings(BenchSettings, TalkSettings, DialogueSettings):
+    """Measure the server with many clients at once."""
+
+    examples = (
+        "pal bench serve model=runs/pal input=runs/pesconv split=test",
+        "pal bench serve model=runs/smollm2 input=bundled:esconv serve.rows=32 bench.rounds=1",
+    )
+
+    serve: ServerSettings = ServerSettings()
+    bench: RoundSettings = RoundSettings()
 
 
 def bench_generate(settings: BenchGenerateSettings) -> str:
@@ -333,6 +352,35 @@ def bench_llm(settings: BenchLlmSettings) -> str:
         settings.llm, count=settings.limit or REQUESTS, rounds=settings.bench.rounds
     )
     return _finished(table, document, output, "bench llm", settings)
+
+
+def bench_serve(settings: BenchServeSettings) -> str:
+    """Measure the server and return the Markdown table.
+
+    ``limit`` contexts of ``input`` (64 by default) are answered for one client after another, and
+    for 64 at once.
+
+    Raises:
+        PalError: model, input or output cannot be used, or a reply depends on others.
+    """
+    settings = BenchServeSettings.of(settings)
+    output = _prepare(settings)
+    settings.require("model", "input")
+    from pal.commands.serve import check_stack
+    from pal.data.samples import load_samples
+
+    check_stack("pal bench serve")
+    from pal.conversation.session import open_session
+    from pal.speed.serve import CLIENTS, measure_serving
+
+    samples = load_samples(
+        str(settings.input), settings.split, settings.data, limit=settings.limit or CLIENTS
+    )
+    session = open_session(settings, rows=settings.serve.rows)
+    table, document = measure_serving(
+        session, samples, settings.serve, rounds=settings.bench.rounds
+    )
+    return _finished(table, document, output, "bench serve", settings)
 
 
 def _prepare(settings: BenchSettings) -> Path | None:

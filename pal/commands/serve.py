@@ -6,12 +6,9 @@ otherwise, and then it asks for a token.
 
 import logging
 import os
-import signal
-import socket
-from typing import Any
 
 from pal.conversation.settings import TalkSettings
-from pal.core.errors import ConfigError, first_line
+from pal.core.errors import ConfigError
 from pal.core.runtime import configure_runtime
 from pal.serve.settings import ServerSettings
 
@@ -40,9 +37,10 @@ def serve(settings: ServeSettings) -> None:
     settings = ServeSettings.of(settings)
     configure_runtime()
     (source,) = settings.require("model")
-    uvicorn = _stack()
+    check_stack("pal serve")
     from pal.conversation.session import open_session
     from pal.serve.app import OWN, Server
+    from pal.serve.running import listen, run_server
 
     chosen = settings.serve
     token = os.environ.get(TOKEN) or None
@@ -51,7 +49,7 @@ def serve(settings: ServeSettings) -> None:
             f"serve.host={chosen.host} is open to other machines: put a token that clients must "
             f"send into the environment variable {TOKEN}, or leave serve.host out"
         )
-    listening = _listen(chosen.host, chosen.port)
+    listening = listen(chosen.host, chosen.port)
     server = Server(open_session(settings, rows=chosen.rows), _name(source), chosen, token)
     port = listening.getsockname()[1]
     shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
@@ -59,21 +57,14 @@ def serve(settings: ServeSettings) -> None:
         "%s at http://%s:%d: the page, and OpenAI's API under /v1; Ctrl-C stops",
         server.name, shown, port,
     )  # fmt: skip
-    config = uvicorn.Config(
-        server.app(), log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=max(1, round(chosen.drain)), lifespan="on",
-    )  # fmt: skip
-    # The library ends itself by the signal that stopped it; a server that was told to stop and
-    # did has not failed.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    run_server(server, listening)
 
 
-def _stack() -> Any:
-    """Return the library that serves.
+def check_stack(who: str) -> None:
+    """Make sure that what serves is installed.
+
+    Args:
+        who: the command, for the message.
 
     Raises:
         ConfigError: a library of the extra is missing.
@@ -81,33 +72,11 @@ def _stack() -> Any:
     try:
         import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"pal serve needs {error.name}; install it with pip install 'pal-esc[serve]'"
+            f"{who} needs {error.name}; install it with pip install 'pal-esc[serve]'"
         ) from None
-    return uvicorn
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        ConfigError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((host, port))
-        made.listen(1024)
-    except (OSError, OverflowError) as error:
-        made.close()
-        raise ConfigError(
-            f"cannot listen at serve.host={host} serve.port={port} ({first_line(error)}); another "
-            "program has it, or it is none of this machine's; give another"
-        ) from None
-    return made
 
 
 def _name(source: str) -> str:

@@ -2,13 +2,10 @@
 
 import re
 import threading
-import time
 from contextlib import contextmanager
 
-import uvicorn
-
-from pal.commands.serve import _listen
 from pal.serve.app import Server
+from pal.serve.running import listen, run_server
 from pal.serve.settings import ServerSettings
 from tests.jobs import start
 
@@ -16,23 +13,18 @@ from tests.jobs import start
 @contextmanager
 def served(session, *, token=None, name="tiny", **limits):
     """Yield (address, server) of a session that is served."""
-    settings = ServerSettings(port=0, **limits)
+    settings = ServerSettings(port=0, drain=5, **limits)
     session.rows = settings.rows
     server = Server(session, name, settings, token)
-    socket = _listen("127.0.0.1", 0)
-    config = uvicorn.Config(
-        server.app(), log_level="warning", timeout_graceful_shutdown=5, lifespan="on"
+    socket, stop = listen("127.0.0.1", 0), threading.Event()
+    thread = threading.Thread(
+        target=run_server, args=(server, socket), kwargs={"stop": stop}, daemon=True
     )
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [socket]}, daemon=True)
     thread.start()
-    while not running.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{socket.getsockname()[1]}", server
     finally:
-        running.should_exit = True
+        stop.set()
         thread.join(timeout=20)
 
 
