@@ -83,7 +83,9 @@ def measure_serving(
             tokens = sum(one[1] for one in found[1])
     medians = {clients: statistics.median(taken) for clients, taken in seconds.items()}
     ratio = medians[1] / medians[CLIENTS]
-    lines = ["| clients | requests/s | tokens/s | times one client |", "| ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| clients | requests/s | tokens/s | times one client |", "| ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
     for clients, taken in medians.items():
         lines.append(
             f"| {clients} | {len(bodies) / taken:.2f} | {tokens / taken:.0f} "
