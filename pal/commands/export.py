@@ -76,9 +76,14 @@ def export(settings: ExportSettings) -> Path:
         except OSError as error:
             shutil.rmtree(saving, ignore_errors=True)
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(saving, output)
+        if output.exists():  # moved first: a kill here or later loses neither folder
+            old = output.with_name(output.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(output, old)
+            os.replace(saving, output)
+            shutil.rmtree(old)
+        else:
+            os.replace(saving, output)
     logger.info("written to %s", output)
     return output
 
