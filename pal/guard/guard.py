@@ -46,7 +46,7 @@ CONCERN_TURNS = 3
 SLOW_TURNS = 32
 
 # A longer turn is not read at all, so it counts as unreadable.
-MAX_CHARACTERS = 50_000
+MAX_CHARACTERS = 20_000
 
 # What earlier turns gave is kept in memory under keyed digests, this many at most.
 REMEMBERED = 4096

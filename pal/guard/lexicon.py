@@ -30,7 +30,7 @@ class Pattern:
         level: level of a sentence that it fits; 0 for despair, which is no concern by itself.
         kind: category of a hit.
         hinted: whether the level holds only where an earlier turn gives cause for concern.
-        plain: whether a hit stands even after a negation, in the past and in talk of others.
+        plain: whether a hit stands even after a negation.
         unless: what a sentence must not hold, compiled.
         hits: examples that it must fit.
         misses: near examples that must give no finding.
@@ -45,6 +45,21 @@ class Pattern:
     unless: re.Pattern[str] | None = None
     hits: tuple[str, ...] = ()
     misses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Veto:
+    """What makes a sentence mean something else: the long past, a film, grief.
+
+    Attributes:
+        match: what it fits, compiled.
+        unless: what makes the sentence count all the same, compiled.
+        kinds: categories whose hits do not count in the sentence.
+    """
+
+    match: re.Pattern[str]
+    unless: re.Pattern[str] | None
+    kinds: frozenset[str]
 
 
 class Lexicon:
@@ -66,9 +81,7 @@ class Lexicon:
         for name in parts:
             parts[name] = _fill(parts[name], parts)
         self.patterns = [_pattern(entry, parts) for entry in tree["patterns"]]
-        self._vetoes = [
-            (_compile(entry["match"], parts), frozenset(entry["kinds"])) for entry in tree["vetoes"]
-        ]
+        self._vetoes = [_veto(entry, parts) for entry in tree["vetoes"]]
         self._negated = re.compile(rf"\b(?:{_fill(tree['negation'], parts)}) ?$")
         written = [entry["match"] for entry in tree["patterns"]] + list(tree["parts"].values())
         self._normaliser = Normaliser(
@@ -88,11 +101,20 @@ class Lexicon:
         ]
 
     def _detect(self, text: str) -> Detection:
-        found = self.fits(text)
+        by_sentence = [self._fits(part) for part in self._normaliser.sentences(text)]
+        found = [pattern for part in by_sentence for pattern in part]
         if not found:
             return Detection()
         sure = [pattern for pattern in found if pattern.level and not pattern.hinted]
         hinted = [pattern for pattern in found if pattern.hinted]
+        # Another sentence of the text gives cause as an earlier turn does.
+        causes = [any(not pattern.hinted for pattern in part) for part in by_sentence]
+        sure += [
+            pattern
+            for place, part in enumerate(by_sentence)
+            for pattern in part
+            if pattern.hinted and any(causes[:place] + causes[place + 1 :])
+        ]
         return Detection(
             level=max((pattern.level for pattern in sure), default=0),
             categories=frozenset(pattern.kind for pattern in sure),
@@ -114,17 +136,16 @@ class Lexicon:
                     break
             else:
                 continue
-            if not pattern.plain:
-                if vetoed is None:
-                    vetoed = self._vetoed(sentence)
-                if pattern.kind in vetoed:
-                    continue
-            found.append(pattern)
+            if vetoed is None:
+                vetoed = self._vetoed(sentence)
+            if pattern.kind not in vetoed:
+                found.append(pattern)
         return found
 
     def _vetoed(self, sentence: str) -> frozenset[str]:
-        kinds = [kinds for match, kinds in self._vetoes if match.search(sentence)]
-        return frozenset().union(*kinds)
+        found = [veto for veto in self._vetoes if veto.match.search(sentence)]
+        fitting = [v for v in found if v.unless is None or not v.unless.search(sentence)]
+        return frozenset().union(*(veto.kinds for veto in fitting))
 
 
 @cache
@@ -168,6 +189,15 @@ def _pattern(entry: Mapping[str, Any], parts: Mapping[str, str]) -> Pattern:
         unless=_compile(unless, parts) if unless else None,
         hits=tuple(entry["hits"]),
         misses=tuple(entry["misses"]),
+    )
+
+
+def _veto(entry: Mapping[str, Any], parts: Mapping[str, str]) -> Veto:
+    unless = entry.get("unless")
+    return Veto(
+        match=_compile(entry["match"], parts),
+        unless=_compile(unless, parts) if unless else None,
+        kinds=frozenset(entry["kinds"]),
     )
 
 

@@ -15,7 +15,7 @@ _DIGITS = str.maketrans("0345789@$+", "oeastbgast")
 
 _APOSTROPHES = re.compile("(?<=\\w)['’‘`´\u02bc\uff07](?=\\w)")
 _DOTS = re.compile(r"(?:\.{2,}|…)\s*(?=[a-z])")
-_MIXED = re.compile(r"(?=[\w@$!|*]*[a-z])(?=\w*[0-9@$!|*])\w[\w@$!|*]*\w")
+_MIXED = re.compile(r"(?<![\w@$])(?=[\w@$!|*]*[a-z])(?=[\w@$]*[0-9@$!|*])[\w@$][\w@$!|*]*[\w$@]")
 _NUMBER = re.compile(r"\d+[a-z]{1,3}")
 _SPACED = re.compile(r"(?<![\w])(?:[a-z][ .\-_*]){2,}[a-z](?![\w])")
 _STRETCHED = re.compile(r"([a-z])\1{2,}")
@@ -50,11 +50,11 @@ class Normaliser:
         self._phrases = re.compile(rf"\b(?:{'|'.join(map(re.escape, ordered))})\b")
         self._words = words
         self._known = words | real | frozenset(single)
-        self._near: dict[str, str] = {}
+        self._near: dict[str, list[str]] = {}
         for word in sorted(words):
             if len(word) >= 4:
                 for form in (word, *_shorter(word)):
-                    self._near.setdefault(form, word)
+                    self._near.setdefault(form, []).append(word)
 
     def sentences(self, text: str) -> list[str]:
         """Return the sentences of a text: words and numbers, single spaces, and `` ?``."""
@@ -104,25 +104,32 @@ class Normaliser:
 
     def _nearest(self, word: str) -> str:
         """Return the one of the patterns' words that is one slip away, or the word itself."""
-        near = self._near.get(word)
-        if near is not None:
-            return near
-        for form in _shorter(word):
-            near = self._near.get(form)
-            if near is not None and _one_slip(word, near):
-                return near
-        return word
+        near = [
+            other
+            for form in (word, *_shorter(word))
+            for other in self._near.get(form, ())
+            if _one_slip(word, other)
+        ]
+        # Swapped letters are the surest slip, and the first letter is seldom wrong.
+        best = max(
+            near,
+            key=lambda other: (sorted(other) == sorted(word), other[0] == word[0], len(other)),
+            default=word,
+        )
+        return self._single.get(best, best)
 
     def _without_signs(self, found: re.Match[str]) -> str:
         """Return a word whose digits and signs stand for letters."""
         word = found.group()
-        if _NUMBER.fullmatch(word) or word.isalpha():
+        if word.isalpha():
             return word
         forms = [word.translate(_DIGITS)]
         for sign in "1!|":
             forms = [form.replace(sign, letter) for form in forms for letter in "il"]
         forms = [form.replace("*", "") for form in forms]
         known = [form for form in forms if form in self._known]
+        if not known and _NUMBER.fullmatch(word):
+            return word
         return (known or [self._nearest(forms[0])])[0]
 
 
