@@ -100,7 +100,7 @@ class Normaliser:
         once = re.sub(r"(.)\1", r"\1", short)
         if once in self._words:
             return once
-        return self._nearest(short) if 3 < len(short) < 16 else short
+        return self._nearest(short) if 2 < len(short) < 16 else short
 
     def _nearest(self, word: str) -> str:
         """Return the one of the patterns' words that is one slip away, or the word itself."""
