@@ -17,6 +17,7 @@ from pal.core.errors import ConfigError, DataError
 from pal.core.job import process_state
 from pal.core.registry import trust
 from pal.data.samples import build_samples
+from pal.data.texts import normalise_text
 from pal.decoding.plan import alpha_of, can_contrast, strategies_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.guard import Guard, GuardSettings, Verdict, load_guard
@@ -301,7 +302,8 @@ class Session:
         turns = []
         for ask, row in [(ask, self.read(ask)) for ask in asks]:
             said = [turn["text"] for turn in row["dialog"] if turn["speaker"] == "seeker"]
-            turns.append(Turn(ask, row, self.guard.review(said, pinned=ask.pinned)))
+            verdict = self.guard.review(said, pinned=ask.pinned)
+            turns.append(Turn(ask, _without_help(row, verdict.help), verdict))
         with self.lock:
             if self.inference is not None:
                 open_turns = [
@@ -428,6 +430,23 @@ class Session:
         turn.request = LiveRequest(sample, seed, strategy, alpha, ask.max_new_tokens)
         [inputs] = self.responder.encode([sample])
         turn.prompt_tokens = len(inputs["input_ids"]) + len(inputs.get("persona_input_ids", ()))
+
+
+def _without_help(row: dict[str, Any], shown: str | None) -> dict[str, Any]:
+    """Return a dialogue whose replies are what the model said, without help shown before them.
+
+    Clients send back what they showed; the model would take the help for its own words.
+    """
+    if not shown:
+        return row
+    before = f"{normalise_text(shown)} "
+    dialog = [
+        {**turn, "text": turn["text"].removeprefix(before)}
+        if turn["speaker"] == "supporter"
+        else turn
+        for turn in row["dialog"]
+    ]
+    return {**row, "dialog": dialog}
 
 
 def _behind_help(verdict: Verdict, text: str) -> str:

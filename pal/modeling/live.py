@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any
 
+import torch
+
 from pal.data.samples import Sample
 from pal.decoding.engine import Answer, DecodingRequest, Engine
 from pal.decoding.language import LanguageEngine, LanguageRequest
@@ -226,6 +228,7 @@ class WholeResponder(LiveResponder):
         """Take a request out, answered or not; what has ended is no error."""
         self.waiting = [one for one in self.waiting if one[0] != ticket]
 
+    @torch.inference_mode()
     def advance(self) -> list[Progress]:
         """Answer the requests at the head of the queue that differ in their samples alone."""
 

@@ -205,6 +205,19 @@ def test_help_stands_before_a_response_that_needs_it(model):
     assert "".join(piece.text for piece in pieces) == pinned.text
 
 
+def test_help_that_comes_back_is_not_taken_for_the_models_words(model):
+    session = pal.load(model)
+    messages = [{"role": "user", "content": "hello, how are you?"}]
+    first = session.respond(messages, pinned=2)
+    said = first.text.removeprefix(first.guard.help).strip()
+    later = {"role": "user", "content": "i feel a little better"}
+    back, clean = (
+        session.respond([*messages, {"role": "assistant", "content": text}, later], pinned=2)
+        for text in (first.text, said)
+    )
+    assert back == clean
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_reply_that_may_not_be_shown_is_replaced(model, stream, monkeypatch, caplog):
     session = pal.load(model)
