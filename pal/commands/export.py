@@ -64,6 +64,7 @@ def export(settings: ExportSettings) -> Path:
         )
     from pal.core.job import output_lock
     from pal.core.registry import trust
+    from pal.training.card import CARD
 
     trust(*settings.trusted_code)
     with output_lock(output):
@@ -73,6 +74,8 @@ def export(settings: ExportSettings) -> Path:
         try:
             model.save_pretrained(str(saving))
             tokenizer.save_pretrained(str(saving))
+            if (inside / CARD).is_file():
+                shutil.copyfile(inside / CARD, saving / CARD)
         except OSError as error:
             shutil.rmtree(saving, ignore_errors=True)
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error

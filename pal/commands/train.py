@@ -190,6 +190,7 @@ def publish(
     """Write the chosen model into the folder file by file, and the record of the run last."""
     from pal.core.files import write_json
     from pal.data.cards import cards_note
+    from pal.training.card import write_model_card
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
     from pal.training.losses import unigram_nll
 
@@ -217,6 +218,7 @@ def publish(
             steps=state.global_step, epochs=state.epoch,
             **cards_note(job.settings.data.cards),  # type: ignore[attr-defined]
         )  # fmt: skip
+        write_model_card(output, record)
         write_json(output / RECORD, record)
         (output / STARTED).unlink(missing_ok=True)
         if saved is not None:

@@ -1,0 +1,128 @@
+"""The model card: ``README.md`` of a trained folder, as model hubs show it.
+
+It is made from the record of the run, so it says what was measured and nothing else. Paths of the
+machine stay out of it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pal.core.files import atomic_writer
+from pal.data.sources import is_hub_id
+
+CARD = "README.md"
+
+MARK = "<!-- Written by pal train. Without this line it is yours, and no run replaces it. -->"
+
+TITLES = {
+    "response": "An emotional-support response model",
+    "persona_extractor": "A persona extractor",
+}
+USES = {
+    "response": "It answers a seeker of emotional support, with a strategy chosen first.",
+    "persona_extractor": "It infers persona sentences from what a speaker has said.",
+}
+TAGS = {
+    "response": ["emotional-support", "dialogue", "persona"],
+    "persona_extractor": ["persona", "dialogue"],
+}
+
+LIMITS = """\
+- Research software. It is no therapist and no crisis service; put a guard before it, and a way to
+  human help (`pal chat`, `pal serve` and `pal.load` have one).
+- It was trained on dialogues in one language and repeats what they hold, mistakes and biases too.
+- The loss above says how well it predicts replies of that corpus, not whether a reply helps.
+- What it says of a person can be wrong. Show people what is inferred of them."""
+
+
+def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the card of a finished run, unless a person wrote one of their own.
+
+    Args:
+        folder: of the model.
+        record: of the run.
+    """
+    path = folder / CARD
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    with atomic_writer(path) as file:
+        file.write(model_card(record))
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Return the text of a card: a block that programs read, then what people read.
+
+    Args:
+        record: of a training run, ``run.json``.
+
+    Example:
+        >>> print(model_card(read_json("runs/pal/run.json")))
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    settings = record["settings"]
+    task, data = settings["task"], settings["data"]
+    chosen = settings["architecture"]
+    base = None if chosen["from_scratch"] is not None else str(chosen["base"])
+    corpus = str(data["train"])
+    title, loss = TITLES[task], record.get("validation_nll")
+    results = []
+    if loss is not None:
+        results = [
+            EvalResult(
+                task_type="text-generation", task_name=title, dataset_type=_public(corpus),
+                dataset_name=f"validation part of {_public(corpus)}", metric_type="loss",
+                metric_name="validation loss, nats per token", metric_value=round(loss, 6),
+            )
+        ]  # fmt: skip
+    head = ModelCardData(
+        library_name="transformers", tags=TAGS[task], base_model=_hub_id(base),
+        datasets=[corpus] if _hub_id(corpus) else None,
+        model_name=title if results else None, eval_results=results or None,
+    )  # fmt: skip
+    rows = {
+        "base": "random weights" if base is None else _public(base),
+        "parameters": f"{record['parameters']:,}",
+        "trained on": f"{_public(corpus)}, {record['train_samples']:,} samples",
+        "epochs": f"{record['epochs']:g}" if record.get("epochs") is not None else "",
+        "seed": record["seed"],
+        "number format": record["number_format"],
+        "made with": f"pal-esc {record['versions']['pal-esc']}, "
+        f"torch {record['versions']['torch']}, transformers {record['versions']['transformers']}",
+    }
+    lines = [
+        "---", head.to_yaml(), "---", MARK, "", f"# {title}", "", USES[task],
+        "Load it with `pal.load(FOLDER)` or, after `import pal`, with the library's Auto classes.",
+        "", "## How it was made", "", "| | |", "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in rows.items() if value != ""),
+        "", "`run.json` has every setting.", "", "## What was measured", "", *_measured(record),
+        "", "## Licence", "",
+        "That of its base and of its data; both bind. ESConv is CC BY-NC 4.0: a model that learnt "
+        "from it is for non-commercial use.",
+        "", "## Limits", "", LIMITS, "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _measured(record: Mapping[str, Any]) -> list[str]:
+    loss, floor = record.get("validation_nll"), record.get("unigram_validation_nll")
+    if loss is None:
+        return ["Nothing: the run had no validation."]
+    lines = [
+        f"Validation loss {loss:.3f} nats per token on {record['validation_samples']:,} samples."
+    ]
+    if floor is not None:
+        lines.append(f"Token frequencies alone have {floor:.3f} there.")
+        if loss >= floor:
+            lines.append("**So it has learnt nothing that these do not say.**")
+    return lines
+
+
+def _hub_id(source: str | None) -> str | None:
+    return source if source and is_hub_id(source) and not Path(source).exists() else None
+
+
+def _public(source: str) -> str:
+    """Return a source by a name that says nothing of the machine."""
+    return source if _hub_id(source) or ":" in source else Path(source).name
