@@ -142,6 +142,14 @@ COMMANDS: dict[str, Command] = {
             "serve": ("the server, many clients at once compared with one", "BenchServeSettings"),
         }.items()
     },
+    "guard train": Command(
+        "train a second detector for the guard on labelled messages",
+        "pal.commands.guard", "train_guard", "TrainGuardSettings",
+    ),
+    "guard eval": Command(
+        "what the guard finds in labelled messages, or in dialogues",
+        "pal.commands.guard", "evaluate_guard", "EvaluateGuardSettings",
+    ),
     "convert-authors": Command(
         "turn a checkpoint of the authors' code into a PAL model",
         "pal.commands.convert_authors", "convert_authors", "ConvertAuthorsSettings",

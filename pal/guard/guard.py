@@ -167,6 +167,20 @@ class Guard:
             self._report("the check of replies", error)
         return self._texts.replaced_with_help if verdict.pinned else self._texts.replaced
 
+    def levels(self, seeker_turns: Sequence[str]) -> list[int]:
+        """Return the level that each turn of a conversation adds, read after those before it.
+
+        Raises:
+            PalError: a detector failed.
+        """
+        ends = range(1, len(seeker_turns) + 1)
+        spans = [_Span.of(seeker_turns[max(0, end - WINDOW) : end], None) for end in ends]
+        texts = [text for span in spans for text in span.texts]
+        found = self._run(texts, timeout=self._timeout * max(1, len(spans)))
+        if not found.complete:
+            raise PalError("the guard could not read a conversation: a detector failed")
+        return [found.of_last(span) for span in spans]
+
     # How a conversation is read
 
     def _assess(self, span: "_Span", found: "_Found") -> Assessment:

@@ -23,6 +23,16 @@ def estimate(value: float, low: float | None, high: float | None, n: int) -> Est
     return {"n": n, "value": value, "low": low, "high": high, "reason": None}
 
 
+def share_of(hits: int, count: int, confidence: float, reason: str = "no cases") -> Estimate:
+    """Return a share, 0 to 1, with Wilson's interval."""
+    from scipy import stats as scipy_stats
+
+    if count == 0:
+        return undefined(0, reason)
+    interval = scipy_stats.binomtest(hits, count).proportion_ci(confidence, method="wilson")
+    return estimate(hits / count, float(interval.low), float(interval.high), count)
+
+
 def undefined(n: int, reason: str) -> Estimate:
     """Return an undefined estimate with its reason."""
     return {"n": n, "value": None, "low": None, "high": None, "reason": reason}

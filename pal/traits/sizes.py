@@ -9,7 +9,7 @@ import numpy as np
 
 from pal.core.files import read_jsonl
 from pal.data.settings import ReadingSettings
-from pal.stats.estimates import Estimate, cell, estimate, table, undefined
+from pal.stats.estimates import Estimate, cell, estimate, share_of, table, undefined
 from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
 from pal.traits.documents import paper
@@ -137,21 +137,13 @@ def describe_cards(
             entry[f"{key}_words"] = _ratio(words, ones, weights, statistics.confidence)
         for key in ("age", "gender", "occupation"):
             known = [_known(card.get(key)) for card in kept]
-            entry[f"{key}_known"] = share_of(sum(known), len(kept), statistics.confidence)
+            entry[f"{key}_known"] = share_of(
+                sum(known), len(kept), statistics.confidence, "no cards"
+            )
             if key != "occupation":
                 entry[key] = dict(Counter(str(card.get(key) or "unknown") for card in kept))
         found.append(entry)
     return found
-
-
-def share_of(hits: int, count: int, confidence: float) -> Estimate:
-    """Return a share, 0 to 1, with Wilson's interval."""
-    from scipy import stats as scipy_stats
-
-    if count == 0:
-        return undefined(0, "no cards")
-    interval = scipy_stats.binomtest(hits, count).proportion_ci(confidence, method="wilson")
-    return estimate(hits / count, float(interval.low), float(interval.high), count)
 
 
 def show_sizes(document: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ import pytest
 
 from pal.config import load_settings
 from pal.core.files import write_jsonl
+from pal.stats.estimates import share_of
 from pal.stats.settings import StatisticsSettings
 from pal.traits.dialogue_statistics import stats
 from pal.traits.documents import paper
-from pal.traits.sizes import describe_cards, describe_talks, share_of
+from pal.traits.sizes import describe_cards, describe_talks
 from pal.traits.talks import SaidTurn, Talk
 
 FEW = StatisticsSettings(resamples=300)
