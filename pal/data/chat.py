@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError
+from pal.data.harm import LEFT_OUT
 from pal.data.samples import Sample
 from pal.data.strategies import ESCONV, StrategySet
 
@@ -322,7 +323,7 @@ class ChatEncoder:
     def _labels(self, turn: Turn, piece: list[int], index: int) -> list[int]:
         """Return the labels of a turn: strategy, words and end token where it is a target."""
         labels = [-100] * len(piece)
-        if index and turn["speaker"] == "supporter":
+        if index and turn["speaker"] == "supporter" and not turn.get(LEFT_OUT):
             begin = len(self.marks(self.form.assistant))
             target = self.target(turn.get("strategy"), turn["text"])
             kept = target[: self.max_target_tokens + 1]

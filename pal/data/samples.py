@@ -1,7 +1,7 @@
 """Samples: the supporter turns of a dialogue that are targets, each with its context.
 
 Two rules follow the authors' code: training uses every supporter turn except a dialogue's first
-turn, evaluation only those that follow a seeker turn.
+turn and those that are marked as left out, evaluation only those that follow a seeker turn.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pal.core.errors import DataError
 from pal.data.cards import give_cards
+from pal.data.harm import LEFT_OUT
 from pal.data.settings import SourceSettings
 from pal.data.splits import load_split
 
@@ -57,6 +58,7 @@ def build_samples(
                 for turn in range(1, len(dialog))
                 if dialog[turn]["speaker"] == "supporter"
                 and (rule == "training" or dialog[turn - 1]["speaker"] == "seeker")
+                and not (rule == "training" and dialog[turn].get(LEFT_OUT))
             ]
         for turn in turns:
             target = {} if dialogue["request"] else dialog[turn]

@@ -77,11 +77,14 @@ class DataSettings(SourceSettings):
         train: dialogues (task response) or persona conversations (task persona_extractor).
         validation: the same for the validation loss; null uses the published split of ``train``
             or, for a single file, a part of it by the settings of the split.
+        leave_out_harmful: do not train on the four supporter turns of ESConv that do harm (they
+            agree with the wish to die, ask for means, or give a number that is out of use).
         max_train_samples: use only the first this many training samples.
         max_validation_samples: use only the first this many validation samples.
     """
 
     train: Source = "thu-coai/esconv"
     validation: Source | None = None
+    leave_out_harmful: bool = True
     max_train_samples: Count | None = None
     max_validation_samples: Count | None = None

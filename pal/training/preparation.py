@@ -19,6 +19,7 @@ from pal.core.files import fingerprint, make_private
 from pal.core.job import process_state
 from pal.data.batches import Collator
 from pal.data.cards import give_cards
+from pal.data.harm import leave_out_harmful
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
 from pal.data.settings import DataSettings
@@ -307,7 +308,10 @@ Rows = list[Mapping[str, Any]]
 
 
 def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
-    """Return training and validation dialogues, cards in place of personas where given."""
+    """Return training and validation dialogues, cards in place of personas where given.
+
+    Harmful supporter turns of the training dialogues are marked as left out.
+    """
     whole = data.validation is not None and not has_splits(data.train)
     train_rows = load_split(data.train, None if whole else "train", how=data)
     if data.validation is not None:
@@ -316,7 +320,10 @@ def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
         validation_rows = load_split(data.validation, split, how=published)
     else:
         validation_rows = load_split(data.train, "validation", how=data)
-    return list(give_cards(train_rows, data.cards)), list(give_cards(validation_rows, data.cards))
+    train = list(give_cards(train_rows, data.cards))
+    if data.leave_out_harmful:
+        train = leave_out_harmful(train)
+    return train, list(give_cards(validation_rows, data.cards))
 
 
 def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:

@@ -1,0 +1,63 @@
+"""Supporter turns of ESConv that do harm, which no model should be trained to say.
+
+One agrees that to be dead would be easier, two ask for the means, one gives a number that is no
+longer the one. They are known by a hash of the turn and the one before it, letters alone, so every
+layout of the corpus is recognised and the corpus is not repeated here.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+HARMFUL = frozenset(
+    {"378a45c41d1d135c", "28bf902f3c8ab206", "779d6d988cbf1bee", "801018557c980ae4"}
+)
+
+# The key that a turn has which is no target.
+LEFT_OUT = "left_out"
+
+
+def leave_out_harmful(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return dialogues whose harmful supporter turns are marked, so that they are no targets.
+
+    They stay in the dialogue as context. A log line gives their number, if there are any.
+
+    Args:
+        rows: rows of :func:`pal.data.esconv.load_esconv`.
+    """
+    found, count = [], 0
+    for row in rows:
+        places = harmful_turns(row["dialog"])
+        if places:
+            count += len(places)
+            dialog = [
+                {**turn, LEFT_OUT: True} if place in places else turn
+                for place, turn in enumerate(row["dialog"])
+            ]
+            row = {**row, "dialog": dialog}
+        found.append(row)
+    if count:
+        logger.info(
+            "%d supporter turns that do harm are no training targets (data.leave_out_harmful=false "
+            "trains on them)", count,
+        )  # fmt: skip
+    return found
+
+
+def harmful_turns(dialog: list[Mapping[str, Any]]) -> set[int]:
+    """Return the places of the harmful supporter turns of a dialogue."""
+    return {
+        place
+        for place in range(1, len(dialog))
+        if dialog[place]["speaker"] == "supporter"
+        and _digest(dialog[place - 1]["text"], dialog[place]["text"]) in HARMFUL
+    }
+
+
+def _digest(before: str, text: str) -> str:
+    letters = [re.sub(r"[^a-z0-9]", "", part.casefold()) for part in (before, text)]
+    return hashlib.sha256("|".join(letters).encode()).hexdigest()[:16]
