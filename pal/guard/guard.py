@@ -16,6 +16,7 @@ from typing import Any
 
 from pal.core.errors import ConfigError, PalError, first_line
 from pal.guard.helplines import Country, load_helplines
+from pal.guard.language import OTHER_LANGUAGE, LanguageDetector
 from pal.guard.levels import (
     CONCERN,
     CRISIS,
@@ -159,9 +160,8 @@ class Guard:
         if self.off:
             return None
         try:
-            if len(reply) <= MAX_CHARACTERS and not self._check.is_harmful(reply, verdict):
-                own = self._run([reply], slow=set())
-                if own.complete and own.level(reply) < CRISIS:
+            if len(reply) <= MAX_CHARACTERS and not has_surrogate(reply):
+                if not self._check.is_harmful(reply, verdict):
                     return None
         except Exception as error:
             self._report("the check of replies", error)
@@ -231,7 +231,7 @@ class Guard:
             kinds: what was found in the last turns.
             nth: number of fixed replies just before this one.
         """
-        helpers = THIRD_PARTY in kinds and kinds <= {THIRD_PARTY, "other_language"}
+        helpers = THIRD_PARTY in kinds and kinds <= {THIRD_PARTY, OTHER_LANGUAGE}
         action: Action = "reply_with_help" if pinned else "reply"
         text = None
         if around >= CRISIS:
@@ -365,7 +365,7 @@ def load_guard(settings: GuardSettings) -> Guard:
             "and no help is shown"
         )
         return NoGuard()
-    detectors: list[Detector] = [Lexicon()]
+    detectors: list[Detector] = [Lexicon(), LanguageDetector()]
     if settings.model is not None:
         from pal.guard.models import load_detector
 

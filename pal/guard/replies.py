@@ -3,7 +3,7 @@
 import re
 
 from pal.guard.helplines import Country
-from pal.guard.levels import Verdict
+from pal.guard.levels import CRISIS, Verdict
 from pal.guard.lexicon import Lexicon
 
 # Links, and what reads as one.
@@ -12,6 +12,9 @@ _LINK = re.compile(
     r"(?:/\S*)?",
     re.IGNORECASE,
 )
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_YOU = re.compile(r"\b(?:you|your|yours|u|ur)\b", re.IGNORECASE)
+
 # Seven digits or more, however they are grouped, are a phone number.
 _PHONE = re.compile(r"\+?\(?\d(?:[\s().\-–/]{0,3}\d){6,}")
 # A shorter number is one where the words around it say so.
@@ -33,17 +36,22 @@ class ReplyCheck:
         self._numbers = frozenset(country.numbers())
         self._host = _host(country.directory_url)
         self._lexicon = Lexicon("replies.yaml")
+        self._seeker = Lexicon()
         self.version = self._lexicon.version
 
     def is_harmful(self, reply: str, verdict: Verdict) -> bool:
         """Return whether a reply must not be shown.
 
-        It must not agree with the wish to die, encourage it, or name means; where help is on view,
-        it must not ask for means either. A number or a link must be one of the helplines.
+        It must not agree with the wish to die, encourage it, name means, or tell of such a wish of
+        its own; where help is on view, it must not ask for means either. A number or a link must be
+        one of the helplines.
         """
         found = self._lexicon.detect([reply])[0]
         at_risk = bool(verdict.pinned or verdict.level)
         if found.level or (at_risk and found.hinted_level):
+            return True
+        of_itself = [part for part in _SENTENCE.split(reply) if not _YOU.search(part)]
+        if any(one.level >= CRISIS for one in self._seeker.detect(of_itself)):
             return True
         if any(_host(link) != self._host for link in _LINK.findall(reply)):
             return True

@@ -339,3 +339,16 @@ def test_requests_and_samples_without_strategy():
     sample = Sample("a/1", "a", 1, (turn_of("seeker", "hi"),), (), None, "hello")
     assert side.encode(sample)["input_ids"] == side.encode(sample)["plain_input_ids"]
     assert side.target(None, "hello") == [*side.text(" hello"), side.end]
+
+
+def test_a_turn_that_is_left_out_is_read_and_not_learned():
+    side = encoder()
+    turns = [dict(turn) for turn in dialogues()[0]["dialog"]]
+    place = max(n for n, turn in enumerate(turns) if turn["speaker"] == "supporter")
+    [before] = side.windows(turns)
+    turns[place]["left_out"] = True
+    [after] = side.windows(turns)
+    assert after["input_ids"] == before["input_ids"]
+    changed = [a for a, b in zip(before["labels"], after["labels"], strict=True) if a != b]
+    assert changed
+    assert set(after["labels"]) - {-100}
