@@ -29,7 +29,7 @@ from pal.guard.levels import (
     Status,
     Verdict,
 )
-from pal.guard.lexicon import Lexicon
+from pal.guard.lexicon import load_lexicon
 from pal.guard.normalise import has_surrogate
 from pal.guard.replies import ReplyCheck
 from pal.guard.settings import GuardSettings
@@ -160,9 +160,9 @@ class Guard:
         if self.off:
             return None
         try:
-            if len(reply) <= MAX_CHARACTERS and not has_surrogate(reply):
-                if not self._check.is_harmful(reply, verdict):
-                    return None
+            readable = len(reply) <= MAX_CHARACTERS and not has_surrogate(reply)
+            if readable and not self._check.is_harmful(reply, verdict):
+                return None
         except Exception as error:
             self._report("the check of replies", error)
         return self._texts.replaced_with_help if verdict.pinned else self._texts.replaced
@@ -365,7 +365,7 @@ def load_guard(settings: GuardSettings) -> Guard:
             "and no help is shown"
         )
         return NoGuard()
-    detectors: list[Detector] = [Lexicon(), LanguageDetector()]
+    detectors: list[Detector] = [load_lexicon(), LanguageDetector()]
     if settings.model is not None:
         from pal.guard.models import load_detector
 

@@ -12,124 +12,21 @@ from pal.guard.levels import CONCERN, Detection
 
 OTHER_LANGUAGE = "other_language"
 
-_ENGLISH = frozenset(
-    [
-        "the",
-        "and",
-        "to",
-        "i",
-        "of",
-        "a",
-        "my",
-        "is",
-        "it",
-        "in",
-        "you",
-        "that",
-        "for",
-        "me",
-        "was",
-        "but",
-        "so",
-        "this",
-        "have",
-        "with",
-        "not",
-        "im",
-        "do",
-        "on",
-        "be",
-    ]
+ENGLISH_WORDS = (
+    "the and to i of a my is it in you that for me was but so this have with not im do on be"
 )
+
 # Common words of German, Spanish, French, Italian, Portuguese and Dutch that are no English words.
-_OTHERS = frozenset(
-    [
-        "ich",
-        "nicht",
-        "und",
-        "ist",
-        "das",
-        "mich",
-        "mir",
-        "mein",
-        "meine",
-        "auch",
-        "aber",
-        "mehr",
-        "habe",
-        "bin",
-        "kann",
-        "eine",
-        "wie",
-        "wir",
-        "sehr",
-        "leben",
-        "quiero",
-        "estoy",
-        "para",
-        "pero",
-        "muy",
-        "vida",
-        "tengo",
-        "porque",
-        "una",
-        "los",
-        "las",
-        "que",
-        "por",
-        "esta",
-        "todo",
-        "yo",
-        "nada",
-        "je",
-        "ne",
-        "pas",
-        "suis",
-        "mon",
-        "veux",
-        "est",
-        "des",
-        "les",
-        "mais",
-        "avec",
-        "pour",
-        "vie",
-        "tres",
-        "moi",
-        "que",
-        "jai",
-        "cest",
-        "non",
-        "sono",
-        "voglio",
-        "piu",
-        "che",
-        "perche",
-        "della",
-        "ho",
-        "niente",
-        "nao",
-        "eu",
-        "quero",
-        "estou",
-        "minha",
-        "muito",
-        "uma",
-        "isso",
-        "voce",
-        "ik",
-        "niet",
-        "mijn",
-        "het",
-        "een",
-        "meer",
-        "ben",
-        "maar",
-        "dat",
-        "wil",
-        "geen",
-    ]
-)
+OTHER_WORDS = """
+ich nicht und ist das mich mir mein meine auch aber mehr habe bin kann eine wie wir sehr leben
+quiero estoy para pero muy vida tengo porque una los las que por esta todo yo nada
+je ne pas suis mon veux est des les mais avec pour vie tres moi jai cest
+non sono voglio piu che perche della ho niente
+nao eu quero estou minha muito uma isso voce
+ik niet mijn het een meer ben maar dat wil geen
+"""
+_ENGLISH = frozenset(ENGLISH_WORDS.split())
+_OTHERS = frozenset(OTHER_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
 FEWEST_LETTERS = 4
 FEWEST_WORDS = 3

@@ -158,6 +158,12 @@ def _read(file: str) -> Any:
     return typed_values(read_yaml(_text(file), file))
 
 
+@cache
+def load_lexicon(file: str = "lexicon.yaml") -> Lexicon:
+    """Return a lexicon of the package, which is made once."""
+    return Lexicon(file)
+
+
 def _real_words() -> frozenset[str]:
     return frozenset(word for word in _text("real_words.txt").split() if word.isalpha())
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 _ALIKE = str.maketrans("асеоруіхкмтвнѕјԁһіαεοικντρυχı", "aceopyixkmtbhsjdhiaeoikntpuxi")
 _DIGITS = str.maketrans("0345789@$+", "oeastbgast")
 
+LONGEST_WORD = 16  # letters of a word in which a slip is looked for
+
 _APOSTROPHES = re.compile("(?<=\\w)['’‘`´\u02bc\uff07](?=\\w)")
 _DOTS = re.compile(r"(?:\.{2,}|…)\s*(?=[a-z])")
 _MIXED = re.compile(r"(?<![\w@$])(?=[\w@$!|*]*[a-z])(?=[\w@$]*[0-9@$!|*])[\w@$][\w@$!|*]*[\w$@]")
@@ -100,10 +102,12 @@ class Normaliser:
         once = re.sub(r"(.)\1", r"\1", short)
         if once in self._words:
             return once
-        return self._nearest(short) if 2 < len(short) < 16 else short
+        return self._nearest(short)
 
     def _nearest(self, word: str) -> str:
         """Return the one of the patterns' words that is one slip away, or the word itself."""
+        if not 2 < len(word) < LONGEST_WORD:
+            return word
         near = [
             other
             for form in (word, *_shorter(word))

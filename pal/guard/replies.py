@@ -4,7 +4,7 @@ import re
 
 from pal.guard.helplines import Country
 from pal.guard.levels import CRISIS, Verdict
-from pal.guard.lexicon import Lexicon
+from pal.guard.lexicon import load_lexicon
 
 # Links, and what reads as one.
 _LINK = re.compile(
@@ -35,8 +35,8 @@ class ReplyCheck:
     def __init__(self, country: Country):
         self._numbers = frozenset(country.numbers())
         self._host = _host(country.directory_url)
-        self._lexicon = Lexicon("replies.yaml")
-        self._seeker = Lexicon()
+        self._lexicon = load_lexicon("replies.yaml")
+        self._seeker = load_lexicon()
         self.version = self._lexicon.version
 
     def is_harmful(self, reply: str, verdict: Verdict) -> bool:

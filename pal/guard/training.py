@@ -15,7 +15,7 @@ import numpy as np
 
 from pal.core.errors import DataError
 from pal.core.files import write_json
-from pal.guard.lexicon import Lexicon
+from pal.guard.lexicon import load_lexicon
 from pal.guard.models import HEAD_FILE, HEAD_KIND, PROBE, WEIGHTS_FILE, sigmoid, unit_vectors
 from pal.guard.rows import LabelledMessage
 from pal.guard.windows import windows_of
@@ -124,7 +124,9 @@ def describe_head(
     the rate is exact and the recall a little optimistic.
     """
     labels = np.array([row.crisis for row in rows])
-    lexicon = np.array([found.level > 0 for found in Lexicon().detect([row.text for row in rows])])
+    lexicon = np.array(
+        [found.level > 0 for found in load_lexicon().detect([row.text for row in rows])]
+    )
     rates = []
     for rate in RATES:
         hits = head.chances >= threshold_at(head.chances[~labels], rate)
