@@ -100,6 +100,22 @@ COMMANDS: dict[str, Command] = {
         "read filled-in sheets: win, tie, loss, sign test, Fleiss' κ",
         "pal.commands.human_eval", "score_sheets", "ScoreSheetsSettings",
     ),
+    "study create": Command(
+        "make a study with people: blinded chats with two systems, or judgements of personas",
+        "pal.commands.study", "create_study", "CreateStudySettings",
+    ),
+    "study serve": Command(
+        "serve the pages of a study",
+        "pal.commands.study", "serve_study", "ServeStudySettings",
+    ),
+    "study export": Command(
+        "write answers, conversations and results of a study",
+        "pal.commands.study", "export_study", "ExportStudySettings",
+    ),
+    "study withdraw": Command(
+        "delete what a rater of a study gave",
+        "pal.commands.study", "withdraw_rater", "WithdrawSettings",
+    ),
     **{
         f"traits {action}": Command(summary, f"pal.traits.{module}", function, settings)
         for action, (summary, module, function, settings) in {

@@ -120,7 +120,7 @@ def write_sheets(
                 "sample": comparison.sample,
                 "A": systems[order[0]],
                 "B": systems[order[1]],
-                "texts": _checksum([_transcript(comparison.context), a, b]),
+                "texts": text_checksum([join_turns(comparison.context), a, b]),
             }
     shown = [rows[item] for item in sorted(rows)]
     names = [question.name for question in questions]
@@ -184,11 +184,12 @@ def _item_id(seed: int, *parts: str) -> str:
     return digest.hexdigest().translate(_LETTERS)
 
 
-def _transcript(context: Sequence[tuple[str, str]]) -> str:
+def join_turns(context: Sequence[tuple[str, str]]) -> str:
+    """Return (speaker, text) turns as lines, as the column ``context`` of a sheet has them."""
     return "\n".join(f"{speaker}: {text}" for speaker, text in context)
 
 
-def _checksum(texts: Sequence[str]) -> str:
+def text_checksum(texts: Sequence[str]) -> str:
     """Return a hash of the letters and digits of texts, which no spreadsheet changes."""
     return fingerprint(
         [re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()) for text in texts]
@@ -201,7 +202,7 @@ def _sheet(rows: Sequence[Mapping[str, Any]], questions: Sequence[str]) -> str:
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["item", *TEXTS, *questions, "rater"])
     for row in rows:
-        texts = [_transcript(row["context"]), row["a"], row["b"]]
+        texts = [join_turns(row["context"]), row["a"], row["b"]]
         blank = [""] * (len(questions) + 1)
         writer.writerow([row["item"], *map(guard_cell, texts), *blank])
     return "\ufeff" + buffer.getvalue()
@@ -369,7 +370,7 @@ def _count(
     sides = key["items"].get(item)
     if sides is None:
         return note("unknown item id")
-    if _checksum([row[name] for name in TEXTS]) != sides["texts"]:
+    if text_checksum([row[name] for name in TEXTS]) != sides["texts"]:
         return note("its texts are not those of the sheet; the row is left out")
     if not row["rater"] and len(names) > 1:
         return note(f"no rater is named, and the file has several: {', '.join(names)}")

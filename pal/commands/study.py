@@ -1,0 +1,329 @@
+"""``pal study``: people talk with two blinded systems over the web, or judge inferred personas.
+
+``create`` makes the study's file and prints a link a rater, ``serve`` serves the pages, ``export``
+writes answers, conversations and results, ``withdraw`` deletes what a rater gave.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pal.commands.common import DialogueSettings
+from pal.core.errors import ConfigError, DataError, OutputError, first_line
+from pal.core.files import make_private, not_written, read_text
+from pal.core.runtime import configure_runtime
+from pal.core.settings import CommandSettings, InputPath, OutputPath
+from pal.guard.settings import GuardSettings
+from pal.persona.settings import PersonaSettings
+from pal.study.settings import StudyServerSettings, StudySettings
+
+logger = logging.getLogger(__name__)
+
+MARK = ".pal-study-export"  # a folder with this file is replaced with overwrite=true
+INSTALL = "pip install 'pal-esc[serve]'"
+
+
+class CreateStudySettings(DialogueSettings):
+    """Make a study: its file, and a link for every rater.
+
+    Attributes:
+        input: situations of a chat study: a .txt file with one a line, or dialogues that have
+            them; or dialogues with personas for a persona study.
+        output: file to make. It will hold all that raters write.
+        dtype: number format of the weights.
+        trusted_code: classes from outside the package that a model's configuration may name,
+            their_package.module:Class.
+    """
+
+    examples = (
+        "pal study create input=situations.txt output=study.db study.raters=10 guard.country=US "
+        "study.systems='{pal: {model: runs/pal, extractor: runs/extractor}, "
+        "joint: {model: runs/joint}}'",
+        "pal study create input=pesconv.jsonl output=personas.db study.kind=persona",
+    )
+
+    output: OutputPath | None = None
+    study: StudySettings = StudySettings()
+    annotate: PersonaSettings = PersonaSettings()
+    guard: GuardSettings = GuardSettings()
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trusted_code: list[str] = []
+
+
+class ServeStudySettings(CommandSettings):
+    """Serve the pages of a study on this machine.
+
+    Attributes:
+        input: file that create made.
+    """
+
+    positional = "input"
+    examples = (
+        "pal study serve input=study.db",
+        "pal study serve study.db study_server.port=8020",
+    )
+
+    input: InputPath | None = None
+    study_server: StudyServerSettings = StudyServerSettings()
+
+
+class ExportStudySettings(CommandSettings):
+    """Write answers, conversations and results of a study; it can go on meanwhile.
+
+    Attributes:
+        input: file that create made.
+        output: folder to write.
+        overwrite: whether an earlier export is replaced.
+    """
+
+    examples = (
+        "pal study export input=study.db output=runs/study",
+        "pal study export input=study.db output=runs/study overwrite=true",
+    )
+
+    input: InputPath | None = None
+    output: OutputPath | None = None
+    overwrite: bool = False
+
+
+class WithdrawSettings(CommandSettings):
+    """Delete all that a rater wrote and answered, as the button on the pages does.
+
+    Attributes:
+        input: file that create made.
+        link: the rater's link, or the part of it behind the last slash.
+    """
+
+    examples = (
+        "pal study withdraw input=study.db link=http://127.0.0.1:8010/s/8pSgLcVhm2uCqkY3ZzQ0Tw",
+        "pal study withdraw input=study.db link=8pSgLcVhm2uCqkY3ZzQ0Tw",
+    )
+
+    input: InputPath | None = None
+    link: str | None = None
+
+
+def create_study(settings: CreateStudySettings) -> str:
+    """Make the file ``output`` and return the links, which are stored nowhere.
+
+    Raises:
+        PalError: settings, input, guard, systems or output cannot be used.
+    """
+    settings = CreateStudySettings.of(settings)
+    source, target = settings.require("input", "output")
+    chosen = settings.study
+    from pal.study.draw import deal, draw_items, read_persona_samples, read_situations
+    from pal.study.questions import consent_text
+    from pal.study.store import StudyStore
+    from pal.study.systems import fingerprints_of
+
+    _check_study(chosen)
+    if os.path.lexists(target):
+        raise OutputError(
+            f"{target} exists, and answers of raters are never overwritten; give another name"
+        )
+    left_out = 0
+    if chosen.kind == "chat":
+        found = read_situations(source, settings.split, settings.data, settings.limit)
+        calm = _without_crises(found, settings.guard)
+        left_out = len(found) - len(calm)
+        shown = [{"sample": f"situation {n}", "situation": text} for n, text in calm]
+        if not shown:
+            raise DataError(f"{source}: the guard finds signs of a crisis in every situation")
+    else:
+        shown = read_persona_samples(source, settings.split, settings.data, settings.limit)
+    seed = secrets.randbelow(2**53) if chosen.seed is None else chosen.seed
+    items = draw_items(shown, chosen.items, seed)
+    each = chosen.items_per_rater or (1 if chosen.kind == "chat" else len(items))
+    pair: Any = tuple(chosen.systems) or None
+    dealt = deal(list(items), raters=chosen.raters, each=each, systems=pair, seed=seed)
+    own = read_text(chosen.consent).strip() if chosen.consent else None
+    systems = {
+        name: system.model_copy(update={
+            "model": _absolute(system.model),
+            "extractor": system.extractor and _absolute(system.extractor),
+        }).model_dump(exclude_unset=True)
+        for name, system in chosen.systems.items()
+    }  # fmt: skip
+    guard = settings.guard.model_copy(update={
+        key: value and _absolute(value)
+        for key in ("helplines", "texts", "model") if (value := getattr(settings.guard, key))
+    })  # fmt: skip
+    config = {
+        "title": chosen.title, "consent": own or consent_text(chosen.kind, chosen.contact),
+        "address": chosen.address.rstrip("/"), "min_messages": chosen.min_messages,
+        "max_messages": chosen.max_messages, "seed": seed, "systems": systems,
+        "fingerprints": {name: fingerprints_of(one) for name, one in chosen.systems.items()},
+        "guard": guard.model_dump(), "annotate": settings.annotate.model_dump(),
+        "dtype": settings.dtype, "trusted_code": settings.trusted_code,
+    }  # fmt: skip
+    expires = time.time() + chosen.days * 86400
+    tokens = StudyStore.create(
+        target, kind=chosen.kind, config=config, items=items, raters=dealt, expires=expires
+    )
+    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires))
+    lines = [f"{target}: {len(items)} items, {len(tokens)} raters; links until {until}"]
+    if left_out:
+        lines.append(f"{left_out} situations are left out: the guard finds signs of a crisis")
+    if chosen.kind == "chat" and chosen.raters * min(each, len(items)) < 2 * len(items):
+        lines.append(
+            "not every item gets two raters, so there is κ for part of them at most; raise "
+            "study.raters or study.items_per_rater, or lower study.items"
+        )
+    lines += ["These links are stored nowhere; give each to one rater:"]
+    lines += [f"{config['address']}/s/{token}" for token in tokens]
+    return "\n".join([*lines, f"Then: pal study serve input={target}"])
+
+
+def _check_study(chosen: StudySettings) -> None:
+    """Check what the settings of a study say together.
+
+    Raises:
+        ConfigError: they say something that cannot be.
+    """
+    if chosen.kind == "persona" and chosen.systems:
+        raise ConfigError("study.systems: a persona study has no systems; leave them out")
+    if chosen.kind == "chat" and len(chosen.systems) != 2:
+        raise ConfigError(f"study.systems: expected two, name → model, got {len(chosen.systems)}")
+    if "Tie" in chosen.systems:
+        raise ConfigError("study.systems: 'Tie' is an answer; give that system another name")
+    if chosen.min_messages > chosen.max_messages:
+        raise ConfigError(
+            f"study.min_messages={chosen.min_messages} is more than "
+            f"study.max_messages={chosen.max_messages}; lower it"
+        )
+    if chosen.consent and chosen.contact:
+        raise ConfigError("study.contact is part of the bundled consent text; put it into your own")
+
+
+def _without_crises(situations: list[str], settings: GuardSettings) -> list[tuple[int, str]]:
+    """Return (number, situation) without those that the guard answers with its fixed texts."""
+    from pal.guard import load_guard
+    from pal.guard.levels import CRISIS
+
+    guard = load_guard(settings)
+    return [
+        (number, text) for number, text in enumerate(situations, start=1)
+        if guard.assess([text]).level < CRISIS
+    ]  # fmt: skip
+
+
+def _absolute(source: str) -> str:
+    """Return the absolute path of a file or folder, and other names as they are."""
+    return str(Path(source).resolve()) if os.path.exists(source) else source
+
+
+def serve_study(settings: ServeStudySettings) -> None:
+    """Serve the pages until the process is told to stop.
+
+    Raises:
+        PalError: the study, its systems, guard or port cannot be used.
+    """
+    settings = ServeStudySettings.of(settings)
+    configure_runtime()
+    (source,) = settings.require("input")
+    chosen = settings.study_server
+    try:
+        import uvicorn
+
+        from pal.study.app import StudyServer
+    except ImportError as error:
+        raise ConfigError(
+            f"pal study serve needs {error.name}; install it with {INSTALL}"
+        ) from None
+    from pal.commands.serve import _listen
+    from pal.guard import GuardSettings, load_guard
+    from pal.study.store import StudyStore
+    from pal.study.systems import load_supporters
+
+    store = StudyStore(source)
+    listening = _listen("127.0.0.1", chosen.port)
+    guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
+    supporters: dict[str, Any] = {}
+    if store.kind == "chat":
+        supporters = load_supporters(store.config, rows=chosen.rows, timeout=chosen.timeout)
+    server = StudyServer(store, supporters, guard, timeout=chosen.timeout)
+    logger.info(
+        "the study is at http://127.0.0.1:%d; raters come by %s; Ctrl-C stops",
+        listening.getsockname()[1], store.config["address"],
+    )  # fmt: skip
+    config = uvicorn.Config(
+        server.app(), log_level="warning", access_log=False, server_header=False, lifespan="on",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listening])
+    store.close()
+
+
+def export_study(settings: ExportStudySettings) -> str:
+    """Write the folder ``output``, completely or not at all, and return the tables.
+
+    Raises:
+        PalError: the study cannot be read or the folder not written.
+    """
+    settings = ExportStudySettings.of(settings)
+    source, target = settings.require("input", "output")
+    from pal.study.export import ANSWER_FOLDER, write_export
+    from pal.study.store import StudyStore
+
+    folder = Path(target)
+    if os.path.lexists(folder):
+        if not (folder / MARK).is_file():
+            raise OutputError(
+                f"{folder} exists and is not an export; give the name of a new folder"
+            )
+        if not settings.overwrite:
+            raise OutputError(
+                f"{folder} exists; replace it with overwrite=true, or give a new name"
+            )
+    store = StudyStore(source)
+    unfinished = folder.parent / f".{folder.name}.unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True, mode=0o700)
+        tables = write_export(store, unfinished)
+        make_private(unfinished / MARK)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(unfinished, folder)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        store.close()
+    lines = [tables, f"written to {folder}; it holds what raters wrote"]
+    if (folder / ANSWER_FOLDER).is_dir() and any((folder / ANSWER_FOLDER).iterdir()):
+        lines.append(
+            f"Again: pal human-eval score input={folder} "
+            f"human_eval.answers={folder / ANSWER_FOLDER}"
+        )
+    return "\n".join(lines)
+
+
+def withdraw_rater(settings: WithdrawSettings) -> str:
+    """Delete all that the rater with ``link`` wrote and answered.
+
+    Raises:
+        PalError: the study cannot be used, or has no such link.
+    """
+    settings = WithdrawSettings.of(settings)
+    source, link = settings.require("input", "link")
+    from pal.study.store import StudyStore
+
+    store = StudyStore(source)
+    try:
+        rater = store.rater_of(link.rstrip("/").rpartition("/")[2])
+        if rater is None:
+            raise DataError(f"{source}: no rater has this link; check that it is whole")
+        store.withdraw(rater.rater)
+    except OSError as error:
+        raise OutputError(f"{source}: cannot be written ({first_line(error)})") from None
+    finally:
+        store.close()
+    return (
+        f"rater-{rater.rater}: everything is deleted from {source}. Earlier exports and copies of "
+        "the file are yours to delete."
+    )

@@ -1,0 +1,202 @@
+"""What a study found: files for ``pal human-eval score``, the conversations, and the results.
+
+An item of the results is a situation (or a persona sample), so several raters of one item give
+Fleiss' κ, and the sign test counts an item once. In a chat study each rater has conversations of
+their own; the key and the answers hold a sentence in place of the two texts, and
+``conversations.jsonl`` holds what was said.
+"""
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pal.core.files import make_private, write_json, write_jsonl, write_text
+from pal.human_eval.results import results_tables, tally_votes
+from pal.human_eval.sheets import (
+    KEY,
+    TEXTS,
+    guard_cell,
+    join_turns,
+    read_answers,
+    text_checksum,
+)
+from pal.stats.agreement import count_rated, fleiss_kappa
+from pal.study.questions import CHAT_QUESTIONS, PERSONA_ANSWERS, PERSONA_QUESTION
+from pal.study.store import SIDES, StudyStore, StudyTask
+
+ANSWER_FOLDER = "answers"
+SPEAKERS = {"rater": "seeker", "system": "supporter", "guard": "supporter"}
+
+
+def write_export(store: StudyStore, folder: Path) -> str:
+    """Write what was found into a new folder that the user alone can read.
+
+    Only tasks that were handed in count. Those in which the guard spoke in place of a system are
+    left out of the results, and stand among the conversations.
+
+    Args:
+        store: the study.
+        folder: the folder; it exists and is empty.
+
+    Returns:
+        The tables.
+    """
+    make_private(folder)
+    tables = (
+        _write_chats(store, folder) if store.kind == "chat" else _write_judgements(store, folder)
+    )
+    text = f"{tables}\n\n{_progress(store)}"
+    write_text(folder / "results.md", text + "\n", private=True)
+    return text
+
+
+def _progress(store: StudyStore) -> str:
+    """Return how far the raters are."""
+    raters, tasks = store.raters(), store.all_tasks()
+    left = Counter(task.rater for task in tasks if not task.finished)
+    active = [rater for rater in raters if rater.withdrawn is None]
+    done = sum(rater.consented is not None and not left[rater.rater] for rater in active)
+    ended = sum(rater.expires <= time.time() for rater in active)
+    return (
+        f"{len(raters)} links: {done} finished, "
+        f"{sum(rater.consented is not None for rater in active) - done} begun and not finished "
+        f"({sum(rater.stopped is not None for rater in active)} stopped), "
+        f"{sum(rater.consented is None for rater in active)} not begun, "
+        f"{len(raters) - len(active)} withdrawn and deleted; {ended} have expired."
+    )
+
+
+# ----------------------------------------------------------------------------- chats
+
+
+def _write_chats(store: StudyStore, folder: Path) -> str:
+    a, b = store.config["systems"]
+    conversations = []
+    counted: list[StudyTask] = []
+    guarded = 0
+    for task in store.all_tasks():
+        found = {side: store.turns(task.task, side) for side in SIDES}
+        spoke = any(turn.speaker == "guard" for turns in found.values() for turn in turns)
+        guarded += task.finished and spoke
+        if task.finished and not spoke:
+            counted.append(task)
+        for side, turns in found.items():
+            if turns:
+                conversations.append(_conversation(task, side, turns))
+    write_jsonl(folder / "conversations.jsonl", conversations)
+    texts = tuple(f"the rater's own conversation with {name}" for name in (a, b))
+    names = [question.name for question in CHAT_QUESTIONS]
+    items: dict[str, dict[str, str]] = {}
+    contexts: dict[str, str] = {}
+    for task in counted:
+        contexts[task.item] = join_turns([("Situation", task.content["situation"])])
+        items[task.item] = {
+            "sample": task.content["sample"], "A": a, "B": b,
+            "texts": text_checksum([contexts[task.item], *texts]),
+        }  # fmt: skip
+    pair = {"a": a, "b": b, "items": len(items), "samples": len(items), "same": 0}
+    key = {
+        "kind": "human-key", "format": 1, "pairs": [pair], "questions": names,
+        "items": {item: items[item] for item in sorted(items)}, "study": {"guarded": guarded},
+    }  # fmt: skip
+    write_json(folder / KEY, key, private=True)
+    (folder / ANSWER_FOLDER).mkdir()
+    make_private(folder / ANSWER_FOLDER)
+    sides = {a: "A", b: "B"}
+    for rater in sorted({task.rater for task in counted}):
+        rows = []
+        for task in counted:
+            if task.rater == rater:
+                given = store.answers(task.task)
+                # The key has the first system at A; what raters called A was drawn for each task.
+                words = [sides.get(task.systems.get(given[name][0], ""), "Tie") for name in names]
+                rows.append([task.item, contexts[task.item], *texts, *words, f"rater-{rater}"])
+        _write_sheet(
+            folder / ANSWER_FOLDER / f"rater-{rater}.csv", ["item", *TEXTS, *names, "rater"], rows
+        )
+    said = f"{guarded} tasks are left out, in which the guard spoke in place of a system."
+    if not counted:
+        return f"No task counts yet. {said}"
+    votes = read_answers([folder / ANSWER_FOLDER], key)
+    results = tally_votes(key, votes)
+    document = {"kind": "human", "format": 1, "pairs": results, "problems": votes.problems}
+    write_json(folder / "results.json", {**document, "guarded": guarded}, private=True)
+    return f"{results_tables(results, votes.problems)}\n\n{said}"
+
+
+def _conversation(task: StudyTask, side: str, turns: Sequence[Any]) -> dict[str, Any]:
+    """Return a conversation in the layout of the project's dialogues."""
+    dialog = []
+    for turn in turns:
+        shown = {"speaker": SPEAKERS[turn.speaker], "text": turn.text}
+        if turn.speaker == "system":
+            shown["strategy"] = turn.details.get("strategy")
+        dialog.append(shown)
+    return {
+        "id": f"{task.task}-{side}", "situation": task.content["situation"], "dialog": dialog,
+        "system": task.systems[side], "side": side, "rater": task.rater, "item": task.item,
+        "finished": task.finished,
+        "replies": [
+            {"turn": turn.number, "by": turn.speaker, **turn.details}
+            for turn in turns if turn.speaker != "rater"
+        ],
+    }  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- personas
+
+
+def _write_judgements(store: StudyStore, folder: Path) -> str:
+    rows, reasons = [], []
+    judged: dict[str, Counter[str]] = {}
+    for task in store.all_tasks():
+        answer, reason = store.answers(task.task).get(PERSONA_QUESTION.name, ("", ""))
+        if not task.finished or not answer:
+            continue
+        judged.setdefault(task.item, Counter())[answer] += 1
+        reason = reason if answer == "Other" else ""
+        sentences = " ".join(task.content["persona"])
+        rows.append([task.content["sample"], f"rater-{task.rater}", sentences, answer, reason])
+        reasons += [reason] if reason else []
+    names = ["sample", "rater", "persona sentences", "answer", "reason"]
+    _write_sheet(folder / "judgements.csv", names, rows)
+    counts = [[given[name] for name in PERSONA_ANSWERS] for given in judged.values()]
+    kappa, why = fleiss_kappa(counts)
+    totals = {name: sum(given[name] for given in judged.values()) for name in PERSONA_ANSWERS}
+    document = {
+        "kind": "persona-judgements", "format": 1, "answers": totals, "samples": len(judged),
+        "kappa": kappa, "kappa_missing": why, "kappa_items": count_rated(counts),
+        "reasons": reasons,
+    }  # fmt: skip
+    write_json(folder / "results.json", document, private=True)
+    return _judgement_table(document)
+
+
+def _judgement_table(found: Mapping[str, Any]) -> str:
+    total = sum(found["answers"].values())
+    if not total:
+        return "No sample is judged yet."
+    lines = ["| judgement | answers | % |", "| --- | ---: | ---: |"]
+    for name, count in found["answers"].items():
+        lines.append(f"| {name} | {count} | {100 * count / total:.1f} |")
+    agreed = (
+        f"no κ: {found['kappa_missing']}" if found["kappa"] is None
+        else f"Fleiss' κ {found['kappa']:.3f} over {found['kappa_items']} samples"
+    )  # fmt: skip
+    lines += ["", f"{total} judgements of {found['samples']} samples; {agreed}."]
+    if found["reasons"]:
+        lines += [f"{len(found['reasons'])} reasons of Other are in judgements.csv."]
+    return "\n".join(lines)
+
+
+def _write_sheet(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV that no spreadsheet runs, with the mark by which Excel recognises UTF-8."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(names)
+    writer.writerows([guard_cell(str(cell)) for cell in row] for row in rows)
+    write_text(path, "\ufeff" + buffer.getvalue(), private=True)

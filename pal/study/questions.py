@@ -1,0 +1,82 @@
+"""What raters are asked, and the consent text."""
+
+from pal.human_eval.sheets import Question
+
+# PAL paper, appendix F, Figure 7: two conversations about one situation are compared.
+CHAT_QUESTIONS = (
+    Question(
+        "Coherence",
+        "Which system's replies made more sense in themselves and had more to do with what you "
+        "said?",
+    ),
+    Question(
+        "Identification",
+        "Which system explored your situation in more depth and helped more to find out what the "
+        "problem is?",
+    ),
+    Question("Comforting", "Which system was more skilful at comforting you?"),
+    Question("Suggestion", "Which system gave you more helpful suggestions for your problem?"),
+    Question(
+        "Information", "Which system's replies were more specific and contained more information?"
+    ),
+    Question("Overall", "All in all, whose emotional support do you prefer?"),
+)
+CHAT_ANSWERS = {"A": "A", "B": "B", "Tie": "Tie"}
+
+# PAL paper, section 4.1 and Figure 6.
+PERSONA_QUESTION = Question("Persona", "Are these sentences about the seeker correct?")
+PERSONA_ANSWERS = {
+    "Reasonable": "Yes, all of them are reasonable.",
+    "Contradictory": (
+        "No, they contradict what was said. For example, the seeker says “I am a man”, and a "
+        "sentence says “I am a woman”."
+    ),
+    "Hallucinatory": (
+        "No, they say what does not follow from the conversation. For example, a sentence says “I "
+        "am a plumber”, and the seeker has said nothing about work."
+    ),
+    "Other": "No, something else is wrong. Please say what.",
+}
+
+CONSENT = {
+    "chat": """\
+You are asked to take part in a study. You get a situation, imagine that it is yours, and talk \
+about it with two computer programs, A and B. Then you answer six questions on which of them did \
+better.
+
+A and B are programs, not people. What they say can be wrong, unhelpful or hurtful. Neither they \
+nor this study are a crisis service, and nobody reads along while you write. If you are not well \
+at the moment, please do not take part; the help named on every page is for you.
+
+Talk about the situation that you are given. Do not write names, addresses or other things by \
+which you or others could be recognised.
+""",
+    "persona": """\
+You are asked to take part in a study. You read parts of conversations between somebody who \
+seeks emotional support and somebody who gives it, and sentences about the seeker that a \
+computer program has inferred. You say of each whether the sentences are right.
+
+Many of the conversations are about distress. This study is not a crisis service. If you are not \
+well at the moment, please do not take part; the help named on every page is for you.
+""",
+}
+STORED = """\
+What you write and answer is stored as you go, with the time of day, under a number and not \
+under your name. It is used for research on such programs.
+
+Taking part is up to you. You can stop at any moment without giving a reason. With the button \
+“Withdraw and delete” you can have all that is stored of you deleted, now or later, with the \
+same link, even after it has expired. What was taken over into results before then cannot be \
+taken back.
+"""
+
+
+def consent_text(kind: str, contact: str | None) -> str:
+    """Return the bundled consent text of a study, paragraphs behind blank lines.
+
+    Args:
+        kind: ``chat`` or ``persona``.
+        contact: whom raters can ask.
+    """
+    asked = f"\nIf you have questions, ask {contact.strip()}.\n" if contact else ""
+    return f"{CONSENT[kind]}\n{STORED}{asked}"

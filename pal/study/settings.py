@@ -1,0 +1,77 @@
+"""Settings of studies with people."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pal.core.settings import Count, InputPath, Name, Section, Source
+from pal.decoding.settings import DecodingSettings
+
+
+class StudiedSystem(Section):
+    """One of the two systems that raters talk with.
+
+    Attributes:
+        model: folder or hub id of the trained response model.
+        extractor: folder or hub id of a persona extractor; the persona is then inferred turn by
+            turn.
+        decoding: how it answers; the model's own way by default.
+    """
+
+    model: Source
+    extractor: Source | None = None
+    decoding: DecodingSettings = DecodingSettings()
+
+
+class StudySettings(Section):
+    """What is studied, by whom and for how long.
+
+    Attributes:
+        kind: ``chat``: raters talk with two systems and compare them (PAL paper, section 4.5).
+            ``persona``: raters judge inferred persona sentences (section 4.1).
+        systems: the two systems of a chat study, name → model, extractor, decoding. Raters never
+            see the names.
+        raters: number of raters; each gets a link.
+        items: number of situations or persona samples that are drawn, at most.
+        items_per_rater: how many of them a rater gets; null is 1 in a chat study and all in a
+            persona study.
+        days: days that the links live.
+        min_messages: messages that a rater sends to each system before the questions.
+        max_messages: messages that a rater can send to each system.
+        title: title of the pages.
+        contact: whom raters can ask, such as a name and an address; part of the consent text.
+        consent: text file of your own in place of the bundled consent text.
+        address: where raters reach the server; the links start with it.
+        seed: seed of the draw, the order of the systems and the noise of replies; null takes a
+            new one.
+    """
+
+    kind: Literal["chat", "persona"] = "chat"
+    systems: dict[Name, StudiedSystem] = Field(default_factory=dict)
+    raters: Annotated[int, Field(gt=0, le=10_000)] = 3
+    items: Count = 100
+    items_per_rater: Count | None = None
+    days: Annotated[float, Field(gt=0, le=3650)] = 14.0
+    min_messages: Annotated[int, Field(gt=0, le=100)] = 4
+    max_messages: Annotated[int, Field(gt=0, le=200)] = 20
+    title: Annotated[str, Field(min_length=1, max_length=200)] = "A study of emotional support"
+    contact: Annotated[str, Field(max_length=500)] | None = None
+    consent: InputPath | None = None
+    address: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] = (
+        "http://127.0.0.1:8010"
+    )
+    seed: int | None = None
+
+
+class StudyServerSettings(Section):
+    """The server of a study. It listens on this machine alone; a proxy with TLS stands before it.
+
+    Attributes:
+        port: port to listen on; 0 takes a free one.
+        rows: replies of one system that grow at once, at most.
+        timeout: seconds after which a rater is asked to try again.
+    """
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8010
+    rows: Annotated[int, Field(gt=0, le=256)] = 16
+    timeout: Annotated[float, Field(gt=0)] = 120.0
