@@ -126,9 +126,11 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
             lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     for name, pair in zip(names, results, strict=True):
+        # Conversations of raters are no samples that were compared before.
+        same = f"; {same_text(pair['same_text'], pair['samples'])}" if pair["samples"] else ""
         lines.append(
             f"{name}: {pair['raters']} raters, {pair['items']} of {pair['items_exported']} items "
-            f"answered; {same_text(pair['same_text'], pair['samples'])}."
+            f"answered{same}."
         )
         for count, found in _group(pair["kappa_items"]).items():
             if count < pair["items"]:

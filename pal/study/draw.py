@@ -126,7 +126,8 @@ def deal(
 def _sides(counts: Mapping[str, int], rng: random.Random) -> dict[str, list[bool]]:
     """Return for each task of an item whether the first system is A: half of each, shuffled."""
     odd = [item for item, count in counts.items() if count % 2]
-    more = [place % 2 == 0 for place in range(len(odd))]
+    first = rng.random() < 0.5
+    more = [(place % 2 == 0) == first for place in range(len(odd))]
     rng.shuffle(more)
     extra = dict(zip(odd, more, strict=True))
     found = {}

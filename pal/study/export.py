@@ -98,7 +98,7 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
             "sample": task.content["sample"], "A": a, "B": b,
             "texts": text_checksum([contexts[task.item], *texts]),
         }  # fmt: skip
-    pair = {"a": a, "b": b, "items": len(items), "samples": len(items), "same": 0}
+    pair = {"a": a, "b": b, "items": len(items), "samples": 0, "same": 0}
     key = {
         "kind": "human-key", "format": 1, "pairs": [pair], "questions": names,
         "items": {item: items[item] for item in sorted(items)}, "study": {"guarded": guarded},
@@ -136,7 +136,9 @@ def _conversation(task: StudyTask, side: str, turns: Sequence[Any]) -> dict[str,
         if turn.speaker == "system":
             shown["strategy"] = turn.details.get("strategy")
         dialog.append(shown)
+    unanswered = {"request": True} if turns[-1].speaker == "rater" else {}
     return {
+        **unanswered,
         "id": f"{task.task}-{side}", "situation": task.content["situation"], "dialog": dialog,
         "system": task.systems[side], "side": side, "rater": task.rater, "item": task.item,
         "finished": task.finished,
