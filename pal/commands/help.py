@@ -44,6 +44,7 @@ def general_help() -> str:
 # Commands that take an action as their first argument.
 GROUPS = {
     "human-eval": "blinded sheets for people to judge",
+    "study": "blinded chats with people over the web",
     "traits": "personality and style that a language model infers from personas and dialogues",
     "bench": "the speed on this machine, compared with the alternatives",
 }

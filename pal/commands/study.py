@@ -19,7 +19,7 @@ from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
-from pal.study.settings import StudyServerSettings, StudySettings
+from pal.study.settings import StudyServerSettings, RaterStudySettings
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class CreateStudySettings(DialogueSettings):
     )
 
     output: OutputPath | None = None
-    study: StudySettings = StudySettings()
+    study: RaterStudySettings = RaterStudySettings()
     annotate: PersonaSettings = PersonaSettings()
     guard: GuardSettings = GuardSettings()
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -179,7 +179,7 @@ def create_study(settings: CreateStudySettings) -> str:
     return "\n".join([*lines, f"Then: pal study serve input={target}"])
 
 
-def _check_study(chosen: StudySettings) -> None:
+def _check_study(chosen: RaterStudySettings) -> None:
     """Check what the settings of a study say together.
 
     Raises:

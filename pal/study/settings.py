@@ -23,7 +23,7 @@ class StudiedSystem(Section):
     decoding: DecodingSettings = DecodingSettings()
 
 
-class StudySettings(Section):
+class RaterStudySettings(Section):
     """What is studied, by whom and for how long.
 
     Attributes:

@@ -48,7 +48,7 @@ def other_values(annotation, old):
         inner = args[1] if args else Any
         value = {"x": 1} if inner is Any else next(iter(other_values(inner, None)), None)
         if section_of(inner) is not None:
-            value = {"input": "x"}
+            value = {"model" if "model" in inner.model_fields else "input": "x"}
         if get_origin(inner) is dict:
             value = {"decoding": {"x": 1}}
         yield {"other": value}
