@@ -19,7 +19,7 @@ from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
-from pal.study.settings import StudyServerSettings, RaterStudySettings
+from pal.study.settings import RaterStudySettings, StudyServerSettings
 
 logger = logging.getLogger(__name__)
 
