@@ -24,7 +24,6 @@ from pal.study.settings import RaterStudySettings, StudyServerSettings
 logger = logging.getLogger(__name__)
 
 MARK = ".pal-study-export"  # a folder with this file is replaced with overwrite=true
-INSTALL = "pip install 'pal-esc[serve]'"
 
 
 class CreateStudySettings(DialogueSettings):
@@ -227,36 +226,34 @@ def serve_study(settings: ServeStudySettings) -> None:
     configure_runtime()
     (source,) = settings.require("input")
     chosen = settings.study_server
-    try:
-        import uvicorn
+    from pal.commands.serve import check_stack
 
-        from pal.study.app import StudyServer
-    except ImportError as error:
-        raise ConfigError(
-            f"pal study serve needs {error.name}; install it with {INSTALL}"
-        ) from None
-    from pal.commands.serve import _listen
+    check_stack("pal study serve")
     from pal.guard import GuardSettings, load_guard
+    from pal.serve.running import listen, run_server
+    from pal.study.app import StudyServer
     from pal.study.store import StudyStore
     from pal.study.systems import load_supporters
 
     store = StudyStore(source)
-    listening = _listen("127.0.0.1", chosen.port)
-    guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
+    listening = listen("127.0.0.1", chosen.port, "study_server")
     supporters: dict[str, Any] = {}
     if store.kind == "chat":
         supporters = load_supporters(store.config, rows=chosen.rows, timeout=chosen.timeout)
-    server = StudyServer(store, supporters, guard, timeout=chosen.timeout)
+        guard = next(iter(supporters.values())).guard
+    else:
+        guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
+    server = StudyServer(store, supporters, guard, chosen)
     logger.info(
         "the study is at http://127.0.0.1:%d; raters come by %s; Ctrl-C stops",
         listening.getsockname()[1], store.config["address"],
     )  # fmt: skip
-    config = uvicorn.Config(
-        server.app(), log_level="warning", access_log=False, server_header=False, lifespan="on",
-        timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
-    store.close()
+    try:
+        run_server(server, listening)
+    finally:
+        for supporter in supporters.values():
+            supporter.close()
+        store.close()
 
 
 def export_study(settings: ExportStudySettings) -> str:

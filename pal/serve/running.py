@@ -3,14 +3,28 @@
 import signal
 import socket
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from pal.core.errors import ConfigError, first_line
-from pal.serve.app import Server
 
 
-def listen(host: str, port: int) -> socket.socket:
+class Served(Protocol):
+    """What can be run: an application, and settings with ``drain``."""
+
+    settings: Any
+
+    def app(self) -> Any:
+        """Return the application."""
+        ...
+
+
+def listen(host: str, port: int, section: str = "serve") -> socket.socket:
     """Return a socket that listens.
+
+    Args:
+        host: address.
+        port: port; 0 takes a free one.
+        section: the settings that name them, for the message.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -24,14 +38,14 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         made.close()
         raise ConfigError(
-            f"cannot listen at serve.host={host} serve.port={port} ({first_line(error)}); another "
-            "program has it, or it is none of this machine's; give another"
+            f"cannot listen at address {host}, {section}.port={port} ({first_line(error)}): "
+            "another program has it, or it is none of this machine's; give another"
         ) from None
     return made
 
 
 def run_server(
-    server: Server, listening: socket.socket, *, stop: threading.Event | None = None
+    server: Served, listening: socket.socket, *, stop: threading.Event | None = None
 ) -> None:
     """Answer requests until the process, or this thread, is told to stop; replies get to end.
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import groupby
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,8 +20,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pal.guard import Guard
+from pal.guard import Guard, Verdict
 from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS, PERSONA_ANSWERS, PERSONA_QUESTION
+from pal.study.settings import StudyServerSettings
 from pal.study.store import SIDES, Rater, Side, StudyStore, StudyTask, StudyTurn
 from pal.study.systems import Supporter
 
@@ -69,14 +71,14 @@ class StudyServer:
         store: the study's file.
         supporters: the systems by name; none in a persona study.
         guard: of the systems; says what help is on view.
-        timeout: seconds after which a rater is asked to try again.
+        settings: limits.
     """
 
     def __init__(
-        self, store: StudyStore, supporters: Mapping[str, Supporter], guard: Guard, *,
-        timeout: float,
+        self, store: StudyStore, supporters: Mapping[str, Supporter], guard: Guard,
+        settings: StudyServerSettings,
     ):  # fmt: skip
-        self.store, self.supporters, self.guard, self.timeout = store, supporters, guard, timeout
+        self.store, self.supporters, self.guard, self.settings = store, supporters, guard, settings
         self.config = store.config
         self.prefix = urlsplit(self.config["address"]).path.rstrip("/")
         self.standing_help = guard.review(["Hello."], pinned=1).help
@@ -190,8 +192,7 @@ class StudyServer:
             "tasks": stage.tasks, "task": stage.task, "side": stage.side,
         }  # fmt: skip
         if self.store.kind == "chat" and rater.withdrawn is None:
-            said = [text for _, _, text in self.store.said(rater.rater)]
-            verdict = self.guard.review(said) if said else None
+            verdict, _ = self._watched(rater.rater)
             if verdict is not None and verdict.pinned:
                 facts["help"] = verdict.help
         if stage.task is None:
@@ -211,6 +212,26 @@ class StudyServer:
             }  # fmt: skip
         now = turns[stage.side or "A"]
         return facts | {"turns": now, "longest": LONGEST, **self._limits(now)}
+
+    def _watched(
+        self, rater: int, until: tuple[str, str] | None = None
+    ) -> tuple[Verdict | None, int]:
+        """Return the guard's last verdict on a rater, and the level that help is pinned for.
+
+        The guard reads one conversation after the other, as the systems do; nothing of what it
+        finds is stored.
+
+        Args:
+            rater: number of the rater.
+            until: task and side of the conversation before which to end; None reads all.
+        """
+        verdict, pinned = None, 0
+        for conversation, said in groupby(self.store.said(rater), key=lambda row: row[:2]):
+            if conversation == until:
+                break
+            verdict = self.guard.review([text for _, _, text in said], pinned=pinned)
+            pinned = verdict.pinned
+        return verdict, pinned
 
     def _limits(self, turns: list[StudyTurn]) -> dict[str, Any]:
         said = sum(turn.speaker == "rater" for turn in turns)
@@ -241,8 +262,10 @@ class StudyServer:
             try:
                 return await endpoint(request)
             except Exception as error:
-                logger.error("a request failed: %s", type(error).__name__)
-                return self._page("message", 500, heading="Something went wrong", text=(
+                kind = type(error).__name__
+            # Outside of the block: where a log cannot be written, Python tells of what goes on.
+            logger.error("a request failed: %s", kind)
+            return self._page("message", 500, heading="Something went wrong", text=(
                     "What you sent before is stored. Please open your link again in a moment."
                 ))  # fmt: skip
 
@@ -389,7 +412,7 @@ class StudyServer:
             self._running[key] = running
             running.add_done_callback(lambda done: self._forget(key, done))
         try:
-            return await asyncio.wait_for(asyncio.shield(running), self.timeout)
+            return await asyncio.wait_for(asyncio.shield(running), self.settings.timeout)
         except TimeoutError:
             return False
 
@@ -403,11 +426,7 @@ class StudyServer:
             turns = self.store.turns(task.task, side)
             if not turns or turns[-1].speaker != "rater":
                 return True
-            before = [
-                text for named, at, text in self.store.said(rater.rater)
-                if (named, at) != (task.task, side)
-            ]  # fmt: skip
-            pinned = self.guard.review(before).pinned if before else 0
+            _, pinned = self._watched(rater.rater, (task.task, side))
             messages = [_message(turn) for turn in turns]
             supporter = self.supporters[task.systems[side]]
             reply = supporter.respond(messages, id=f"{task.task}/{side}", pinned=pinned)
@@ -417,11 +436,15 @@ class StudyServer:
             }  # fmt: skip
             speaker: Literal["guard", "system"]
             speaker = "guard" if reply.finish == "guard" else "system"
-            self.store.reply(task.task, side, len(turns), speaker, reply.text, details)
+            text = reply.text
+            if speaker == "system" and reply.guard.help:  # the page has it already
+                text = text.removeprefix(f"{reply.guard.help}\n\n")
+            self.store.reply(task.task, side, len(turns), speaker, text, details)
             return True
         except Exception as error:
-            logger.error("a reply failed: %s", type(error).__name__)
-            return False
+            kind = type(error).__name__
+        logger.error("a reply failed: %s", kind)  # outside of the block, as in _safe
+        return False
 
     async def _in_file(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what reads or writes the file in a thread."""

@@ -70,8 +70,10 @@ class StudyServerSettings(Section):
         port: port to listen on; 0 takes a free one.
         rows: replies of one system that grow at once, at most.
         timeout: seconds after which a rater is asked to try again.
+        drain: seconds that requests under way get to end when the server is stopped.
     """
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8010
     rows: Annotated[int, Field(gt=0, le=256)] = 16
     timeout: Annotated[float, Field(gt=0)] = 120.0
+    drain: Annotated[float, Field(ge=0)] = 10.0

@@ -9,6 +9,7 @@ from pal.core.files import source_fingerprint
 
 if TYPE_CHECKING:
     from pal.conversation.session import ChatReply, Piece
+    from pal.guard import Guard
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -39,6 +40,7 @@ class SessionSupporter:
         from pal.conversation.batching import Batcher
 
         self.batcher, self.timeout = Batcher(session, queue=4096), timeout
+        self.guard: Guard = session.guard
 
     def respond(self, messages: Messages, *, id: str, pinned: int) -> "ChatReply":
         """Return the reply; see :class:`Supporter`.

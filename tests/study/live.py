@@ -14,6 +14,7 @@ import uvicorn
 from pal.guard import GuardSettings, load_guard
 from pal.study.app import StudyServer
 from pal.study.questions import CHAT_QUESTIONS, consent_text
+from pal.study.settings import StudyServerSettings
 from pal.study.store import NewTask, StudyStore
 from tests.jobs import ROOT
 
@@ -25,8 +26,8 @@ ADDRESS = "http://127.0.0.1:8010"
 class FakeReply:
     """What the pages read of a session's reply."""
 
-    def __init__(self, text, finish="stop"):
-        self.text, self.finish = text, finish
+    def __init__(self, text, guard, finish="stop"):
+        self.text, self.guard, self.finish = text, guard, finish
         self.strategy, self.alpha, self.persona, self.tokens = None, None, (), len(text.split())
 
 
@@ -42,9 +43,10 @@ class FakeSupporter:
         said = [one["content"] for one in messages if one["role"] == "seeker"]
         verdict = self.guard.review(said, pinned=pinned)
         if verdict.text is not None:
-            return FakeReply(f"{verdict.text}\n\n{verdict.help}", "guard")
+            return FakeReply(f"{verdict.text}\n\n{verdict.help}", verdict, "guard")
         time.sleep(self.seconds)
-        return FakeReply(f"reply {len(messages)} of {self.name}")
+        text = f"reply {len(messages)} of {self.name}"
+        return FakeReply(f"{verdict.help}\n\n{text}" if verdict.help else text, verdict)
 
 
 def config_of(**changes):
@@ -81,7 +83,7 @@ def make_study(path, *, raters=2, each=1, days=1.0, kind="chat", items=None, **c
 def make_server(store, *, seconds=0.0, timeout=20.0):
     guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
     systems = {name: FakeSupporter(name, guard, seconds) for name in store.config["systems"]}
-    return StudyServer(store, systems, guard, timeout=timeout)
+    return StudyServer(store, systems, guard, StudyServerSettings(timeout=timeout))
 
 
 def _listening():

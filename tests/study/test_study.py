@@ -308,6 +308,8 @@ def test_a_crisis_is_met_with_the_fixed_text_of_both_and_help_that_stays(file):
         assert "If you are not well</h2>" in page
         person.end()
         assert "If you are not well</h2>" in person.text  # with B too, before a word
+        person.say("hello")
+        assert turns_of(file)[1, 0, "B"][-1] == ("system", "reply 1 of quartz")  # help is above
         person.say(CRISIS)
         assert turns_of(file)[1, 0, "B"][-1][0] == "guard"
         assert server.supporters["quartz"].calls[-1][2] >= 2  # what was pinned with A
