@@ -266,8 +266,8 @@ class StudyServer:
             # Outside of the block: where a log cannot be written, Python tells of what goes on.
             logger.error("a request failed: %s", kind)
             return self._page("message", 500, heading="Something went wrong", text=(
-                    "What you sent before is stored. Please open your link again in a moment."
-                ))  # fmt: skip
+                "What you sent before is stored. Please open your link again in a moment."
+            ))  # fmt: skip
 
         return safe
 
