@@ -92,8 +92,9 @@ class ScoredRuns:
             if run.losses:
                 losses = read_json(run.losses)
             predictions = build_predictions(
-                records, losses, embedder, tokenizer=metrics.tokenizer, reasons=reasons
-            )
+                records, losses, embedder, tokenizer=metrics.tokenizer,
+                reasons={**(reasons or {}), **run.reasons},
+            )  # fmt: skip
             self.reports.append(compute_metrics(predictions, metrics.names, metrics.variant))
             self.targets.append(losses.get("token_count"))
 
@@ -164,6 +165,7 @@ def build_results(
             sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
             spread[name][key] = Spread(float(np.mean(values)), sd, None, None)
     keys = _order({key for table in spread.values() for key in table})
+    others += unanswered_notes(scored, systems)
     meta = {key: report.meta[key] for report in reversed(scored.reports) for key in report.meta}
     labels = labels_of(scored, systems)
     document: dict[str, Any] = {
@@ -196,6 +198,22 @@ def build_results(
             "runs": [_describe_run(scored.runs[n], scored.reports[n]) for n in several],
         }
     return document
+
+
+def unanswered_notes(scored: ScoredRuns, systems: Mapping[str, System]) -> list[str]:
+    """Return a sentence on every system some of whose requests brought no response."""
+    notes = []
+    for name, several in scored.by_system().items():
+        records = [record for number in several for record in scored.records[number]]
+        failed = sum("failed" in record for record in records)
+        if failed:
+            chosen = any(record.get("strategy") for record in records)
+            notes.append(
+                f"{labels_of(scored, systems)[name]}: {failed} of {len(records)} requests were "
+                "refused or malformed; they count as empty responses"
+                f"{' of the strategy Others' if chosen else ''}."
+            )
+    return notes
 
 
 def labels_of(scored: ScoredRuns, systems: Mapping[str, System]) -> dict[str, str]:

@@ -7,7 +7,7 @@ whichever systems and seeds are requested.
 import logging
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class FinishedRun:
         epoch: the chosen epoch.
         validation_nll: validation loss of that epoch, nats per token.
         losses: file of its token losses on the gold responses.
+        reasons: why the run lacks what some scores need, by the name of that.
     """
 
     system: str
@@ -49,6 +50,7 @@ class FinishedRun:
     epoch: float | None = None
     validation_nll: float | None = None
     losses: Path | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def stage_name(command: str, settings: CommandSettings) -> str:

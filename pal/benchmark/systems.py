@@ -1,7 +1,9 @@
 """The systems of the benchmark: what each is, and what the paper prints for it.
 
 A new system is one line here. In a YAML, ``reproduce.overrides`` changes the settings of one of
-these, or makes another from one: ``{pal_tuned: {base: pal, decoding: {alpha: […]}}}``.
+these, or makes another from one: ``{pal_tuned: {base: pal, decoding: {alpha: […]}}}``. A language
+model from outside is made from ``llm`` in the same form, so that one rule says what a system is:
+``{gpt: {base: llm, llm: {model: …}, supporter: {persona: true, strategy_first: true}}}``.
 """
 
 from collections.abc import Mapping
@@ -25,8 +27,10 @@ PRINTED: dict[str, tuple[float, ...]] = {
 }
 
 
-# Sections that may differ between systems; data, metrics and seeds are the benchmark's.
+# Sections that may differ between systems; data, metrics and seeds are the benchmark's. A system
+# that is asked and not trained has others.
 OWN = ("architecture", "training", "decoding", "early_stopping_patience")
+ASKED = ("llm", "supporter")
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,19 @@ class System:
         note: what it is, in a sentence.
         settings: what differs from the benchmark's settings, nested as in a YAML.
         decoder_only: whether it is a decoder-only language model; otherwise an encoder-decoder.
+        asked: whether it is a language model that is asked as it is, and never trained.
     """
 
     label: str
     note: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     decoder_only: bool = False
+    asked: bool = False
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections of its own settings."""
+        return ASKED if self.asked else OWN
 
     @classmethod
     def without_fusion(cls, label: str, note: str, persona_mode: str) -> "System":
@@ -99,6 +110,30 @@ SYSTEMS: dict[str, System] = {
         {"architecture": {"persona_mode": "prompt"}},
         decoder_only=True,
     ),
+    "llm": System(
+        "Language model",
+        "a chat model as it is, asked for the next turn",
+        asked=True,
+    ),
+    "llm_persona": System(
+        "Language model, persona",
+        "a chat model as it is, told what is known of the seeker",
+        {"supporter": {"persona": True}},
+        asked=True,
+    ),
+    "llm_strategy": System(
+        "Language model, strategy",
+        "a chat model as it is, which chooses a strategy and then responds",
+        {"supporter": {"strategy_first": True}},
+        asked=True,
+    ),
+    "llm_persona_strategy": System(
+        "Language model, persona and strategy",
+        "a chat model as it is, told what is known of the seeker, which chooses a strategy and "
+        "then responds",
+        {"supporter": {"persona": True, "strategy_first": True}},
+        asked=True,
+    ),
     "no_weights": System.with_fusion(
         "PAL, no fusion weights", "ablation: λ stays at one third each", "no_weights"
     ),
@@ -138,11 +173,12 @@ def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
         changes = dict(chosen.overrides.get(name, {}))
         base = str(changes.pop("base", name))
         label = changes.pop("label", None)
+        own = SYSTEMS[base].sections if base in SYSTEMS else (*OWN, *ASKED)
         mistakes += [
-            f"reproduce.overrides.{name}: {key!r} is the same for all systems{suggest(key, OWN)} "
-            f"(allowed: base, label, {', '.join(OWN)})"
+            f"reproduce.overrides.{name}: {key!r} is the same for all systems of this kind"
+            f"{suggest(key, own)} (allowed: base, label, {', '.join(own)})"
             for key in changes
-            if key not in OWN
+            if key not in own
         ]
         if base not in SYSTEMS:
             mistakes.append(
@@ -154,9 +190,9 @@ def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
             mistakes.append(f"reproduce: system {name!r} is named twice")
         else:
             row = SYSTEMS[base]
-            own = name if name not in SYSTEMS else row.label
+            usual = name if name not in SYSTEMS else row.label
             found[name] = replace(
-                row, label=str(label or own), settings=merge(row.settings, changes)
+                row, label=str(label or usual), settings=merge(row.settings, changes)
             )
     if mistakes:
         raise ConfigError("; ".join(mistakes))

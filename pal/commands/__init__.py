@@ -64,6 +64,10 @@ COMMANDS: dict[str, Command] = {
         "answer every sample of a file",
         "pal.commands.generate", "generate", "GenerateSettings",
     ),
+    "answer": Command(
+        "answer every sample of a file by any language model",
+        "pal.commands.answer", "answer", "AnswerSettings",
+    ),
     "serve": Command(
         "serve a model over OpenAI's chat API, with a page to talk to it",
         "pal.commands.serve", "serve", "ServeSettings",

@@ -26,10 +26,12 @@ from pal.core.yaml_files import merge
 from pal.data.settings import DataSettings
 from pal.decoding.plan import check_decoding, check_kind
 from pal.decoding.settings import DecodingSettings, SampleSettings
+from pal.llm.settings import LlmSettings
 from pal.metrics.settings import MetricSettings
 from pal.persona.settings import ExtractionSettings
 from pal.report.settings import PageSettings
 from pal.stats.settings import StatisticsSettings
+from pal.supporter.settings import SupporterSettings
 from pal.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
     from pal.metrics.vectors import StoredEmbedder
 
 logger = logging.getLogger(__name__)
+
+# Why a language model that is asked has no perplexity and no probabilities of strategies.
+NO_LOSSES = "a model that is asked for responses gives no probabilities of the gold ones"
+NO_CHANCES = "a model that is asked says its choice of strategy, and no probabilities"
+NO_STRATEGIES = "the model was asked for a response alone; supporter.strategy_first=true asks both"
 
 
 class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
@@ -54,6 +61,8 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
         metrics: which scores are computed.
         statistics: intervals and tests.
         reproduce: systems, seeds, and the checkpoint that answers.
+        llm: the language model of the systems that are asked and not trained.
+        supporter: how these systems are asked.
         report: what the page shows.
         tracking: experiment tracking of the scores.
     """
@@ -71,6 +80,8 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
     metrics: MetricSettings = MetricSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     reproduce: BenchmarkSettings = BenchmarkSettings()
+    llm: LlmSettings = LlmSettings()
+    supporter: SupporterSettings = SupporterSettings()
     report: PageSettings = PageSettings()
     tracking: TrackingSettings = TrackingSettings()
 
@@ -104,10 +115,10 @@ def reproduce(settings: ReproduceSettings) -> str:
     stages = Stages(settings, systems)
     dialogues = stages.prepare_dialogues()
     runs = [
-        stages.run(name, system, seed, dialogues)
-        for seed in settings.reproduce.seeds
-        for name, system in systems.items()
-    ]
+        stages.ask(name, system, seed, dialogues) if system.asked
+        else stages.run(name, system, seed, dialogues)
+        for name, system, seed in stages.plan
+    ]  # fmt: skip
     return score_runs(settings, systems, runs, dialogues)
 
 
@@ -179,6 +190,9 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
             "data.validation and input first (pal annotate), or leave them out"
         )
     for name, system in systems.items():
+        if system.asked:
+            check_asked(settings, name, system)
+            continue
         try:
             trained = stage_settings(settings, "train", system=system)
             answers = stage_settings(settings, "generate", system=system)
@@ -205,6 +219,31 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 "reproduce.extractor=train: give the persona conversations as "
                 "persona_extractor.data.train=…"
             )
+
+
+def check_asked(settings: ReproduceSettings, name: str, system: "System") -> None:
+    """Refuse a system that is asked where no model is named, or its key is missing.
+
+    Raises:
+        PalError: it cannot be asked.
+    """
+    from pal.llm.endpoint import find_key
+    from pal.llm.origin import origin_of
+
+    try:
+        answers = stage_settings(settings, "answer", system=system)
+        origin_of(answers.llm, answers.dtype)
+        if answers.llm.backend == "openai":
+            find_key(answers.llm)
+        if answers.llm.estimate_only or answers.llm.batch_export:
+            raise ConfigError(
+                "llm.estimate_only and llm.batch_export are for `pal answer`, which the benchmark "
+                "runs for this system"
+            )
+    except ConfigError as error:
+        raise ConfigError(
+            f"reproduce.systems: {name}: {error} (for one system: reproduce.overrides.{name})"
+        ) from None
 
 
 def check_family(
@@ -251,9 +290,21 @@ class Stages:
     def __init__(self, settings: ReproduceSettings, systems: "Mapping[str, System]"):
         self.settings, self.root = settings, Path(settings.output_dir)
         chosen = settings.reproduce
+        self.plan: list[tuple[str, System, int]] = [
+            (name, system, seed)
+            for seed in chosen.seeds
+            for name, system in systems.items()
+            # The most probable answer is the same for all seeds.
+            if seed == chosen.seeds[0] or not system.asked or self._is_sampled(system)
+        ]
         # extractor and annotation; for each run training, responses and losses
-        self.total = 2 * bool(chosen.extractor) + 3 * len(chosen.seeds) * len(systems)
+        works = sum(1 if system.asked else 3 for _, system, _ in self.plan)
+        self.total = 2 * bool(chosen.extractor) + works
         self.begun = 0
+
+    def _is_sampled(self, system: "System") -> bool:
+        how = stage_settings(self.settings, "answer", system=system).supporter
+        return bool(how.temperature > 0)
 
     def announce(self, what: str, done: bool) -> None:
         """Log the start of a stage."""
@@ -306,6 +357,31 @@ class Stages:
         if not self.settings.reproduce.keep_checkpoints:
             remove_checkpoints(folder)
         return str(folder)
+
+    def ask(self, name: str, system: "System", seed: int, dialogues: str) -> "FinishedRun":
+        """Ask a language model for the responses to the test dialogues."""
+        from pal.benchmark.stages import FinishedRun, is_recorded
+        from pal.commands.answer import answer
+        from pal.llm.facts import asking_job
+        from pal.supporter.replies import load_supporter_prompt
+
+        sampled = self._is_sampled(system)
+        data = {"data": {"train": dialogues}, "seed": seed if sampled else 0}
+        settings = stage_settings(
+            self.settings, "answer", data, test_input(self.settings, dialogues), system=system
+        )
+        part, prompts = f"{name}-seed{seed}" if sampled else name, [load_supporter_prompt()]
+        job = asking_job("answer", settings, "stage", models=[settings.llm], prompts=prompts)
+        responses = self.root / "responses" / f"{part}-{job.identity[:12]}.jsonl"
+        done = is_recorded(responses)
+        self.announce(f"{system.label}{f', seed {seed}' if sampled else ''}: ask", done)
+        if not done:
+            answer(settings.model_copy(update={"output": str(responses)}))
+        unknown = dict.fromkeys(("token_nll", "token_count"), NO_LOSSES)
+        unknown |= dict.fromkeys(("strategy_nll", "strategy_count", "strategy_probs"), NO_CHANCES)
+        if not settings.supporter.strategy_first:
+            unknown["predicted_strategies"] = NO_STRATEGIES
+        return FinishedRun(name, seed if sampled else None, responses, reasons=unknown)
 
     def run(self, name: str, system: "System", seed: int, dialogues: str) -> "FinishedRun":
         """Train, choose the checkpoint, answer the test dialogues and measure token losses."""

@@ -60,9 +60,12 @@ def _template(text: str) -> Template:
     return environment.from_string(text)
 
 
-def _as_data(text: str, tag: str) -> str:
-    """Put a text between tags that it cannot close."""
-    return f"<{tag}>\n{without_tag(str(text), tag).strip()}\n</{tag}>"
+def _as_data(text: str, tag: str, *others: str) -> str:
+    """Put a text between tags that it cannot close; it cannot write those of ``others`` either."""
+    inside = str(text)
+    for name in (tag, *others):
+        inside = without_tag(inside, name)
+    return f"<{tag}>\n{inside.strip()}\n</{tag}>"
 
 
 def without_tag(text: str, tag: str) -> str:

@@ -183,7 +183,8 @@ class StudyStages:
     def __init__(
         self, settings: RunTraitsSettings, root: Path, rehearsal: "Rehearsal | None" = None
     ):
-        from pal.traits.steps import load_trait_prompt, model_facts, wording_of
+        from pal.llm.facts import model_facts, wording_of
+        from pal.traits.steps import load_trait_prompt
 
         self.settings, self.root, self.rehearsal = settings, root, rehearsal
         self.records: list[Path] = []

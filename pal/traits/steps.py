@@ -11,12 +11,12 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from pal.core.files import read_jsonl, source_fingerprint, write_jsonl
+from pal.core.files import read_jsonl, write_jsonl
 from pal.core.job import COMPUTING, Job
 from pal.llm import connect
 from pal.llm.base import LanguageModel
+from pal.llm.facts import model_facts, wording_of
 from pal.llm.prompts import Prompt, load_prompt
-from pal.llm.settings import LlmSettings
 from pal.traits.settings import AskingSettings
 
 Records = list[dict[str, Any]]
@@ -43,17 +43,6 @@ def failures_path(output: str | Path) -> Path:
     """Return where a step that writes dialogues lists what it could not make."""
     output = Path(output)
     return output.with_name(f"{output.stem}.failed.jsonl")
-
-
-def wording_of(prompts: Sequence[Prompt]) -> list[list[Any]]:
-    """Return the wording of prompts, as part of an identity."""
-    return [[p.name, p.version, p.system, p.user] for p in prompts]
-
-
-def model_facts(llm: LlmSettings) -> dict[str, Any]:
-    """Return what decides a local model's answers beyond its settings: the weights of a folder."""
-    local = llm.backend == "transformers" and llm.model is not None
-    return {"weights": source_fingerprint(str(llm.model))} if local else {}
 
 
 def run_step(

@@ -12,6 +12,10 @@ from pal.metrics import find_metric
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_settings_of_every_system_are_valid(name):
     settings = load_settings("reproduce", "small", fixed=SYSTEMS[name].settings)
+    if SYSTEMS[name].asked:
+        assert load_settings("answer", "small", fixed=SYSTEMS[name].settings)
+        assert set(SYSTEMS[name].settings) <= {"llm", "supporter"}
+        return
     fusion = name not in ("joint", "prompt", "lm_joint", "lm_prompt", "lm_pal")
     assert (settings.architecture.persona_mode == "fusion") == fusion
 

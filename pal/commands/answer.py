@@ -1,0 +1,96 @@
+"""``pal answer``: a reply to every sample of a file by a language model that nobody trained for it.
+
+It writes what ``pal generate`` writes, so the same commands score it. Answers lie in the model's
+cache as they come: a run that is killed asks nothing twice. A request that was refused, or
+malformed at every attempt, is an empty response, marked ``failed``.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from pal.commands.common import DialogueSettings, WriterSettings
+from pal.decoding.settings import SampleSettings
+from pal.llm.settings import LlmSettings
+from pal.supporter.settings import SupporterSettings
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerSettings(DialogueSettings, WriterSettings):
+    """Answer every sample of a file by a language model.
+
+    Attributes:
+        seed: seed of the server's sampling, from which each sample gets its own.
+        dtype: number format of a local model's weights.
+        decoding: which turns are samples.
+    """
+
+    examples = (
+        "pal answer input=bundled:esconv split=test output=runs/gpt.jsonl "
+        "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal answer input=pesconv.jsonl output=runs/gpt.jsonl supporter.persona=true "
+        "supporter.strategy_first=true llm.model=…",
+    )
+
+    seed: int = 42
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    decoding: SampleSettings = SampleSettings()
+    llm: LlmSettings = LlmSettings()
+    supporter: SupporterSettings = SupporterSettings()
+
+
+def answer(settings: AnswerSettings) -> Path:
+    """Answer every sample of ``input`` and write one JSONL record each to ``output``.
+
+    Raises:
+        PalError: input, model or output cannot be used, or a request brought no answer.
+    """
+    settings = AnswerSettings.of(settings)
+    given, target = settings.require("input", "output")
+    from pal.core.files import write_jsonl
+    from pal.data.cards import cards_note
+    from pal.data.samples import load_samples
+    from pal.llm import connect
+    from pal.llm.facts import asking_job
+    from pal.supporter.replies import Situation, ask_supporter, load_supporter_prompt
+
+    samples = load_samples(
+        given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
+    )
+    how, prompt = settings.supporter, load_supporter_prompt()
+    if how.persona and not any(sample.persona for sample in samples):
+        logger.warning("%s holds no personas, so the model answers without any", given)
+    job = asking_job("answer", settings, target, models=[settings.llm], prompts=[prompt])
+    if job.is_finished():
+        return job.output
+    with job.claimed(processes=False):
+        model = connect(settings.llm, settings.dtype)
+        replies = ask_supporter(
+            model, [Situation(one.id, one.context, one.persona) for one in samples], how,
+            seed=settings.seed, description="answer",
+        )  # fmt: skip
+        records: list[dict[str, Any]] = []
+        for sample, reply in zip(samples, replies, strict=True):
+            chosen = {"strategy": reply.strategy, "strategy_from": "model"}
+            records.append(
+                {
+                    "id": sample.id,
+                    "response": reply.text,
+                    **(chosen if reply.strategy else {}),
+                    "persona": list(sample.persona),
+                    "reference": sample.response,
+                    "reference_strategy": sample.strategy,
+                    **({"failed": reply.failed} if reply.failed else {}),
+                }
+            )
+        failed = sum("failed" in record for record in records)
+        job.publish(
+            lambda path: write_jsonl(path, records), samples=len(samples), failed=failed,
+            prompts={prompt.name: prompt.version}, llm=model.describe(),
+            **cards_note(settings.data.cards),
+        )  # fmt: skip
+    if failed:
+        logger.warning("%d of %d requests were refused or malformed", failed, len(records))
+    logger.info("%d responses written to %s", len(records), job.output)
+    return job.output

@@ -1,0 +1,1 @@
+"""A language model in the supporter's place: no training, one request a reply."""
