@@ -142,9 +142,7 @@ def test_each_sample_is_sampled_under_a_seed_of_its_own(corpus, tmp_path):
         assert call(server, corpus, tmp_path / "a.jsonl", warm) == 0
         seeds = [body["seed"] for body in server.requests]
         assert len(set(seeds)) == len(seeds)
-        assert (
-            call(server, corpus, tmp_path / "b.jsonl", warm, "seed=1") == 0
-        )
+        assert call(server, corpus, tmp_path / "b.jsonl", warm, "seed=1") == 0
         assert not {body["seed"] for body in server.requests[len(seeds) :]} & set(seeds)
         assert call(server, corpus, tmp_path / "c.jsonl") == 0
         assert "seed" not in server.requests[-1]
