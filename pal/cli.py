@@ -30,6 +30,8 @@ REFUSALS = {
     errno.EMFILE: "too many files are open; raise `ulimit -n`",
 }
 OPTIONS = ("--config", "--dry-run", "--help", "--version")
+# Options that are short for a setting.
+SWITCHES = {"--compare": "compare=true"}
 
 
 class UsageError(PalError):
@@ -80,6 +82,8 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
             if not name:
                 raise UsageError("--config: give a YAML file or the name of a bundled one")
             found.config = name
+        elif item in SWITCHES:
+            found.overrides.append(SWITCHES[item])
         elif item.startswith("-") and len(item) > 1 and not item[1:2].isdigit():
             raise UsageError(_unknown_option(item, rest))
         elif "=" in item:
@@ -138,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlannedStop as stop:
         print(stop)
         return 0
-    except KeyboardInterrupt:
-        _say(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        _say(str(stop) or INTERRUPTED)
         return 130
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

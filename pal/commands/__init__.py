@@ -68,6 +68,10 @@ COMMANDS: dict[str, Command] = {
         "answer every sample of a file by any language model",
         "pal.commands.answer", "answer", "AnswerSettings",
     ),
+    "chat": Command(
+        "talk with a model in the terminal, or over a pipe",
+        "pal.commands.chat", "chat", "ChatSettings",
+    ),
     "serve": Command(
         "serve a model over OpenAI's chat API, with a page to talk to it",
         "pal.commands.serve", "serve", "ServeSettings",
