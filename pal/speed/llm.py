@@ -25,6 +25,7 @@ from pal.core.errors import PalError
 from pal.llm import Request, connect
 from pal.llm.base import Reply
 from pal.llm.cache import Cache, answer_key
+from pal.llm.loop import run_to_end
 from pal.llm.origin import origin_of
 from pal.llm.settings import LlmSettings
 from pal.llm.structured import body_of
@@ -134,7 +135,7 @@ def ask_ours(llm: LlmSettings, requests: list[Request]) -> None:
 
 def run_bare(llm: LlmSettings, requests: list[Request]) -> None:
     """Send requests with openai's client and wait for all answers."""
-    asyncio.run(ask_bare(llm, requests))
+    run_to_end(lambda: ask_bare(llm, requests))
 
 
 async def ask_bare(llm: LlmSettings, requests: list[Request]) -> None:

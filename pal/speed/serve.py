@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pal.conversation.session import Session
 from pal.core.errors import PalError
 from pal.data.samples import Sample
+from pal.llm.loop import run_to_end
 from pal.serve.app import Server
 from pal.serve.running import listen, run_server
 from pal.serve.settings import ServerSettings
@@ -71,12 +73,12 @@ def measure_serving(
     seconds: dict[int, list[float]] = {1: [], CLIENTS: []}
     tokens = 0
     with served(session, settings) as url:
-        asyncio.run(_ask(url, bodies[:2], 1))  # what is made once
+        run_to_end(lambda: _ask(url, bodies[:2], 1))  # what is made once
         for _ in range(rounds):
             found = {}
             for clients in seconds:
                 began = time.perf_counter()
-                found[clients] = asyncio.run(_ask(url, bodies, clients))
+                found[clients] = run_to_end(partial(_ask, url, bodies, clients))
                 seconds[clients].append(time.perf_counter() - began)
             if found[1] != found[CLIENTS]:
                 raise PalError("bench serve: a reply depends on others that grow beside it")
