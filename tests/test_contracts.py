@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "pal").rglob("*.py"))
 
 # Each room of the left imports nothing of those on the right.
-FACES = ("conversation", "serve", "study")
+FACES = ("conversation", "terminal", "serve", "study")
 ABOVE = (
     "commands", "benchmark", "traits", "human_eval", "training", "speed", "judging", "simulation",
     "supporter", "cli", "config", *FACES,
@@ -37,8 +37,17 @@ CONTRACTS = {
     "report": ("modeling", "decoding", "persona", "metrics", "llm", *OVER),
     "persona": ("metrics", "stats", "report", *OVER),
     "guard": ("modeling", "decoding", "persona", "llm", "report", *ABOVE),
-    "conversation": ("stats", "report", "metrics", "serve", "study", *ABOVE[:-3]),
-    "serve": ("stats", "report", "metrics", "llm", "study", *ABOVE[:-3]),
+    "conversation": (
+        "stats",
+        "report",
+        "metrics",
+        "terminal",
+        "serve",
+        "study",
+        *ABOVE[: -len(FACES)],
+    ),
+    "terminal": ("stats", "report", "metrics", "llm", "serve", "study", *ABOVE[: -len(FACES)]),
+    "serve": ("stats", "report", "metrics", "llm", "study", *ABOVE[: -len(FACES)]),
     "study": ("benchmark", "traits", "commands", "training", "speed", "serve"),
     "supporter": (
         "modeling",

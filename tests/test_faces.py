@@ -1,15 +1,16 @@
 """The faces are one: the same words get the same level and the same help, wherever they are said."""
 
+import io
 import json
-import subprocess
-import sys
 
 import httpx
 import pytest
 
 import pal
 from pal.guard import GuardSettings
-from tests.jobs import environment
+from pal.terminal.conversation import Conversation
+from pal.terminal.face import Terminal, answer_lines
+from pal.terminal.screen import Screen
 from tests.serve.live import served
 
 MESSAGES = """
@@ -108,3 +109,18 @@ def test_the_api_gives_the_guards_levels(session, verdicts):
                     said, found = choice["message"]["content"], choice["pal"]["guard"]
                 assert (found["level"], found["action"]) == (verdict.level, verdict.action)
                 assert (verdict.help or "") in said
+
+
+def test_the_terminal_gives_the_guards_levels(session, verdicts):
+    for text, verdict in verdicts.items():
+        conversation, out = Conversation(session, persona=[]), io.StringIO()
+        lines = iter([text, "/quit"])
+        Terminal(conversation, Screen(out, width=1000), lambda lines=lines: next(lines)).run()
+        assert conversation.verdict == verdict
+        begin = out.getvalue().partition("Ctrl-D ends.\n")[2]  # the help at the start aside
+        for line in (verdict.help or "").splitlines():
+            assert f"! {line}\n" in begin
+        conversation, out = Conversation(session, persona=[]), io.StringIO()
+        answer_lines(conversation, io.StringIO(f"{text}\n"), out, lambda told: None)
+        assert conversation.verdict == verdict
+        assert " ".join((verdict.help or "").split()) in out.getvalue()

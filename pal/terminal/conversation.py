@@ -10,7 +10,7 @@ from pal.core.errors import ConfigError, DataError
 from pal.data.texts import normalise_text
 from pal.decoding.plan import can_contrast
 from pal.guard.guard import MAX_CHARACTERS
-from pal.guard.levels import CRISIS
+from pal.guard.levels import CRISIS, NONE, Verdict
 from pal.guard.normalise import has_surrogate
 
 NAME = "chat"  # id of the dialogue; with seed and turn it keys the noise, as in `pal generate`
@@ -49,7 +49,7 @@ class Conversation:
         strategy: strategy of replies; None predicts it.
         alpha: contrast weight of replies, as :meth:`Session.respond` takes it.
         seed: key of the noise.
-        help: the guard's help that is to stay on view.
+        verdict: the guard's on what was said last; None before.
 
     Raises:
         ConfigError: the model takes no persona, or has no contrast to compare.
@@ -62,12 +62,22 @@ class Conversation:
         self.strategy: str | None = None
         self.alpha: Any = None
         self.seed: int = session.responder.seed
-        self.help: str | None = None
+        self.verdict: Verdict | None = None
         self.compare = False
         self._attempt = 0
-        self._pinned_before = self._pinned = 0
+        self._pinned_before = 0
         self.know(persona or None)
         self.set_compare(compare)
+
+    @property
+    def help(self) -> str | None:
+        """The guard's help that is to stay on view."""
+        return self.verdict.help if self.verdict is not None else None
+
+    @property
+    def pinned(self) -> int:
+        """Level that help is on view for."""
+        return self.verdict.pinned if self.verdict is not None else NONE
 
     @property
     def infers(self) -> bool:
@@ -134,7 +144,7 @@ class Conversation:
         for piece in pieces:
             for known in (piece.growing, piece.reply):
                 if known is not None:
-                    self._pinned, self.help = known.guard.pinned, known.guard.help
+                    self.verdict = known.guard
             yield piece
 
     def keep(self, reply: ChatReply, text: str, *, cut: bool = False) -> None:
@@ -163,8 +173,8 @@ class Conversation:
         if not asked:
             raise DataError("nothing was said yet")
         del self.lines[asked[-1] :]
-        if self._pinned >= CRISIS:  # what was said once keeps the help on view
-            self._pinned_before = max(self._pinned_before, self._pinned)
+        if self.pinned >= CRISIS:  # what was said once keeps the help on view
+            self._pinned_before = max(self._pinned_before, self.pinned)
 
     def retry(self) -> None:
         """Take the last reply back, so that another one can be given.
@@ -182,7 +192,7 @@ class Conversation:
         """Start a new conversation with the same settings; help stays on view."""
         self.lines = []
         self._attempt = 0
-        self._pinned_before = self._pinned
+        self._pinned_before = self.pinned
 
     def record(self) -> dict[str, Any]:
         """Return the conversation as a dialogue that the commands read.

@@ -22,7 +22,7 @@ class SlashError(PalError):
 
 
 @dataclass(frozen=True)
-class Said:
+class SlashAnswer:
     """What a slash command answers.
 
     Attributes:
@@ -48,10 +48,10 @@ class SlashCommand:
 
     usage: str
     about: str
-    run: Callable[..., Said]
+    run: Callable[..., SlashAnswer]
 
 
-def run_slash(conversation: Conversation, line: str) -> Said:
+def run_slash(conversation: Conversation, line: str) -> SlashAnswer:
     """Run a line that starts with a slash.
 
     Raises:
@@ -74,15 +74,15 @@ def run_slash(conversation: Conversation, line: str) -> Said:
     return command.run(conversation, rest)
 
 
-def _help(conversation: Conversation) -> Said:
+def _help(conversation: Conversation) -> SlashAnswer:
     lines = [f"{one.usage}\n  {one.about}" for one in SLASH_COMMANDS.values()]
     lines.append("//TEXT\n  say TEXT, which starts with a slash")
     if conversation.session.standing_help:
         lines += ["", conversation.session.standing_help]
-    return Said("\n".join(lines))
+    return SlashAnswer("\n".join(lines))
 
 
-def _persona(conversation: Conversation, rest: str) -> Said:
+def _persona(conversation: Conversation, rest: str) -> SlashAnswer:
     action, _, words = rest.partition(" ")
     known = list(conversation.known)
     if action == "add":
@@ -104,7 +104,7 @@ def _persona(conversation: Conversation, rest: str) -> Said:
     elif action:
         hint = suggest(action, ("add", "drop", "infer"))
         raise SlashError(f"/persona: unknown action {action[:40]!r}{hint}")
-    return Said(_known(conversation))
+    return SlashAnswer(_known(conversation))
 
 
 def _known(conversation: Conversation) -> str:
@@ -117,7 +117,7 @@ def _known(conversation: Conversation) -> str:
     return "\n".join([f"persona{how}:", *lines])
 
 
-def _strategy(conversation: Conversation, rest: str) -> Said:
+def _strategy(conversation: Conversation, rest: str) -> SlashAnswer:
     plan = conversation.session.responder.plan
     if rest.lower() == "auto":
         conversation.strategy = None
@@ -126,8 +126,8 @@ def _strategy(conversation: Conversation, rest: str) -> Said:
         conversation.strategy = plan.strategies.canonical(rest)
     else:
         names = ", ".join(conversation.session.strategies)
-        return Said(f"{_chosen(conversation)}\nthere are: auto, {names}")
-    return Said(_chosen(conversation))
+        return SlashAnswer(f"{_chosen(conversation)}\nthere are: auto, {names}")
+    return SlashAnswer(_chosen(conversation))
 
 
 def _chosen(conversation: Conversation) -> str:
@@ -138,12 +138,12 @@ def _chosen(conversation: Conversation) -> str:
     return f"strategy: auto ({own})"
 
 
-def _alpha(conversation: Conversation, rest: str) -> Said:
+def _alpha(conversation: Conversation, rest: str) -> SlashAnswer:
     if rest:
         alpha = None if rest.lower() == "own" else _weights(rest)
         conversation.check(alpha=alpha)
         conversation.alpha = alpha
-    return Said(f"α: {_weighed(conversation)}")
+    return SlashAnswer(f"α: {_weighed(conversation)}")
 
 
 def _weights(text: str) -> Any:
@@ -178,10 +178,10 @@ def _weighed(conversation: Conversation) -> str:
     return ", ".join(f"{name}={weight:g}" for name, weight in pairs) + own
 
 
-def _seed(conversation: Conversation, rest: str) -> Said:
+def _seed(conversation: Conversation, rest: str) -> SlashAnswer:
     if rest:
         conversation.seed = _number("/seed", rest)
-    return Said(f"seed: {conversation.seed}")
+    return SlashAnswer(f"seed: {conversation.seed}")
 
 
 def _number(command: str, text: str) -> int:
@@ -192,38 +192,38 @@ def _number(command: str, text: str) -> int:
         raise SlashError(f"{command}: give a whole number, {got}") from None
 
 
-def _compare(conversation: Conversation, rest: str) -> Said:
+def _compare(conversation: Conversation, rest: str) -> SlashAnswer:
     if rest not in ("", "on", "off"):
         raise SlashError(f"/compare: give on or off, got {rest[:40]!r}")
     conversation.set_compare(not conversation.compare if not rest else rest == "on")
-    return Said(f"a reply with α = 0 beside each: {'on' if conversation.compare else 'off'}")
+    return SlashAnswer(f"a reply with α = 0 beside each: {'on' if conversation.compare else 'off'}")
 
 
-def _undo(conversation: Conversation) -> Said:
+def _undo(conversation: Conversation) -> SlashAnswer:
     conversation.drop_turn()
     turns = sum(one.role == "user" for one in conversation.lines)
-    return Said(f"the last turn is taken back; {turns} of yours left", changed=True)
+    return SlashAnswer(f"the last turn is taken back; {turns} of yours left", changed=True)
 
 
-def _retry(conversation: Conversation) -> Said:
+def _retry(conversation: Conversation) -> SlashAnswer:
     conversation.retry()
-    return Said(then="answer")
+    return SlashAnswer(then="answer")
 
 
-def _new(conversation: Conversation) -> Said:
+def _new(conversation: Conversation) -> SlashAnswer:
     conversation.begin_again()
-    return Said("a new conversation", changed=True)
+    return SlashAnswer("a new conversation", changed=True)
 
 
-def _save(conversation: Conversation, rest: str) -> Said:
+def _save(conversation: Conversation, rest: str) -> SlashAnswer:
     return _write(conversation, rest, replace=False)
 
 
-def _save_over(conversation: Conversation, rest: str) -> Said:
+def _save_over(conversation: Conversation, rest: str) -> SlashAnswer:
     return _write(conversation, rest, replace=True)
 
 
-def _write(conversation: Conversation, rest: str, *, replace: bool) -> Said:
+def _write(conversation: Conversation, rest: str, *, replace: bool) -> SlashAnswer:
     if not rest:
         raise SlashError("/save: give a file, such as: /save chat.jsonl")
     try:
@@ -237,11 +237,11 @@ def _write(conversation: Conversation, rest: str, *, replace: bool) -> Said:
     if exists and not replace:
         raise OutputError(f"{path} exists; give another name, or /save! {path} to replace it")
     write_jsonl(path, [record])
-    return Said(f"saved, readable by you alone: {path.resolve()}")
+    return SlashAnswer(f"saved, readable by you alone: {path.resolve()}")
 
 
-def _quit(conversation: Conversation) -> Said:
-    return Said(then="quit")
+def _quit(conversation: Conversation) -> SlashAnswer:
+    return SlashAnswer(then="quit")
 
 
 SLASH_COMMANDS: dict[str, SlashCommand] = {

@@ -1,5 +1,6 @@
 """The commands against a loopback server whose model has planted traits."""
 
+import asyncio
 import signal
 import time
 from collections import Counter
@@ -7,7 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pal.config import load_settings
 from pal.core.files import read_json, read_jsonl, write_jsonl
+from pal.traits.measure import measure
 from tests.jobs import command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted
@@ -50,6 +53,30 @@ def test_planted_correlations_are_recovered(world, tmp_path):
         assert found["p_holm"] < 0.01
     unrelated = group["cells"]["H"]["X"]
     assert unrelated["p_holm"] > 0.05
+
+
+def test_a_step_runs_inside_a_running_event_loop(world, tmp_path):
+    """As in a notebook's cell."""
+    write_jsonl(tmp_path / "cards.jsonl", [card(n) for n in range(2)])
+
+    async def cell(settings):
+        return measure(settings)
+
+    found = []
+    with FakeServer(answer(world)) as server:
+        for name in ("inside", "outside"):
+            output = tmp_path / f"{name}.jsonl"
+            settings = load_settings(None, [
+                f"input={tmp_path / 'cards.jsonl'}", f"output={output}", "traits.form=short",
+                *endpoint(server, tmp_path / name),
+            ])  # fmt: skip
+            if name == "inside":
+                asyncio.run(cell(settings))
+            else:
+                measure(settings)
+            found.append(rows(output))
+        assert len(server.requests) == 2 * 2 * 48
+    assert found[0] == found[1]
 
 
 def test_a_chain_killed_anywhere_asks_nothing_twice(world, tmp_path):
