@@ -1,4 +1,4 @@
-"""The faces are one: the same words get the same level and the same help, wherever they are said."""
+"""All faces are one: the same words get the same level and help, wherever they are said."""
 
 import io
 import json
