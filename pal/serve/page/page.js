@@ -49,6 +49,7 @@ let facts = null; // what /page.json says
 let chat = { ...emptyChat(), ...store.get("chat", {}) };
 let pin = store.get("pin", { level: 0, help: null });
 let token = store.get("token", "");
+let isLeaving = false; // the page is being closed or reloaded
 let run = null; // the request under way: {controller, others, isFollowed}
 const shown = new Map(); // turn → its elements
 
@@ -101,11 +102,12 @@ function showHelp(place, help) {
 
 const standingHelp = () => facts?.help || GENERAL_HELP;
 const guardSpeaks = (reply) => Boolean(reply?.finish === "content_filter");
-const personaShown = () => chat.persona ?? lastReply()?.persona ?? [];
+const personaShown = () => chat.persona ?? personasSoFar().at(-1) ?? [];
 
-function lastReply() {
-  for (const turn of [...chat.turns].reverse()) if (turn.reply?.persona) return turn.reply;
-  return null;
+/** Return the persona of each reply that has one; where the guard speaks nothing is inferred. */
+function personasSoFar() {
+  const replies = chat.turns.map((turn) => turn.reply);
+  return replies.filter((reply) => reply?.persona && !guardSpeaks(reply)).map((reply) => reply.persona);
 }
 
 /** Return what a reply says without the lines of help that the guard put before or behind it. */
@@ -268,6 +270,7 @@ async function fetchReply(turn, kind, controller) {
     if (!reply.verdict) throw new Failure("The reply came without the guard’s verdict, so it is not shown.");
     reply.state = "done";
   } catch (error) {
+    if (isLeaving) return reply; // it stays under way, which the next page sees
     if (error.name === "AbortError" && reply.verdict) reply.state = "stopped";
     else {
       reply.state = "failed";
@@ -349,6 +352,7 @@ function drawPin({ isNew = false } = {}) {
     if (isNew) say(`Talk to a person now. ${help}`, { urgent: true });
   }
   byId("standing").classList.toggle("shrunk", Boolean(pin.level));
+  measure();
 }
 
 function showFailure(message) {
@@ -386,6 +390,14 @@ function follow() {
   if (run?.isFollowed) lastItem()?.scrollIntoView({ block: "end" });
 }
 
+/** Keep what sticks to an edge from covering what has the focus or is scrolled to. */
+function measure() {
+  const root = document.documentElement.style;
+  root.setProperty("--covered", `${byId("pinned").offsetHeight}px`);
+  root.scrollPaddingTop = `${byId("pinned").offsetHeight + 8}px`;
+  root.scrollPaddingBottom = `${byId("composer").offsetHeight + 8}px`;
+}
+
 const stopFollowing = () => run && (run.isFollowed = false);
 
 const lastItem = () => byId("log").lastElementChild;
@@ -394,14 +406,16 @@ function notice() {
   return make("li", { className: "notice", textContent: NOTICE });
 }
 
+const noticesBefore = (number) => chat.notices.filter((place) => place === number).map(notice);
+
 function drawLog() {
   shown.clear();
   const items = [notice()];
   chat.turns.forEach((turn, number) => {
-    if (chat.notices.includes(number)) items.push(notice());
+    items.push(...noticesBefore(number));
     items.push(...elementsOf(turn));
   });
-  if (chat.notices.includes(chat.turns.length)) items.push(notice());
+  items.push(...noticesBefore(chat.turns.length));
   byId("log").replaceChildren(...items);
   for (const turn of chat.turns) draw(turn);
 }
@@ -511,8 +525,7 @@ function percent(share) {
 function drawPersona() {
   const sentences = personaShown();
   const isOwn = chat.persona !== null;
-  const replies = chat.turns.map((turn) => turn.reply).filter((reply) => reply?.persona);
-  const before = replies.at(-2)?.persona ?? [];
+  const before = personasSoFar().at(-2) ?? [];
   const infers = Boolean(facts?.extractor);
   byId("persona-count").textContent = sentences.length ? `(${sentences.length})` : "";
   byId("persona-note").textContent = isOwn
@@ -577,15 +590,21 @@ function drawSliders() {
     };
     input.addEventListener("input", () => {
       chat.alpha[name] = Number(input.value);
-      byId("alpha-reset").disabled = false;
       drawOne();
+      drawChanged();
       save();
     });
     drawOne();
     return make("div", { className: "slider" }, make("label", { htmlFor: id, textContent: name }), output, input);
   });
   byId("sliders").replaceChildren(...rows);
-  byId("alpha-reset").disabled = !Object.keys(chat.alpha).length;
+  drawChanged();
+}
+
+function drawChanged() {
+  const count = Object.keys(chat.alpha).length;
+  byId("alpha-count").textContent = count ? `(${count} changed)` : "";
+  byId("alpha-reset").disabled = !count;
 }
 
 function drawFacts() {
@@ -601,6 +620,7 @@ function drawFacts() {
     ? "The guard of this server is off: nobody watches for signs of suicide or self-harm, and no help is shown by itself."
     : "";
   showHelp(byId("standing-lines"), standingHelp());
+  showHelp(byId("failure-help"), standingHelp());
   drawSliders();
 }
 
@@ -830,15 +850,15 @@ function listen() {
     if (["PageUp", "Home", "ArrowUp"].includes(event.key) && event.target.tagName !== "TEXTAREA") stopFollowing();
   });
   window.addEventListener("hashchange", () => takeToken() && loadFacts());
-  window.addEventListener("pagehide", save);
+  window.addEventListener("pagehide", () => {
+    isLeaving = true;
+    save();
+  });
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
   document.addEventListener("visibilitychange", remind);
   setInterval(remind, 30_000);
   const sizes = new ResizeObserver(() => {
-    // What sticks to an edge must not cover what has the focus.
-    const root = document.documentElement.style;
-    root.setProperty("--covered", `${byId("pinned").offsetHeight}px`);
-    root.scrollPaddingTop = `${byId("pinned").offsetHeight + 8}px`;
-    root.scrollPaddingBottom = `${byId("composer").offsetHeight + 8}px`;
+    measure();
     follow();
   });
   sizes.observe(byId("pinned"));

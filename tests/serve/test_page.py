@@ -1,0 +1,630 @@
+"""The web page in a real browser: against the real server, and against one that fails on demand."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import pal
+from pal.data.records import parse_dialogue
+from pal.data.strategies import ESCONV
+from pal.guard import GuardSettings
+from tests.conversation.test_session import CRISIS, any_reply_may_be_shown  # noqa: F401
+from tests.serve.live import served
+from tests.serve.scripted import HELP, scripted_server
+
+browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = browsers.expect
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+PAGE = Path(pal.__file__).parent / "serve" / "page"
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 640}
+PINNED = {
+    "level": 2, "pinned": 2, "action": "fixed", "help": HELP, "categories": ["ideation_active"],
+}  # fmt: skip
+FIXED = {"text": f"I am a program.\n\n{HELP}", "guard": PINNED, "finish": "content_filter"}
+MARKUP = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script><b>bold</b>'
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsers.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def context(browser):
+    made = browser.new_context(viewport=DESKTOP)
+    made.set_default_timeout(20_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context):
+    """A page whose scripts raise nothing and which loads nothing from elsewhere."""
+    opened, wrong, asked = context.new_page(), [], []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda said: _is_violation(said.text) and wrong.append(said.text))
+    opened.on("request", lambda request: asked.append(request.url))
+    yield opened
+    assert not wrong
+    kept = re.compile(r"https?://127\.0\.0\.1:\d+/|data:|blob:")
+    assert [url for url in asked if not kept.match(url)] == []
+
+
+def _is_violation(text):
+    return "Content Security Policy" in text or "Uncaught" in text
+
+
+@pytest.fixture
+def scripted():
+    with scripted_server() as (address, server):
+        server.address = address
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session(response_model, extractor_model):
+    return pal.load(
+        str(response_model), extractor=str(extractor_model), guard=GuardSettings(country="GB")
+    )
+
+
+def open_page(page, address):
+    page.goto(f"{address}/")
+    expect(page.locator("#model")).not_to_be_empty()
+    return page
+
+
+def send(page, text, *, wait=True):
+    page.fill("#message", text)
+    page.press("#message", "Enter")
+    if wait:
+        done(page)
+
+
+def done(page):
+    expect(page.locator("#send")).to_be_visible()
+
+
+def said(page, kind="reply"):
+    return page.locator(f".message.{kind} .text").all_inner_texts()
+
+
+def bodies_of(page):
+    """The bodies that the page sends from now on."""
+    bodies = []
+    page.on(
+        "request", lambda one: one.method == "POST" and bodies.append(json.loads(one.post_data))
+    )
+    return bodies
+
+
+# ------------------------------------------------------------------------- with the real server
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_a_chat_with_everything(page, session):
+    with served(session) as (address, _):
+        open_page(page, address)
+        bodies = bodies_of(page)
+        for text in ("I lost my job.", "I have two kids and a dog.", "I worked as a nurse."):
+            send(page, text)
+        texts = said(page)
+        assert len(texts) == 3
+        messages = [
+            {"role": "user", "content": "I lost my job."},
+            {"role": "assistant", "content": texts[0]},
+        ]
+        given = bodies[-1]
+        assert given["stream"] is True
+        assert given["pinned"] == 0
+        strategy = given["messages"][1].pop("strategy")
+        assert strategy in ESCONV.names
+        assert given["messages"][:2] == messages
+        assert len(given["messages"]) == 5
+        assert not {"alpha", "persona", "strategy"} & set(given)
+        # What the page shows is what the same call gives in Python.
+        same = session.respond([*given["messages"][:1]])
+        assert (same.text, same.strategy) == (texts[0], strategy)
+        # Bars: eight a turn, with their shares as text.
+        bars = page.locator(".message.reply .bars")
+        expect(bars).to_have_count(3)
+        shares = bars.nth(0).locator("li").all_inner_texts()
+        assert len(shares) == 8
+        assert all("%" in share for share in shares)
+        for name, share in same.strategy_probs.items():
+            shown = "<1 %" if 0 < share < 0.01 else f"{int(100 * share + 0.5)} %"
+            assert any(name in one and shown in one for one in shares), (name, share)
+        # α of one strategy is moved, by keyboard.
+        page.locator("#alpha-card summary").click()
+        slider = page.get_by_label("Question", exact=True).and_(page.locator("input[type=range]"))
+        slider.focus()
+        page.keyboard.press("End")
+        page.select_option("#strategy", "Question")
+        page.check("#compare")  # asks at once what the last reply is without the persona
+        expect(page.locator(".message.without")).to_have_count(1)
+        done(page)
+        assert (bodies[-1]["persona"], bodies[-1]["alpha"]) == ([], 0)
+        send(page, "I like to swim.")
+        with_persona, without = bodies[-2:]
+        assert with_persona["alpha"] == {"Question": 2}
+        assert with_persona["strategy"] == without["strategy"] == "Question"
+        assert (without["persona"], without["alpha"]) == ([], 0)
+        assert without["messages"] == with_persona["messages"]
+        other = session.respond(without["messages"], persona=[], alpha=0, strategy="Question")
+        assert said(page, "without")[-1] == other.text
+        assert "α 2" in page.locator(".message.reply .who").last.inner_text()
+        # Undo takes one turn and gives the message back.
+        page.click("#undo")
+        assert len(said(page)) == 3
+        expect(page.locator("#message")).to_have_value("I like to swim.")
+        expect(page.locator("#message")).to_be_focused()
+        # A reload keeps what was said.
+        page.reload()
+        expect(page.locator("#model")).not_to_be_empty()
+        assert said(page)[:3] == texts
+        expect(page.locator("#compare")).to_be_checked()
+        expect(page.locator("#alpha-card summary")).to_contain_text("1 changed")
+        page.locator("#alpha-card summary").click()
+        page.click("#alpha-reset")
+        page.uncheck("#compare")
+        page.select_option("#strategy", "")
+        send(page, "I like to swim.")
+        assert not {"alpha", "persona", "strategy"} & set(bodies[-1])
+        kept = "JSON.stringify([localStorage.length, document.cookie])"
+        assert page.evaluate(kept) == '[0,""]'
+
+
+def _known_by_turn(row, known):
+    grown = known[: sum(turn["speaker"] == "seeker" for turn in row["dialog"])]
+    turns = [{**turn, "persona": grown} for turn in row["dialog"]]
+    return {**row, "dialog": turns, "persona": grown}
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_the_persona_grows_and_can_be_changed(page, session, monkeypatch):
+    """What the extractor finds is shown as inferred, until the user changes it."""
+    known = ["i have two kids", "i am a nurse"]
+
+    def annotate(rows):
+        return [_known_by_turn(row, known) for row in rows]
+
+    monkeypatch.setattr(session.inference, "annotate", annotate)
+    with served(session) as (address, _):
+        open_page(page, address)
+        bodies, sentences = bodies_of(page), page.locator("#persona li span[dir]")
+        send(page, "I have two kids.")
+        assert sentences.all_text_contents() == ["i have two kids (new)"]
+        send(page, "I am a nurse.")
+        assert sentences.all_text_contents() == ["i have two kids", "i am a nurse (new)"]
+        expect(page.locator("#persona-note")).to_contain_text("Inferred")
+        page.fill("#persona-new", "I live in Leeds.")
+        page.press("#persona-new", "Enter")
+        page.get_by_role("button", name="Remove: i have two kids").click()
+        expect(page.locator("#persona-note")).to_contain_text("by you")
+        send(page, "And now?")
+        assert bodies[-1]["persona"] == ["i am a nurse", "I live in Leeds."]
+        page.click("#persona-infer")
+        assert sentences.all_text_contents()[0].startswith("i am a nurse")
+        send(page, "And then?")
+        assert "persona" not in bodies[-1]
+
+
+def test_help_stays_once_it_is_called_for(page, session):
+    with served(session) as (address, _):
+        open_page(page, address)
+        bodies, pinned = bodies_of(page), page.locator("#pinned")
+        expect(pinned).to_be_hidden()
+        expect(page.locator("#standing")).to_contain_text("116 123")
+        send(page, CRISIS)
+        expect(pinned).to_be_visible()
+        expect(pinned).to_contain_text("Samaritans: call 116 123.")
+        assert page.locator("#pinned a").first.get_attribute("href") == "tel:999"
+        assert len(said(page)) == 1
+        assert "Samaritans" not in said(page)[0]  # it stands below, once
+        assert "computer program" in said(page)[0]
+        expect(page.locator("#alarm")).to_contain_text("116 123")
+        page.click("#undo")
+        expect(pinned).to_be_visible()
+        send(page, "Never mind. The weather is nice.")
+        assert bodies[-1]["pinned"] >= 2
+        assert bodies[-1]["messages"] == [
+            {"role": "user", "content": "Never mind. The weather is nice."}
+        ]
+        expect(pinned).to_be_visible()
+        page.reload()
+        expect(pinned).to_be_visible()
+        page.click("#new")
+        page.click("#new-yes")
+        assert said(page) == []
+        expect(pinned).to_be_visible()
+        send(page, "Hello again.")
+        assert bodies[-1]["pinned"] >= 2
+        expect(pinned).to_be_visible()
+        assert "Samaritans" not in said(page)[0]
+        send(page, "I like tea.")  # what the model reads holds no lines of help
+        assert "Samaritans" not in json.dumps(bodies[-1])
+        expect(page.locator("#standing")).to_contain_text("not a crisis service")
+
+
+def test_a_server_without_guard_says_so(page, response_model):
+    session = pal.load(str(response_model), guard=GuardSettings(off=True))
+    with served(session) as (address, _):
+        open_page(page, address)
+        expect(page.locator("#off")).to_contain_text("nobody watches")
+        expect(page.locator("#standing")).to_contain_text("findahelpline.com")
+        send(page, "Hello.")
+        assert len(said(page)) == 1
+
+
+def test_a_token_comes_with_the_address_and_leaves_it(page, session):
+    with served(session, token="s3cret & more") as (address, _):
+        page.goto(f"{address}/")
+        expect(page.locator("#startup")).to_contain_text("needs a token")
+        expect(page.locator("#send")).to_be_disabled()
+        page.fill("#token", "wrong")
+        page.press("#token", "Enter")
+        expect(page.locator("#token-form")).to_be_visible()
+        page.goto(f"{address}/#token=s3cret%20%26%20more")
+        expect(page.locator("#model")).not_to_be_empty()
+        expect(page.locator("#token-form")).to_be_hidden()
+        assert page.url == f"{address}/"
+        page.reload()
+        expect(page.locator("#model")).not_to_be_empty()
+        send(page, "Hello.")
+        assert len(said(page)) == 1
+
+
+# ------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("busy", "busy. Please wait 7 seconds"),
+        ("broken", "gave no reply (500)"),
+        ({"fault": "cut"}, "broke off before its end"),
+        ({"fault": "error"}, "broke off (out of memory)"),
+        ({"fault": "noise"}, "cannot be read"),
+        ({"verdict": False}, "without the guard’s verdict"),
+    ],
+)
+def test_a_failure_shows_help_and_can_be_tried_again(page, scripted, plan, message):
+    open_page(page, scripted.address)
+    send(page, "Hello.")
+    scripted.plans = [plan]
+    send(page, "I feel so low.")
+    failure = page.locator("#failure")
+    expect(failure).to_contain_text(message)
+    expect(failure.locator("a").first).to_have_text("999")
+    if plan == {"verdict": False}:
+        assert said(page) == ["I hear you.", ""]
+    page.click("#retry")
+    done(page)
+    expect(failure).to_be_hidden()
+    assert said(page) == ["I hear you.", "I hear you."]
+    assert scripted.bodies[-1] == scripted.bodies[-2]
+    assert [one["content"] for one in scripted.bodies[-1]["messages"]] == [
+        "Hello.", "I hear you.", "I feel so low.",
+    ]  # fmt: skip
+
+
+def test_help_on_view_stays_when_the_server_is_gone(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [FIXED]
+    send(page, "I want to die.")
+    page.context.set_offline(True)
+    send(page, "Are you there?")
+    expect(page.locator("#failure")).to_contain_text("cannot be reached")
+    expect(page.locator("#pinned")).to_contain_text("Shout: text SHOUT to 85258.")
+    page.context.set_offline(False)
+    page.click("#retry")
+    done(page)
+    assert said(page) == ["I am a program.", "I hear you."]
+    # The verdict is calm and says that nothing is pinned: only then it goes.
+    expect(page.locator("#pinned")).to_be_hidden()
+
+
+def test_a_page_without_server_facts_still_shows_help(page, scripted):
+    page.route("**/page.json", lambda route: route.fulfill(status=503, body="no"))
+    page.goto(scripted.address)
+    expect(page.locator("#startup")).to_contain_text("503")
+    expect(page.locator("#standing")).to_contain_text("local emergency number")
+    expect(page.locator("#send")).to_be_disabled()
+    page.unroute("**/page.json")
+    page.locator("#startup button").click()
+    expect(page.locator("#model")).to_have_text("scripted")
+    expect(page.locator("#startup")).to_be_hidden()
+
+
+def test_a_reply_is_stopped(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True, "text": "One two three."}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text")).to_have_text("One")
+    expect(page.locator("#undo")).to_be_disabled()
+    page.keyboard.press("Escape")
+    done(page)
+    expect(page.locator(".message.reply .state")).to_have_text("Stopped.")
+    expect(page.locator("#failure")).to_be_hidden()
+    send(page, "Go on.")
+    assert [one["content"] for one in scripted.bodies[-1]["messages"]] == [
+        "Hello.",
+        "One",
+        "Go on.",
+    ]
+    scripted.plans = [{"waits": True}]
+    send(page, "More.", wait=False)
+    page.click("#stop")
+    done(page)
+    expect(page.locator("#message")).to_be_focused()
+
+
+def test_a_reload_in_the_middle_of_a_reply(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text")).to_have_text("I")
+    page.reload()
+    expect(page.locator("#model")).not_to_be_empty()
+    expect(page.locator("#failure")).to_contain_text("reloaded")
+    page.click("#retry")
+    done(page)
+    assert said(page) == ["I hear you."]
+    assert len(scripted.bodies[-1]["messages"]) == 1
+
+
+def test_the_guard_takes_back_what_was_shown(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"text": "Yes, do it.", "taken_back": "I have no good answer to that."}]
+    send(page, "Hello.")
+    assert said(page) == ["I have no good answer to that."]
+    expect(page.locator(".message.reply .state")).to_contain_text("taken back")
+    expect(page.locator(".message.reply .bars")).to_be_hidden()
+    send(page, "Well.")
+    assert "Yes, do it" not in json.dumps(scripted.bodies[-1])
+
+
+def test_a_new_chat_ends_a_reply_and_its_late_words_go_nowhere(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text")).to_have_text("I")
+    page.click("#new")
+    page.click("#new-yes")
+    scripted.go.set()
+    done(page)
+    assert said(page) == []
+    send(page, "Anew.")
+    assert said(page) == ["I hear you."]
+    assert len(scripted.bodies[-1]["messages"]) == 1
+    assert "Hello." not in page.evaluate("JSON.stringify(sessionStorage)")
+
+
+def test_a_comparison_that_fails_is_asked_again_alone(page, scripted):
+    open_page(page, scripted.address)
+    page.check("#compare")
+    scripted.plans = [{}, "broken"]
+    send(page, "Hello.")
+    assert said(page) == ["I hear you."]
+    expect(page.locator("#failure")).to_be_hidden()
+    box = page.locator(".message.without")
+    expect(box.locator(".state")).to_contain_text("500")
+    box.get_by_role("button", name="Try again").click()
+    expect(box.locator(".text")).to_have_text("I hear you.")
+    assert len(scripted.bodies) == 3
+
+
+def test_markup_is_text_wherever_it_comes_from(page, scripted):
+    scripted.facts["model"] = scripted.facts["help"] = MARKUP
+    plans = [{"text": MARKUP, "persona": [MARKUP]}]
+    plans += [{"text": MARKUP, "guard": PINNED | {"help": MARKUP}, "finish": "content_filter"}]
+    scripted.plans = plans
+    open_page(page, scripted.address)
+    send(page, MARKUP)
+    page.fill("#persona-new", MARKUP + "2")
+    page.press("#persona-new", "Enter")
+    send(page, MARKUP)
+    page.reload()
+    expect(page.locator("#model")).to_have_text(MARKUP)
+    assert said(page)[0] == MARKUP
+    assert said(page, "user") == [MARKUP, MARKUP]
+    expect(page.locator("#pinned-lines")).to_contain_text("<script>")
+    assert page.locator("#persona li span[dir]").all_text_contents() == [MARKUP, MARKUP + "2"]
+    assert page.locator("img, b, body script").count() == 0
+    assert page.evaluate("window.hurt") is None
+
+
+# ------------------------------------------------------------------------- notices, transcript
+
+
+def test_the_notice_comes_at_the_start_and_every_three_hours(page, scripted):
+    page.clock.install()
+    open_page(page, scripted.address)
+    notices = page.locator(".notice")
+    expect(notices).to_have_count(1)
+    expect(notices).to_contain_text("a program, not a person")
+    send(page, "Hello.")
+    page.clock.fast_forward("02:59:00")
+    expect(notices).to_have_count(1)
+    page.clock.fast_forward("00:02:00")
+    expect(notices).to_have_count(2)
+    expect(notices.last).to_contain_text("not a crisis service")
+    page.clock.run_for(100)
+    expect(page.locator("#announce")).to_contain_text("a program")
+    page.clock.fast_forward("02:50:00")
+    expect(notices).to_have_count(2)
+    page.clock.fast_forward("00:11:00")
+    expect(notices).to_have_count(3)
+    page.reload()
+    expect(notices).to_have_count(3)
+
+
+def test_a_transcript_is_saved_after_a_question(page, scripted):
+    open_page(page, scripted.address)
+    expect(page.locator("#save")).to_be_disabled()
+    scripted.plans = [{"text": "Why is that?"}, FIXED]
+    send(page, "I am sad.")
+    send(page, "I want to die.")
+    asked = len(scripted.bodies)
+    page.click("#save")
+    expect(page.locator("#save-dialog")).to_contain_text("Anybody who uses this device")
+    page.click("#save-cancel")
+    page.click("#save")
+    with page.expect_download() as download:
+        page.click("#save-text")
+    text = Path(download.value.path()).read_text()
+    assert "You: I am sad.\nReply [Question, α 0.5]: Why is that?\n" in text
+    assert "- i have a dog" in text
+    page.click("#save")
+    with page.expect_download() as download:
+        page.click("#save-data")
+    record = json.loads(Path(download.value.path()).read_text())
+    row = parse_dialogue(record, "chat", "chat.jsonl", requests=True)
+    assert [turn["text"] for turn in row["dialog"]] == [
+        "I am sad.", "Why is that?", "I want to die.", "I am a program.",
+    ]  # fmt: skip
+    assert row["dialog"][1]["strategy"] == "Question"
+    assert len(scripted.bodies) == asked  # nothing is sent
+    for kept in (text, json.dumps(record)):
+        assert "ideation" not in kept
+
+
+# ------------------------------------------------------------------------- for everybody
+
+
+def test_by_keyboard_alone(page, scripted):
+    """Everything can be reached with Tab, and what has the focus is marked and not covered."""
+    open_page(page, scripted.address)
+    scripted.plans = [FIXED]
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_be_focused()
+    page.keyboard.type("I want to die.")
+    page.keyboard.press("Enter")
+    done(page)
+    page.locator("#alpha-card").evaluate("card => (card.open = true)")
+    page.fill("#message", "more")  # so that it can be sent
+    page.focus(".skip")
+    wanted = {"message", "send", "undo", "save", "new", "persona-new", "strategy", "compare"}
+    wanted |= {f"alpha-{place}" for place in range(8)}
+    met = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name, mark, covered = page.evaluate(FOCUSED)
+        if name == "body":
+            break
+        met.add(name)
+        assert mark != "none", f"{name} does not show that it has the focus"
+        assert not covered, f"{name} has the focus and lies under something"
+    assert wanted <= met
+    page.focus("#new")
+    page.keyboard.press("Enter")
+    expect(page.locator("#new-dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#new-dialog")).to_be_hidden()
+    expect(page.locator("#new")).to_be_focused()
+    page.focus("#message")
+    page.keyboard.press("Shift+Enter")
+    assert "\n" in page.input_value("#message")
+
+
+FOCUSED = """() => {
+  const one = document.activeElement;
+  if (one === document.body) return ["body", "", false];
+  const box = one.getBoundingClientRect();
+  const at = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  const free = at && (one.contains(at) || at.contains(one));
+  return [one.id || one.textContent, getComputedStyle(one).outlineStyle, !free];
+}"""
+
+SMALL = """() => [...document.querySelectorAll("button, select, textarea, input, summary")]
+  .filter((one) => one.checkVisibility())
+  .map((one) => [one.id || one.textContent, (one.type === "checkbox" ? one.parentElement : one)
+    .getBoundingClientRect()])
+  .filter(([, box]) => box.height < 43.9 || box.width < 43.9)
+  .map(([name, box]) => `${name}: ${box.width} x ${box.height}`)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_size_and_scheme(browser, scripted, tmp_path, size, scheme):
+    """Nothing overflows, targets are large enough, and axe finds nothing (contrast is among it)."""
+    context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+    page = open_page(context.new_page(), scripted.address)
+    page.check("#compare") if size is DESKTOP else page.locator("#strategy-card summary").click()
+    page.check("#compare")
+    long = {"text": "Donaudampfschifffahrtsgesellschaft" * 4, "persona": ["x" * 200, "i swim"]}
+    scripted.plans = [{}, {}, long, {}, FIXED, "broken"]
+    states = []
+
+    def look(name):
+        page.screenshot(path=str(tmp_path / f"{name}.png"), full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        states.append((name, wide, page.evaluate(SMALL), violations_of(page)))
+
+    look("empty")
+    send(page, "I lost my job.")
+    send(page, "https://example.org/" + "a" * 300)
+    for card in ("#persona-card", "#alpha-card"):
+        page.locator(card).evaluate("card => (card.open = true)")
+    look("chat")
+    send(page, "I want to die.")
+    send(page, "Still there?")
+    look("help")
+    page.click("#save")
+    look("question")
+    context.close()
+    assert [one[0] for one in states] == ["empty", "chat", "help", "question"]
+    for name, wide, small, violations in states:
+        assert wide <= size["width"], name
+        assert small == [], name
+        assert violations == [], name
+
+
+def violations_of(page):
+    """What axe finds, or nothing where it is not installed (its contrast is then not checked)."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        return []
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = Axe().run(page, options={"runOnly": rules}).response["violations"]
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+
+
+def test_replies_are_announced_once_and_whole(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True, "text": "One two three."}]
+    send(page, "Hello.", wait=False)
+    region = page.locator("#announce")
+    assert region.get_attribute("aria-live") == "polite"
+    expect(region).to_have_text("Writing a reply.")
+    expect(page.locator(".message.reply")).to_have_attribute("aria-busy", "true")
+    scripted.go.set()
+    done(page)
+    expect(region).to_have_text("One two three. Strategy: Question.")
+    expect(page.locator(".message.reply")).to_have_attribute("aria-busy", "false")
+    assert page.locator("[aria-live]").count() == 2  # this one, and the one for help
+
+
+def test_the_files_name_nothing_outside():
+    """No address but the directory of helplines, no markup built from text, no code in the page."""
+    text = {name: (PAGE / name).read_text() for name in ("index.html", "page.css", "page.js")}
+    found = set(re.findall(r"https?://[\w./-]+", "".join(text.values())))
+    assert found == {"https://findahelpline.com"}
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text["page.js"]
+    )
+    assert not re.search(r"\son\w+=|<style|style=|<script>(?!$)", text["index.html"])
