@@ -1,4 +1,4 @@
-"""A server that speaks the API of ``pal serve`` and does what a test tells it: faults, and slowly."""
+"""A server that speaks the API of ``pal serve`` and fails or waits as a test tells it to."""
 
 import asyncio
 import json

@@ -1,8 +1,8 @@
 """The web page in a real browser: against the real server, and against one that fails on demand."""
 
 import json
-import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,23 +18,24 @@ from tests.serve.scripted import HELP, scripted_server
 browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = browsers.expect
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
 PAGE = Path(pal.__file__).parent / "serve" / "page"
-DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 640}
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 320, "height": 640}
 PINNED = {
     "level": 2, "pinned": 2, "action": "fixed", "help": HELP, "categories": ["ideation_active"],
 }  # fmt: skip
 FIXED = {"text": f"I am a program.\n\n{HELP}", "guard": PINNED, "finish": "content_filter"}
 MARKUP = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script><b>bold</b>'
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
 @pytest.fixture(scope="module")
 def browser():
     with browsers.sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         yield started
         started.close()
@@ -103,9 +104,12 @@ def said(page, kind="reply"):
 def bodies_of(page):
     """The bodies that the page sends from now on."""
     bodies = []
-    page.on(
-        "request", lambda one: one.method == "POST" and bodies.append(json.loads(one.post_data))
-    )
+
+    def note(request):
+        if request.method == "POST":
+            bodies.append(json.loads(request.post_data))
+
+    page.on("request", note)
     return bodies
 
 
@@ -307,6 +311,7 @@ def test_a_failure_shows_help_and_can_be_tried_again(page, scripted, plan, messa
     failure = page.locator("#failure")
     expect(failure).to_contain_text(message)
     expect(failure.locator("a").first).to_have_text("999")
+    expect(failure.locator("a").first).to_be_visible()
     if plan == {"verdict": False}:
         assert said(page) == ["I hear you.", ""]
     page.click("#retry")
@@ -397,11 +402,14 @@ def test_the_guard_takes_back_what_was_shown(page, scripted):
 
 def test_a_new_chat_ends_a_reply_and_its_late_words_go_nowhere(page, scripted):
     open_page(page, scripted.address)
-    scripted.plans = [{"waits": True}]
+    scripted.plans, ended = [{"waits": True}], []
+    page.on("requestfailed", lambda request: ended.append(request.failure))
     send(page, "Hello.", wait=False)
     expect(page.locator(".message.reply .text")).to_have_text("I")
     page.click("#new")
     page.click("#new-yes")
+    expect(page.locator("#announce")).to_contain_text("New chat")
+    assert ended == ["net::ERR_ABORTED"]  # so that the server stops too
     scripted.go.set()
     done(page)
     assert said(page) == []
@@ -409,6 +417,32 @@ def test_a_new_chat_ends_a_reply_and_its_late_words_go_nowhere(page, scripted):
     assert said(page) == ["I hear you."]
     assert len(scripted.bodies[-1]["messages"]) == 1
     assert "Hello." not in page.evaluate("JSON.stringify(sessionStorage)")
+
+
+def test_help_does_not_cover_what_the_guard_says(page, scripted):
+    page.set_viewport_size(PHONE)
+    open_page(page, scripted.address)
+    send(page, "I lost my job.")
+    scripted.plans = [FIXED]
+    send(page, "I want to die.")
+    help_box, text = page.locator("#pinned"), page.locator(".message.reply .text").last
+    expect(text).to_be_in_viewport()
+    expect(page.locator("#pinned a").last).to_be_in_viewport()
+    box, under = help_box.bounding_box(), text.bounding_box()
+    assert box["y"] >= 0
+    assert under["y"] >= box["y"] + box["height"]
+    assert under["y"] + under["height"] <= page.locator("#composer").bounding_box()["y"]
+
+
+def test_a_comparison_asked_for_while_a_reply_is_written(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text")).to_have_text("I")
+    page.check("#compare")
+    scripted.go.set()
+    done(page)
+    assert said(page, "without") == ["I hear you."]
 
 
 def test_a_comparison_that_fails_is_asked_again_alone(page, scripted):
@@ -614,7 +648,9 @@ def test_replies_are_announced_once_and_whole(page, scripted):
     expect(page.locator(".message.reply")).to_have_attribute("aria-busy", "true")
     scripted.go.set()
     done(page)
-    expect(region).to_have_text("One two three. Strategy: Question.")
+    expect(region).to_have_text(
+        "One two three. Strategy: Question. New in the persona: i have a dog."
+    )
     expect(page.locator(".message.reply")).to_have_attribute("aria-busy", "false")
     assert page.locator("[aria-live]").count() == 2  # this one, and the one for help
 

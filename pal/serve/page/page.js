@@ -139,10 +139,8 @@ async function failureOf(response) {
   }
   if (response.status === 401) return tokenWanted();
   if (response.status === 429) {
-    const wait = response.headers.get("Retry-After");
-    return new Failure(
-      `The server is busy.${wait ? ` Please wait ${wait} seconds.` : " Please wait a moment."}`
-    );
+    const seconds = Number(response.headers.get("Retry-After"));
+    return new Failure(`The server is busy. Please wait ${seconds > 0 ? `${seconds} seconds` : "a moment"}.`);
   }
   return new Failure(`The server gave no reply (${response.status}${message ? `: ${message}` : ""}).`);
 }
@@ -257,7 +255,6 @@ async function fetchReply(turn, kind, controller) {
   draw(turn);
   try {
     await stream(bodyFor(turn, { without: kind === "without" }), controller, (choice) => {
-      if (turn[kind] !== reply) return;
       const first = !reply.verdict;
       grow(reply, choice);
       if (!reply.verdict) return;
@@ -278,7 +275,6 @@ async function fetchReply(turn, kind, controller) {
       if (!(error instanceof Failure) && error.name !== "AbortError") console.error(error);
     }
   }
-  if (turn[kind] !== reply) return reply; // undone or deleted meanwhile
   draw(turn);
   save();
   return reply;
@@ -299,6 +295,8 @@ async function answer(turn) {
   drawControls();
   say("Writing a reply.");
   const reply = await fetchReply(turn, "reply", current.controller);
+  const isMissing = chat.compare && !turn.without && reply.state === "done" && !guardSpeaks(reply);
+  if (isMissing && run === current) fetchWithout(turn, current.controller);
   await Promise.allSettled(current.others);
   if (run !== current) return;
   run = null;
@@ -327,6 +325,10 @@ function announceReply(turn) {
   const parts = [guardSpeaks(reply) ? `${spoken(reply)} ${reply.help ?? ""}` : spoken(reply)];
   if (reply.strategy) parts.push(`Strategy: ${reply.strategy}.`);
   if (reply.state === "stopped") parts.push("Stopped.");
+  const isNew = chat.persona === null && !guardSpeaks(reply);
+  const before = personasSoFar().at(-2) ?? [];
+  const found = isNew ? (reply.persona ?? []).filter((sentence) => !before.includes(sentence)) : [];
+  if (found.length) parts.push(`New in the persona: ${found.join(" ")}.`);
   if (chat.compare && without?.state === "done") parts.push(`Without the persona: ${spoken(without)}`);
   say(parts.join(" "));
 }
