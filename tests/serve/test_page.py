@@ -17,6 +17,7 @@ from tests.serve.scripted import HELP, scripted_server
 
 browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = browsers.expect
+expect.set_options(timeout=30_000)  # a busy machine is no fault of the page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -44,7 +45,7 @@ def browser():
 @pytest.fixture
 def context(browser):
     made = browser.new_context(viewport=DESKTOP)
-    made.set_default_timeout(20_000)
+    made.set_default_timeout(30_000)
     yield made
     made.close()
 
