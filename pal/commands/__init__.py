@@ -124,6 +124,14 @@ COMMANDS: dict[str, Command] = {
         "delete what a rater of a study gave",
         "pal.commands.study", "withdraw_rater", "WithdrawSettings",
     ),
+    "judge pairs": Command(
+        "language models compare two systems at a time, in both orders",
+        "pal.commands.judge", "judge_pairs", "JudgePairsSettings",
+    ),
+    "judge ratings": Command(
+        "language models rate systems, dimension by dimension",
+        "pal.commands.judge", "judge_ratings", "JudgeRatingsSettings",
+    ),
     **{
         f"traits {action}": Command(summary, f"pal.traits.{module}", function, settings)
         for action, (summary, module, function, settings) in {

@@ -43,7 +43,9 @@ def general_help() -> str:
 
 # Commands that take an action as their first argument.
 GROUPS = {
+    "guard": "what watches a conversation for signs of suicide and self-harm",
     "human-eval": "blinded sheets for people to judge",
+    "judge": "language models as judges of systems",
     "study": "blinded chats with people over the web",
     "traits": "personality and style that a language model infers from personas and dialogues",
     "bench": "the speed on this machine, compared with the alternatives",

@@ -16,6 +16,7 @@ from pal.core.errors import ConfigError, DataError, suggest
 from pal.core.files import read_jsonl
 from pal.data.predictions import read_predictions
 from pal.data.samples import Sample
+from pal.data.texts import normalise_text
 from pal.human_eval.sheets import Question, TextComparison
 
 logger = logging.getLogger(__name__)
@@ -56,32 +57,37 @@ DIALOGUE_QUESTIONS = (
 
 
 def choose_pairs(
-    names: Sequence[str], pairs: Sequence[tuple[str, str]] | None
+    names: Sequence[str],
+    pairs: Sequence[tuple[str, str]] | None,
+    section: str = "human_eval",
 ) -> list[tuple[str, str]]:
     """Return the pairs of systems to compare: the given pairs, or the first with each other system.
+
+    Args:
+        names: names of the systems.
+        pairs: the pairs; None for the usual ones.
+        section: section of the settings that they are from, for messages.
 
     Raises:
         ConfigError: there are fewer than two systems, a name is unknown or is an answer, or a pair
             occurs twice.
     """
     if len(names) < 2:
-        raise ConfigError(
-            f"human_eval.systems: expected two or more, name → file, got {len(names)}"
-        )
+        raise ConfigError(f"{section}.systems: expected two or more, name → file, got {len(names)}")
     if "Tie" in names:
-        raise ConfigError("human_eval.systems: 'Tie' is an answer; give that system another name")
+        raise ConfigError(f"{section}.systems: 'Tie' is an answer; give that system another name")
     if pairs is None:
         return [(names[0], name) for name in names[1:]]
     for pair in pairs:
         for name in pair:
             if name not in names:
                 raise ConfigError(
-                    f"human_eval.pairs: unknown system {name!r}{suggest(name, names)} "
-                    f"(human_eval.systems has {', '.join(names)})"
+                    f"{section}.pairs: unknown system {name!r}{suggest(name, names)} "
+                    f"({section}.systems has {', '.join(names)})"
                 )
     distinct = {frozenset(pair) for pair in pairs}
     if not pairs or len(distinct) < len(pairs) or min(map(len, distinct)) < 2:
-        raise ConfigError("human_eval.pairs: expected pairs of different systems, each pair once")
+        raise ConfigError(f"{section}.pairs: expected pairs of different systems, each pair once")
     return list(pairs)
 
 
@@ -165,7 +171,8 @@ def _transcripts(name: str, path: str) -> dict[str, str]:
             if len(conditions) > 1 and record.get("condition") != name:
                 continue
             card = str(record.get("card") or record["id"])
-            turns = [f"{turn['speaker'].capitalize()}: {turn['text']}" for turn in record["dialog"]]
+            turns = [f"{turn['speaker'].capitalize()}: {normalise_text(turn['text'])}"
+                     for turn in record["dialog"]]  # fmt: skip
         except (AttributeError, KeyError, TypeError):
             raise DataError(
                 f"{path}, line {number}: expected a dialogue with id (or card) and dialog; to "

@@ -4,8 +4,11 @@ An estimate is ``{"n", "value", "low", "high", "reason"}``: ``value`` is None ex
 ``reason`` is given, so that no table holds NaN.
 """
 
+import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
+
+import numpy as np
 
 
 class Estimate(TypedDict):
@@ -31,6 +34,32 @@ def share_of(hits: int, count: int, confidence: float, reason: str = "no cases")
         return undefined(0, reason)
     interval = scipy_stats.binomtest(hits, count).proportion_ci(confidence, method="wilson")
     return estimate(hits / count, float(interval.low), float(interval.high), count)
+
+
+def resampled(
+    value: Any, n: int, *, confidence: float, resamples: int, seed: int, reason: str = "no cases"
+) -> Estimate:
+    """Return a value over units with its percentile bootstrap interval.
+
+    Args:
+        value: a :class:`pal.stats.pooled.Pooled` over independent units, such as dialogues.
+        n: what the estimate is over, as tables show it.
+        confidence: confidence level.
+        resamples: number of resamples.
+        seed: seed of the draws.
+        reason: why the value is undefined, where it is not finite.
+    """
+    from pal.stats.resampling import ends, resampled_weights
+
+    units = len(value.parts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = float(value.value()) if units else math.nan
+        if not math.isfinite(found):
+            return undefined(n, reason)
+        if units < 2:
+            return estimate(found, None, None, n)
+        drawn = value.value(resampled_weights(units, resamples, seed))
+    return estimate(found, *ends(drawn, confidence), n)
 
 
 def undefined(n: int, reason: str) -> Estimate:
