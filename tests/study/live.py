@@ -37,6 +37,7 @@ class FakeSupporter:
     def __init__(self, name, guard, seconds=0.0):
         self.name, self.guard, self.seconds = name, guard, seconds
         self.calls = []
+        self.before = None
 
     def respond(self, messages, *, id, pinned):
         self.calls.append((id, len(messages), pinned))
@@ -44,6 +45,8 @@ class FakeSupporter:
         verdict = self.guard.review(said, pinned=pinned)
         if verdict.text is not None:
             return FakeReply(f"{verdict.text}\n\n{verdict.help}", verdict, "guard")
+        if self.before is not None:
+            self.before()
         time.sleep(self.seconds)
         text = f"reply {len(messages)} of {self.name}"
         return FakeReply(f"{verdict.help}\n\n{text}" if verdict.help else text, verdict)

@@ -1,0 +1,420 @@
+"""A study in a real browser, with script and without; two raters at once; phones; keyboards."""
+
+import os
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pal.study.store import StudyStore
+from tests.study.live import QUESTIONS, make_study, served
+from tests.study.test_study import CRISIS, turns_of
+
+browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = browsers.expect
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 640}
+MARKUP = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script><b>bold</b>'
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsers.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Open pages whose scripts raise nothing and which load nothing from elsewhere."""
+    contexts, wrong, asked = [], [], []
+
+    def make(url, **options):
+        context = browser.new_context(**{"viewport": DESKTOP, **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: "Security Policy" in said.text and wrong.append(said.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not wrong
+    assert [url for url in asked if not re.match(r"http://127\.0\.0\.1:\d+/|data:", url)] == []
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "study.db"
+
+
+def begin(page):
+    page.get_by_label("I am 18 or older.").check()
+    page.get_by_label("I have read this").check()
+    page.get_by_role("button", name="Begin").click()
+    expect(page.get_by_role("heading", name="Talk with system A")).to_be_visible()
+
+
+def say(page, text, *, wait=True):
+    page.get_by_label("Your message").fill(text)
+    page.get_by_role("button", name="Send").click()
+    if wait:
+        expect(page.locator("#turns .mine", has_text=text)).to_be_visible()
+        expect(page.locator(".waiting")).to_have_count(0)
+        expect(page.get_by_label("Your message")).to_be_editable()
+
+
+def replies(page):
+    return page.locator("#turns .theirs .text").all_inner_texts()
+
+
+def end(page):
+    page.locator("#end").click()
+
+
+def choose(page, name, answer):
+    group = page.get_by_role("group", name=name)
+    group.get_by_role("radio", name=answer, exact=True).check()
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_a_whole_study_with_a_reload_at_every_step(opened, file, script):
+    [token] = make_study(file, raters=1, min_messages=2)
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{token}", java_script_enabled=script)
+        begin(page)
+        for name, heading in (("zebra", "Talk with system B"), ("quartz", "Compare A and B")):
+            say(page, "hello")
+            page.reload()
+            assert replies(page) == [f"reply 1 of {name}"]
+            expect(page.locator("#missing")).to_contain_text("1 more message ")
+            say(page, "my rent is due")
+            assert replies(page) == [f"reply 1 of {name}", f"reply 3 of {name}"]
+            page.reload()
+            assert len(replies(page)) == 2
+            end(page)
+            expect(page.get_by_role("heading", name=heading)).to_be_visible()
+            page.reload()
+            expect(page.get_by_role("heading", name=heading)).to_be_visible()
+        for number, name in enumerate(QUESTIONS):
+            choose(page, name, ["A", "B", "Tie"][number % 3])
+            if script:  # stored as it is chosen
+                expect(page.locator("#saved")).to_have_text("Stored.")
+                page.reload()
+                assert page.locator("input:checked").count() == number + 1
+        page.get_by_role("button", name="Hand in").click()
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    store = StudyStore(file)
+    [task] = store.tasks(1)
+    given = [store.answers(task.task)[name][0] for name in QUESTIONS]
+    assert given == ["A", "B", "Tie", "A", "B", "Tie"]
+    store.close()
+    assert [len(turns) for turns in turns_of(file).values()] == [4, 4]
+
+
+def test_a_reload_while_the_system_writes(opened, file):
+    [token] = make_study(file, raters=1)
+    with served(file, seconds=1.0) as (address, server):
+        page = opened(f"{address}/s/{token}")
+        begin(page)
+        say(page, "hello", wait=False)
+        expect(page.locator(".waiting")).to_be_visible()
+        time.sleep(0.2)
+        page.reload()
+        assert replies(page) == ["reply 1 of zebra"]
+        assert len(server.supporters["zebra"].calls) == 1
+    assert len(turns_of(file)[1, 0, "A"]) == 2
+
+
+def test_two_raters_at_once(opened, file):
+    tokens = make_study(file, raters=2)
+    with served(file) as (address, server):
+        both = threading.Barrier(2, timeout=15)  # breaks where one waits for the other's end
+        for system in server.supporters.values():
+            system.before = both.wait
+        pages = [opened(f"{address}/s/{token}") for token in tokens]
+        for page in pages:
+            begin(page)
+        for number, page in enumerate(pages):
+            say(page, f"secret {number}", wait=False)
+        for page in pages:
+            expect(page.locator("#turns .theirs .text")).to_have_count(1)
+        assert [replies(page) for page in pages] == [["reply 1 of zebra"], ["reply 1 of quartz"]]
+        for number, page in enumerate(pages):
+            page.reload()
+            assert f"secret {number}" in page.content()
+            assert f"secret {1 - number}" not in page.content()
+
+
+def test_a_double_click_and_a_second_window(opened, file):
+    [token] = make_study(file, raters=1)
+    with served(file, seconds=0.3) as (address, _):
+        page, other = (opened(f"{address}/s/{token}") for _ in range(2))
+        begin(page)
+        other.reload()
+        page.get_by_label("Your message").fill("hello")
+        page.get_by_role("button", name="Send").dblclick()
+        expect(page.locator("#turns .theirs .text")).to_have_count(1)
+        say(other, "what I wrote elsewhere", wait=False)
+        expect(other.get_by_role("alert")).to_contain_text("not sent")
+        expect(other.get_by_label("Your message")).to_have_value("what I wrote elsewhere")
+        assert replies(other) == ["reply 1 of zebra"]
+        page.locator("#end").dblclick()
+        expect(page.get_by_role("heading", name="Talk with system B")).to_be_visible()
+    assert len(turns_of(file)[1, 0, "A"]) == 2
+
+
+def test_stop_and_withdraw(opened, file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{token}")
+        begin(page)
+        say(page, "canary-word")
+        page.get_by_role("button", name="Stop now").click()
+        expect(page.get_by_role("heading", name="You have stopped")).to_be_visible()
+        page.get_by_role("button", name="Go on").click()
+        assert replies(page) == ["reply 1 of zebra"]
+        page.get_by_text("Withdraw and delete all that I wrote").click()
+        page.get_by_role("button", name="Withdraw and delete").click()  # without the tick
+        expect(page.get_by_role("heading", name="Talk with system A")).to_be_visible()
+        page.get_by_label("Yes, delete it").check()
+        page.get_by_role("button", name="Withdraw and delete").click()
+        expect(page.get_by_role("heading", name="You have withdrawn")).to_be_visible()
+        page.go_back()
+        page.reload()
+        expect(page.get_by_role("heading", name="You have withdrawn")).to_be_visible()
+        assert b"canary" not in b"".join(path.read_bytes() for path in file.parent.iterdir())
+
+
+def test_html_is_shown_as_text(opened, file):
+    items = {"i": {"sample": "s", "situation": MARKUP}}
+    [token] = make_study(file, raters=1, items=items, consent=MARKUP, title=MARKUP)
+    with served(file) as (address, server):
+        server.supporters["zebra"].name = MARKUP
+        page = opened(f"{address}/s/{token}")
+        expect(page.get_by_role("heading", name=MARKUP)).to_be_visible()
+        begin(page)
+        say(page, MARKUP)
+        assert replies(page) == [f"reply 1 of {MARKUP}"]
+        assert page.locator("#turns .mine .text").inner_text() == MARKUP
+        page.reload()
+        assert replies(page) == [f"reply 1 of {MARKUP}"]
+        end(page)
+        say(page, "x")
+        end(page)
+        page.get_by_text("Your conversation with system A").click()
+        expect(page.locator(".turns .mine").first).to_contain_text(MARKUP)
+        assert page.evaluate("window.hurt") is None
+        assert page.locator("main img, main script, main b b").count() == 0
+
+
+def test_help_stays_on_view(opened, file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, server):
+        page = opened(f"{address}/s/{token}", viewport=PHONE)
+        standing = page.locator("footer .lines")
+        expect(standing).to_contain_text("999")
+        begin(page)
+        say(page, CRISIS)
+        shown = page.get_by_role("region", name="Help")
+        expect(shown).to_contain_text("999")
+        expect(shown).to_be_in_viewport()
+        assert "reply" not in replies(page)[0]
+        server.supporters["zebra"].respond = lambda *a, **k: 1 / 0
+        say(page, "are you there?", wait=False)
+        expect(page.get_by_role("link", name="Try again")).to_be_visible()
+        expect(shown).to_be_visible()
+        page.reload()
+        expect(shown).to_be_visible()
+
+
+def test_a_lost_connection_is_told_and_nothing_is_lost(opened, file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{token}")
+        begin(page)
+        page.context.set_offline(True)
+        say(page, "hello", wait=False)
+        expect(page.locator("#offline")).to_contain_text("No connection")
+        expect(page.get_by_label("Your message")).to_have_value("hello")
+        page.context.set_offline(False)
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator("#turns .theirs .text")).to_have_text("reply 1 of zebra")
+    assert len(turns_of(file)[1, 0, "A"]) == 2
+
+
+def test_by_keyboard_alone(opened, file):
+    [token] = make_study(file, raters=1)
+
+    def reach(role, name):
+        wanted = page.get_by_role(role, name=name, exact=True)
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if wanted.evaluate("one => one === document.activeElement"):
+                return
+        raise AssertionError(f"{name} is not reached")
+
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{token}")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        reach("checkbox", "I am 18 or older.")
+        page.keyboard.press("Space")
+        reach("checkbox", "I have read this and agree to take part.")
+        page.keyboard.press("Space")
+        reach("button", "Begin")
+        page.keyboard.press("Enter")
+        for side in "AB":
+            expect(page.get_by_role("heading", name=f"Talk with system {side}")).to_be_visible()
+            reach("textbox", "Your message")
+            page.keyboard.type("one line")
+            page.keyboard.press("Shift+Enter")
+            page.keyboard.type("and another")
+            page.keyboard.press("Enter")
+            expect(page.locator("#turns .theirs .text")).to_have_count(1)
+            # The field has the focus again, and the reply is read out.
+            assert page.evaluate("document.activeElement.id") == "text"
+            expect(page.get_by_role("status").first).to_contain_text("reply 1 of")
+            reach("button", "End this and talk with system B" if side == "A"
+                  else "End this and compare")  # fmt: skip
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Compare A and B")).to_be_visible()
+        for _ in QUESTIONS:
+            for _ in range(20):
+                page.keyboard.press("Tab")
+                if page.evaluate("document.activeElement.type") == "radio":
+                    break
+            page.keyboard.press("ArrowRight")
+        reach("button", "Hand in")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    assert turns_of(file)[1, 0, "A"][0] == ("rater", "one line\nand another")
+
+
+PERSONA = {
+    "p": {
+        "sample": "d/1", "persona": ["i am a nurse.", "i have two dogs."],
+        "context": [["Seeker", "I am so tired."], ["Supporter", "What happened?"]] * 8,
+    }
+}  # fmt: skip
+
+
+def test_a_persona_is_judged(opened, file):
+    [token] = make_study(file, kind="persona", raters=1, items=PERSONA)
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{token}")
+        page.get_by_label("I am 18 or older.").check()
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_label("No, something else is wrong. Please say what.").check()
+        expect(page.locator("#saved")).to_have_text("Stored.")
+        page.get_by_role("button", name="Hand in").click()
+        expect(page.get_by_role("alert")).to_have_text("Please say what is wrong.")
+        page.get_by_label("What is wrong").fill("Too vague.")
+        page.get_by_role("button", name="Hand in").click()
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    store = StudyStore(file)
+    assert store.answers(store.tasks(1)[0].task)["Persona"] == ("Other", "Too vague.")
+
+
+# Contrast by the formula of WCAG 2, of every text against what lies behind it.
+CONTRAST = """
+() => {
+  const numbers = (text) => text.match(/[0-9.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = numbers(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return matchMedia("(prefers-color-scheme: dark)").matches ? [0, 0, 0] : [255, 255, 255];
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const parent = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !parent.checkVisibility()) continue;
+    const [one, two] = [light(numbers(getComputedStyle(parent).color)), light(behind(parent))];
+    const ratio = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
+    if (ratio < 4.5) found.push([walk.currentNode.data.trim(), ratio]);
+  }
+  return found;
+}
+"""
+SMALL = """
+() => [...document.querySelectorAll("button, .button, textarea, summary, .choices label, .tick")]
+  .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 43.5)
+  .map((one) => one.outerHTML)
+"""
+UNNAMED = """
+() => [...document.querySelectorAll("input:not([type=hidden]), textarea")]
+  .filter((one) => !one.labels.length).map((one) => one.outerHTML)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_page_can_be_read(opened, file, scheme, size, tmp_path):
+    [token] = make_study(file, raters=1)
+    [judge] = make_study(tmp_path / "p.db", kind="persona", raters=1, items=PERSONA)
+    shots = os.environ.get("PAL_SCREENSHOTS")
+
+    def look(page, name):
+        page.wait_for_load_state("load")  # styles included
+        assert page.evaluate(CONTRAST) == [], name
+        assert page.evaluate(SMALL) == [], name
+        assert page.evaluate(UNNAMED) == [], name
+        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert not wide, name
+        assert page.locator("h1").count() == 1
+        assert page.locator("html").get_attribute("lang") == "en"
+        if shots:
+            page.screenshot(path=f"{shots}/{name}-{scheme}-{size['width']}.png", full_page=True)
+
+    with served(file) as (address, server):
+        page = opened(f"{address}/s/{token}", viewport=size, color_scheme=scheme)
+        look(page, "consent")
+        begin(page)
+        look(page, "start")
+        say(page, "hello, " + "averylongwordwithoutanyspace" * 8)
+        say(page, CRISIS)
+        look(page, "chat")
+        respond, server.supporters["zebra"].respond = server.supporters["zebra"].respond, None
+        say(page, "hm", wait=False)
+        expect(page.get_by_role("link", name="Try again")).to_be_visible()
+        look(page, "failed")
+        server.supporters["zebra"].respond = respond
+        page.reload()
+        end(page)
+        say(page, "hello")
+        end(page)
+        expect(page.get_by_role("heading", name="Compare A and B")).to_be_visible()
+        page.get_by_text("Your conversation with system A").click()
+        page.get_by_text("Withdraw and delete all").click()
+        look(page, "questions")
+        page.get_by_role("button", name="Stop now").click()
+        expect(page.get_by_role("heading", name="You have stopped")).to_be_visible()
+        look(page, "stopped")
+        page.goto(f"{address}/s/unknown")
+        look(page, "unknown")
+    with served(tmp_path / "p.db") as (address, _):
+        page = opened(f"{address}/s/{judge}", viewport=size, color_scheme=scheme)
+        page.get_by_label("I am 18 or older.").check()
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Begin").click()
+        expect(page.get_by_role("heading", name="Is this right")).to_be_visible()
+        look(page, "persona")

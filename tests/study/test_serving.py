@@ -1,0 +1,204 @@
+"""``pal study`` with trained models, from the first command to the results."""
+
+import re
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from pal.core.files import read_json
+from pal.study.store import StudyStore
+from tests.jobs import command, start
+from tests.study.live import QUESTIONS, make_study
+from tests.study.test_study import CRISIS, Person
+
+SITUATIONS = """\
+My mother is ill and I am worried about her.
+I want to kill myself tonight.
+I lost my job and the rent is due.
+"""
+
+
+def create(tmp_path, *arguments):
+    (tmp_path / "situations.txt").write_text(SITUATIONS)
+    return command(
+        "study", "create", f"input={tmp_path / 'situations.txt'}", f"output={tmp_path / 's.db'}",
+        "guard.country=GB", "study.min_messages=1", *arguments,
+    )  # fmt: skip
+
+
+def two(model, other=None, extractor="null"):
+    return (
+        f"study.systems={{zebra: {{model: {model}, extractor: {extractor}}}, "
+        f"quartz: {{model: {other or model}, decoding: {{alpha: 0}}}}}}"
+    )
+
+
+def serving(path):
+    process = start("study", "serve", str(path), "study_server.port=0")
+    for line in process.stderr:
+        if found := re.search(r"study is at (http://127\S+:\d+)", line):
+            return process, found[1]
+    raise AssertionError(process.wait())
+
+
+def end_of(process):
+    process.kill()
+    process.communicate()
+
+
+def test_a_study_with_trained_models(response_model, extractor_model, tmp_path, capsys):
+    systems = two(response_model, extractor=extractor_model)
+    assert create(tmp_path, systems, "study.raters=2", "study.items=1") == 0
+    shown = capsys.readouterr().out
+    assert "1 situations are left out" in shown  # the one of a crisis
+    links = re.findall(r"^http://127.0.0.1:8010/s/(\S{22})$", shown, re.MULTILINE)
+    assert len(set(links)) == 2
+    file = tmp_path / "s.db"
+    process, address = serving(file)
+    try:
+        first = Person(address, links[0])
+        assert "999" in first.text
+        first.begin()
+        for text in ("Hi, I am a nurse.", "I have two dogs."):
+            first.say(text)
+            assert text in first.text
+        said = first.text
+    finally:
+        end_of(process)
+    process, address = serving(file)
+    try:
+        people = [Person(address, link) for link in links]
+        assert re.findall('class="text">.*?<', people[0].text) == re.findall(
+            'class="text">.*?<', said
+        )
+        people[1].begin()
+        people[1].say("hello")
+        people[1].end()
+        people[1].say("hello")
+        people[1].end()
+        people[1].all_answered("A")
+        assert "Thank you" in people[1].text
+        assert "999" in people[0].say(CRISIS)
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        end_of(process)
+    store = StudyStore(file)
+    [task] = store.tasks(1)
+    turns = store.turns(task.task, "A")
+    assert [turn.speaker for turn in turns] == ["rater", "system"] * 2 + ["rater", "guard"]
+    assert turns[1].details["strategy"]
+    personas = {task.systems["A"]: turns[3].details["persona"]}
+    assert personas.get("quartz", []) == []
+    [done] = store.tasks(2)
+    won = done.systems["A"]
+    store.close()
+    assert command("study", "export", f"input={file}", f"output={tmp_path / 'out'}") == 0
+    [pair] = read_json(tmp_path / "out" / "results.json")["pairs"]
+    assert (pair["a"], pair["b"]) == ("zebra", "quartz")
+    for row in pair["questions"]:
+        assert (row["a_wins"], row["b_wins"]) == ((1, 0) if won == "zebra" else (0, 1))
+    assert len(pair["questions"]) == len(QUESTIONS)
+
+
+def test_the_same_words_get_the_reply_of_the_plain_session(response_model, tmp_path, capsys):
+    """After a kill between message and reply, the reply is the one that would have come."""
+    import pal
+    from pal.guard import GuardSettings
+    from pal.study.systems import load_supporters
+
+    assert create(tmp_path, two(response_model), "study.seed=5") == 0
+    store = StudyStore(tmp_path / "s.db")
+    supporters = load_supporters(store.config, rows=4, timeout=60)
+    messages = [{"role": "seeker", "content": "I lost my job."}]
+    session = pal.load(str(response_model), guard=GuardSettings(country="GB"), seed=5)
+    for _ in range(2):
+        reply = supporters["zebra"].respond(messages, id="abc/A", pinned=0)
+        assert reply == session.respond(messages, id="abc/A")
+    for supporter in supporters.values():
+        supporter.close()
+
+
+def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(response_model, copy)
+    assert create(tmp_path, two(response_model, copy)) == 0
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    capsys.readouterr()
+    assert command("study", "serve", f"input={tmp_path / 's.db'}", "study_server.port=0") == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "study.systems.quartz: model or extractor is not what it was" in line
+
+
+@pytest.mark.parametrize(("arguments", "what"), [
+    ([], "expected two, name → model, got 0"),
+    (["study.systems={a: {model: x}}"], "expected two, name → model, got 1"),
+    (["study.systems={a: {model: x}, b: {}}"], "study.systems"),
+    (["study.systems={a: {model: x}, Tie: {model: x}}"], "'Tie' is an answer"),
+    (["study.kind=persona", "study.systems={a: {model: x}}"], "a persona study has no systems"),
+    (["study.systems={a: {model: x}, b: {model: y}}", "study.min_messages=30"], "is more than"),
+    (["study.kind=persona"], "situations.txt"),
+    (["study.kind=nonsense"], "study.kind"), (["study.days=0"], "study.days"),
+    (["study.address=ftp://x"], "study.address"),
+    (["study.kind=persona", "study.contact=x", "study.consent=y"], "study.contact"),
+])  # fmt: skip
+def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
+    assert create(tmp_path, *arguments) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert what in line
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_a_port_that_is_taken(tmp_path, capsys):
+    import socket
+
+    items = {"p": {"sample": "d/1", "persona": ["i am a nurse."], "context": []}}
+    make_study(tmp_path / "s.db", kind="persona", items=items)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        given = f"study_server.port={port}"
+        assert command("study", "serve", f"input={tmp_path / 's.db'}", given) == 2
+    assert given in capsys.readouterr().err
+
+
+def test_a_persona_study_needs_no_model(tmp_path, capsys):
+    from pal.data.esconv import load_esconv
+
+    corpus = tmp_path / "pesconv.jsonl"
+    rows = [dict(row) for row in load_esconv("bundled:esconv")][:6]
+    import json
+
+    lines = []
+    for row in rows:
+        turns = [
+            {"speaker": turn["speaker"], "text": turn["text"], "strategy": turn["strategy"],
+             "persona": [f"i am person {row['id']}."]}
+            for turn in row["dialog"]
+        ]  # fmt: skip
+        lines.append(json.dumps({"id": row["id"], "dialog": turns}))
+    corpus.write_text("\n".join(lines))
+    assert command(
+        "study", "create", f"input={corpus}", f"output={tmp_path / 'p.db'}", "study.kind=persona",
+        "study.items=4", "study.raters=3",
+    ) == 0  # fmt: skip
+    [token, *_] = re.findall(r"/s/(\S{22})$", capsys.readouterr().out, re.MULTILINE)
+    process, address = serving(tmp_path / "p.db")
+    try:
+        person = Person(address, token)
+        person.begin()
+        assert "Task 1 of 4" in person.text
+        assert "i am person" in person.text
+        assert httpx.get(f"{address}/healthz").text == "ok"
+        process.send_signal(subprocess.signal.SIGINT)
+        began = time.monotonic()
+        process.wait(timeout=60)
+        assert time.monotonic() - began < 30
+    finally:
+        end_of(process)
