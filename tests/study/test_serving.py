@@ -1,15 +1,21 @@
 """``pal study`` with trained models, from the first command to the results."""
 
+import json
 import re
-import subprocess
-import time
+import shutil
+import signal
+import socket
 
 import httpx
 import pytest
 
+import pal
 from pal.core.files import read_json
+from pal.data.esconv import load_esconv
+from pal.guard import GuardSettings
 from pal.study.store import StudyStore
-from tests.jobs import command, start
+from pal.study.systems import load_supporters
+from tests.jobs import ESCONV, command, start
 from tests.study.live import QUESTIONS, make_study
 from tests.study.test_study import CRISIS, Person
 
@@ -82,7 +88,7 @@ def test_a_study_with_trained_models(response_model, extractor_model, tmp_path, 
         assert "Thank you" in people[1].text
         assert "999" in people[0].say(CRISIS)
         process.terminate()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=120) == 0
         assert "Traceback" not in process.stderr.read()
     finally:
         end_of(process)
@@ -106,10 +112,6 @@ def test_a_study_with_trained_models(response_model, extractor_model, tmp_path, 
 
 def test_the_same_words_get_the_reply_of_the_plain_session(response_model, tmp_path, capsys):
     """After a kill between message and reply, the reply is the one that would have come."""
-    import pal
-    from pal.guard import GuardSettings
-    from pal.study.systems import load_supporters
-
     assert create(tmp_path, two(response_model), "study.seed=5") == 0
     store = StudyStore(tmp_path / "s.db")
     supporters = load_supporters(store.config, rows=4, timeout=60)
@@ -123,8 +125,6 @@ def test_the_same_words_get_the_reply_of_the_plain_session(response_model, tmp_p
 
 
 def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "model"
     shutil.copytree(response_model, copy)
     assert create(tmp_path, two(response_model, copy)) == 0
@@ -155,8 +155,6 @@ def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
 
 
 def test_a_port_that_is_taken(tmp_path, capsys):
-    import socket
-
     items = {"p": {"sample": "d/1", "persona": ["i am a nurse."], "context": []}}
     make_study(tmp_path / "s.db", kind="persona", items=items)
     with socket.socket() as taken:
@@ -169,12 +167,8 @@ def test_a_port_that_is_taken(tmp_path, capsys):
 
 
 def test_a_persona_study_needs_no_model(tmp_path, capsys):
-    from pal.data.esconv import load_esconv
-
     corpus = tmp_path / "pesconv.jsonl"
-    rows = [dict(row) for row in load_esconv("bundled:esconv")][:6]
-    import json
-
+    rows = [dict(row) for row in load_esconv(str(ESCONV), "validation")][:6]
     lines = []
     for row in rows:
         turns = [
@@ -196,9 +190,7 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         assert "Task 1 of 4" in person.text
         assert "i am person" in person.text
         assert httpx.get(f"{address}/healthz").text == "ok"
-        process.send_signal(subprocess.signal.SIGINT)
-        began = time.monotonic()
-        process.wait(timeout=60)
-        assert time.monotonic() - began < 30
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
     finally:
         end_of(process)
