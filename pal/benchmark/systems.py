@@ -43,6 +43,7 @@ class System:
         settings: what differs from the benchmark's settings, nested as in a YAML.
         decoder_only: whether it is a decoder-only language model; otherwise an encoder-decoder.
         asked: whether it is a language model that is asked as it is, and never trained.
+        knowledge: whether it reads ``data.knowledge``; the others are run without.
     """
 
     label: str
@@ -50,11 +51,25 @@ class System:
     settings: Mapping[str, Any] = field(default_factory=dict)
     decoder_only: bool = False
     asked: bool = False
+    knowledge: bool = False
 
     @property
     def sections(self) -> tuple[str, ...]:
         """The sections of its own settings."""
         return ASKED if self.asked else OWN
+
+    @classmethod
+    def misc(cls, label: str, note: str, mode: str, *, knowledge: bool = True) -> "System":
+        """MISC in one of its modes, decoded as its authors do."""
+        return cls(
+            label,
+            note,
+            {
+                "architecture": {"backbone": "misc", "persona_mode": "none", "misc_mode": mode},
+                "decoding": {**MISC_SAMPLING, "alpha": None, "strategy_alpha": None},
+            },
+            knowledge=knowledge,
+        )
 
     @classmethod
     def without_fusion(cls, label: str, note: str, persona_mode: str) -> "System":
@@ -69,6 +84,9 @@ class System:
         """A PAL model with that fusion."""
         return cls(label, note, {"architecture": {"persona_mode": "fusion", "fusion": fusion}})
 
+
+# How MISC's authors sample, by the paper and the code.
+MISC_SAMPLING = {"temperature": 0.7, "top_k": 30, "top_p": 0.3, "repetition_penalty": 1.03}
 
 SYSTEMS: dict[str, System] = {
     "joint": System.without_fusion("Blenderbot-Joint", "sees no persona", "none"),
@@ -85,6 +103,15 @@ SYSTEMS: dict[str, System] = {
         "PAL",
         "persona fused, contrast by strategy",
         {"architecture": {"persona_mode": "fusion"}},
+    ),
+    "misc": System.misc(
+        "MISC", "knowledge on the last turn and the situation, mixture of strategies", "paper"
+    ),
+    "misc_released": System.misc(
+        "MISC, released code", "MISC as its released code computes it", "released"
+    ),
+    "misc_no_knowledge": System.misc(
+        "MISC, no knowledge", "ablation: MISC without knowledge", "paper", knowledge=False
     ),
     "lm_joint": System(
         "LM-Joint",
@@ -154,8 +181,14 @@ def printed_row(name: str) -> dict[str, float] | None:
     return dict(zip(TABLE_3, row, strict=True)) if row else None
 
 
-def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
+def choose_systems(chosen: BenchmarkSettings, *, knowledge: str | None = None) -> dict[str, System]:
     """Return the systems asked for, by name, with their own overrides laid over the table's.
+
+    Without knowledge a system that would read it is an ablation, and its label says so.
+
+    Args:
+        chosen: the benchmark's settings.
+        knowledge: the setting ``data.knowledge``.
 
     Raises:
         ConfigError: a name that is neither in the table nor made by an override, a name twice.
@@ -191,6 +224,9 @@ def choose_systems(chosen: BenchmarkSettings) -> dict[str, System]:
         else:
             row = SYSTEMS[base]
             usual = name if name not in SYSTEMS else row.label
+            if row.knowledge and knowledge is None:
+                usual = f"{usual}, no knowledge"
+                row = replace(row, note=f"{row.note}; here without any knowledge, as an ablation")
             found[name] = replace(
                 row, label=str(label or usual), settings=merge(row.settings, changes)
             )

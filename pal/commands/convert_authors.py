@@ -1,4 +1,4 @@
-"""``pal convert-authors``: convert a checkpoint of the authors' code to a PAL model folder."""
+"""``pal convert-authors``: convert a checkpoint of released code to a model folder."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConvertAuthorsSettings(CommandSettings):
-    """Turn a checkpoint of the authors' code into a PAL model.
+    """Turn a checkpoint of released code, PAL's or MISC's, into a model.
 
     Attributes:
         state_dict: file of the weights: ``.bin`` or ``.pt`` (code in it is never run) or
@@ -42,12 +42,12 @@ def convert_authors(settings: ConvertAuthorsSettings) -> Path:
     """
     settings = ConvertAuthorsSettings.of(settings)
     weights, config, output = settings.require("state_dict", "config", "output")
-    from pal.data.tokenizer import add_pal_tokens, load_tokenizer
+    from pal.data.tokenizer import load_tokenizer
     from pal.modeling.authors import convert_checkpoint
 
     tokenizer = None
     if settings.tokenizer is not None:  # read first: a failure then writes nothing
-        tokenizer = add_pal_tokens(load_tokenizer(settings.tokenizer))
+        tokenizer = load_tokenizer(settings.tokenizer)
     folder = convert_checkpoint(weights, config, output, tokenizer)
     if tokenizer is None:
         logger.info("no tokenizer given; copy its files into the folder before pal generate")

@@ -110,7 +110,7 @@ def reproduce(settings: ReproduceSettings) -> str:
     refuse_several_processes("reproduce")
     from pal.benchmark.systems import choose_systems
 
-    systems = choose_systems(settings.reproduce)
+    systems = choose_systems(settings.reproduce, knowledge=settings.data.knowledge)
     check_plan(settings, systems)
     stages = Stages(settings, systems)
     dialogues = stages.prepare_dialogues()
@@ -150,6 +150,8 @@ def stage_settings(
     for one in fixed:
         values = merge(values, one)
     whole = merge(_make_room(tree, system.settings), system.settings) if system else tree
+    if system and not system.knowledge and (whole.get("data") or {}).get("knowledge"):
+        whole = {**whole, "data": {**whole["data"], "knowledge": None}}
     return load_settings(command, whole, fixed={"overwrite": False} | values)
 
 
@@ -201,7 +203,10 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
                 raise
             raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
-        check_family(name, system, trained.architecture, answers.decoding)
+        check_family(
+            name, system, trained.architecture, answers.decoding,
+            knowledge=trained.data.knowledge is not None,
+        )  # fmt: skip
         # Its checkpoints may name them too, as the settings here do.
         model = trained.architecture
         trust(model.fusion, model.template or "", model.backbone or "")
@@ -247,19 +252,30 @@ def check_asked(settings: ReproduceSettings, name: str, system: "System") -> Non
 
 
 def check_family(
-    name: str, system: "System", architecture: Any, decoding: DecodingSettings
+    name: str,
+    system: "System",
+    architecture: Any,
+    decoding: DecodingSettings,
+    *,
+    knowledge: bool = False,
 ) -> None:
     """Refuse a system that is of another kind than its base, or than a setting is for.
 
     Raises:
         PalError: it is, or the base cannot be read.
     """
+    from pal.modeling.checkpoint import find_backbone
     from pal.training.preparation import check_base, is_language_base
 
     if is_language_base("response", architecture) == system.decoder_only:
         try:
             check_base("response", architecture)
             check_kind(decoding, language=system.decoder_only)
+            if not system.decoder_only:
+                chosen = architecture
+                family = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone)
+                family.check_decoding(decoding)
+                family.own_entries(chosen, knowledge=knowledge)
         except ConfigError as error:
             raise ConfigError(
                 f"reproduce.systems: {name}: {error} (for one system: reproduce.overrides.{name})"
@@ -399,7 +415,7 @@ class Stages:
         label, chosen = f"{system.label}, seed {seed}", self.settings.reproduce
         data = {"data": {"train": dialogues}, "seed": seed}
         settings = stage_settings(self.settings, "train", data, system=system)
-        kind = _slug(settings.architecture, system.decoder_only)
+        kind = _slug(settings.architecture, system)
         model = self.root / "models" / f"{kind}-seed{seed}-{stage_name('train', settings)}"
         done = record_path(model).exists()
         self.announce(f"{label}: train", done)
@@ -430,11 +446,15 @@ class Stages:
         return FinishedRun(name, seed, responses, model, checkpoint, epoch, nll, losses)
 
 
-def _slug(architecture: Any, decoder_only: bool) -> str:
+def _slug(architecture: Any, system: "System") -> str:
     """Return what a trained model is, as part of a file name."""
-    kind = architecture.persona_mode or ("prompt" if decoder_only else "fusion")
-    slug = f"{kind}-{architecture.fusion}" if kind == "fusion" else kind
-    slug = f"lm-{slug}" if decoder_only else slug
+    if system.decoder_only:
+        slug = f"lm-{architecture.persona_mode or 'prompt'}"
+    else:
+        from pal.modeling.checkpoint import find_backbone
+
+        chosen = architecture
+        slug = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone).slug(chosen)
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in slug)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pal.core.errors import DataError
 from pal.data.cards import give_cards
 from pal.data.harm import LEFT_OUT
+from pal.data.knowledge import Knowledge, give_knowledge
 from pal.data.settings import SourceSettings
 from pal.data.splits import load_split
 
@@ -27,6 +28,8 @@ class Sample:
         persona: persona sentences known before the target turn.
         strategy: strategy of the target; None for a request, or if it is not known.
         response: text of the target; None for a request.
+        situation: what the seeker wrote before the dialogue; None if it is not known.
+        knowledge: what MISC reads; None unless it was given.
     """
 
     id: str
@@ -36,6 +39,8 @@ class Sample:
     persona: tuple[str, ...]
     strategy: str | None
     response: str | None
+    situation: str | None = None
+    knowledge: Knowledge | None = None
 
 
 def build_samples(
@@ -71,6 +76,7 @@ def build_samples(
                     persona=tuple(dialog[turn - 1]["persona"]),
                     strategy=target.get("strategy"),
                     response=target.get("text"),
+                    situation=dialogue.get("situation"),
                 )
             )
     return samples
@@ -89,7 +95,7 @@ def load_samples(
     Args:
         source: file, folder or hub id.
         split: split of the source; None for all dialogues.
-        how: how files are read and splits made, and cards in place of personas.
+        how: how files are read and splits made, cards in place of personas, and knowledge.
         rule: which supporter turns are samples.
         limit: maximum number of samples.
 
@@ -98,6 +104,7 @@ def load_samples(
     """
     dialogues = load_split(source, split, how=how, requests=True, by_name=True)
     samples = build_samples(give_cards(dialogues, how.cards), rule)[:limit]
+    samples = give_knowledge(samples, how.knowledge)
     if not samples:
         raise DataError(
             f"{source}: no turn to answer; decoding.samples={rule} needs supporter turns that "

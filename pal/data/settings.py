@@ -59,15 +59,18 @@ class ReadingSettings(Section):
 
 
 class SourceSettings(ReadingSettings):
-    """How dialogues are read, and the source of their personas.
+    """How dialogues are read, and the sources of their personas and of knowledge about them.
 
     Attributes:
         cards: file of persona cards whose description replaces the seeker's persona, matched by
             dialogue id. A card uses the whole dialogue, so scores with cards are not comparable
             with scores without.
+        knowledge: what MISC reads about turns and situations: a file of ``pal annotate
+            annotate.knowledge=…``, or the folder of its released files.
     """
 
     cards: InputPath | None = None
+    knowledge: InputPath | None = None
 
 
 class DataSettings(SourceSettings):

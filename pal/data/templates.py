@@ -230,6 +230,12 @@ class SampleEncoder:
             self._ids[text] = found
         return found
 
+    def encode_inputs(self, sample: Sample) -> dict[str, list[int]]:
+        """Return what :meth:`encode` does without ``labels``, for decoding."""
+        encoded = self.encode(sample)
+        encoded.pop("labels", None)
+        return encoded
+
     def encode(self, sample: Sample) -> dict[str, list[int]]:
         """Return ``input_ids``, ``persona_input_ids`` (mode fusion) and ``labels`` of a sample.
 

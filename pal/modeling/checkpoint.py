@@ -11,6 +11,7 @@ stand here.
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,7 @@ def find_backbone(
             if is_decoder_only(str(given)):
                 return BACKBONES["decoder-only"]
             return _find_named(place, "blenderbot-small" if given is None else given)
-        if given not in (None, named.name) and not (
+        if given not in (None, named.name, base_type(named)) and not (
             named.decoder_only and is_decoder_only(str(given))
         ):
             raise ConfigError(
@@ -165,7 +166,7 @@ def find_backbone(
     elif named is None and theirs.model_type in BACKBONES:
         found = BACKBONES[theirs.model_type]
     else:
-        found = named if named is not None and theirs.model_type == named.name else None
+        found = named if named is not None and theirs.model_type == base_type(named) else None
     if found is None and named is None:
         raise CheckpointError(
             f"{where}: a {theirs.model_type} model; PAL builds on {', '.join(BACKBONES)} "
@@ -174,9 +175,14 @@ def find_backbone(
     if named not in (None, found):
         raise CheckpointError(
             f"{where}: a {theirs.model_type} model, and architecture.backbone={name} builds on "
-            f"{named.name} models"
+            f"{base_type(named)} models"
         )
     return found
+
+
+def base_type(backbone: Any) -> str:
+    """Return the ``model_type`` of the pretrained models that a family starts from."""
+    return str(backbone.builds_on or backbone.name)
 
 
 def _find_named(place: str, name: Any) -> Any:
@@ -208,7 +214,9 @@ def _build_from_base(
     where = f"architecture.base={base}"
     theirs = read_model_config(base, where, own=False, remedy=REACHABLE)
     config = backbone.config_class.from_base(theirs.to_dict(), **pal_settings)
-    model = read_weights(backbone.model_class, base, config, where, own=False, may_miss="fusion.")
+    model = read_weights(
+        backbone.model_class, base, config, where, own=False, may_miss=backbone.new_weights
+    )
     if vocab_size != config.vocab_size:
         model.resize_token_embeddings(vocab_size)
     return model
@@ -247,7 +255,8 @@ def model_fingerprint(model: Any) -> str:
     digest = hashlib.blake2b(digest_size=12)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)  # a number alone has no view of bytes
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -329,7 +338,7 @@ def read_weights(
         dtype: number format of the weights; the stored one by default.
         own: whether the weights must be ``.safetensors``; a published base may be a pickle, which
             the library reads without running code in it.
-        may_miss: how names of weights begin that the files need not hold.
+        may_miss: pattern of the names of weights that the files need not hold.
 
     Raises:
         CheckpointError: weights are missing, misshapen, unreadable or not finite.
@@ -385,7 +394,7 @@ def check_complete(
         CheckpointError: weights are missing or have another shape.
     """
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    wrong = [name for name in wrong if not (may_miss and name.startswith(may_miss))]
+    wrong = [name for name in wrong if not (may_miss and re.fullmatch(may_miss, name))]
     if wrong:
         raise CheckpointError(
             f"{where or f'model={source}'}: {len(wrong)} weights missing or misshapen "

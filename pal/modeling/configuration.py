@@ -160,7 +160,48 @@ class PalBlenderbotConfig(PalEntries, BlenderbotConfig):
     encoder_no_repeat_ngram_size: int = 0
 
 
+MISC_MODES = ("paper", "released")
+
+
+class MiscConfig(PalEntries, BlenderbotSmallConfig):
+    """Configuration of MISC (Tu et al., 2022) on Blenderbot-small; see :class:`PalEntries`.
+
+    Args:
+        misc_mode: ``paper`` computes what the paper describes, ``released`` what its code does.
+        with_knowledge: whether there are streams of knowledge; False is an ablation.
+        utterance_blocks: blocks of knowledge on the last seeker turn, at most.
+        situation_blocks: blocks of knowledge on the situation, at most.
+        block_tokens: tokens of a block, at most.
+    """
+
+    model_type = "pal-misc"
+    backbone = "misc"
+
+    forced_eos_token_id: int | list[int] | None = None
+    persona_mode: str = "none"
+    misc_mode: str = "paper"
+    with_knowledge: bool = True
+    utterance_blocks: int = 30
+    situation_blocks: int = 20
+    block_tokens: int = 10
+
+    def mistakes(self) -> list[str]:
+        """Return what of these entries no model can have; files may say anything."""
+        found = super().mistakes()
+        if self.persona_mode != "none":
+            found.append(f"persona_mode={self.persona_mode!r}, and MISC sees no persona")
+        if self.misc_mode not in MISC_MODES:
+            found.append(f"misc_mode={self.misc_mode!r} is none of {', '.join(MISC_MODES)}")
+        if not isinstance(self.with_knowledge, bool):
+            found.append("with_knowledge is neither true nor false")
+        for name in ("utterance_blocks", "situation_blocks", "block_tokens"):
+            value = getattr(self, name)
+            if not is_count(value) or value > 1024:
+                found.append(f"{name}={value!r} is no number of blocks or tokens")
+        return found
+
+
 # Those of all backbones, by which a model folder is recognised.
 CONFIGURATIONS: tuple[type[PalEntries], ...] = (
-    PalConfig, PalBartConfig, PalT5Config, PalBlenderbotConfig,
+    PalConfig, PalBartConfig, PalT5Config, PalBlenderbotConfig, MiscConfig,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from pal.data.batches import Collator, lengths_mask, plan_batches
+from pal.data.batches import lengths_mask, plan_batches
 from pal.decoding.states import EncodedInputs
 from pal.modeling.fusion import pad_to
 
@@ -88,11 +88,8 @@ def _plan(lengths: Sequence[int], tokens: int, model: Any) -> list[list[int]]:
 
 def collate(model: Any, rows: Sequence[Inputs]) -> dict[str, Tensor]:
     """Return the padded encoder inputs of some rows, on the model's device."""
-    config = model.config
-    collator = Collator(
-        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
-    )
-    batch = collator([{name: row[name] for name in row if name != "labels"} for row in rows])
+    inputs = [{name: row[name] for name in row if name != "labels"} for row in rows]
+    batch = model.make_collator()(inputs)
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from pal.core.errors import DataError
 from pal.core.job import process_state
-from pal.data.batches import Collator, plan_batches
+from pal.data.batches import plan_batches
 from pal.data.samples import Sample
-from pal.data.templates import SampleEncoder
 from pal.modeling.language import language_task
 from pal.modeling.language_responder import language_losses
 from pal.modeling.packed import packed_model
@@ -58,12 +57,10 @@ def token_losses(
         return language_losses(model, tokenizer, samples, batch_tokens=batch_tokens)
     model = packed_model(model)
     config = model.config
-    encoder = SampleEncoder.from_config(tokenizer, config)
+    encoder = model.make_encoder(tokenizer)
     encoder.max_target_tokens = getattr(config, "max_position_embeddings", sys.maxsize) - 1
     encoded = [encoder.encode(sample) for sample in samples]
-    collate = Collator(
-        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
-    )
+    collate = model.make_collator()
     lengths = [len(row["input_ids"]) + len(row["labels"]) for row in encoded]
     batches = plan_batches(lengths, max_tokens=batch_tokens, max_rows=batch_rows)
     result = np.zeros((len(samples), 3))
@@ -71,7 +68,7 @@ def token_losses(
         for indices in batches:
             batch = collate([encoded[index] for index in indices])
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")  # [B, T]
+            labels = batch["labels"]  # [B, T]
             nats = F.cross_entropy(
                 model(**batch).logits.transpose(1, 2).float(), labels, reduction="none",
                 ignore_index=-100,

@@ -25,6 +25,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
+from pal.data.batches import Collator
+from pal.data.templates import SampleEncoder
 from pal.decoding.contrast import ContrastiveCache
 from pal.decoding.noise import keyed_gumbel, sample_keys
 from pal.decoding.plan import alpha_of, strategies_of
@@ -121,6 +123,22 @@ class PalMixin(_Base):
             suppressed: tokens that no response may contain.
         """
         return None
+
+    def make_encoder(self, tokenizer: Any, *, trusted: bool = False) -> SampleEncoder:
+        """Return what turns samples into the token ids that the model reads.
+
+        Args:
+            tokenizer: of the model.
+            trusted: whether the user's own settings named the template, as in training.
+        """
+        return SampleEncoder.from_config(tokenizer, self.config, trusted=trusted)
+
+    def make_collator(self) -> Collator:
+        """Return what makes batches of such ids."""
+        return Collator(
+            pad_token_id=self.config.pad_token_id,
+            decoder_start_token_id=self.config.decoder_start_token_id,
+        )
 
     # -- encoding
 

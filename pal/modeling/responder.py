@@ -15,7 +15,6 @@ from transformers import GenerationConfig
 from pal.core.errors import CheckpointError
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
-from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
 from pal.decoding.engine import Answer, DecodingRequest, Encode, Engine
 from pal.decoding.noise import sample_keys
@@ -87,7 +86,7 @@ class Responder:
     def __init__(self, model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int):
         self.model, self.seed = model, seed
         self.plan = DecodingPlan.from_settings(decoding, model.config)
-        self.encoder = SampleEncoder.from_config(tokenizer, model.config)
+        self.encoder = model.make_encoder(tokenizer)
 
     @cached_property
     def packed(self) -> Any:
@@ -103,10 +102,7 @@ class Responder:
 
     def encode(self, samples: Sequence[Sample]) -> list[dict[str, list[int]]]:
         """Return the encoder inputs of samples, without targets."""
-        encoded = [self.encoder.encode(sample) for sample in samples]
-        for inputs in encoded:
-            inputs.pop("labels", None)
-        return encoded
+        return [self.encoder.encode_inputs(sample) for sample in samples]
 
     def plan_batches(
         self, samples: Sequence[Sample], encoded: Sequence[dict[str, list[int]]], *,

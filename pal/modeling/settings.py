@@ -45,6 +45,8 @@ class ArchitectureSettings(Section):
             decoder-only models.
         persona_dropout: share of the training dialogues that a decoder-only model sees without
             notes, so that it knows both branches of the contrast.
+        misc_mode: how MISC is computed (``backbone: misc``): ``paper`` as described (the default),
+            ``released`` as its code does.
         fusion: ``masked``, ``reference``, an ablation (``no_weights``, ``no_persona_stream``) or
             ``their_package.module:Class``.
         template: how a dialogue becomes text: ``clean``, ``natural``, ``authors`` or
@@ -64,6 +66,7 @@ class ArchitectureSettings(Section):
     lora: LoraSettings = LoraSettings()
     persona_mode: Literal["fusion", "prompt", "none"] | None = None
     persona_dropout: float = Field(0.5, ge=0, le=1)
+    misc_mode: Literal["paper", "released"] | None = None
     fusion: str = "masked"
     template: str | None = None
     max_context_tokens: Tokens = Field(512, gt=8)

@@ -36,7 +36,6 @@ from pal.data.batches import Collator
 from pal.data.samples import build_samples
 from pal.data.settings import ReadingSettings
 from pal.data.splits import load_split
-from pal.data.templates import SampleEncoder
 from pal.modeling.fusion import build_fusion
 from pal.modeling.responder import load_model_and_tokenizer
 from pal.modeling.settings import ArchitectureSettings
@@ -183,7 +182,7 @@ def load_training_samples(
     samples = build_samples(load_split(source, split, how=how), "training")
     if not samples:
         raise DataError(f"input={source}: no samples in it")
-    encoder = SampleEncoder.from_config(tokenizer, loaded.config)
+    encoder = loaded.make_encoder(tokenizer)
     from tqdm.auto import tqdm
 
     encoded = [encoder.encode(sample) for sample in tqdm(samples, desc="tokenise", leave=False)]
@@ -250,10 +249,7 @@ class StepClock(TrainerCallback):
 
 def collator_of(model: Any) -> Collator:
     """Return the collator of both trainers."""
-    config = model.config
-    return Collator(
-        pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id
-    )
+    return model.make_collator()  # type: ignore[no-any-return]
 
 
 def trainer_of_ours(

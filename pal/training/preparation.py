@@ -20,12 +20,12 @@ from pal.core.job import process_state
 from pal.data.batches import Collator
 from pal.data.cards import give_cards
 from pal.data.harm import leave_out_harmful
+from pal.data.knowledge import give_knowledge
 from pal.data.personachat import load_personachat
 from pal.data.samples import Sample, build_samples
 from pal.data.settings import DataSettings
 from pal.data.sources import has_splits
 from pal.data.splits import load_split
-from pal.data.templates import SampleEncoder
 from pal.data.tokenizer import (
     load_tokenizer,
     tokenizer_fingerprint,
@@ -107,7 +107,13 @@ def prepare(
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
-    if check_base(task, architecture):
+    language = check_base(task, architecture)
+    if data.knowledge is not None and (language or task != "response"):
+        raise ConfigError(
+            "data.knowledge is for MISC, which alone reads it; leave it out, or give "
+            "architecture.backbone=misc"
+        )
+    if language:
         parts = language_ingredients(task, data, architecture, folder, seed)
     else:
         make = response_ingredients if task == "response" else extractor_ingredients
@@ -127,7 +133,12 @@ def check_base(task: str, architecture: ArchitectureSettings) -> bool:
         ConfigError: a setting is for models of the other kind.
         PalError: the base cannot be read.
     """
-    if is_language_base(task, architecture):
+    language = is_language_base(task, architecture)
+    if architecture.misc_mode is not None and (language or task != "response"):
+        raise ConfigError(
+            "architecture.misc_mode is for MISC; leave it out, or give architecture.backbone=misc"
+        )
+    if language:
         if task == "response":
             language_mode(architecture)
         return True
@@ -236,10 +247,11 @@ def response_ingredients(
     data: DataSettings, architecture: ArchitectureSettings, folder: Path
 ) -> Ingredients:
     """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
-    train_samples, validation_samples = response_samples(data)
-    chosen, mode = architecture, architecture.persona_mode or "fusion"
-    template = architecture.template or "clean"
+    chosen = architecture
     backbone = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone)
+    own = backbone.own_entries(chosen, knowledge=data.knowledge is not None)
+    mode = own["persona_mode"]
+    train_samples, validation_samples = response_samples(data)
     tokenizer = backbone.prepare_tokenizer(
         _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
     )
@@ -250,12 +262,11 @@ def response_ingredients(
         backbone_name=chosen.backbone,
         vocab_size=len(tokenizer),
         pal_settings={
-            "persona_mode": mode,
             "fusion": chosen.fusion,
-            "template": template,
             "max_context_tokens": chosen.max_context_tokens,
             "max_persona_tokens": chosen.max_persona_tokens,
             "max_target_tokens": chosen.max_target_tokens,
+            **own,
             **backbone.token_entries(tokenizer),
         },
     )
@@ -270,15 +281,19 @@ def response_ingredients(
         )
     if mode != "none" and not any(sample.persona for sample in train_samples):
         _warn_of_no_persona(data.train, mode)
-    encoder = SampleEncoder.from_config(tokenizer, model.config, trusted=True)
+    if backbone.reads_knowledge and data.knowledge is None:
+        logger.warning(
+            "data.knowledge is null, so MISC is trained without knowledge, as an ablation; make "
+            "some with `pal annotate annotate.knowledge=…`"
+        )
+    encoder = model.make_encoder(tokenizer, trusted=True)
     return Ingredients(
         model,
         tokenizer,
         *_encode_both(
             [
                 "response",
-                mode,
-                template,
+                own,
                 chosen.max_context_tokens,
                 chosen.max_persona_tokens,
                 chosen.max_target_tokens,
@@ -289,10 +304,7 @@ def response_ingredients(
             validation_samples,
             folder,
         ),
-        Collator(
-            pad_token_id=model.config.pad_token_id,
-            decoder_start_token_id=model.config.decoder_start_token_id,
-        ),
+        model.make_collator(),
         model.config.strategy_token_ids,
     )
 
@@ -335,6 +347,8 @@ def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
     train_rows, validation_rows = response_dialogues(data)
     train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
     samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
+    train_samples = give_knowledge(train_samples, data.knowledge)
+    samples = give_knowledge(samples, data.knowledge)
     for name, found in (("train", train_samples), ("validation", samples)):
         if not found:
             raise DataError(f"data.{name}={getattr(data, name) or data.train}: no samples in it")

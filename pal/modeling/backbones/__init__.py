@@ -19,6 +19,7 @@ BACKBONES = Registry(
         "bart": "pal.modeling.backbones.bart:Bart",
         "t5": "pal.modeling.backbones.t5:T5",
         "blenderbot": "pal.modeling.backbones.blenderbot:Blenderbot",
+        "misc": "pal.modeling.backbones.misc:Misc",
         "decoder-only": "pal.modeling.backbones.decoder_only:DecoderOnly",
     },
     classes=True,

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from pal.core.errors import ConfigError
 from pal.data.tokenizer import add_pal_tokens, check_strategy_tokens, special_token_ids
 
 
@@ -27,6 +28,10 @@ class Backbone:
             otherwise.
         start: which of the tokenizer's special tokens the decoder starts with, ``bos``, ``eos`` or
             ``pad``; None leaves all tokens of a model from scratch as its configuration has them.
+        builds_on: the ``model_type`` of the pretrained models that it starts from, where that is
+            not ``name``.
+        new_weights: pattern of the names of weights that a pretrained model does not have.
+        reads_knowledge: whether it reads ``data.knowledge``.
         decoder_only: whether models are the library's own causal language models, without the
             classes above.
     """
@@ -37,6 +42,9 @@ class Backbone:
     tokenizer_class: ClassVar[Any]
     sizes: ClassVar[dict[str, Any]] = {}
     start: ClassVar[str | None] = None
+    builds_on: ClassVar[str | None] = None
+    new_weights: ClassVar[str] = r"fusion\..*"
+    reads_knowledge: ClassVar[bool] = False
     decoder_only: ClassVar[bool] = False
 
     @classmethod
@@ -57,6 +65,38 @@ class Backbone:
         }
 
     @classmethod
+    def own_entries(cls, architecture: Any, *, knowledge: bool) -> dict[str, Any]:
+        """Return the entries of a configuration that settings decide besides limits and tokens.
+
+        Args:
+            architecture: the settings.
+            knowledge: whether there is knowledge in the data.
+
+        Raises:
+            ConfigError: settings that the family cannot have.
+        """
+        if architecture.misc_mode is not None:
+            raise ConfigError(
+                f"architecture.misc_mode is for MISC, and this model is of {cls.name} models; "
+                "leave it out, or give architecture.backbone=misc"
+            )
+        if knowledge:
+            raise ConfigError(
+                "data.knowledge is for MISC, which alone reads it; leave it out, or give "
+                "architecture.backbone=misc"
+            )
+        return {
+            "persona_mode": architecture.persona_mode or "fusion",
+            "template": architecture.template or "clean",
+        }
+
+    @classmethod
+    def slug(cls, architecture: Any) -> str:
+        """Return what a model is, for names of files."""
+        kind = architecture.persona_mode or "fusion"
+        return f"{kind}-{architecture.fusion}" if kind == "fusion" else kind
+
+    @classmethod
     def scratch_entries(cls, tokenizer: Any) -> dict[str, Any]:
         """Return the special tokens of a model from scratch, unless its sizes say otherwise.
 
@@ -71,6 +111,14 @@ class Backbone:
         return {**known, "decoder_start_token_id": ids[cls.start]}
 
     @classmethod
+    def check_decoding(cls, decoding: Any) -> None:
+        """Check for settings that no model of the family can be decoded with.
+
+        Raises:
+            ConfigError: there is one.
+        """
+
+    @classmethod
     def make_responder(cls, model: Any, tokenizer: Any, decoding: Any, seed: int) -> Any:
         """Return what answers samples with a model of the family.
 
@@ -79,4 +127,5 @@ class Backbone:
         """
         from pal.modeling.responder import Responder
 
+        cls.check_decoding(decoding)
         return Responder(model, tokenizer, decoding, seed)
