@@ -36,6 +36,7 @@ CONTRACTS = {
     "stats": ("data", "modeling", "decoding", "persona", "metrics", "llm", "report", *OVER),
     "report": ("modeling", "decoding", "persona", "metrics", "llm", *OVER),
     "persona": ("metrics", "stats", "report", *OVER),
+    "knowledge": ("persona", "metrics", "stats", "report", *OVER),
     "guard": ("modeling", "decoding", "persona", "llm", "report", *ABOVE),
     "conversation": (
         "stats",

@@ -1,6 +1,7 @@
 """``pal annotate``: PESConv, dialogues with the persona known at every turn (section 3.2, Table 1).
 
 The extractor reads the seeker's turns so far; new persona sentences are added to the known ones.
+With ``annotate.knowledge`` the output is a file of knowledge for MISC instead.
 """
 
 import logging
@@ -13,7 +14,7 @@ from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, Job, record_path
 from pal.core.runtime import configure_runtime
 from pal.llm.settings import LlmSettings
-from pal.persona.settings import ExtractionSettings
+from pal.persona.settings import AnnotationSettings, ExtractionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +22,17 @@ Prefixes = Sequence[tuple[str, ...]]
 
 
 class AnnotateSettings(ModelSettings, CorpusSettings, WriterSettings):
-    """Infer the seeker's persona at every turn of dialogues."""
+    """Infer the seeker's persona at every turn of dialogues, or knowledge for MISC."""
 
     examples = (
         "pal annotate model=runs/extractor input=bundled:esconv output=pesconv.jsonl",
         "pal annotate annotate.extractor=llm input=mine.jsonl output=pesconv.jsonl "
         "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
+        "pal annotate annotate.knowledge=comet model=COMET_BART input=mine.jsonl "
+        "output=knowledge.jsonl",
     )
 
-    annotate: ExtractionSettings = ExtractionSettings()
+    annotate: AnnotationSettings = AnnotationSettings()
     llm: LlmSettings = LlmSettings()
 
 
@@ -54,6 +57,15 @@ def annotate(settings: AnnotateSettings) -> Path:
     if settings.limit is not None:
         dialogues = dialogues.select(range(min(settings.limit, len(dialogues))))
     rows = list(dialogues)
+    if settings.annotate.knowledge is not None:
+        _refuse_persona_settings(settings.annotate)
+        by_what = _know_by_llm if settings.annotate.knowledge == "llm" else _know_by_comet
+        by_what(settings, Path(target), rows)
+        return Path(target)
+    if "tails" in settings.annotate.model_fields_set:
+        raise ConfigError(
+            "annotate.tails is of knowledge; give annotate.knowledge too, or leave it out"
+        )
     start = settings.annotate.start
     prefixes = list(
         dict.fromkeys(
@@ -150,6 +162,115 @@ def _annotate_by_llm(
             job, settings.annotate, rows, inferred, prefixes=len(prefixes),
             prompts={prompt.name: prompt.version}, unanswered=unanswered, llm=model.describe(),
         )  # fmt: skip
+
+
+def _refuse_persona_settings(chosen: AnnotationSettings) -> None:
+    """Refuse settings that only personas have.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    given = chosen.model_fields_set & {"extractor", "layout", "start", "min_support"}
+    if given:
+        raise ConfigError(
+            f"annotate.{min(given)} is of personas, and annotate.knowledge={chosen.knowledge} "
+            "infers none; leave one of them out"
+        )
+
+
+def _know_by_comet(settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]]) -> None:
+    """Infer knowledge with a COMET model and write it."""
+    (checkpoint,) = settings.require("model")
+    from pal.knowledge.comet import Comet, all_queries, load_comet
+    from pal.knowledge.queries import knowledge_queries
+    from pal.modeling.checkpoint import model_fingerprint
+
+    model, tokenizer = load_comet(checkpoint, settings.dtype)
+    chosen = settings.annotate
+    comet = Comet(
+        model, tokenizer, tails=chosen.tails, num_beams=chosen.num_beams,
+        max_new=chosen.max_new_tokens,
+    )  # fmt: skip
+    texts = knowledge_queries(rows)
+    queries = all_queries(texts)
+    facts: dict[str, Any] = {"texts": texts}
+    if not Path(checkpoint).is_dir():  # the contents of a hub id may change
+        facts["weights"] = model_fingerprint(model)
+    job = Job("annotate", settings, output, facts=facts)
+    if job.is_finished():
+        return
+    encoded = [comet.encode(text, relation) for text, relation in queries]
+    with job.claimed() as state:
+        comet.model.to(state.device)
+        results = job.run_batches(
+            comet.plan(encoded, tokens=settings.batch_tokens, rows=settings.batch_rows),
+            lambda batch: comet([encoded[index] for index in batch]),
+            state=state, description="annotate",
+        )  # fmt: skip
+        if results is not None:
+            found: dict[str, dict[str, list[str]]] = {text: {} for text in texts}
+            for index, (text, relation) in enumerate(queries):
+                found[text][relation] = results[index]
+            _publish_knowledge(job, texts, found)
+
+
+def _know_by_llm(settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]]) -> None:
+    """Infer knowledge with a language model and write it; the record lists texts without answer."""
+    from pal.core.files import source_fingerprint
+    from pal.core.job import refuse_several_processes
+    from pal.knowledge.by_llm import infer_knowledge, load_knowledge_prompt
+    from pal.knowledge.queries import clean_tails, knowledge_queries
+    from pal.llm import connect
+
+    refuse_several_processes("annotate with a language model")
+    prompt, texts = load_knowledge_prompt(), knowledge_queries(rows)
+    facts: dict[str, Any] = {
+        "texts": texts,
+        "prompt": [prompt.version, prompt.system, prompt.user],
+    }
+    local = settings.llm.backend == "transformers"
+    if local and settings.llm.model is not None:
+        facts["weights"] = source_fingerprint(settings.llm.model)
+    job = Job("annotate", settings, output, versions=COMPUTING if local else (), facts=facts)
+    if job.is_finished():
+        return
+    with job.claimed(processes=False):
+        model, most = connect(settings.llm, settings.dtype), settings.annotate.tails
+        answers = infer_knowledge(texts, model, tails=most)
+        found = {
+            text: {} if outcome.reason else {
+                name: clean_tails(tails, most) for name, tails in outcome.value.items()
+            }
+            for text, outcome in zip(texts, answers, strict=True)
+        }  # fmt: skip
+        unanswered = [
+            {"text": text, "reason": outcome.reason}
+            for text, outcome in zip(texts, answers, strict=True) if outcome.reason
+        ]  # fmt: skip
+        if unanswered:
+            logger.warning(
+                "%d texts have no answer, so nothing is known about them; %s lists them",
+                len(unanswered), record_path(output),
+            )  # fmt: skip
+        _publish_knowledge(
+            job, texts, found, prompts={prompt.name: prompt.version}, unanswered=unanswered,
+            llm=model.describe(),
+        )  # fmt: skip
+
+
+def _publish_knowledge(
+    job: Job,
+    texts: Sequence[str],
+    found: Mapping[str, dict[str, list[str]]],
+    **facts: Any,
+) -> None:
+    """Write a file of knowledge, and the record of the run."""
+    from pal.core.files import write_jsonl
+    from pal.knowledge.queries import knowledge_records
+
+    records = knowledge_records(texts, found)
+    job.publish(lambda path: write_jsonl(path, records), texts=len(texts), **facts)
+    logger.info("knowledge about %d texts written to %s", len(texts), job.output)
 
 
 def _publish(

@@ -59,7 +59,11 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.core.registry import trust
     from pal.data.cards import cards_note
     from pal.data.samples import load_samples
-    from pal.modeling.responder import load_model_and_tokenizer, make_responder
+    from pal.modeling.responder import (
+        check_knowledge,
+        load_model_and_tokenizer,
+        make_responder,
+    )
 
     trust(*settings.trusted_code)
     samples = load_samples(
@@ -67,6 +71,7 @@ def generate(settings: GenerateSettings) -> Path:
     )
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
+    check_knowledge(model, samples, settings.data.knowledge)
     if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
         logger.warning("%s holds no personas, so the model answers without any", given)
     job = Job("generate", settings, target)

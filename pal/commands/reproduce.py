@@ -150,7 +150,8 @@ def stage_settings(
     for one in fixed:
         values = merge(values, one)
     whole = merge(_make_room(tree, system.settings), system.settings) if system else tree
-    if system and not system.knowledge and (whole.get("data") or {}).get("knowledge"):
+    reads = system is not None and system.knowledge
+    if not reads and (whole.get("data") or {}).get("knowledge"):
         whole = {**whole, "data": {**whole["data"], "knowledge": None}}
     return load_settings(command, whole, fixed={"overwrite": False} | values)
 

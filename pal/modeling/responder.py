@@ -5,6 +5,7 @@ so to the last digit it is written with, whatever samples come with it; elsewher
 differ between batches, and in half precision decide between two tokens.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from pal.core.errors import CheckpointError
+from pal.core.errors import CheckpointError, ConfigError
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
 from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
@@ -26,6 +27,8 @@ from pal.modeling.encoding import collate, encode_sorted, input_length
 from pal.modeling.language import language_task, make_chat_encoder
 from pal.modeling.live import LiveResponder, SteppingResponder, WholeResponder
 from pal.modeling.packed import packed_model
+
+logger = logging.getLogger(__name__)
 
 
 def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, Any]:
@@ -65,6 +68,30 @@ def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig
         **{name: getattr(options, name) for name in names},
         **{name: getattr(config, name, None) for name in tokens},
     )
+
+
+def check_knowledge(model: Any, samples: Sequence[Sample], path: str | None) -> None:
+    """Refuse knowledge that a model does not read; warn where one that does gets none.
+
+    Args:
+        model: a response model.
+        samples: what it answers.
+        path: the setting ``data.knowledge``.
+
+    Raises:
+        ConfigError: the model reads no knowledge, and some is given.
+    """
+    reads = bool(getattr(model.config, "with_knowledge", False))
+    if path is not None and not reads:
+        raise ConfigError(
+            "data.knowledge is for MISC, and this model reads none; leave it out, or give a MISC "
+            "model that was trained with knowledge"
+        )
+    if reads and not any(sample.knowledge for sample in samples):
+        logger.warning(
+            "data.knowledge is null, so the model answers without any knowledge, which it was not "
+            "trained to do"
+        )
 
 
 def make_responder(model: Any, tokenizer: Any, decoding: DecodingSettings, seed: int) -> Any:

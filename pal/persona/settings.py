@@ -36,3 +36,16 @@ class ExtractionSettings(PersonaSettings):
 
     extractor: Literal["bart", "llm"] = "bart"
     layout: Literal["pesconv", "released"] = "pesconv"
+
+
+class AnnotationSettings(ExtractionSettings):
+    """Annotation of dialogues: with personas, or with knowledge for MISC.
+
+    Attributes:
+        knowledge: infer knowledge about the seeker's turns and situations in place of personas, by
+            ``comet`` (the COMET model of ``model``) or ``llm`` (the language model of ``llm``).
+        tails: of a relation of knowledge, at most.
+    """
+
+    knowledge: Literal["comet", "llm"] | None = None
+    tails: int = Field(5, gt=0, le=100)

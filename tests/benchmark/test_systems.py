@@ -16,7 +16,9 @@ def test_settings_of_every_system_are_valid(name):
         assert load_settings("answer", "small", fixed=SYSTEMS[name].settings)
         assert set(SYSTEMS[name].settings) <= {"llm", "supporter"}
         return
-    fusion = name not in ("joint", "prompt", "lm_joint", "lm_prompt", "lm_pal")
+    fusion = name not in ("joint", "prompt", "lm_joint", "lm_prompt", "lm_pal") and (
+        not name.startswith("misc")
+    )
     assert (settings.architecture.persona_mode == "fusion") == fusion
 
 
