@@ -28,8 +28,6 @@ class AnnotateSettings(ModelSettings, CorpusSettings, WriterSettings):
         "pal annotate model=runs/extractor input=bundled:esconv output=pesconv.jsonl",
         "pal annotate annotate.extractor=llm input=mine.jsonl output=pesconv.jsonl "
         "llm.base_url=http://localhost:8000/v1 llm.model=qwen",
-        "pal annotate annotate.knowledge=comet model=COMET_BART input=mine.jsonl "
-        "output=knowledge.jsonl",
     )
 
     annotate: AnnotationSettings = AnnotationSettings()
