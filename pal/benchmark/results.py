@@ -13,7 +13,7 @@ import numpy as np
 
 from pal.benchmark.notices import notices_of
 from pal.benchmark.persona_analysis import analyze_personas
-from pal.benchmark.report.page import write_page
+from pal.benchmark.report.page import check_protocols, write_page
 from pal.benchmark.similarity_analysis import analyze_similarity
 from pal.benchmark.stages import LOG, FinishedRun
 from pal.benchmark.strategy_analysis import analyze_strategies
@@ -22,6 +22,7 @@ from pal.core.errors import DataError
 from pal.core.files import read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job
 from pal.data.predictions import read_outside, read_predictions
+from pal.data.protocols import describe_stamp
 from pal.data.samples import Sample
 from pal.metrics import (
     METRICS,
@@ -332,6 +333,7 @@ def write_results(
     cases: int = 200,
     include: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
+    protocol: Mapping[str, Any] | None = None,
 ) -> str:
     """Write results.json, cases.json, analysis.json, table.md and report.html; return the table.
 
@@ -347,6 +349,7 @@ def write_results(
         cases: maximum number of case studies.
         include: further parts of the page.
         facts: further entries of the record of the run.
+        protocol: what the results say of their protocol, see :mod:`pal.data.protocols`.
 
     Raises:
         PalError: a part cannot be used, or the folder cannot be written.
@@ -356,6 +359,9 @@ def write_results(
     document = build_results(scored, systems, statistics, rule=rule)
     trained = [run.model for run in scored.runs if run.model]
     document["notices"] = notices_of(sources, trained)
+    if protocol is not None:
+        document["protocol"] = dict(protocol)
+        document["notes"].insert(0, describe_stamp(protocol))
     document["run"] = job.describe(**(facts or {}))
     analysis = build_analysis(
         scored, systems, dialogues, embedder_name=embedder_name, confidence=statistics.confidence
@@ -372,6 +378,7 @@ def write_results(
         )  # fmt: skip
         parts.append(studies)
     more = [read_json(path) for path in include]
+    check_protocols([("these results", document), *zip(include, more, strict=True)])
 
     def write(path: Path) -> None:
         for other in (table, page, root / "analysis.json", root / "cases.json"):

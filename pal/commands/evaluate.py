@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Stamp = dict[str, Any] | None  # of pal.data.protocols.stamp_of
+
 
 class EvaluateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Score predictions, a model's perplexity, or both.
@@ -65,6 +67,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     refuse_several_processes("eval")
     from pal.core.files import write_json, write_text
     from pal.data.cards import cards_note
+    from pal.data.protocols import describe_stamp
     from pal.metrics import build_predictions, compute_metrics, metric_versions
 
     names = settings.metrics.names
@@ -78,11 +81,13 @@ def evaluate(settings: EvaluateSettings) -> str:
         if job.is_finished() and table_path.exists():
             return table_path.read_text(encoding="utf-8").rstrip()
 
-    records = None
+    records, stamp = None, None
     if settings.predictions is not None:
-        records = _read_predictions(settings)
+        records, stamp = _read_predictions(settings)
     embedder, reasons = _load_embedder(settings, records)  # reported before the work
-    losses = _token_losses(settings, records) if settings.model is not None else {}
+    losses: dict[str, Any] = {}
+    if settings.model is not None:
+        losses, stamp = _token_losses(settings, records)
     predictions = build_predictions(
         records, losses, embedder, tokenizer=settings.metrics.tokenizer, reasons=reasons
     )
@@ -91,13 +96,16 @@ def evaluate(settings: EvaluateSettings) -> str:
         logger.warning("%s", note)
     if settings.input is not None:  # reading the cards has already warned
         report.notes.extend(cards_note(settings.data.cards).values())
+    if stamp is not None:
+        stamp = {**stamp, "samples": len(predictions)}
+        report.notes.append(describe_stamp(stamp).removesuffix("."))
     table = scores_table(report, len(predictions))
     if job is not None:
         with job.claimed(processes=False):
 
             def write(path: Path) -> None:
                 write_text(path.with_suffix(".md"), table + "\n")
-                write_json(path, report.as_dict())
+                write_json(path, {**report.as_dict(), "protocol": stamp})
 
             job.publish(write, samples=len(predictions))
         logger.info("scores written to %s", job.output)
@@ -131,14 +139,18 @@ def scores_table(report: "Report", samples: int) -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
-    """Read ``predictions`` and add the missing reference fields from the samples of ``input``."""
+def _read_predictions(settings: EvaluateSettings) -> "tuple[list[dict[str, Any]], Stamp]":
+    """Return the records of ``predictions``, and what is known of their protocol.
+
+    Missing reference fields are taken from the samples of ``input``.
+    """
     from pal.data.predictions import (
         PredictionFile,
         complete_records,
         lacks_gold,
         match_samples,
     )
+    from pal.data.protocols import stamp_beside
 
     (path,) = settings.require("predictions")
     file = PredictionFile(path)
@@ -147,34 +159,36 @@ def _read_predictions(settings: EvaluateSettings) -> list[dict[str, Any]]:
             raise ConfigError(
                 f"{path}: records without ids; give the answered dialogues as input=…"
             )
-        return file.answers(_load_samples(settings, settings.limit))
+        samples, stamp = _load_samples(settings, settings.limit)
+        return file.answers(samples), stamp
     records = file.records()[: settings.limit]
     if settings.input is None:
-        return records
-    samples = match_samples(
-        records, _load_samples(settings, None), path=path, source=settings.input
-    )
-    return complete_records(records, samples) if lacks_gold(records) else records
+        return records, stamp_beside(path)
+    samples, stamp = _load_samples(settings, None)
+    samples = match_samples(records, samples, path=path, source=settings.input)
+    return complete_records(records, samples) if lacks_gold(records) else records, stamp
 
 
-def _load_samples(settings: EvaluateSettings, limit: int | None) -> "list[Sample]":
-    from pal.data.samples import load_samples
+def _load_samples(
+    settings: EvaluateSettings, limit: int | None
+) -> "tuple[list[Sample], dict[str, Any]]":
+    from pal.data.samples import load_stamped_samples
 
     (source,) = settings.require("input")
     rule = settings.decoding.samples
-    return load_samples(source, settings.split, settings.data, rule=rule, limit=limit)
+    return load_stamped_samples(source, settings.split, settings.data, rule=rule, limit=limit)
 
 
 def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
-) -> dict[str, Any]:
-    """Return the model's token losses on the samples of the records, or on all samples."""
+) -> "tuple[dict[str, Any], Stamp]":
+    """Return the model's token losses on the samples of the records or on all, and the protocol."""
     from pal.core.registry import trust
     from pal.data.predictions import match_samples
     from pal.modeling.losses import token_losses
     from pal.modeling.responder import load_model_and_tokenizer
 
-    samples = _load_samples(settings, settings.limit if records is None else None)
+    samples, stamp = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
         samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
     if any(sample.response is None for sample in samples):
@@ -182,10 +196,11 @@ def _token_losses(
     (source,) = settings.require("model")
     trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
-    return token_losses(
+    losses = token_losses(
         model, tokenizer, samples,
         batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
     )  # fmt: skip
+    return losses, stamp
 
 
 def _load_embedder(

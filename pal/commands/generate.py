@@ -58,7 +58,7 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.core.files import write_jsonl
     from pal.core.registry import trust
     from pal.data.cards import cards_note
-    from pal.data.samples import load_samples
+    from pal.data.samples import load_stamped_samples
     from pal.modeling.responder import (
         check_knowledge,
         load_model_and_tokenizer,
@@ -66,7 +66,7 @@ def generate(settings: GenerateSettings) -> Path:
     )
 
     trust(*settings.trusted_code)
-    samples = load_samples(
+    samples, stamp = load_stamped_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
@@ -99,7 +99,7 @@ def generate(settings: GenerateSettings) -> Path:
                 lambda path: write_jsonl(path, (results[i] for i in range(len(samples)))),
                 samples=len(samples), device=str(state.device), processes=state.num_processes,
                 depends_on_batches=BATCHES if settings.dtype != "float32" else None,
-                **cards_note(settings.data.cards),
+                protocol=stamp, **cards_note(settings.data.cards),
             )  # fmt: skip
             logger.info("%d responses written to %s", len(samples), job.output)
     return job.output

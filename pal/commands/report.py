@@ -32,13 +32,14 @@ def report(settings: ReportSettings) -> Path:
     settings = ReportSettings.of(settings)
     (output,) = settings.require("output")
     include = settings.report.include
-    from pal.benchmark.report.page import render_page, spread_cases
+    from pal.benchmark.report.page import check_protocols, render_page, spread_cases
     from pal.benchmark.report.parts import KINDS, Cases
     from pal.report.page import page_output, write_report
     from pal.report.parts import read_part
 
     path = page_output(output, include, "results.json")
     parts = [read_part(file, KINDS) for file in include]
+    check_protocols([(file, part.model_dump()) for file, part in zip(include, parts, strict=True)])
     for part in parts:
         if isinstance(part, Cases):
             part.cases = spread_cases(part.cases, settings.report.cases)

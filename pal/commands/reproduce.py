@@ -181,7 +181,8 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
     for path in [*chosen.outside.values(), *settings.report.include]:
         if not Path(path).is_file():
             raise ConfigError(f"{path}: no such file (reproduce.outside, report.include)")
-    whole = Path(data.train).is_file() or data.split == "seeded"
+    listed = data.protocol == "file"
+    whole = not listed and (Path(data.train).is_file() or data.split == "seeded")
     if data.validation and settings.input is None and whole:
         raise ConfigError(
             "data.validation with a data.train of one file leaves no test dialogues; give "
@@ -341,7 +342,8 @@ class Stages:
             wanted = self.train_extractor()
         else:
             self.announce(f"persona extractor {wanted}", True)
-        whole = data.split == "seeded" or Path(data.train).is_file()
+        listed = data.protocol == "file"
+        whole = listed or data.split == "seeded" or Path(data.train).is_file()
         made = {
             "model": wanted, "input": data.train, "limit": None,
             "annotate": {"extractor": "bart", "layout": "pesconv"},
@@ -512,7 +514,7 @@ def score_runs(
     from pal.core.files import file_fingerprint, read_json
     from pal.core.tracking import track
     from pal.data.cards import cards_note, give_cards
-    from pal.data.samples import load_samples
+    from pal.data.samples import load_stamped_samples
     from pal.data.splits import load_split
     from pal.metrics import metric_versions
 
@@ -547,7 +549,7 @@ def score_runs(
         return table.read_text(encoding="utf-8").rstrip()
 
     with job.claimed(processes=False):
-        samples = load_samples(
+        samples, stamp = load_stamped_samples(
             given["input"], given["split"], settings.data, rule=settings.decoding.samples,
             limit=settings.limit,
         )  # fmt: skip
@@ -559,7 +561,7 @@ def score_runs(
             job, scored, systems, list(give_cards(found, how.cards)),
             statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
             embedder_name=settings.metrics.embedder or "", cases=settings.report.cases,
-            include=settings.report.include, facts=cards_note(how.cards),
+            include=settings.report.include, facts=cards_note(how.cards), protocol=stamp,
         )  # fmt: skip
     for run, report, records in zip(everything, scored.reports, scored.records, strict=True):
         seed = "" if run.seed is None else f"-seed{run.seed}"

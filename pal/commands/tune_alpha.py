@@ -64,7 +64,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.core.journal import Journal
     from pal.core.registry import trust
     from pal.data.cards import cards_note
-    from pal.data.samples import load_samples
+    from pal.data.samples import load_stamped_samples
     from pal.data.strategies import STRATEGIES
     from pal.decoding.plan import can_contrast
     from pal.metrics import find_metric, metric_versions
@@ -79,7 +79,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     chosen_decoding = beside(job, ".yaml")
     if job.is_finished() and chosen_decoding.exists():
         return alpha_table(read_json(job.output))
-    samples = load_samples(
+    samples, stamp = load_stamped_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     trust(*settings.trusted_code)
@@ -115,6 +115,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             "model": source,
             "input": given,
             "samples": len(samples),
+            "protocol": stamp,
             "sampler": options.sampler,
             "objectives": [
                 {"key": key, "direction": direction, "unit": find_metric(key).unit}

@@ -1,11 +1,12 @@
 """Settings of the data: the sources of dialogues, and how they are read."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from pal.core.errors import PalError
 from pal.core.settings import Count, InputPath, Section, Source
+from pal.data.protocols import PROTOCOLS
 from pal.data.strategies import canonical_strategy
 
 
@@ -41,6 +42,12 @@ class ReadingSettings(Section):
     """How dialogues are read.
 
     Attributes:
+        protocol: one name for split, samples and labels, so that scores compare: ``hub``,
+            ``all_turns``, ``not_first``, ``paper_712``, or ``file`` for the user's own ``ids``
+            (``docs/protocols.md``); null takes what ``split`` and ``decoding.samples`` say, which
+            is ``hub`` as they come.
+        ids: dialogue ids of each split for the protocol ``file``, a JSON object with lists under
+            ``train``, ``validation`` and ``test``, as ``pal audit fix=true`` writes it.
         split: ``published`` uses the splits as they are; ``seeded`` joins all and splits 7:2:1 by
             dialogue with ``split_seed``, as in the paper.
         split_seed: seed of the seeded split.
@@ -51,11 +58,31 @@ class ReadingSettings(Section):
             where none fits: ``{Greetings: Others}``.
     """
 
+    protocol: Literal["hub", "all_turns", "not_first", "paper_712", "file"] | None = None
+    ids: InputPath | None = None
     split: Literal["published", "seeded"] = "published"
     split_seed: int = 13
     reader: str | None = None
     columns: ColumnSettings = ColumnSettings()
     strategy_labels: Annotated[dict[str, str | None], AfterValidator(_canonical_labels)] = {}
+
+    @model_validator(mode="after")
+    def _follow_protocol(self) -> Self:
+        """Set the split that the protocol has, and refuse another one beside it."""
+        if (self.ids is not None) != (self.protocol == "file"):
+            raise ValueError(
+                "ids: give data.protocol=file and data.ids=… together: one is the list that the "
+                "other reads"
+            )
+        if self.protocol is None:
+            return self
+        split = "seeded" if PROTOCOLS[self.protocol].split == "seeded" else "published"
+        if "split" in self.model_fields_set and self.split != split:
+            raise ValueError(
+                f"split: data.protocol={self.protocol} has a split of its own; leave data.split out"
+            )
+        self.split = split
+        return self
 
 
 class SourceSettings(ReadingSettings):

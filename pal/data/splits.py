@@ -3,7 +3,9 @@
 import logging
 from typing import Any, Literal
 
+from pal.core.errors import ConfigError, DataError
 from pal.data.esconv import load_esconv, split_dialogues
+from pal.data.protocols import listed_ids
 from pal.data.settings import ReadingSettings
 from pal.data.sources import has_splits, split_of_name
 
@@ -37,6 +39,7 @@ def load_split(
 
     Raises:
         DataError: the source is missing, or a record cannot be used.
+        ConfigError: ``how.protocol`` has published splits, and the source has none.
     """
     how = how or ReadingSettings(split=mode, split_seed=seed)
     given: dict[str, Any] = {
@@ -45,9 +48,41 @@ def load_split(
         "columns": how.columns.model_dump(),
         "strategy_labels": how.strategy_labels,
     }
+    if split is not None and how.protocol == "file" and how.ids is not None:
+        return _listed(load_esconv(source, **given), how.ids, split, source)
     if split is None or (how.split == "published" and has_splits(source)):
         return load_esconv(source, split, **given)
     if by_name and how.split == "published" and split_of_name(source) == split:
         logger.info("%s is read whole, since its name says that it is the %s split", source, split)
         return load_esconv(source, **given)
+    if how.protocol is not None and how.split == "published":
+        raise ConfigError(
+            f"data.protocol={how.protocol} has published splits, and {source} has none; give the "
+            f"folder with train, validation and test, the hub id, or a file named {split}.jsonl"
+        )
     return split_dialogues(load_esconv(source, **given), seed=how.split_seed)[split]
+
+
+def is_cut_off(
+    source: Any, split: str | None, how: ReadingSettings, *, by_name: bool = False
+) -> bool:
+    """Return whether :func:`load_split` splits the source by ``data.split_seed``."""
+    if split is None or how.protocol == "file":
+        return False
+    if how.split == "seeded":
+        return True
+    return not has_splits(source) and not (by_name and split_of_name(source) == split)
+
+
+def _listed(dataset: Any, ids: str, split: str, source: Any) -> Any:
+    """Return the dialogues that a list names, in the order of the source."""
+    wanted = listed_ids(ids, split)
+    places = {name: number for number, name in enumerate(dataset["id"])}
+    missing = [name for name in wanted if name not in places]
+    if missing:
+        raise DataError(
+            f"data.ids={ids}: {len(missing)} of the {len(wanted)} ids for {split} are not in "
+            f"{source} ({missing[0]!r:.60} …; it has {next(iter(places))!r:.60} …); give the "
+            "dialogues that the list was made from"
+        )
+    return dataset.select(sorted(places[name] for name in wanted))

@@ -22,6 +22,7 @@ from pal.data.cards import give_cards
 from pal.data.harm import leave_out_harmful
 from pal.data.knowledge import give_knowledge
 from pal.data.personachat import load_personachat
+from pal.data.protocols import evaluation_rule, training_rule
 from pal.data.samples import Sample, build_samples
 from pal.data.settings import DataSettings
 from pal.data.sources import has_splits
@@ -324,10 +325,11 @@ def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
 
     Harmful supporter turns of the training dialogues are marked as left out.
     """
-    whole = data.validation is not None and not has_splits(data.train)
+    listed = data.protocol == "file"
+    whole = data.validation is not None and not has_splits(data.train) and not listed
     train_rows = load_split(data.train, None if whole else "train", how=data)
     if data.validation is not None:
-        split = "validation" if has_splits(data.validation) else None
+        split = "validation" if listed or has_splits(data.validation) else None
         published = data.model_copy(update={"split": "published"})
         validation_rows = load_split(data.validation, split, how=published)
     else:
@@ -339,14 +341,14 @@ def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
 
 
 def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
-    """Return training samples (every supporter turn but the first) and validation samples.
+    """Return training samples and validation samples, by the rules of ``data.protocol``.
 
     Raises:
         DataError: one of the two is empty.
     """
     train_rows, validation_rows = response_dialogues(data)
-    train_samples = build_samples(train_rows, "training")[: data.max_train_samples]
-    samples = build_samples(validation_rows, "evaluation")[: data.max_validation_samples]
+    train_samples = build_samples(train_rows, training_rule(data))[: data.max_train_samples]
+    samples = build_samples(validation_rows, evaluation_rule(data))[: data.max_validation_samples]
     train_samples = give_knowledge(train_samples, data.knowledge)
     samples = give_knowledge(samples, data.knowledge)
     for name, found in (("train", train_samples), ("validation", samples)):

@@ -1,7 +1,7 @@
 """The page of the benchmark, made from its parts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pal.benchmark.report import figures, tables
 from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Results
 from pal.benchmark.systems import TABLE_3
 from pal.core.files import write_text
+from pal.data.protocols import check_mergeable
 from pal.data.strategies import STRATEGIES
 from pal.report.charts import series_class
 from pal.report.page import PageSection, lay_out
@@ -28,6 +29,22 @@ def render_page(parts: Sequence[Part], title: str) -> str:
         context={"labels": _labels(parts), "metric_name": tables.metric_name,
                  "metric_meaning": tables.metric_meaning},
     )  # fmt: skip
+
+
+def check_protocols(parts: Sequence[tuple[str, Any]]) -> None:
+    """Refuse results of different protocols on one page, where readers would compare them.
+
+    Args:
+        parts: (name of the file, its contents) of every part; kinds other than results are passed
+            over.
+
+    Raises:
+        DataError: two results are of different protocols; the message says what differs.
+    """
+    found = [(name, part) for name, part in parts if isinstance(part, Mapping)]
+    results = [(name, part) for name, part in found if part.get("kind") == "results"]
+    stamps = [(name, part.get("protocol")) for name, part in results]
+    check_mergeable([(name, stamp) for name, stamp in stamps if isinstance(stamp, Mapping)])
 
 
 def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
@@ -86,6 +103,8 @@ def _facts(parts: Sequence[Part]) -> list[str]:
         facts.append(f"{results.samples:,} samples")
         if results.dialogues is not None:
             facts.append(f"{results.dialogues:,} dialogues")
+        if results.protocol.get("name"):
+            facts.append(f"protocol {results.protocol['name']}")
         seeds = {run.seed for system in results.systems.values() for run in system.runs}
         seeds.discard(None)
         if seeds:

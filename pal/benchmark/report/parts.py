@@ -3,7 +3,7 @@
 This module defines their format; see :mod:`pal.report.parts`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,7 @@ class Results(Part):
     systems: dict[str, SystemResults]
     tests: list[TestResult] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    protocol: dict[str, Any] = Field(default_factory=dict)
 
 
 class Level(PartModel):
