@@ -21,6 +21,7 @@ from pal.benchmark.systems import TABLE_3, System, printed_row
 from pal.core.errors import DataError
 from pal.core.files import read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job
+from pal.data.audit import describe_audit, summarise_audit
 from pal.data.predictions import read_outside, read_predictions
 from pal.data.protocols import describe_stamp
 from pal.data.samples import Sample
@@ -334,6 +335,7 @@ def write_results(
     include: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
     protocol: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
 ) -> str:
     """Write results.json, cases.json, analysis.json, table.md and report.html; return the table.
 
@@ -350,6 +352,7 @@ def write_results(
         include: further parts of the page.
         facts: further entries of the record of the run.
         protocol: what the results say of their protocol, see :mod:`pal.data.protocols`.
+        audit: report on duplicates in the corpus, see :mod:`pal.data.audit`.
 
     Raises:
         PalError: a part cannot be used, or the folder cannot be written.
@@ -362,6 +365,9 @@ def write_results(
     if protocol is not None:
         document["protocol"] = dict(protocol)
         document["notes"].insert(0, describe_stamp(protocol))
+    if audit is not None:
+        document["audit"] = summarise_audit(audit)
+        document["notes"].insert(1 if protocol is not None else 0, describe_audit(audit))
     document["run"] = job.describe(**(facts or {}))
     analysis = build_analysis(
         scored, systems, dialogues, embedder_name=embedder_name, confidence=statistics.confidence

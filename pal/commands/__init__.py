@@ -84,6 +84,10 @@ COMMANDS: dict[str, Command] = {
         "score predictions, a model's perplexity, or both",
         "pal.commands.evaluate", "evaluate", "EvaluateSettings",
     ),
+    "audit": Command(
+        "find duplicates between the splits of a corpus, and within them",
+        "pal.commands.audit", "audit", "AuditSettings",
+    ),
     "reproduce": Command(
         "train, run and score every system with every seed: the paper's table",
         "pal.commands.reproduce", "reproduce", "ReproduceSettings",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pal.benchmark.settings import BenchmarkSettings
+from pal.commands.audit import AUDITING
 from pal.commands.common import DialogueSettings, InferenceSettings, ResponseModelSettings
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
@@ -96,11 +97,22 @@ class LossSettings(ResponseModelSettings, DialogueSettings):
     decoding: SampleSettings = SampleSettings()
 
 
+class CorpusAuditSettings(DialogueSettings):
+    """The settings that affect the audit of a benchmark's corpus.
+
+    Attributes:
+        data: the corpora.
+    """
+
+    data: DataSettings = DataSettings()
+
+
 def reproduce(settings: ReproduceSettings) -> str:
     """Run the benchmark into ``output_dir`` and return its table.
 
-    Writes ``results.json``, ``cases.json``, ``analysis.json``, ``table.md`` and ``report.html``
-    beside the stages' own outputs.
+    First the corpus is audited for duplicates between its splits. Writes ``audit.json``,
+    ``results.json``, ``cases.json``, ``analysis.json``, ``table.md`` and ``report.html`` beside the
+    stages' own outputs.
 
     Raises:
         PalError: settings, data or output cannot be used.
@@ -112,6 +124,7 @@ def reproduce(settings: ReproduceSettings) -> str:
 
     systems = choose_systems(settings.reproduce, knowledge=settings.data.knowledge)
     check_plan(settings, systems)
+    audit = audit_splits(settings)
     stages = Stages(settings, systems)
     dialogues = stages.prepare_dialogues()
     runs = [
@@ -119,7 +132,45 @@ def reproduce(settings: ReproduceSettings) -> str:
         else stages.run(name, system, seed, dialogues)
         for name, system, seed in stages.plan
     ]  # fmt: skip
-    return score_runs(settings, systems, runs, dialogues)
+    return score_runs(settings, systems, runs, dialogues, audit)
+
+
+def audit_splits(settings: ReproduceSettings) -> dict[str, Any]:
+    """Return the audit of the dialogues that are learnt from and answered, and write it.
+
+    It is done once: ``audit.json`` of the same settings and dialogues is read.
+    """
+    from pal.core.files import read_json, write_json
+    from pal.data.audit import audit_sources, describe_audit
+    from pal.data.settings import AuditOptions
+    from pal.data.sources import has_splits
+
+    data, given = settings.data, test_input(settings, settings.data.train)
+    listed = data.protocol == "file"
+    undivided = data.validation is not None and not has_splits(data.train) and not listed
+    own = data.validation or data.train
+    sources = {
+        "train": (data.train, None if undivided else "train"),
+        "validation": (own, "validation" if own == data.train or listed or has_splits(own)
+                       else None),
+        "test": (given["input"], given["split"]),
+    }  # fmt: skip
+    chosen = CorpusAuditSettings.of(settings)
+    job = Job("audit", chosen, Path(settings.output_dir) / "audit.json", versions=AUDITING)
+    record = record_path(job.output)
+    if (
+        job.output.exists()
+        and record.exists()
+        and (read_json(record).get("identity") == job.identity)
+    ):
+        report = read_json(job.output)
+    else:
+        logger.info("audit of the corpus")
+        _, report = audit_sources(sources, data, AuditOptions())
+        with job.claimed(processes=False):
+            job.publish(lambda path: write_json(path, report, private=True))
+    logger.info("%s", describe_audit(report))
+    return dict(report)
 
 
 # ----------------------------------------------------------------------------- plan
@@ -505,8 +556,17 @@ def score_runs(
     systems: "Mapping[str, System]",
     runs: "list[FinishedRun]",
     dialogues: str,
+    audit: Mapping[str, Any],
 ) -> str:
-    """Score all runs and outside systems, and write the results unless they are up to date."""
+    """Score all runs and outside systems, and write the results unless they are up to date.
+
+    Args:
+        settings: settings of the benchmark.
+        systems: systems trained here, by name.
+        runs: finished runs.
+        dialogues: the dialogues with personas.
+        audit: the audit of the corpus.
+    """
     from dataclasses import asdict
 
     from pal.benchmark.results import ScoredRuns, write_results
@@ -562,6 +622,7 @@ def score_runs(
             statistics=settings.statistics, rule=chosen.checkpoint, sources=sources,
             embedder_name=settings.metrics.embedder or "", cases=settings.report.cases,
             include=settings.report.include, facts=cards_note(how.cards), protocol=stamp,
+            audit=audit,
         )  # fmt: skip
     for run, report, records in zip(everything, scored.reports, scored.records, strict=True):
         seed = "" if run.seed is None else f"-seed{run.seed}"

@@ -160,7 +160,7 @@ def dialogue_key(dialogue: Mapping[str, Any]) -> str:
 
     Example:
         >>> dialogue_key({"dialog": [{"speaker": "seeker", "text": "Hi"}]})
-        '2d6f3d4d19c2e1de'
+        'ea5c3452a5b9d12d'
     """
     turns = [[turn["speaker"], turn["text"]] for turn in dialogue["dialog"]]
     return _short_hash(json.dumps(turns, ensure_ascii=False, separators=(",", ":")))
@@ -223,7 +223,7 @@ def read_id_list(path: str) -> dict[str, list[str]]:
     lists = {} if not isinstance(found, Mapping) else {k: found[k] for k in _HUB if k in found}
     for split, ids in lists.items():
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-            raise DataError(f"{path}: {split!r} must be a list of ids, such as [\"train-00000\"]")
+            raise DataError(f'{path}: {split!r} must be a list of ids, such as ["train-00000"]')
         twice = next((one for number, one in enumerate(ids) if one in ids[:number]), None) if (
             len(set(ids)) < len(ids)
         ) else None  # fmt: skip
@@ -231,7 +231,7 @@ def read_id_list(path: str) -> dict[str, list[str]]:
             raise DataError(f"{path}: {split!r} holds the id {twice!r:.80} twice; delete one")
     if not lists:
         raise DataError(
-            f"{path}: expected an object such as {{\"train\": [ids], \"test\": [ids]}}; `pal audit "
+            f'{path}: expected an object such as {{"train": [ids], "test": [ids]}}; `pal audit '
             "fix=true` writes one"
         )
     return lists
@@ -278,7 +278,8 @@ def stamp_of(
         these dialogues, or None for other dialogues than the protocol's.
     """
     keys = [dialogue_key(dialogue) for dialogue in dialogues]
-    rule, name = evaluation_rule(how, decoding_samples), how.protocol
+    rule = evaluation_rule(how, decoding_samples)
+    name: str | None = how.protocol
     if name is None:
         cut = "seeded" if seeded else "published"
         named = [p.name for p in PROTOCOLS.values() if (p.split, p.evaluation) == (cut, rule)]

@@ -84,16 +84,8 @@ def parse_dialogue(
     Raises:
         DataError: the record cannot be used; the message names the turn.
     """
-    if isinstance(record, dict) and "dialog" not in record and isinstance(record.get("text"), str):
-        try:  # the hub's layout: one column that holds the JSON
-            record = parse_json(record["text"])
-        except ValueError as error:
-            fail_at(
-                where, f"the column 'text' is not valid JSON ({why_not_json(error)}); correct it"
-            )
-    turns = _get(record, "dialog", list, where)
-    if not turns:
-        fail_at(where, "the dialog is empty, expected at least one turn; add turns or delete it")
+    record = _unpack(record, where)
+    turns = _turns_of(record, where)
     known_labels = {normalise_text(key).lower(): value for key, value in (labels or {}).items()}
     dialog = [
         _parse_turn(turn, f"{where}, turn {index}", known_labels)
@@ -124,6 +116,46 @@ def parse_dialogue(
         "persona": known if persona is None else persona,
         "request": request,
     }
+
+
+def read_spoken(record: Any, where: str) -> tuple[str, str | None, list[tuple[str, str]]]:
+    """Return id (empty if none), situation and turns of a record, whatever its labels.
+
+    Args:
+        record: the record as it was read.
+        where: file and record, for messages.
+
+    Returns:
+        The turns as (speaker, text).
+
+    Raises:
+        DataError: the record is no dialogue; the message names the turn.
+    """
+    record = _unpack(record, where)
+    turns = [
+        _parse_spoken(turn, f"{where}, turn {index}")
+        for index, turn in enumerate(_turns_of(record, where))
+    ]
+    return _parse_id(record.get("id"), where), _parse_text(record, "situation", where), turns
+
+
+def _unpack(record: Any, where: str) -> Any:
+    """Return the record in the hub's layout of one column that holds the JSON, or as it is."""
+    if isinstance(record, dict) and "dialog" not in record and isinstance(record.get("text"), str):
+        try:
+            return parse_json(record["text"])
+        except ValueError as error:
+            fail_at(
+                where, f"the column 'text' is not valid JSON ({why_not_json(error)}); correct it"
+            )
+    return record
+
+
+def _turns_of(record: Any, where: str) -> list[Any]:
+    turns: list[Any] = _get(record, "dialog", list, where)
+    if not turns:
+        fail_at(where, "the dialog is empty, expected at least one turn; add turns or delete it")
+    return turns
 
 
 def _is_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str) -> bool:
@@ -178,7 +210,8 @@ def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where:
     return echoes
 
 
-def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
+def _parse_spoken(turn: Any, where: str) -> tuple[str, str]:
+    """Return who speaks and what is said."""
     name = _get(turn, "speaker", str, where)
     speaker = SPEAKERS.get(normalise_text(name).lower())
     if speaker is None:
@@ -189,6 +222,11 @@ def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict
         fail_at(
             where, f"{key!r} is empty, expected what the {speaker} says; add it or delete the turn"
         )
+    return speaker, text
+
+
+def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
+    speaker, text = _parse_spoken(turn, where)
     annotation = turn.get("annotation")
     if annotation is not None and not isinstance(annotation, dict):
         fail_at(where, f"'annotation' must be an object, got {reprlib.repr(annotation)}")

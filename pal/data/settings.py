@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pal.core.errors import PalError
 from pal.core.settings import Count, InputPath, Section, Source
@@ -46,7 +46,7 @@ class ReadingSettings(Section):
             ``all_turns``, ``not_first``, ``paper_712``, or ``file`` for the user's own ``ids``
             (``docs/protocols.md``); null takes what ``split`` and ``decoding.samples`` say, which
             is ``hub`` as they come.
-        ids: dialogue ids of each split for the protocol ``file``, a JSON object with lists under
+        ids: list of dialogue ids, which makes the protocol ``file``: a JSON object with ids under
             ``train``, ``validation`` and ``test``, as ``pal audit fix=true`` writes it.
         split: ``published`` uses the splits as they are; ``seeded`` joins all and splits 7:2:1 by
             dialogue with ``split_seed``, as in the paper.
@@ -69,14 +69,16 @@ class ReadingSettings(Section):
     @model_validator(mode="after")
     def _follow_protocol(self) -> Self:
         """Set the split that the protocol has, and refuse another one beside it."""
+        if self.ids is not None and self.protocol is None:
+            self.protocol = "file"
         if (self.ids is not None) != (self.protocol == "file"):
             raise ValueError(
-                "ids: give data.protocol=file and data.ids=… together: one is the list that the "
-                "other reads"
+                "ids: it is the list of data.protocol=file; give both, or data.ids=… alone"
             )
         if self.protocol is None:
             return self
-        split = "seeded" if PROTOCOLS[self.protocol].split == "seeded" else "published"
+        seeded = PROTOCOLS[self.protocol].split == "seeded"
+        split: Literal["published", "seeded"] = "seeded" if seeded else "published"
         if "split" in self.model_fields_set and self.split != split:
             raise ValueError(
                 f"split: data.protocol={self.protocol} has a split of its own; leave data.split out"
@@ -118,3 +120,35 @@ class DataSettings(SourceSettings):
     leave_out_harmful: bool = True
     max_train_samples: Count | None = None
     max_validation_samples: Count | None = None
+
+
+class AuditDataSettings(ReadingSettings):
+    """The splits that are compared: files, folders, hub ids, or files of samples of other projects.
+
+    Attributes:
+        train: training dialogues; a folder or hub id brings its validation and test split.
+        validation: validation dialogues.
+        test: test dialogues.
+    """
+
+    train: Source | None = None
+    validation: Source | None = None
+    test: Source | None = None
+
+
+class AuditOptions(Section):
+    """What counts as a duplicate.
+
+    Attributes:
+        min_words: turns of fewer words are ordinary phrases, counted apart.
+        near_words: shorter texts are never near duplicates, since phrases of the trade are alike.
+        near: lowest share of runs of two words that near duplicates have in common.
+        near_dialogues: the same for whole dialogues and runs of three words.
+        examples: most examples shown of each kind.
+    """
+
+    min_words: int = Field(15, ge=1, le=1000)
+    near_words: int = Field(20, ge=2, le=1000)
+    near: float = Field(0.6, gt=0.3, le=1)
+    near_dialogues: float = Field(0.5, gt=0.3, le=1)
+    examples: int = Field(5, ge=0, le=1000)

@@ -41,6 +41,13 @@ def has_splits(source: Any) -> bool:
     return kind_of(source) == "nothing" and is_hub_id(source)
 
 
+def has_split(source: Any, split: str) -> bool:
+    """Return whether a source has this split; of all but folders of files, reading tells."""
+    if kind_of(source) != "folder" or _is_saved(Path(source), "dataset_dict.json"):
+        return True
+    return split in _split_files(Path(source), None)
+
+
 def split_of_name(source: Any) -> str | None:
     """Return the split that a file name means, such as ``train.jsonl`` or a part as on the hub."""
     if not isinstance(source, str | PurePath) or kind_of(source) != "file":
