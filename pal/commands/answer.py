@@ -50,12 +50,12 @@ def answer(settings: AnswerSettings) -> Path:
     given, target = settings.require("input", "output")
     from pal.core.files import write_jsonl
     from pal.data.cards import cards_note
-    from pal.data.samples import load_samples
+    from pal.data.samples import load_stamped_samples
     from pal.llm import connect
     from pal.llm.facts import asking_job
     from pal.supporter.replies import Situation, ask_supporter, load_supporter_prompt
 
-    samples = load_samples(
+    samples, stamp = load_stamped_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     how, prompt = settings.supporter, load_supporter_prompt()
@@ -88,7 +88,7 @@ def answer(settings: AnswerSettings) -> Path:
         job.publish(
             lambda path: write_jsonl(path, records), samples=len(samples), failed=failed,
             prompts={prompt.name: prompt.version}, llm=model.describe(),
-            **cards_note(settings.data.cards),
+            protocol=stamp, **cards_note(settings.data.cards),
         )  # fmt: skip
     if failed:
         logger.warning("%d of %d requests were refused or malformed", failed, len(records))

@@ -57,6 +57,12 @@ def test_the_table_and_all_that_belongs_to_it(done, capsys):
     pairs = {(test["a"], test["b"]) for test in results["tests"]}
     assert pairs == {("joint", "pal_alpha_0"), ("joint", "pal"), ("pal_alpha_0", "pal")}
     assert {test["metric"] for test in results["tests"]} >= {"ppl", "bleu_2", "distinct_2"}
+    assert (results["protocol"]["name"], results["protocol"]["samples"]) == ("hub", 24)
+    assert results["audit"]["affected"][1]["of"] == "test"
+    for page in ("report.html", "table.md"):
+        text = (done / page).read_text()
+        assert "Audit for duplicates: 0 of 62 test samples" in text
+        assert "Protocol: hub; " in text
     assert all(test["p"] <= test["p_holm"] <= 1 for test in results["tests"])
     assert command(*benchmark(done)) == 0
     table = capsys.readouterr().out
