@@ -167,7 +167,7 @@ def create_study(settings: CreateStudySettings) -> str:
     until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires))
     lines = [f"{target}: {len(items)} items, {len(tokens)} raters; links until {until}"]
     if left_out:
-        lines.append(f"{left_out} situations are left out: the guard finds signs of a crisis")
+        lines.append(f"situations left out, in which the guard finds signs of a crisis: {left_out}")
     if chosen.kind == "chat" and chosen.raters * min(each, len(items)) < 2 * len(items):
         lines.append(
             "not every item gets two raters, so there is κ for part of them at most; raise "

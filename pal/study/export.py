@@ -118,7 +118,7 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
         _write_sheet(
             folder / ANSWER_FOLDER / f"rater-{rater}.csv", ["item", *TEXTS, *names, "rater"], rows
         )
-    said = f"{guarded} tasks are left out, in which the guard spoke in place of a system."
+    said = f"Tasks left out, in which the guard spoke in place of a system: {guarded}."
     if not counted:
         return f"No task counts yet. {said}"
     votes = read_answers([folder / ANSWER_FOLDER], key)
