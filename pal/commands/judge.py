@@ -52,7 +52,7 @@ class JudgePairsSettings(JudgeSettings):
         "judging.systems='{pal: a.jsonl, joint: b.jsonl}' llm.base_url=http://localhost:8000/v1",
         "pal judge pairs output=runs/judged.json judging.judges='{one: {model: a}, two: "
         "{model: b}}' judging.systems='{pal: dialogues.jsonl, gpt: others.jsonl}' "
-        "llm.base_url=…",
+        "llm.base_url=http://localhost:8000/v1",
     )
 
     judging: PairJudgingSettings = PairJudgingSettings()
