@@ -128,6 +128,10 @@ COMMANDS: dict[str, Command] = {
         "delete what a rater of a study gave",
         "pal.commands.study", "withdraw_rater", "WithdrawSettings",
     ),
+    "simulate": Command(
+        "whole dialogues of simulated seekers with a trained or any language model",
+        "pal.commands.simulate", "simulate", "SimulateSettings",
+    ),
     "judge pairs": Command(
         "language models compare two systems at a time, in both orders",
         "pal.commands.judge", "judge_pairs", "JudgePairsSettings",

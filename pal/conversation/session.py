@@ -235,10 +235,16 @@ class Session:
         ]
         if stream:
             return self._stream(asks[0])
-        replies = self._answer(asks)
+        replies = self.answer_all(asks)
         return replies if several else replies[0]
 
-    def _answer(self, asks: Sequence[Ask]) -> list[ChatReply]:
+    def answer_all(self, asks: Sequence[Ask]) -> list[ChatReply]:
+        """Answer several dialogues at once, each with an id and a pinned level of its own.
+
+        Raises:
+            DataError: a message cannot be used.
+            ConfigError: strategy, α or a limit that the model does not take.
+        """
         turns = self.prepare(asks)
         replies: dict[int, ChatReply] = {}
         live = self.live()

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from pal.core.errors import ConfigError
 from pal.llm import connect
 from pal.llm.base import Request
+from pal.llm.facts import changed_llm
 from pal.llm.prompts import Prompt, load_prompt
 from pal.llm.settings import LlmSettings
 
@@ -36,17 +34,9 @@ def judges_of(llm: LlmSettings, named: Mapping[str, Mapping[str, Any]]) -> dict[
     """
     if not named:
         return {(llm.model or "judge").rpartition("/")[2]: llm}
-    found = {}
-    for name, changes in named.items():
-        try:
-            found[name] = LlmSettings.model_validate({**llm.model_dump(), **changes})
-        except ValidationError as error:  # without values, among which may be a key
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ConfigError(
-                f"judging.judges.{name}: {place}: {first['msg'].lower()}; give keys of llm"
-            ) from None
-    return found
+    return {
+        name: changed_llm(llm, changes, f"judging.judges.{name}") for name, changes in named.items()
+    }
 
 
 def ask_judges(

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from pal.core.errors import ConfigError
 from pal.core.files import source_fingerprint
 from pal.core.job import COMPUTING, Job
 from pal.core.settings import CommandSettings
@@ -20,6 +23,28 @@ def model_facts(llm: LlmSettings) -> dict[str, Any]:
     """Return what decides a local model's answers beyond its settings: the weights of a folder."""
     local = llm.backend == "transformers" and llm.model is not None
     return {"weights": source_fingerprint(str(llm.model))} if local else {}
+
+
+def changed_llm(llm: LlmSettings, changes: Mapping[str, Any], where: str) -> LlmSettings:
+    """Return settings of a language model with some of them changed.
+
+    Args:
+        llm: the settings.
+        changes: what differs.
+        where: key of the changes, for messages.
+
+    Raises:
+        ConfigError: there is no such key, or a value does not fit; no value is quoted, since one
+            may be a secret.
+    """
+    try:
+        return LlmSettings.model_validate({**llm.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "a key"
+        raise ConfigError(
+            f"{where}: {place}: {str(first['msg']).lower()}; give keys of llm"
+        ) from None
 
 
 def asking_job(
