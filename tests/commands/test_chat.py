@@ -145,20 +145,18 @@ def test_in_a_narrow_terminal(response_model, tmp_path):
 
 def test_interrupts_end_in_one_line(response_model, tmp_path):
     options = ["decoding.max_new_tokens=60", "decoding.min_new_tokens=40"]
-    for given in (["\x03"], [f"{OPEN}\r", "\x03", "\x03"]):
+    for in_a_reply in (False, True):
         chat = TerminalChat(
             f"model={response_model}", *options, before=SLOW, cwd=tmp_path, TERM="dumb"
         )
         with chat:
             chat.read("you> ")
-            for keys in given:
-                chat.type(keys)
-                if keys == f"{OPEN}\r":
-                    chat.read("pal ·")
-                elif len(given) > 1:
-                    chat.read("(stopped)")
-                    given = []
-            code, rest = chat.rest()
+            if in_a_reply:
+                chat.type(f"{OPEN}\r")
+                chat.read("pal ·")
+                chat.type("\x03")
+                chat.read("(stopped)")
+            code, rest = chat.press_until_it_ends("\x03")
         assert code == 130
         assert rest.rstrip().endswith(f"pal: {ENDED}")
         assert "Traceback" not in rest

@@ -75,6 +75,25 @@ class TerminalChat:
                 break
         return self.process.wait(timeout=patience), self.seen
 
+    def press_until_it_ends(self, key, times=5):
+        """Press a key, again after seconds in which nothing happens; return as :meth:`rest`.
+
+        A signal that comes between the prompt and Python's wait for keys is noticed with the next
+        one only.
+        """
+        for _ in range(times):
+            self.type(key)
+            end = time.monotonic() + 6
+            while self.process.poll() is None and time.monotonic() < end:
+                if select.select([self.master], [], [], 0.2)[0]:
+                    try:
+                        self.seen += os.read(self.master, 65536).decode(errors="replace")
+                    except OSError:
+                        return self.rest()
+            if self.process.poll() is not None:
+                return self.rest()
+        raise AssertionError(f"{key!r} ended nothing: {self.seen!r}")
+
     def type(self, text):
         """Type keys."""
         os.write(self.master, text.encode())
