@@ -108,6 +108,10 @@ COMMANDS: dict[str, Command] = {
         "write blinded sheets and a sealed key",
         "pal.commands.human_eval", "export_sheets", "ExportSheetsSettings",
     ),
+    "human-eval personas": Command(
+        "write sheets on which people judge inferred personas",
+        "pal.commands.human_eval", "export_personas", "ExportPersonasSettings",
+    ),
     "human-eval score": Command(
         "read filled-in sheets: win, tie, loss, sign test, Fleiss' κ",
         "pal.commands.human_eval", "score_sheets", "ScoreSheetsSettings",

@@ -7,7 +7,7 @@ reads that folder and the filled-in sheets.
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ from pal.core.files import not_written, read_json, sweep_temporary, write_json, 
 from pal.core.job import Job, record_path
 from pal.core.settings import InputPath
 from pal.decoding.settings import SampleSettings
-from pal.human_eval.settings import HumanAnswerSettings, HumanEvalSettings
+from pal.human_eval.settings import (
+    HumanAnswerSettings,
+    HumanEvalSettings,
+    PersonaSheetSettings,
+)
+from pal.stats.settings import StatisticsSettings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,25 @@ class ExportSheetsSettings(DialogueSettings, WriterSettings):
     decoding: SampleSettings = SampleSettings()
 
 
+class ExportPersonasSettings(DialogueSettings, WriterSettings):
+    """Write sheets on which people judge inferred personas, and their key.
+
+    Attributes:
+        input: dialogues with personas, as `pal annotate` writes them.
+        output: folder to write.
+        human_eval: how many samples.
+    """
+
+    examples = (
+        "pal human-eval personas input=pesconv.jsonl output=runs/persona_sheets",
+        "pal human-eval personas input=runs/pesconv split=test output=runs/persona_sheets "
+        "human_eval.items=50",
+    )
+
+    human_eval: PersonaSheetSettings = PersonaSheetSettings()
+    decoding: SampleSettings = SampleSettings()
+
+
 class ScoreSheetsSettings(WriterSettings):
     """Read filled-in sheets: wins, ties and losses with tests and agreement.
 
@@ -50,6 +74,7 @@ class ScoreSheetsSettings(WriterSettings):
         input: folder that export wrote.
         output: JSON file to write; the tables go beside it as .md. Without it they are only shown.
         human_eval: the filled-in sheets of the raters.
+        statistics: intervals, where personas were judged.
     """
 
     examples = (
@@ -59,6 +84,7 @@ class ScoreSheetsSettings(WriterSettings):
 
     input: InputPath | None = None
     human_eval: HumanAnswerSettings = HumanAnswerSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
 
 
 def export_sheets(settings: ExportSheetsSettings) -> str:
@@ -75,7 +101,7 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
     settings = ExportSheetsSettings.of(settings)
     (target,) = settings.require("output")
     from pal.human_eval import choice
-    from pal.human_eval.sheets import KEY, Question, read_key, write_sheets
+    from pal.human_eval.sheets import Question, read_key, write_sheets
 
     chosen, folder = settings.human_eval, Path(target)
     pairs = choice.choose_pairs(list(chosen.systems), chosen.pairs)
@@ -96,35 +122,106 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
         "human-eval export", settings, folder, versions=(),
         facts={"questions": [(question.name, question.text) for question in questions]},
     )  # fmt: skip
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_export(folder)):
-        raise OutputError(f"{folder} exists and is not an export; give the name of a new folder")
-    if record_path(folder).exists() and job.is_finished() and (folder / KEY).exists():
+    if _is_written(job):
         return _export_summary(folder, read_key(folder), chosen.items)
     comparisons, facts = choice.draw_comparisons(
         pairs, samples, responses, items=chosen.items, seed=chosen.seed
     )
+    key = _write_whole(
+        job,
+        lambda unfinished: write_sheets(
+            unfinished, comparisons, questions, seed=chosen.seed, facts={"pairs": facts}
+        ),
+    )
+    return _export_summary(folder, key, chosen.items)
+
+
+def export_personas(settings: ExportPersonasSettings) -> str:
+    """Write sheets on the personas of ``input`` into the folder ``output`` (Figure 6).
+
+    The folder is written completely or not at all; run an interrupted export again.
+
+    Returns:
+        What was written, and what to hand out.
+
+    Raises:
+        PalError: settings, dialogues or output cannot be used.
+    """
+    settings = ExportPersonasSettings.of(settings)
+    source, target = settings.require("input", "output")
+    from pal.data.samples import load_samples
+    from pal.human_eval.personas import (
+        PERSONA_ANSWERS,
+        PERSONA_QUESTION,
+        draw_personas,
+        read_persona_key,
+        write_persona_sheets,
+    )
+    from pal.human_eval.sheets import FOLDER, KEY
+
+    chosen, folder = settings.human_eval, Path(target)
+    job = Job(
+        "human-eval personas", settings, folder, versions=(),
+        facts={"question": [PERSONA_QUESTION.text, *PERSONA_ANSWERS.values()]},
+    )  # fmt: skip
+    if _is_written(job):
+        key = read_persona_key(folder)
+    else:
+        samples = load_samples(
+            source, settings.split, settings.data, rule=settings.decoding.samples,
+            limit=settings.limit,
+        )  # fmt: skip
+        drawn = draw_personas(samples, chosen.items, chosen.seed, source)
+        key = _write_whole(
+            job, lambda unfinished: write_persona_sheets(unfinished, drawn, seed=chosen.seed)
+        )
+    asked = "" if len(key["items"]) == chosen.items else f" ({chosen.items} were asked for)"
+    return "\n".join([
+        f"{len(key['items'])} items written to {folder / FOLDER}{asked}",
+        f"Hand out {folder / FOLDER} (form.html or sheet.csv, with guidelines.md) to each rater.",
+        f"Keep {folder / KEY} and {folder / 'run.json'} from them.",
+        f"Then: pal human-eval score input={folder} human_eval.answers=[…] output=personas.json",
+    ])  # fmt: skip
+
+
+def _is_written(job: Job) -> bool:
+    """Return whether a folder of sheets is there.
+
+    Raises:
+        OutputError: something else is.
+    """
+    from pal.human_eval.sheets import KEY
+
+    folder = job.output
+    strange = folder.is_dir() and any(folder.iterdir()) and not _is_export(folder, job.command)
+    if folder.is_file() or strange:
+        raise OutputError(f"{folder} exists and is not an export; give the name of a new folder")
+    return record_path(folder).exists() and job.is_finished() and (folder / KEY).exists()
+
+
+def _write_whole(job: Job, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Write a folder of sheets with its record, completely or not at all; return its key."""
+    folder = job.output
     with job.claimed(processes=False):
         unfinished = folder.parent / f".{folder.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        key = write_sheets(
-            unfinished, comparisons, questions, seed=chosen.seed, facts={"pairs": facts}
-        )
+        key = write(unfinished)
         write_json(unfinished / "run.json", job.describe(), private=True)
         try:
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(unfinished, folder)
         except OSError as error:
             raise not_written(folder, error) from error
-    return _export_summary(folder, key, chosen.items)
+    return key
 
 
-def _is_export(folder: Path) -> bool:
+def _is_export(folder: Path, command: str) -> bool:
     """Return whether a folder is an export by its record, so that overwrite=true may remove it."""
     try:
         record = read_json(record_path(folder))
     except DataError:
         return False
-    return isinstance(record, dict) and record.get("command") == "human-eval export"
+    return isinstance(record, dict) and record.get("command") == command
 
 
 def _export_summary(folder: Path, key: Mapping[str, Any], asked: int) -> str:
@@ -160,15 +257,15 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
     (source,) = settings.require("input")
     if not settings.human_eval.answers:
         raise ConfigError("missing settings: give human_eval.answers=[…], the filled-in sheets")
-    from pal.human_eval.results import results_tables, tally_votes
-    from pal.human_eval.sheets import answer_files, read_answers, read_key
+    from pal.human_eval.personas import is_persona_export
+    from pal.human_eval.sheets import answer_files
 
-    key = read_key(source)
+    score = _score_personas if is_persona_export(source) else _score_pairs
+    key, read = score(source, settings)
     files = answer_files(settings.human_eval.answers)
     output = Path(settings.output) if settings.output else None
     if output is None:
-        votes = read_answers(files, key)
-        return results_tables(tally_votes(key, votes), votes.problems)
+        return read(files)[1]
     if output.suffix == ".md":
         raise ConfigError(f"output={output}: give a .json name; the tables go beside it as .md")
     # The file's name stands for the rater where the file names none.
@@ -177,13 +274,8 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
     summary = output.with_suffix(".md")
     if job.is_finished() and summary.exists():
         return summary.read_text(encoding="utf-8").rstrip()
-    votes = read_answers(files, key)
-    results = tally_votes(key, votes)
-    tables = results_tables(results, votes.problems)
-    document = {
-        "kind": "human", "format": 1, "pairs": results, "problems": votes.problems,
-        "run": job.describe(),
-    }  # fmt: skip
+    found, tables = read(files)
+    document = {**found, "run": job.describe()}
 
     def write(path: Path) -> None:
         sweep_temporary(summary)
@@ -194,3 +286,41 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
         job.publish(write)
     logger.info("written to %s", output)
     return tables
+
+
+# What reads the answers: files in, document and tables out.
+_Reading = Callable[[Sequence[Path]], tuple[dict[str, Any], str]]
+
+
+def _score_pairs(source: str, settings: ScoreSheetsSettings) -> tuple[dict[str, Any], _Reading]:
+    """Return the key of sheets that compare systems, and what reads their answers."""
+    from pal.human_eval.results import results_tables, tally_votes
+    from pal.human_eval.sheets import read_answers, read_key
+
+    key = read_key(source)
+
+    def read(files: Sequence[Path]) -> tuple[dict[str, Any], str]:
+        votes = read_answers(files, key)
+        results = tally_votes(key, votes)
+        document = {"kind": "human", "format": 1, "pairs": results, "problems": votes.problems}
+        return document, results_tables(results, votes.problems)
+
+    return key, read
+
+
+def _score_personas(source: str, settings: ScoreSheetsSettings) -> tuple[dict[str, Any], _Reading]:
+    """Return the key of sheets on personas, and what reads their answers."""
+    from pal.human_eval.personas import (
+        judgement_tables,
+        read_judgements,
+        read_persona_key,
+        tally_judgements,
+    )
+
+    key = read_persona_key(source)
+
+    def read(files: Sequence[Path]) -> tuple[dict[str, Any], str]:
+        document = tally_judgements(key, read_judgements(files, key), settings.statistics)
+        return document, judgement_tables(document)
+
+    return key, read

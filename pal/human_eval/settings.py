@@ -30,3 +30,15 @@ class HumanAnswerSettings(Section):
     """
 
     answers: list[InputPath] = Field(default_factory=list)
+
+
+class PersonaSheetSettings(Section):
+    """Judgement of inferred personas by people.
+
+    Attributes:
+        items: number of samples, from as many different dialogues as there are.
+        seed: seed of the choice of samples and of their order; keep it secret from raters.
+    """
+
+    items: int = Field(100, gt=0)
+    seed: int = 0

@@ -114,7 +114,7 @@ def write_sheets(
         for comparison, straight in zip(found, sides, strict=True):
             order = (0, 1) if straight else (1, 0)
             a, b = (comparison.texts[index] for index in order)
-            item = _item_id(seed, *systems, comparison.sample)
+            item = item_id(seed, *systems, comparison.sample)
             rows[item] = {"item": item, "context": list(comparison.context), "a": a, "b": b}
             items[item] = {
                 "sample": comparison.sample,
@@ -178,7 +178,8 @@ def unguard_cell(text: str) -> str:
     return _GUARDED.sub(r"\1", text)
 
 
-def _item_id(seed: int, *parts: str) -> str:
+def item_id(seed: int, *parts: str) -> str:
+    """Return an opaque id that follows from seed and parts."""
     text = "\0".join(parts).encode()
     digest = hashlib.blake2b(text, key=str(seed).encode()[:64], digest_size=6)
     return digest.hexdigest().translate(_LETTERS)
@@ -273,7 +274,7 @@ def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes
     for path in paths:
         unnamed = path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}"
         try:
-            rows = list(_rows(path, key["questions"]))
+            rows = list(sheet_rows(path, key["questions"]))
         except (ValueError, OSError) as error:
             _note(votes, path, str(error))
             continue
@@ -312,8 +313,15 @@ def _note(votes: Votes, path: Path, problem: str, row: int | None = None,
     )
 
 
-def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def sheet_rows(
+    path: Path, questions: Sequence[str], texts: Sequence[str] = TEXTS
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row number, cells by column) of a CSV from any spreadsheet.
+
+    Args:
+        path: the file.
+        questions: columns that raters fill in.
+        texts: columns that show texts.
 
     Raises:
         ValueError: the file is not a CSV, or columns are missing or occur twice.
@@ -338,7 +346,7 @@ def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str,
             "spreadsheet as CSV again"
         )
     names = [name.strip().casefold() for name in table[0]] if table else []
-    needed = ["item", *TEXTS, *questions]
+    needed = ["item", *texts, *questions]
     wrong = [name for name in needed if names.count(name.casefold()) != 1]
     if wrong:
         raise ValueError(f"columns missing or there twice: {', '.join(wrong)}")
@@ -346,7 +354,7 @@ def _rows(path: Path, questions: Sequence[str]) -> Iterator[tuple[int, dict[str,
         if any(cell.strip() for cell in cells):
             found = dict(zip(names, cells + [""] * len(names), strict=False))
             row = {name: found[name.casefold()] for name in needed}
-            row |= {name: unguard_cell(row[name]) for name in TEXTS}
+            row |= {name: unguard_cell(row[name]) for name in texts}
             row["item"] = row["item"].strip().lower()
             row["rater"] = unguard_cell(found.get("rater", "").strip())
             yield number, row

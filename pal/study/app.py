@@ -21,7 +21,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pal.guard import Guard, Verdict
-from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS, PERSONA_ANSWERS, PERSONA_QUESTION
+from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
+from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS
 from pal.study.settings import StudyServerSettings
 from pal.study.store import SIDES, Rater, Side, StudyStore, StudyTask, StudyTurn
 from pal.study.systems import Supporter

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.files import make_private, write_json, write_jsonl, write_text
+from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
 from pal.human_eval.results import results_tables, tally_votes
 from pal.human_eval.sheets import (
     KEY,
@@ -25,7 +26,7 @@ from pal.human_eval.sheets import (
     text_checksum,
 )
 from pal.stats.agreement import count_rated, fleiss_kappa
-from pal.study.questions import CHAT_QUESTIONS, PERSONA_ANSWERS, PERSONA_QUESTION
+from pal.study.questions import CHAT_QUESTIONS
 from pal.study.store import SIDES, StudyStore, StudyTask
 
 ANSWER_FOLDER = "answers"

@@ -23,21 +23,6 @@ CHAT_QUESTIONS = (
 )
 CHAT_ANSWERS = {"A": "A", "B": "B", "Tie": "Tie"}
 
-# PAL paper, section 4.1 and Figure 6.
-PERSONA_QUESTION = Question("Persona", "Are these sentences about the seeker correct?")
-PERSONA_ANSWERS = {
-    "Reasonable": "Yes, all of them are reasonable.",
-    "Contradictory": (
-        "No, they contradict what was said. For example, the seeker says “I am a man”, and a "
-        "sentence says “I am a woman”."
-    ),
-    "Hallucinatory": (
-        "No, they say what does not follow from the conversation. For example, a sentence says “I "
-        "am a plumber”, and the seeker has said nothing about work."
-    ),
-    "Other": "No, something else is wrong. Please say what.",
-}
-
 CONSENT = {
     "chat": """\
 You are asked to take part in a study. You get a situation, imagine that it is yours, and talk \

@@ -6,10 +6,10 @@ Without structure, tests reject as often as they say, and intervals hold zero.
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from pal.judging.rubric import load_rubric
 from tests.judging.planted import MARKS, QUESTIONS, SYSTEMS, PlantedJudge, judged
+from tests.stats_of import holds, least, most
 
 ITEMS = 40
 WINS, PLACE, NOISE = (0.5, 0.2), 0.25, 0.2
@@ -17,23 +17,6 @@ SEEDS = [
     pytest.param(range(2), id="two seeds"),
     pytest.param(range(20), id="twenty seeds", marks=pytest.mark.recovery),
 ]
-
-
-def least(count, level=0.95):
-    """How many of ``count`` intervals must hold, at least: fewer come once in a thousand times.
-
-    A percentile interval over 40 dialogues holds somewhat less often than it says, here 93 %.
-    """
-    return int(binom.ppf(0.001, count, level - 0.02))
-
-
-def most(count, level=0.05):
-    """How many of ``count`` tests may reject without structure, at most."""
-    return int(binom.ppf(0.999, count, level))
-
-
-def holds(figure, wanted):
-    return figure["low"] - 1e-9 <= wanted <= figure["high"] + 1e-9
 
 
 def cohen(one, other, categories):
