@@ -58,7 +58,7 @@ def test_closest_names_are_offered(capsys):
     assert "did you mean --dry-run?" in refused(capsys, "generate", "--dryrun")
     assert "did you mean 'decoding.top_k'?" in refused(capsys, "generate", "decoding.topk=1")
     assert "did you mean 'small'" in refused(capsys, "train", "--config", "smal")
-    assert "export, score" in refused(capsys, "human-eval")
+    assert "export, personas, score" in refused(capsys, "human-eval")
     assert "is not of the form key=value" in refused(capsys, "generate", "runs/pal")
 
 

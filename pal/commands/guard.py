@@ -46,7 +46,7 @@ class TrainGuardSettings(CommandSettings):
 
     Attributes:
         output: folder to write; give it as guard.model.
-        overwrite: whether an existing folder of this command is replaced.
+        overwrite: whether what this command wrote before is replaced.
         limit: use at most this many turns of the background.
     """
 

@@ -155,7 +155,7 @@ def test_every_setting_that_names_a_path_says_so():
 NO_PATHS = {
     "split", "prefix", "data.split", "data.columns", "traits.text_column", "traits.dataset",
     "human_eval.pairs", "reproduce.overrides", "llm.model", "llm.base_url", "limit",
-    "data.reader", "data.strategy_labels", "architecture.gguf_file",
+    "data.reader", "data.strategy_labels", "architecture.gguf_file", "data.protocol",
 }  # fmt: skip
 
 
