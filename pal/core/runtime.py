@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 from pal.core.errors import without_credentials
 
@@ -45,13 +46,27 @@ class _Formatter(logging.Formatter):
         return without_credentials(super().format(record))
 
 
+class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what standard error is at the moment; a notebook or a test may have closed another.
+
+    A handler that cannot write prints a traceback instead, with what the message was made of.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]
+        """Standard error."""
+        return sys.stderr
+
+
 def show_messages() -> None:
     """Write the project's messages to standard error, on the first process only."""
     logger = logging.getLogger("pal")
-    for handler in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
-        logger.removeHandler(handler)  # it writes to the stream of an earlier call
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter())
-    logger.addHandler(handler)
+    if not any(isinstance(handler, _ToStandardError) for handler in logger.handlers):
+        handler = _ToStandardError()
+        handler.setFormatter(_Formatter())
+        logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -1,12 +1,14 @@
 """The process that results come from is set up once, early, or says that it was late."""
 
+import io
+import logging
 import os
 import sys
 import warnings
 
 import pytest
 
-from pal.core.runtime import ENVIRONMENT, configure_runtime
+from pal.core.runtime import ENVIRONMENT, configure_runtime, show_messages
 
 
 @pytest.fixture
@@ -33,3 +35,21 @@ def test_after_torch_it_says_what_may_differ(unset, monkeypatch):
     with warnings.catch_warnings():  # once
         warnings.simplefilter("error")
         configure_runtime()
+
+
+def test_a_stream_that_was_closed_costs_no_traceback(monkeypatch):
+    logger = logging.getLogger("pal")
+    before = (list(logger.handlers), logger.propagate, logger.level)
+    try:
+        first, second = io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "stderr", first)
+        show_messages()
+        first.close()
+        monkeypatch.setattr(sys, "stderr", second)
+        logger.error("seen")
+        show_messages()
+        logger.error("seen once")
+        assert second.getvalue() == "seen\nseen once\n"
+    finally:
+        logger.handlers[:], logger.propagate = before[0], before[1]
+        logger.setLevel(before[2])
