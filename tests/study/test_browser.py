@@ -77,7 +77,10 @@ def say(page, text, *, wait=True):
 
 
 def replies(page):
-    return page.locator("#turns .theirs .text").all_inner_texts()
+    """The replies on a page, of which there is one at least once it has come."""
+    found = page.locator("#turns .theirs .text")
+    found.first.wait_for()
+    return found.all_inner_texts()
 
 
 def end(page):
@@ -113,7 +116,7 @@ def test_a_whole_study_with_a_reload_at_every_step(opened, file, script):
             if script:  # stored as it is chosen
                 expect(page.locator("#saved")).to_have_text("Stored.")
                 page.reload()
-                assert page.locator("input:checked").count() == number + 1
+                expect(page.locator("input:checked")).to_have_count(number + 1)
         page.get_by_role("button", name="Hand in").click()
         expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
     store = StudyStore(file)
