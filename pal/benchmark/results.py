@@ -53,7 +53,8 @@ NOTES = (
 
 OTHER_TOKENS = (
     "Perplexity is per token, and these systems cut texts into different tokens: compare it only "
-    "between systems of one tokenizer. No test compares it between others."
+    "between systems of one tokenizer, and others by nats_per_word. No test compares perplexities "
+    "of different tokens."
 )
 
 
@@ -66,6 +67,7 @@ class ScoredRuns:
         metrics: settings of the scores.
         embedder: sentence encoder for cos_sim.
         reasons: reasons for missing inputs, such as the encoder.
+        models: the models of :func:`pal.metrics.models.load_score_models`.
 
     Raises:
         PalError: predictions cannot be used.
@@ -78,6 +80,7 @@ class ScoredRuns:
         metrics: MetricSettings,
         embedder: Embedder | None = None,
         reasons: Mapping[str, str] | None = None,
+        models: Mapping[str, Any] | None = None,
     ):
         from tqdm.auto import tqdm
 
@@ -95,7 +98,7 @@ class ScoredRuns:
                 losses = read_json(run.losses)
             predictions = build_predictions(
                 records, losses, embedder, tokenizer=metrics.tokenizer,
-                reasons={**(reasons or {}), **run.reasons},
+                reasons={**(reasons or {}), **run.reasons}, models=models,
             )  # fmt: skip
             self.reports.append(compute_metrics(predictions, metrics.names, metrics.variant))
             self.targets.append(losses.get("token_count"))
@@ -154,7 +157,7 @@ def build_results(
     options = statistics.model_dump(include={"confidence", "resamples", "seed"})
     spread, draws = spreads(grouped, **options)
     tests = compare_systems(grouped, draws, primary=TABLE_3, **options)
-    perplexities = find_metric("ppl").keys
+    perplexities = set(find_metric("ppl").keys) - {"nats_per_word"}
     comparable = [
         test for test in tests if test.metric not in perplexities
         or scored.same_tokens(test.a, test.b)

@@ -69,6 +69,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     from pal.data.cards import cards_note
     from pal.data.protocols import describe_stamp
     from pal.metrics import build_predictions, compute_metrics, metric_versions
+    from pal.metrics.models import given_texts, load_score_models
 
     names = settings.metrics.names
     job = None
@@ -85,12 +86,18 @@ def evaluate(settings: EvaluateSettings) -> str:
     if settings.predictions is not None:
         records, stamp = _read_predictions(settings)
     embedder, reasons = _load_embedder(settings, records)  # reported before the work
+    models, more = load_score_models(
+        names, present=given_texts(records),
+        **settings.metrics.model_dump(include={"bertscore", "bertscore_layer", "nli"}),
+    )  # fmt: skip
+    reasons |= more if records is not None else {}
     losses: dict[str, Any] = {}
     if settings.model is not None:
         losses, stamp = _token_losses(settings, records)
     predictions = build_predictions(
-        records, losses, embedder, tokenizer=settings.metrics.tokenizer, reasons=reasons
-    )
+        records, losses, embedder,
+        tokenizer=settings.metrics.tokenizer, reasons=reasons, models=models,
+    )  # fmt: skip
     report = compute_metrics(predictions, names, settings.metrics.variant)
     for note in report.notes:
         logger.warning("%s", note)
@@ -185,6 +192,7 @@ def _token_losses(
     """Return the model's token losses on the samples of the records or on all, and the protocol."""
     from pal.core.registry import trust
     from pal.data.predictions import match_samples
+    from pal.metrics.text import find_tokenizer
     from pal.modeling.losses import token_losses
     from pal.modeling.responder import load_model_and_tokenizer
 
@@ -200,6 +208,8 @@ def _token_losses(
         model, tokenizer, samples,
         batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
     )  # fmt: skip
+    words = find_tokenizer(settings.metrics.tokenizer)
+    losses["word_count"] = [len(words(sample.response or "")) for sample in samples]
     return losses, stamp
 
 

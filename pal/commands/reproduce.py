@@ -577,6 +577,7 @@ def score_runs(
     from pal.data.samples import load_stamped_samples
     from pal.data.splits import load_split
     from pal.metrics import metric_versions
+    from pal.metrics.models import load_score_models
 
     root, chosen = Path(settings.output_dir), settings.reproduce
     given = test_input(settings, dialogues)
@@ -614,7 +615,11 @@ def score_runs(
             limit=settings.limit,
         )  # fmt: skip
         embedder, reasons = load_vectors(settings, root)
-        scored = ScoredRuns(everything, samples, settings.metrics, embedder, reasons)
+        models, more = load_score_models(
+            settings.metrics.names, present=("responses", "references", "personas"),
+            **settings.metrics.model_dump(include={"bertscore", "bertscore_layer", "nli"}),
+        )  # fmt: skip
+        scored = ScoredRuns(everything, samples, settings.metrics, embedder, reasons | more, models)
         how = settings.data
         found = load_split(given["input"], given["split"], how=how, requests=True, by_name=True)
         text = write_results(

@@ -25,7 +25,11 @@ _PUBLIC = {
     "compute_metrics": "compute",
     "group_by_dialogue": "compute",
     "build_predictions": "records",
+    "NliModel": "base",
+    "TokenEncoder": "base",
     "load_embedder": "similarity",
+    "load_nli": "persona_nli",
+    "load_token_encoder": "bertscore",
     "word_tokenizer": "text",
     "Items": "pal.stats.pooled",
     "Pooled": "pal.stats.pooled",
@@ -34,10 +38,10 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "METRICS", "Embedder", "Items", "Meta", "Metric", "Pooled", "Predictions", "Report", "Scores",
-    "Types", "build_predictions", "choose_metrics", "compute_metrics", "evaluate_module",
-    "find_metric", "group_by_dialogue", "load_embedder", "mean_of", "metric_versions",
-    "word_tokenizer",
+    "METRICS", "Embedder", "Items", "Meta", "Metric", "NliModel", "Pooled", "Predictions", "Report",
+    "Scores", "TokenEncoder", "Types", "build_predictions", "choose_metrics", "compute_metrics",
+    "evaluate_module", "find_metric", "group_by_dialogue", "load_embedder", "load_nli",
+    "load_token_encoder", "mean_of", "metric_versions", "word_tokenizer",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ and tests distinguish: the mean of its ``per_sample`` values; a function of sums
 distinct items in the samples (:class:`~pal.stats.pooled.Types`: Distinct-n, EAD), which is no sum.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -21,6 +21,10 @@ Variant = Literal["correct", "authors"]
 Tokenizer = Literal["words", "characters"]
 Direction = Literal["higher", "lower", "none"]
 Embedder = Callable[[list[str]], np.ndarray]
+# Texts to the vectors of their tokens, [t, d], and the weights of those, [t], 0 of special tokens
+TokenEncoder = Callable[[list[str]], list[tuple[np.ndarray, np.ndarray]]]
+# Pairs (premise, hypothesis) to probabilities of entailment, neutral and contradiction, [n, 3]
+NliModel = Callable[[list[tuple[str, str]]], np.ndarray]
 
 VOCAB_SIZE = 54_956  # Blenderbot-small's 54,944 entries and the 12 tokens PAL adds
 
@@ -28,7 +32,9 @@ UNSPACED_SHARE = 0.05  # proportion of the texts above which word tokens mislead
 
 _TEXT_FIELDS = ("responses", "references")
 _STRATEGY_FIELDS = ("strategies", "predicted_strategies")
-_NUMBER_FIELDS = ("strategy_probs", "token_nll", "token_count", "strategy_nll", "strategy_count")
+_NUMBER_FIELDS = (
+    "strategy_probs", "token_nll", "token_count", "strategy_nll", "strategy_count", "word_count",
+)  # fmt: skip
 _SAMPLE_FIELDS = (*_TEXT_FIELDS, "personas", *_STRATEGY_FIELDS, *_NUMBER_FIELDS)
 
 
@@ -48,8 +54,15 @@ class Predictions:
         strategy_nll: part of ``token_nll`` that belongs to the strategy, nats, [N].
         strategy_count: number of tokens that ``strategy_nll`` is summed over, [N]; one each when
             left out. Decoder-only models write a strategy as text.
+        word_count: number of words of each target, [N]; those of ``references`` when left out.
         vocab_size: vocabulary size V of the model, for EAD, tokens.
         embedder: function from n texts to vectors, [n, d]; see :func:`pal.metrics.load_embedder`.
+        token_encoder: function from texts to vectors and weights of their tokens; see
+            :func:`pal.metrics.load_token_encoder`.
+        nli: function from pairs (premise, hypothesis) to probabilities of entailment, neutral and
+            contradiction, [n, 3]; see :func:`pal.metrics.load_nli`.
+        synonyms: function from the stem of a word to its synonyms, for METEOR; WordNet's when left
+            out, where NLTK's data is installed.
         tokenizer: ``words``, or ``characters`` for scripts without spaces between words.
         reasons: why a field is None, for fields that need an explanation.
 
@@ -67,8 +80,12 @@ class Predictions:
     token_count: np.ndarray | None = None
     strategy_nll: np.ndarray | None = None
     strategy_count: np.ndarray | None = None
+    word_count: np.ndarray | None = None
     vocab_size: int = VOCAB_SIZE
     embedder: Embedder | None = None
+    token_encoder: TokenEncoder | None = None
+    nli: NliModel | None = None
+    synonyms: Callable[[str], Collection[str]] | None = None
     tokenizer: Tokenizer = "words"
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -134,8 +151,9 @@ class Predictions:
             return []
         return [
             f"{found} of {len(texts)} responses and references are in a script without spaces "
-            "between words, which the word tokenizer does not split: BLEU, ROUGE-L, F1, Distinct, "
-            "EAD and length treat whole sentences as words; give metrics.tokenizer=characters"
+            "between words, which the word tokenizer does not split: every score of words, such as "
+            "BLEU, Distinct and length, treats whole sentences as words; give "
+            "metrics.tokenizer=characters"
         ]
 
     def _tokenize(self, texts: Sequence[str] | None) -> list[tuple[str, ...]]:
@@ -226,11 +244,12 @@ class Metric:
     Args:
         name: name of the family.
         direction: the better direction of each key: "higher", "lower" or "none".
-        unit: unit of all values.
+        unit: unit of all values, except those of ``units``.
         needs: names of the required fields of :class:`Predictions`.
         compute: function of predictions and the variant, "correct" or "authors".
         version: version number, increased whenever values change.
         authors_differ: keys whose "authors" variant may differ from the correct one.
+        units: the unit of each key that has another one.
     """
 
     name: str
@@ -240,6 +259,7 @@ class Metric:
     compute: Callable[[Predictions, Variant], Scores]
     version: str = "1.0"
     authors_differ: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         allowed = {f.name for f in fields(Predictions)}
@@ -247,8 +267,14 @@ class Metric:
             raise PalError(
                 f"metric {self.name!r}: give at least one key, and needs among {sorted(allowed)}"
             )
+        if unknown := sorted(set(self.units) - set(self.direction)):
+            raise PalError(f"metric {self.name!r}: units of {unknown}, which are none of its keys")
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Metric keys of the family, such as ``bleu_2``."""
         return tuple(self.direction)
+
+    def unit_of(self, key: str) -> str:
+        """Return the unit of one key."""
+        return self.units.get(key, self.unit)

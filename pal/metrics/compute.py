@@ -160,7 +160,7 @@ def _enter(
             n = len(scores.rows.get(key, range(samples)))
             report.values[key] = scores.corpus[key]
             report.meta[key] = Meta(
-                metric.name, metric.direction[key], metric.unit, metric.version, n
+                metric.name, metric.direction[key], metric.unit_of(key), metric.version, n
             )
             for field_name in ("per_sample", "pooled", "types", "rows"):
                 if key in (given := getattr(scores, field_name)):

@@ -22,6 +22,7 @@ def build_predictions(
     *,
     tokenizer: Tokenizer = "words",
     reasons: Mapping[str, str] | None = None,
+    models: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Convert records and token losses, sample by sample, to :class:`Predictions`.
 
@@ -35,6 +36,7 @@ def build_predictions(
         embedder: sentence encoder for cos_sim.
         tokenizer: ``words`` or ``characters``.
         reasons: why a field is None, such as ``{"embedder": "…"}``.
+        models: further fields, the models of :func:`pal.metrics.models.load_score_models`.
     """
     losses, reasons = dict(losses or {}), dict(reasons or {})
     if records is None:
@@ -58,4 +60,5 @@ def build_predictions(
         tokenizer=tokenizer,
         reasons=reasons,
         **losses,
+        **(models or {}),
     )

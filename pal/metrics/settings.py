@@ -35,6 +35,15 @@ class MetricSettings(ScoreSettings):
 
     Attributes:
         names: metric families to compute; all that the inputs allow when null.
+        bertscore: encoder for BERTScore, a hub id or folder; null leaves BERTScore out. Values of
+            different encoders do not compare; papers mostly use ``roberta-large``.
+        bertscore_layer: layer of that encoder, counted from 1, such as 17 of ``roberta-large``; the
+            last when null.
+        nli: model that tells entailment, neutral and contradiction, a hub id or folder, for what
+            responses say of the persona; null leaves those scores out.
     """
 
     names: Annotated[list[str], Field(min_length=1)] | None = None
+    bertscore: Source | None = None
+    bertscore_layer: int | None = Field(None, gt=0)
+    nli: Source | None = None

@@ -19,6 +19,7 @@ METRICS = Registry(
         name: f"pal.metrics.{name}:METRIC"
         for name in (
             "strategy", "perplexity", "bleu", "distinct", "rouge", "f1", "length", "similarity",
+            "meteor", "bertscore", "self_bleu", "repetition", "persona_words", "persona_nli",
         )
     },
 )  # fmt: skip
@@ -65,7 +66,8 @@ def choose_metrics(names: Iterable[str] | None = None) -> list[tuple[Metric, tup
         metric = find_metric(name)
         if metric is not found.setdefault(metric.name, (metric, set()))[0]:
             raise ConfigError(f"two metrics are named {metric.name!r}; rename the plug-in {name!r}")
-        found[metric.name][1].update([name] if name in metric.keys else metric.keys)
+        one = name in metric.keys and name not in METRICS  # a family may have a key of its name
+        found[metric.name][1].update([name] if one else metric.keys)
     return [(m, tuple(key for key in m.keys if key in keys)) for m, keys in found.values()]
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from pal.data.words import FUNCTION_WORDS
+
 # Sentences that a model trained on PersonaChat infers for anyone; the authors remove them too.
 LEAKAGE = ("my favorite color is", "my favorite band")
 
@@ -18,18 +20,6 @@ def clean_sentences(sentences: Iterable[str]) -> list[str]:
         if 2 <= len(sentence.split()) <= 25 and not any(leak in key for leak in LEAKAGE):
             kept.setdefault(key, sentence)
     return list(kept.values())
-
-
-# Words that say nothing of a person by themselves.
-FUNCTION_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a about am an and are as at be been but by can could did do does for from get got had has "
-        "have he her him his i if in into is it its just like m me more my myself not of on or our "
-        "out s she so some t that the their them then there they this to too up us use used very "
-        "was we were what when which who will with would you your",
-    )
-)
 
 
 def support(sentence: str, said: Iterable[str]) -> float:

@@ -29,8 +29,29 @@ def make_predictions(**changes):
         "token_count": [6, 1, 9, 5],
         "strategy_nll": [1.0, 3.0, 0.5, 2.0],
         "embedder": bag_of_letters,
+        "token_encoder": encode_letters,
+        "nli": judge_lengths,
+        "synonyms": lambda word: {"realli": ("so",)}.get(word, ()),
     }
     return Predictions(**fields | changes)
+
+
+def encode_letters(texts):
+    """Encode texts by a vector for each letter, between two special tokens."""
+    vectors = np.concatenate([np.ones((1, 27)), np.eye(27) + 0.1])
+    rows = [[0, *(1 + ord(c) - 97 for c in t.lower() if "a" <= c <= "z"), 0] for t in texts]
+    return [(vectors[row], np.array([0.0, *[1.0] * (len(row) - 2), 0.0])) for row in rows]
+
+
+def judge_lengths(pairs):
+    """Judge pairs by the lengths of their texts; what a model of inference returns."""
+    return np.array([np.roll([0.7, 0.2, 0.1], len(a) + len(b)) for a, b in pairs])
+
+
+@pytest.fixture(autouse=True)
+def without_wordnet(monkeypatch):
+    """The same values where NLTK's WordNet is installed."""
+    monkeypatch.setattr("pal.metrics.meteor.wordnet_synonyms", lambda: None)
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import pytest
 from pal.core.errors import PalError
 from pal.metrics import METRICS, compute_metrics, evaluate_module
 from pal.metrics.hub import INPUT_NAMES
-from tests.metrics.conftest import bag_of_letters
+from tests.metrics.conftest import bag_of_letters, encode_letters, judge_lengths
+
+MODELS = {"embedder": bag_of_letters, "token_encoder": encode_letters, "nli": judge_lengths}
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +23,14 @@ def load(tmp_path_factory):
 
 
 def columns(metric, predictions):
-    needs = [need for need in metric.needs if need != "embedder"]
+    needs = [need for need in metric.needs if need not in MODELS]
     return {INPUT_NAMES.get(need, need): list(predictions.get(need)) for need in needs}
 
 
 @pytest.mark.parametrize("family", METRICS)
 def test_every_family_loads_and_agrees(load, family, predictions):
     metric, module = METRICS[family], load(family)
-    options = {"embedder": bag_of_letters} if "embedder" in metric.needs else {}
+    options = {need: model for need, model in MODELS.items() if need in metric.needs}
     inputs = columns(metric, predictions)
     expected = compute_metrics(predictions, [family]).values
 
@@ -64,6 +66,7 @@ def test_optional_inputs(load, predictions):
         token_nll=predictions.token_nll,
         token_count=predictions.token_count,
         strategy_nll=predictions.strategy_nll,
+        word_count=list(map(len, predictions.reference_tokens)),
     )
     assert found == pytest.approx(compute_metrics(predictions, ["perplexity"]).values)
 

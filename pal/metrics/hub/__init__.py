@@ -28,6 +28,10 @@ MODULE_OPTIONS = (
     "strategy_probs",
     "strategy_nll",
     "strategy_count",
+    "word_count",
+    "synonyms",
+    "token_encoder",
+    "nli",
 )
 
 
@@ -37,13 +41,21 @@ def build_module(family: str) -> Any:
     Its inputs are the family's needs: ``predictions`` and ``references`` (texts; strategy ids for
     "strategy"), ``personas`` (lists of sentences), ``token_nll`` and ``token_count``. Options of
     ``compute``: ``variant``, ``tokenizer``, ``vocab_size``, ``embedder`` (a function, folder
-    or hub id; SimCSE when left out), ``strategy_probs``, ``strategy_nll``, ``strategy_count``. Keys
+    or hub id; SimCSE when left out), ``token_encoder`` and ``nli`` (the same, without a default),
+    ``strategy_probs``, ``strategy_nll``, ``strategy_count``, ``word_count``, ``synonyms``. Keys
     that cannot be computed are left out of the result; if none can, the reasons are raised.
     """
     import datasets
     import evaluate
 
-    from pal.metrics import METRICS, Predictions, compute_metrics, load_embedder
+    from pal.metrics import (
+        METRICS,
+        Predictions,
+        compute_metrics,
+        load_embedder,
+        load_nli,
+        load_token_encoder,
+    )
     from pal.metrics.similarity import SIMCSE
 
     metric = METRICS[family]
@@ -74,6 +86,10 @@ def build_module(family: str) -> Any:
             raise PalError(f"{family}: unknown option {unknown[0]!r}{hint}")
         if "embedder" in metric.needs and not callable(fields.get("embedder")):
             fields["embedder"] = load_embedder(fields.get("embedder") or SIMCSE)
+        loaders = {"token_encoder": load_token_encoder, "nli": load_nli}
+        for need in loaders.keys() & set(metric.needs):
+            if isinstance(fields.get(need), str):
+                fields[need] = loaders[need](fields[need])
         report = compute_metrics(Predictions(**fields), [family], variant)
         if not report.values:
             raise PalError("; ".join(f"{key}: {why}" for key, why in report.missing.items()))
