@@ -17,7 +17,7 @@ from pal.benchmark.report.page import check_protocols, write_page
 from pal.benchmark.similarity_analysis import analyze_similarity
 from pal.benchmark.stages import LOG, FinishedRun
 from pal.benchmark.strategy_analysis import analyze_strategies
-from pal.benchmark.systems import TABLE_3, System, printed_row
+from pal.benchmark.systems import FURTHER_SCORES, TABLE_3, System, printed_row
 from pal.core.errors import DataError
 from pal.core.files import read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job
@@ -44,8 +44,8 @@ logger = logging.getLogger(__name__)
 
 NOTES = (
     "Mean ± standard deviation over training seeds. Intervals: percentile bootstrap over test "
-    "dialogues (for Distinct and EAD random halves, without replacement), with the trained "
-    "models fixed.",
+    "dialogues (for Distinct, EAD and repeated responses random halves, without replacement), with "
+    "the trained models fixed. Self-BLEU has none: the value of a response depends on all others.",
     "Tests: paired permutation by dialogue, two-sided; p adjusted by Holm's method over all "
     "comparisons in the metrics of Table 3, and separately over all others.",
 )
@@ -456,17 +456,22 @@ def build_cases(
 
 
 def markdown_results(document: Mapping[str, Any]) -> str:
-    """Return results as Markdown: Table 3 of the paper with spread, then the differences."""
+    """Return results as Markdown: Table 3 with spread, further scores, then the differences."""
     keys = [key for key in document["metrics"] if key in TABLE_3]
-    arrows = {"higher": " ↑", "lower": " ↓", "none": ""}
-    heads = [f"{key}{arrows[document['metrics'][key]['direction']]}" for key in keys]
-    lines = [f"| system | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(keys)}"]
+    lines = _heads(document, keys)
     for system in document["systems"].values():
         cells = [_cell(system["summary"].get(key)) for key in keys]
         lines.append(f"| {system['label']} | {' | '.join(cells)} |")
         if system["printed"]:
             printed = [f"*{system['printed'][key]:g}*" for key in keys]
             lines.append(f"| *as printed in the paper* | {' | '.join(printed)} |")
+    if further := [key for key in FURTHER_SCORES if key in document["metrics"]]:
+        share = f"{100 * document['confidence']:g} %"
+        lines += ["", f"Further scores, with {share} intervals where there are any:", ""]
+        lines += _heads(document, further)
+        for system in document["systems"].values():
+            cells = [_cell(system["summary"].get(key), interval=True) for key in further]
+            lines.append(f"| {system['label']} | {' | '.join(cells)} |")
     labels = {name: system["label"] for name, system in document["systems"].items()}
     pairs = dict.fromkeys((test["a"], test["b"]) for test in document["tests"])
     by = {(test["a"], test["b"], test["metric"]): test for test in document["tests"]}
@@ -490,11 +495,21 @@ def markdown_results(document: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def _cell(spread: Mapping[str, Any] | None) -> str:
+def _heads(document: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Return the two lines that a table of these metrics begins with."""
+    arrows = {"higher": " ↑", "lower": " ↓", "none": ""}
+    heads = [f"{key}{arrows[document['metrics'][key]['direction']]}" for key in keys]
+    return [f"| system | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(keys)}"]
+
+
+def _cell(spread: Mapping[str, Any] | None, *, interval: bool = False) -> str:
     if spread is None:
         return "–"
     sd = "" if spread["sd"] is None else f" ± {spread['sd']:.2g}"
-    return f"{spread['mean']:.4g}{sd}"
+    ends = ""
+    if interval and spread["low"] is not None:
+        ends = f" ({spread['low']:.3g} to {spread['high']:.3g})"
+    return f"{spread['mean']:.4g}{sd}{ends}"
 
 
 def _difference(test: Mapping[str, Any] | None) -> str:

@@ -17,6 +17,11 @@ from pal.core.errors import ConfigError, suggest
 TABLE_3 = ("accuracy", "ppl", "bleu_2", "bleu_4", "distinct_1", "distinct_2", "ead_1", "ead_2",
            "rouge_l", "cos_sim")  # fmt: skip
 
+# Of the other scores those that say most, for the second table of table.md.
+FURTHER_SCORES = ("weighted_f1", "matthews", "preference_bias", "nats_per_word", "meteor",
+                  "bertscore_f1", "self_bleu_4", "repetition_4", "repeated_responses",
+                  "persona_words", "persona_entailment")  # fmt: skip
+
 # PAL paper, Table 3. Percent, perplexity, and cosine in the last column.
 PRINTED: dict[str, tuple[float, ...]] = {
     "joint": (27.72, 18.11, 5.57, 1.93, 3.74, 20.66, 4.23, 20.28, 16.36, 0.184),

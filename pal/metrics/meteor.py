@@ -19,8 +19,8 @@ def compute_meteor(predictions: Predictions, variant: Variant = "correct") -> Sc
     Words are matched in stages: equal words, then equal stems (Porter). ``meteor`` stops there, so
     it needs no data and is the same on every machine. ``meteor_wordnet`` has a third stage,
     synonyms; it is what NLTK's ``meteor_score`` returns and what papers usually print (NLTK looks
-    up the stems of words, so it misses those that are no words themselves). It has no value unless ``synonyms`` is given or NLTK's WordNet is installed
-    (``python -m nltk.downloader wordnet``).
+    up the stems of words, so it misses those that are no words themselves). It has no value unless
+    ``synonyms`` is given or NLTK's WordNet is installed (``python -m nltk.downloader wordnet``).
     """
     pairs = list(zip(predictions.response_tokens, predictions.reference_tokens, strict=True))
     scores = Scores()
@@ -40,7 +40,7 @@ def score_meteor(
     """Return METEOR of one pair of token lists, 0 to 1.
 
     With m matches in c chunks (runs of words that are adjacent on both sides), precision P and
-    recall R, it is PR / (αP + (1 − α)R) · (1 − γ (c / m)^β) with α = 0.9, β = 3 and γ = 0.5.
+    recall R, it is PR / (αP + (1 − α)R) · (1 − ½ (c / m)³) with α = 0.9.
 
     Args:
         response: lower-cased tokens.

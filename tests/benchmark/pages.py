@@ -24,17 +24,22 @@ NOTES = {
     "pal": "The same models, with strategy-conditioned contrastive decoding.",
 }
 OTHERS = ("top_1", "top_3", "macro_f1", "ppl_without_strategy", "bleu_1", "distinct_3", "f1",
-          "length")  # fmt: skip
+          "length", "preference_bias", "meteor", "repetition_4", "persona_words")  # fmt: skip
+FAMILIES = {
+    **dict.fromkeys(("accuracy", "top_1", "top_3", "macro_f1", "preference_bias"), "strategy"),
+    **{"ppl": "perplexity", "ppl_without_strategy": "perplexity", "ead_1": "distinct",
+       "ead_2": "distinct", "cos_sim": "similarity", "persona_words": "persona_words"},
+}  # fmt: skip
 MEANS = dict(
     zip(
         (*TABLE_3, *OTHERS),
         (31.0, 17.2, 6.9, 2.1, 4.9, 28.0, 5.6, 33.0, 17.4, 0.231, 31.0, 62.0, 24.1, 19.4, 18.6,
-         52.0, 20.3, 18.1),
+         52.0, 20.3, 18.1, 0.71, 14.2, 0.31, 6.4),
         strict=True,
     )
 )  # fmt: skip
 UNITS = {"ppl": "perplexity", "ppl_without_strategy": "perplexity", "cos_sim": "cosine",
-         "length": "tokens"}  # fmt: skip
+         "length": "tokens", "preference_bias": "preference"}  # fmt: skip
 RUN = {
     "identity": "0f3c", "command": "reproduce", "seed": 42, "python": "3.11.9",
     "platform": "Linux-6.8-x86_64", "git_commit": "7124b67c0ffee0123456789", "finished":
@@ -48,7 +53,7 @@ def results(seeds=(13, 42, 87)):
     keys = (*TABLE_3, *OTHERS)
     metrics = {
         key: {
-            "family": key.partition("_")[0],
+            "family": FAMILIES.get(key, key.partition("_")[0]),
             "direction": "lower" if key.startswith("ppl") else
             "none" if key == "length" else "higher",
             "unit": UNITS.get(key, "percent"), "version": "1.0", "n": 2295,

@@ -132,7 +132,7 @@ def test_what_is_missing_is_left_out(tmp_path):
 
 def test_results_table(whole):
     page = load(whole)
-    table = page.text.partition("Table 3 of the paper")[2].partition("All other metrics")[0]
+    table = page.text.partition("Table 3 of the paper")[2].partition("Further scores")[0]
     summary = pages.results()["systems"]["pal"]["summary"]
     accuracy = summary["accuracy"]
     assert f"{accuracy['mean']:.2f} ±{accuracy['sd']:.2f} {accuracy['low']:.2f} to" in table
@@ -142,9 +142,16 @@ def test_results_table(whole):
     assert "– a" in table
     assert "a No value: needs personas" in table
     assert ("td", "title", "needs personas") in page.attributes
-    others = page.text.partition("All other metrics")[2].partition("Mean ±")[0]
+    others = page.text.partition("Further scores: strategies")[2].partition("Mean ±")[0]
     assert "macro F1" in others
     assert "ACC" not in others
+    headings = ["strategies", "likeness to the reference", "diversity and repetition", "persona"]
+    places = [others.find(heading) for heading in headings[1:]]
+    assert 0 < places[0] < places[1] < places[2]
+    assert others.find("METEOR") > places[0]
+    assert others.find("rep-4") > places[1]
+    assert others.find("persona words") > places[2]
+    assert "Further scores: others" not in page.text
     authors = page.text.partition("As the authors’ scripts compute it")[2]
     assert f"authors’ scripts {1.04 * summary['ppl']['mean']:.2f}" in authors
     assert "tokens of" not in authors

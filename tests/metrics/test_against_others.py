@@ -14,6 +14,7 @@ import pytest
 from pal.data.strategies import STRATEGIES
 from pal.data.words import FUNCTION_WORDS
 from pal.metrics import Predictions, compute_metrics, load_nli, load_token_encoder
+from pal.metrics.meteor import wordnet_synonyms
 from pal.metrics.strategy import preference_bias_of_cells, preferences_of_cells
 from pal.metrics.text import tokenize
 
@@ -257,19 +258,17 @@ def test_meteor_with_synonyms_is_nltks(pairs):
 
 
 def test_meteor_of_wordnet_says_when_it_is_not_there(monkeypatch):
-    from nltk.corpus import wordnet
-
-    from pal.metrics.meteor import wordnet_synonyms
-
-    class Absent:
+    class Planted(NoWordNet):
         def ensure_loaded(self):
-            raise LookupError
+            if not self.synonyms:
+                raise LookupError
 
-    monkeypatch.setattr("nltk.corpus.wordnet", Absent())
+    monkeypatch.setattr("nltk.corpus.wordnet", Planted({"zyx": ["hound", "hot_dog"]}))
+    assert wordnet_synonyms()("zyx") == {"hound"}
+    monkeypatch.setattr("nltk.corpus.wordnet", Planted())
     assert wordnet_synonyms() is None
     found = compute_metrics(Predictions(["a dog"], ["a hound"]), ["meteor_wordnet"])
     assert found.missing == {"meteor_wordnet": "NLTK's WordNet is not installed"}
-    assert wordnet is not None
 
 
 def test_self_bleu_is_nltks(pairs):

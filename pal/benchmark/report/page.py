@@ -143,7 +143,7 @@ def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any
     }
     shown = [
         ("Table 3 of the paper", first),
-        ("All other metrics", tables.metric_table(part, others)),
+        *tables.further_tables(part, others),
     ]
     return {
         "tables": shown,

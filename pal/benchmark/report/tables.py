@@ -22,6 +22,26 @@ METRIC_NAMES = {
     "macro_f1": ("macro F1", "mean F1 over the strategies"),
     "ppl": ("PPL", "perplexity, strategy token included"),
     "ppl_without_strategy": ("PPL (text)", "perplexity without the strategy token"),
+    "weighted_f1": ("weighted F1", "mean F1 over the strategies, by their gold counts"),
+    "matthews": ("MCC", "Matthews correlation of predicted and gold strategy"),
+    "preference_bias": ("bias", "spread of the preference for strategies (Kang et al. 2024)"),
+    "nats_per_token": ("nats/token", "loss of the response, without strategy, a token"),
+    "nats_per_word": ("nats/word", "loss of the response, without strategy, a word"),
+    "meteor": ("METEOR", "METEOR by equal words and stems"),
+    "meteor_wordnet": ("METEOR-W", "METEOR with the synonyms of WordNet"),
+    "bertscore_p": ("BERT-P", "BERTScore, precision"),
+    "bertscore_r": ("BERT-R", "BERTScore, recall"),
+    "bertscore_f1": ("BERT-F1", "BERTScore, F1"),
+    "repeated_responses": ("same", "responses that were given before"),
+    "repeated_openings": ("same start", "responses whose first three tokens were given before"),
+    "persona_words": ("persona words", "content words of the persona in the response"),
+    "persona_entailment": ("entailed", "persona sentences that the response entails"),
+    "persona_contradiction": ("contradicted", "persona sentences that the response contradicts"),
+    "c_score": ("C", "persona sentences entailed minus contradicted"),
+    **{f"self_bleu_{n}": (f"self-B-{n}", f"BLEU-{n} of a response against all others")
+       for n in range(2, 5)},
+    **{f"repetition_{n}": (f"rep-{n}", f"{n}-grams that the response has said before")
+       for n in range(2, 5)},
     "rouge_l": ("R-L", "ROUGE-L"),
     "f1": ("F1", "unigram F1 of response and reference"),
     "length": ("length", "words of a response"),
@@ -30,9 +50,17 @@ METRIC_NAMES = {
     **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}") for n in range(1, 4)},
     **{f"ead_{n}": (f"E-{n}", f"expectation-adjusted Distinct-{n}") for n in range(1, 3)},
     **{f"top_{n}": (f"top-{n}", f"gold strategy among the first {n}") for n in range(1, 9)},
-}
+}  # fmt: skip
+# Tables of what is not in Table 3: heading and families. What no table names comes last.
+FURTHER_TABLES = {
+    "Further scores: strategies": ("strategy",),
+    "Further scores: likeness to the reference": ("perplexity", "bleu", "rouge", "f1", "meteor",
+                                                  "bertscore"),
+    "Further scores: diversity and repetition": ("distinct", "length", "self_bleu", "repetition"),
+    "Further scores: persona": ("similarity", "persona_words", "persona_nli"),
+}  # fmt: skip
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-_UNITS = {"percent": "%", "perplexity": "", "cosine": ""}
+_UNITS = {"percent": "%"} | dict.fromkeys(("perplexity", "cosine", "correlation", "preference"), "")
 
 
 def metric_name(key: str) -> str:
@@ -142,6 +170,18 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
     table.groups = [(system.label, name, rows[name]) for name, system in systems.items()]
     table.footnotes = {letter: reason for reason, letter in letters.items()}
     return table
+
+
+def further_tables(results: Results, keys: Iterable[str]) -> list[tuple[str, MetricTable]]:
+    """Return headings and tables of these metrics, by what they measure."""
+    keys = list(keys)
+    places = {family: heading for heading, names in FURTHER_TABLES.items() for family in names}
+    other = "Further scores: others"
+    groups: dict[str, list[str]] = {heading: [] for heading in (*FURTHER_TABLES, other)}
+    for key in keys:
+        family = results.metrics.get(key, MetricInfo()).family
+        groups[places.get(family, other)].append(key)
+    return [(heading, metric_table(results, group)) for heading, group in groups.items()]
 
 
 def _known(system: SystemResults, key: str) -> bool:
