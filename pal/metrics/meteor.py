@@ -56,8 +56,8 @@ def score_meteor(
     matches += found
     if synonyms is not None:
         # As in NLTK, this stage looks up the stems of the words that are left, not the words.
-        stems = ({i: _stem(word) for i, word in side.items()} for side in (left, right))
-        matches += _match_synonyms(*stems, synonyms)
+        ours, theirs = ({i: _stem(word) for i, word in side.items()} for side in (left, right))
+        matches += _match_synonyms(ours, theirs, synonyms)
     if not matches:
         return 0.0
     matches.sort()

@@ -155,7 +155,7 @@ def _f1_of_cells(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 METRIC = Metric(
     name="strategy",
-    direction=dict.fromkeys(STRATEGY_KEYS, "higher") | {"preference_bias": "lower"},
+    direction={**dict.fromkeys(STRATEGY_KEYS, "higher"), "preference_bias": "lower"},
     unit="percent",
     needs=("strategies", "predicted_strategies"),
     compute=compute_strategy,

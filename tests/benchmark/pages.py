@@ -54,7 +54,7 @@ def results(seeds=(13, 42, 87)):
     metrics = {
         key: {
             "family": FAMILIES.get(key, key.partition("_")[0]),
-            "direction": "lower" if key.startswith("ppl") else
+            "direction": "lower" if key.startswith(("ppl", "preference", "repetition")) else
             "none" if key == "length" else "higher",
             "unit": UNITS.get(key, "percent"), "version": "1.0", "n": 2295,
         }

@@ -3,10 +3,11 @@
 import pytest
 
 from pal.benchmark.notices import is_bundled, notices_of, toy_notice
-from pal.benchmark.results import join_seeds
+from pal.benchmark.results import join_seeds, markdown_results
 from pal.core.files import write_json
 from pal.core.settings import bundled
 from pal.data.strategies import STRATEGIES
+from tests.benchmark import pages
 
 
 def strategies_of(top, count, f1, n=10):
@@ -72,3 +73,18 @@ def test_models_are_toys_by_their_size_or_their_beginning(tmp_path, parameters, 
     settings = {"architecture": {"from_scratch": from_scratch}}
     write_json(tmp_path / "run.json", {"parameters": parameters, "settings": settings})
     assert notices_of([], [tmp_path]) == ([toy_notice(parameters)] if toys else [])
+
+
+def test_further_scores_are_a_table_of_their_own_with_intervals():
+    part = pages.results()
+    text = markdown_results(part)
+    first, _, further = text.partition("Further scores, with 95 % intervals")
+    assert "preference_bias" not in first
+    lines = further.partition("Differences")[0].strip().splitlines()
+    assert "| system | preference_bias ↓ | meteor ↑ | repetition_4 ↓ | persona_words ↑ |" in lines
+    assert "top_1" not in further.partition("Differences")[0]
+    pal = part["systems"]["pal"]["summary"]["meteor"]
+    (row,) = [line for line in lines if line.startswith("| PAL |")]
+    assert f"{pal['mean']:.4g} ± {pal['sd']:.2g} ({pal['low']:.3g} to {pal['high']:.3g})" in row
+    part["metrics"] = {key: part["metrics"][key] for key in ("bleu_2", "top_1")}
+    assert "Further scores" not in markdown_results(part)
