@@ -142,6 +142,11 @@ def test_perplexities_of_other_tokens_are_not_compared(corpus, done):
     every = {(t["a"], t["b"]) for t in results["tests"] if t["metric"] == "bleu_2"}
     assert len(every) == 10
     assert compared == {pair for pair in every if "pal" not in pair}
+    words = {(t["a"], t["b"]) for t in results["tests"] if t["metric"] == "nats_per_word"}
+    assert words == every  # a word is the same for all
+    tokens = {(t["a"], t["b"]) for t in results["tests"] if t["metric"] == "nats_per_token"}
+    assert tokens == compared
+    assert "nats_per_word" in (done / "table.md").read_text().partition("Further scores")[2]
     assert any("per token" in note for note in results["notes"])
     assert command(*call(corpus, done, systems=["lm_prompt", "lm_pal"], overrides={})) == 0
     results = json.loads((done / "results.json").read_text())
