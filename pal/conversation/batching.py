@@ -166,15 +166,17 @@ class Batcher:
                 continue
             options = turn.ask.options
             key = "" if options is None else options.model_dump_json()
+            fault = None
             try:
                 if key not in self._lives:
                     self._lives[key] = self.session.live(options)
                 live = self._lives[key]
                 ticket = live.add(turn.request)
+                self._open[id(live), ticket] = _Open(handle, turn, live, ticket)
             except Exception as error:
-                self._fail(handle, error)
-                continue
-            self._open[id(live), ticket] = _Open(handle, turn, live, ticket)
+                fault = error
+            if fault is not None:
+                self._fail(handle, fault)
 
     def _prepared(self, handles: Sequence[Handle]) -> list[tuple[Handle, Turn]]:
         """Return the turns of requests; one that fails takes no other with it."""
@@ -182,10 +184,11 @@ class Batcher:
             turns = self.session.prepare([handle.ask for handle in handles])
             return list(zip(handles, turns, strict=True))
         except Exception as error:
-            if len(handles) == 1:
-                self._fail(handles[0], error)
-                return []
+            fault = error
+        if len(handles) > 1:
             return [pair for handle in handles for pair in self._prepared([handle])]
+        self._fail(handles[0], fault)
+        return []
 
     def _drop_cancelled(self) -> None:
         for key, one in list(self._open.items()):
@@ -196,17 +199,20 @@ class Batcher:
     def _step(self) -> None:
         """Let all replies grow by a token."""
         for key, live in list(self._lives.items()):
+            fault = None
             try:
                 for progress in self.session.advance(live):
                     self._take(live, progress)
                 if live.idle and key:
                     del self._lives[key]  # its memory
             except Exception as error:
+                fault = error
+            if fault is not None:
                 del self._lives[key]
                 for place, one in list(self._open.items()):
                     if one.live is live:
                         del self._open[place]
-                        self._fail(one.handle, error)
+                        self._fail(one.handle, fault)
 
     def _take(self, live: LiveResponder, progress: Progress) -> None:
         place = (id(live), progress.ticket)
@@ -223,7 +229,10 @@ class Batcher:
             one.handle.deliver(piece)
 
     def _fail(self, handle: Handle, error: Exception) -> None:
-        """Tell who waits; a message may hold texts, so the log has the kind of error alone."""
+        """Tell who waits; a message may hold texts, so the log has the kind of error alone.
+
+        It is called when the error is handled: a log that cannot be written shows what is not.
+        """
         logger.error("a reply failed: %s", type(error).__name__)
         known = error if isinstance(error, PalError) else PalError(_kind(error))
         handle.deliver(known)

@@ -2,7 +2,8 @@
 
 A record is a function of weights, sample, settings, seed and sample id. On a CPU in float32 it is
 so to the last digit it is written with, whatever samples come with it; elsewhere rounding can
-differ between batches, and in half precision decide between two tokens.
+differ between batches, and in half precision decide between two tokens. A decoder-only model reads
+the dialogues of a batch in one call, so its probabilities can differ in their sixth decimal.
 """
 
 import logging

@@ -10,6 +10,7 @@ from pal.conversation.batching import Batcher, BusyError
 from pal.conversation.session import Ask, Session
 from pal.core.errors import ConfigError, DataError
 from pal.decoding.settings import DecodingSettings
+from pal.guard import GuardSettings, load_guard
 from pal.modeling.responder import load_model_and_tokenizer, make_responder
 from pal.persona.settings import PersonaSettings
 from tests.jobs import command
@@ -35,14 +36,24 @@ def any_reply_may_be_shown(monkeypatch):
     monkeypatch.setattr("pal.guard.Guard.check_reply", lambda self, reply, verdict: None)
 
 
+def beginnings(rows, count=20):
+    """Beginnings of dialogues that end with a seeker whom the guard lets be answered, by id."""
+    guard, found = load_guard(GuardSettings()), {}
+    for row in rows:
+        ends = [n for n, turn in enumerate(row["dialog"]) if turn["speaker"] == "seeker"]
+        turns = row["dialog"][: ends[min(len(ends) - 1, 2 + len(found) % 4)] + 1]
+        said = [turn["text"] for turn in turns if turn["speaker"] == "seeker"]
+        if guard.review(said).action == "reply":
+            found[row["id"]] = turns
+        if len(found) == count:
+            break
+    return found
+
+
 @pytest.fixture(scope="module")
 def asked():
-    """Twenty beginnings of dialogues that end with the seeker, by id."""
-    found = {}
-    for row in bundled_dialogues()[:20]:
-        ends = [n for n, turn in enumerate(row["dialog"]) if turn["speaker"] == "seeker"]
-        found[row["id"]] = row["dialog"][: ends[min(len(ends) - 1, 2 + len(found) % 4)] + 1]
-    return found
+    """Twenty of the bundled corpus."""
+    return beginnings(bundled_dialogues())
 
 
 def generated(model, asked, tmp_path, *more):
