@@ -2,7 +2,8 @@
 
 A record is a function of weights, sample, settings and seed. The batch plan is made from the whole
 input, so a resumed or sharded run writes the same bytes as a plain one. On a CPU in float32
-``batch_rows`` and ``batch_tokens`` change no byte either. In bfloat16 and float16 two tokens can
+``batch_rows`` and ``batch_tokens`` change no byte either (of a decoder-only model, at most the
+sixth decimal of a probability). In bfloat16 and float16 two tokens can
 come so close that the batch decides between them (5 of 2,295 responses of a small model); the
 record of the run says so.
 """
