@@ -158,7 +158,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     )
     page = f"# Quickstart\n\n{note}\n\n{table}\n\n## Samples\n\n{samples}\n"
     write_text(report, page, private=True)
-    return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}"
+    following = f"Talk with it:\n  pal chat model={model} extractor={extractor}"
+    return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 
 
 def packaged_base(base: str) -> dict[str, Any]:

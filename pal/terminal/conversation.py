@@ -25,6 +25,7 @@ class Line:
         text: what was said; of a reply without the guard's help.
         strategy: strategy of a reply; None where the guard spoke.
         persona: what was known of the seeker for the reply to this turn.
+        given: whether that was the user's own, not inferred.
         cut: whether the reply was stopped before its end.
     """
 
@@ -32,6 +33,7 @@ class Line:
     text: str
     strategy: str | None = None
     persona: tuple[str, ...] = ()
+    given: bool = False
     cut: bool = False
 
 
@@ -89,7 +91,8 @@ class Conversation:
         """What is known of the seeker now."""
         if self.persona is not None:
             return self.persona
-        return list(next((one.persona for one in reversed(self.lines) if one.persona), ()))
+        found = (one.persona for one in reversed(self.lines) if one.persona and not one.given)
+        return list(next(found, ()))
 
     def know(self, persona: list[str] | None) -> None:
         """Take sentences in place of inferred ones; None infers again.
@@ -159,7 +162,7 @@ class Conversation:
         if has_surrogate(asked.text) or len(asked.text) > MAX_CHARACTERS:
             self.drop_turn()
             return
-        asked.persona = reply.persona
+        asked.persona, asked.given = reply.persona, self.persona is not None
         if normalise_text(text):
             self.lines.append(Line("assistant", text, reply.strategy, cut=cut))
 

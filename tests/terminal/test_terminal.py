@@ -140,6 +140,9 @@ def test_a_persona_grows_with_what_is_said(response_model, extractor_model, talk
     assert "i like tea" in after(shown, "/persona")
     assert conversation.infers
     assert "i like tea" not in conversation.known
+    _, shown = talk(*lines[:3], "/persona add i like tea", "Now?", "/persona infer",
+                    with_session=inferring)  # fmt: skip
+    assert "i like tea" not in after(shown, "/persona infer")  # it was said to a reply between
 
 
 # ------------------------------------------------------------------------------ slash commands

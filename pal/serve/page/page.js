@@ -703,8 +703,10 @@ function transcriptText() {
 /** The dialogue in the layout that every command reads. */
 function transcriptData() {
   const dialog = [];
+  let persona = [];
   for (const { text, reply } of chat.turns) {
-    dialog.push({ speaker: "seeker", text });
+    persona = guardSpeaks(reply) ? persona : (reply?.persona ?? persona);
+    dialog.push({ speaker: "seeker", text, persona }); // as it was known when it was answered
     if (!saidIn(reply)) continue;
     const turn = { speaker: "supporter", text: spoken(reply) || reply.text };
     if (reply.strategy) turn.strategy = reply.strategy;
