@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from pal.conversation.settings import TalkSettings
+from pal.core.errors import ConfigError
 from pal.core.runtime import configure_runtime
 
 
@@ -38,6 +39,8 @@ def chat(settings: ChatSettings) -> None:
     settings = ChatSettings.of(settings)
     configure_runtime()
     settings.require("model")
+    if sys.stdin is None or sys.stdout is None:
+        raise ConfigError("pal chat reads standard input and writes standard output; open both")
     from pal.conversation.session import open_session
     from pal.terminal.conversation import Conversation
     from pal.terminal.face import ENDED, Terminal, answer_lines, line_editing

@@ -115,6 +115,7 @@ def create_study(settings: CreateStudySettings) -> str:
     settings = CreateStudySettings.of(settings)
     source, target = settings.require("input", "output")
     chosen = settings.study
+    from pal.modeling.checkpoint import read_model_config
     from pal.study.draw import deal, draw_items, read_persona_samples, read_situations
     from pal.study.questions import consent_text
     from pal.study.store import StudyStore
@@ -125,6 +126,11 @@ def create_study(settings: CreateStudySettings) -> str:
         raise OutputError(
             f"{target} exists, and answers of raters are never overwritten; give another name"
         )
+    for name, system in chosen.systems.items():
+        read_model_config(system.model, f"study.systems.{name}: model={system.model}")
+        if system.extractor:
+            where = f"study.systems.{name}: extractor={system.extractor}"
+            read_model_config(system.extractor, where)
     left_out = 0
     if chosen.kind == "chat":
         found = read_situations(source, settings.split, settings.data, settings.limit)
@@ -141,6 +147,8 @@ def create_study(settings: CreateStudySettings) -> str:
     pair: Any = tuple(chosen.systems) or None
     dealt = deal(list(items), raters=chosen.raters, each=each, systems=pair, seed=seed)
     own = read_text(chosen.consent).strip() if chosen.consent else None
+    if own == "":
+        raise DataError(f"study.consent={chosen.consent}: the file is empty")
     systems = {
         name: system.model_copy(update={
             "model": _absolute(system.model),

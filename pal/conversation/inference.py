@@ -42,7 +42,7 @@ class PersonaInference:
         Raises:
             PalError: it is no persona extractor, or the settings do not fit it.
         """
-        model, tokenizer = load_extractor(source, dtype)
+        model, tokenizer = load_extractor(source, dtype, key="extractor")
         model.to(process_state().device)
         rows = 64
         extractor = make_extractor(

@@ -222,6 +222,8 @@ def atomic_writer(path: str | Path, *, private: bool = False) -> Iterator[IO[str
         OutputError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a device or a pipe; choose another output")
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

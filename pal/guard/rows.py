@@ -61,7 +61,7 @@ def read_labelled(path: str) -> list[LabelledMessage]:
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: text should be a text that is not empty")
         if label not in ("crisis", "none"):
-            raise DataError(f"{where}: label should be crisis or none, got {str(label)[:40]!r}")
+            raise DataError(f"{where}: label should be crisis or none")
         context = row.get("context") or []
         if not isinstance(context, list) or not all(isinstance(turn, str) for turn in context):
             raise DataError(f"{where}: context should be a list of texts")

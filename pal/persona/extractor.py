@@ -183,15 +183,20 @@ def add_separators(model: Any, tokenizer: Any) -> Any:
     return model
 
 
-def load_extractor(source: str, dtype: str = "float32") -> tuple[Any, Any]:
+def load_extractor(source: str, dtype: str = "float32", *, key: str = "model") -> tuple[Any, Any]:
     """Load a trained extractor: (model, tokenizer).
+
+    Args:
+        source: folder or hub id.
+        dtype: number format of the weights.
+        key: the setting that named it, for messages.
 
     Raises:
         CheckpointError: the source is missing, or the model is not a persona extractor.
     """
     from transformers import AutoModelForSeq2SeqLM
 
-    where, remedy = f"model={source}", "give the folder that task=persona_extractor wrote"
+    where, remedy = f"{key}={source}", "give the folder that task=persona_extractor wrote"
     config = read_model_config(source, where, remedy=remedy)
     if language_task(config) == "persona_extractor":
         return load_language_model(source, config, dtype), load_tokenizer(source)

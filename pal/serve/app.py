@@ -122,8 +122,14 @@ class Server:
                 self._authorise(request)
                 return await endpoint(request)
             except RefusedError as error:
-                body = error_body(str(error), error.kind)
-                return JSONResponse(body, status_code=error.status, headers=error.headers)
+                refused = error
+            except asyncio.CancelledError:  # the server ends, and does not wait any longer
+                refused = RefusedError(503, "the server is going down", "server_error")
+            except Exception as error:  # its message can hold what somebody said
+                logger.error("a request failed: %s", type(error).__name__)
+                refused = RefusedError(500, f"failed ({type(error).__name__})", "server_error")
+            body = error_body(str(refused), refused.kind)
+            return JSONResponse(body, status_code=refused.status, headers=refused.headers)
 
         return run
 
@@ -188,10 +194,9 @@ class Server:
             body = read_body(await self._json(request))
             if body.model not in (None, self.name):
                 raise RefusedError(404, f"model: this server has {self.name!r} alone")
-            asks = make_asks(body, self.session)
-            if len(asks) > self.settings.max_choices:
+            if (body.n or 1) > min(self.settings.max_choices, self.settings.queue):
                 raise RefusedError(400, f"n: at most {self.settings.max_choices}")
-            waiter = Waiter(self.batcher, asks, stream=body.stream)
+            waiter = Waiter(self.batcher, make_asks(body, self.session), stream=body.stream)
         except BusyError as error:
             self.numbers.requests.labels("429").inc()
             raise RefusedError(429, str(error), "rate_limit_error", self._later()) from None
@@ -226,16 +231,22 @@ class Server:
             raise RefusedError(415, "send the body as Content-Type: application/json")
         contents = bytearray()
         try:
-            async for part in request.stream():
-                contents += part
-                if len(contents) > self.settings.max_bytes:
-                    raise RefusedError(
-                        413, f"the request has more than {self.settings.max_bytes} bytes"
-                    )
+            async with asyncio.timeout(self.settings.timeout):
+                async for part in request.stream():
+                    contents += part
+                    if len(contents) > self.settings.max_bytes:
+                        raise RefusedError(
+                            413, f"the request has more than {self.settings.max_bytes} bytes"
+                        )
         except ClientDisconnect:
             raise RefusedError(499, "the client left") from None
+        except TimeoutError:
+            raise RefusedError(408, "the request did not come in time", "timeout_error") from None
         try:
-            return json.loads(contents)
+            body = json.loads(contents)
+            # Half of a pair of escapes is no character; the guard still has to read the rest.
+            whole = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+            return json.loads(whole)
         except (ValueError, RecursionError):
             raise RefusedError(400, "the body is not valid JSON") from None
 
@@ -288,6 +299,10 @@ class Server:
         except PalError as error:
             status = "500"
             yield _event(error_body(str(error), "server_error"))
+        except Exception as error:  # its message can hold what somebody said
+            status = "500"
+            logger.error("a stream failed: %s", type(error).__name__)
+            yield _event(error_body(f"failed ({type(error).__name__})", "server_error"))
         finally:
             waiter.cancel()
             if status == "200":

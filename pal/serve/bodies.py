@@ -49,7 +49,7 @@ class ChatBody(BaseModel):
     stream_options: StreamOptions | None = None
     seed: StrictInt | None = None
     stop: str | list[str] | None = None
-    n: StrictInt | None = Field(None, ge=1)
+    n: StrictInt | None = Field(None, ge=1, le=128)
     max_tokens: StrictInt | None = Field(None, ge=1)
     max_completion_tokens: StrictInt | None = Field(None, ge=1)
     temperature: Number | None = Field(None, ge=0, le=2)

@@ -18,7 +18,8 @@ class ServerSettings(Section):
         queue: requests that wait for a free row, at most; others get status 429.
         timeout: seconds until a request that is not answered gets status 504.
         drain: seconds that replies under way get to end when the server is stopped.
-        max_bytes: size of a request, at most; larger ones get status 413.
+        max_bytes: size of a request, at most; larger ones get status 413. The guard reads all of
+            it, and others wait meanwhile.
         max_choices: replies to one request (``n``), at most.
     """
 
@@ -28,5 +29,5 @@ class ServerSettings(Section):
     queue: Count = 256
     timeout: Annotated[float, Field(gt=0)] = 120.0
     drain: Annotated[float, Field(ge=0)] = 30.0
-    max_bytes: Count = 1_000_000
+    max_bytes: Count = 65_536
     max_choices: Count = 8

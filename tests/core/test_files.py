@@ -157,3 +157,11 @@ def test_texts_are_for_the_user_alone_and_figures_as_the_umask_says(tmp_path):
         os.umask(before)
     assert (tmp_path / "texts.jsonl").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "figures.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="device or a pipe"), atomic_writer(pipe):
+        raise AssertionError("nothing is written")
+    assert pipe.is_fifo()

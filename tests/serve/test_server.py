@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 
 import httpx
@@ -137,6 +138,7 @@ BAD = [
     ({"messages": [{"role": "user", "content": 5}]}, 400, "messages[0]"),
     ({"messages": HELLO, "model": "gpt"}, 404, "tiny"),
     ({"messages": HELLO, "n": 0}, 400, "n"), ({"messages": HELLO, "n": 99}, 400, "n"),
+    ({"messages": HELLO, "n": 10**30}, 400, "n"),
     ({"messages": HELLO, "n": True}, 400, "n"), ({"messages": HELLO, "temperature": -1}, 400, "te"),
     ({"messages": HELLO, "temperature": "hot"}, 400, "temperature"),
     ({"messages": HELLO, "top_p": 0}, 400, "top_p"),
@@ -179,6 +181,51 @@ def test_mistakes_are_told_in_openais_form(session, caplog):
         assert other.status_code == 400
         assert post(address, {"messages": HELLO}).status_code == 200  # nothing broke it
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_costs_neither_answer_nor_help(session, stream, caplog):
+    half = "\ud800"
+    cases = [
+        ({"messages": [{"role": "user", "content": f"hello {half}"}]}, 200),
+        ({"messages": HELLO, "persona": [f"i like {half}"]}, 200),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "x", "strategy": f"zebra {half}"},
+                       *HELLO]}, 400),
+        ({"messages": [{"role": "user", "content": CRISIS}], "persona": [half]}, 200),
+    ]  # fmt: skip
+    with served(session) as (address, _):
+        for body, status in cases:
+            answer = httpx.post(
+                f"{address}/v1/chat/completions", content=json.dumps({**body, "stream": stream}),
+                headers={"content-type": "application/json"}, timeout=60,
+            )  # fmt: skip
+            assert answer.status_code == status
+        assert "999" in answer.text
+    assert "Traceback" not in caplog.text
+    assert "zebra" not in caplog.text
+
+
+def test_a_fault_of_ours_is_told_by_its_kind(session, monkeypatch, caplog):
+    def fail(*arguments, **more):
+        raise RuntimeError("zebra-quartz-lantern")
+
+    with served(session) as (address, _):
+        monkeypatch.setattr("pal.serve.app.make_asks", fail)
+        answer = post(address, {"messages": HELLO})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    ours = [r.getMessage() for r in caplog.records if not r.name.startswith("http")]
+    assert "zebra" not in "".join(ours) + answer.text
+
+
+def test_half_a_request_is_not_waited_for(session):
+    with served(session, timeout=0.5) as (address, _):
+        host, _, port = address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as half:
+            half.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+            )
+            assert b" 408 " in half.recv(4096).splitlines()[0]
 
 
 def test_a_token_is_asked_for(session, response_model, capsys):
