@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
 
 import pytest
 
 import pal
 from pal.cli import parse_arguments
 from pal.commands import load_settings
+from pal.commands.chat import ChatSettings, chat
+from pal.core.errors import ConfigError
 from pal.decoding.settings import DecodingSettings
 from pal.terminal.face import ENDED, NOTICE
 from tests.conversation.test_session import CRISIS
@@ -180,3 +183,10 @@ def test_what_is_missing_is_said_in_one_line(capsys, response_model):
     assert "model=" in capsys.readouterr().err
     assert command("chat", f"model={response_model}", "guard.helplines=/nowhere.yaml") == 2
     assert "/nowhere.yaml" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_closed_stream_is_told(response_model, monkeypatch, capsys, stream):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(ConfigError, match="open both"):
+        chat(ChatSettings(model=str(response_model)))

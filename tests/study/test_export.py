@@ -185,3 +185,14 @@ def test_samples_come_from_many_dialogues():
     assert len({one["sample"].split("/")[0] for one in drawn.values()}) == 10
     assert len(draw_items(shown, 1000, seed=1)) == 80
     assert list(draw_items(shown, 10, seed=2)) != list(drawn)
+
+
+def test_a_model_that_is_not_there_gets_no_links(tmp_path, capsys):
+    (tmp_path / "told.txt").write_text("I lost my job.\nMy dog died.\n")
+    missing = tmp_path / "nowhere"
+    assert command(
+        "study", "create", f"input={tmp_path / 'told.txt'}", f"output={tmp_path / 's.db'}",
+        f"study.systems={{p: {{model: {missing}}}, q: {{model: {missing}}}}}",
+    ) == 2  # fmt: skip
+    assert "study.systems.p" in capsys.readouterr().err
+    assert not (tmp_path / "s.db").exists()
