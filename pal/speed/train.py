@@ -205,9 +205,12 @@ def draw_batches(
         plan: Any = trainer.get_train_dataloader().batch_sampler
         rows = trainer.args.train_batch_size
         batches = [batch for batch in plan if len(batch) == rows]
-    wanted = STEPS + 1 if limit is None else max(2, limit // rows)
-    if len(batches) < 2:
-        raise DataError(f"bench train: {len(encoded)} samples do not fill two batches of {rows}")
+    least = max(2, -(-2 * THEIR_ROWS // rows))  # a first step and a counted one on every side
+    wanted = STEPS + 1 if limit is None else max(least, limit // rows)
+    if len(batches) < least:
+        raise DataError(
+            f"bench train: {len(encoded)} samples do not fill {least} batches of {rows}"
+        )
     random.Random(seed).shuffle(batches)
     return batches[:wanted]
 
@@ -269,7 +272,6 @@ def trainer_of_ours(
         "max_steps": -1, **more,
     }  # fmt: skip
     parts = Ingredients(model, None, samples, samples, collator_of(model))
-    numbers = NumberFormat("bfloat16" if dtype == "bfloat16" else "float32", "settings")
     numbers = NumberFormat("bfloat16" if dtype == "bfloat16" else "float32", "settings")
     return build_trainer(parts, Path(folder), options=training, seed=seed, numbers=numbers)
 

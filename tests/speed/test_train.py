@@ -37,6 +37,13 @@ def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     assert "overwrite=true" in capsys.readouterr().err
 
 
+def test_every_side_has_a_step_to_count(response_model):
+    model, encoded, _ = load(response_model, ESCONV, "test")
+    options = {"per_device_train_batch_size": 2}
+    batches = draw_batches(model, encoded, options=options, limit=4)
+    assert len(batches) == 4  # two batches of the authors' four rows
+
+
 def load(model, source=None, split=None):
     return load_training_samples(
         source and str(source), split, model=str(model), architecture=ArchitectureSettings()
