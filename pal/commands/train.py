@@ -184,6 +184,22 @@ def make_job(
     )  # fmt: skip
 
 
+def verdict(loss: float, floor: float) -> str:
+    """Return what a validation loss says, beside that of token frequencies alone.
+
+    Args:
+        loss: of the saved model, nats per token.
+        floor: of a model that knows nothing but how frequent tokens are in training.
+    """
+    if loss < floor:
+        return f"validation loss {loss:.3f} nats per token (token frequencies alone: {floor:.3f})"
+    return (
+        f"validation loss {loss:.3f} nats per token, no better than token frequencies alone "
+        f"({floor:.3f}): it fits its training dialogues and carries nothing over to others, as small "
+        "models from random weights do on little data"
+    )
+
+
 def publish(
     trainer: Any, parts: "Ingredients", job: Job, folder: "RunFolder", begin: dict[str, Any]
 ) -> None:
@@ -222,8 +238,5 @@ def publish(
         write_json(output / RECORD, record)
         (output / STARTED).unlink(missing_ok=True)
         if saved is not None:
-            logger.info(
-                "%s: validation loss %.3f nats per token (token frequencies alone: %.3f)",
-                output, saved, floor,
-            )  # fmt: skip
+            logger.info("%s: %s", output, verdict(saved, floor))
     folder.state.wait_for_everyone()

@@ -317,7 +317,9 @@ def timed_steps(trainer: Seq2SeqTrainer) -> list[tuple[float, float]]:
     from transformers import PrinterCallback
     from transformers.trainer_callback import ProgressCallback
 
-    for callback in (ProgressCallback, PrinterCallback):
+    from pal.training.progress import EpochLines
+
+    for callback in (ProgressCallback, PrinterCallback, EpochLines):
         trainer.remove_callback(callback)
     with tqdm(total=len(trainer.get_train_dataloader()), desc="bench train") as bar:
         clock = StepClock(trainer.args.device, bar)

@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "nll",
     "logging_steps": 50,
+    "disable_tqdm": False,  # transformers has no bar where its own messages are off
     "report_to": "none",
     "train_sampling_strategy": "group_by_length",
 }

@@ -18,12 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
+    PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerState,
     get_scheduler,
 )
+from transformers.trainer_callback import ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
 from pal.core.errors import ConfigError, suggest
@@ -42,6 +44,7 @@ from pal.training.numbers import NumberFormat, launcher_environment_kept
 from pal.training.options import DEFAULTS, FIXED
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
+from pal.training.progress import EpochLines
 
 logger = logging.getLogger(__name__)
 
@@ -368,6 +371,9 @@ def build_trainer(
                 ),
                 callbacks=callbacks,
             )
+            for theirs in (ProgressCallback, PrinterCallback):
+                trainer.remove_callback(theirs)
+            trainer.add_callback(EpochLines(bar=not arguments.disable_tqdm))
             # A dry run of what else would only fail when training begins.
             trainer.create_optimizer()  # the packages of some are not installed everywhere
             trainer.optimizer = None
