@@ -1,4 +1,4 @@
-"""What a person sees of a training: one bar with an estimate of the time left, one line an epoch."""
+"""What a person sees of a training: a bar with the time left, and one line an epoch."""
 
 import logging
 import math
@@ -37,10 +37,12 @@ class EpochLines(ProgressCallback):
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
         """Move the bar of validation."""
         if self.with_bar:
-            super().on_prediction_step(args, state, control, **kwargs)
+            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
