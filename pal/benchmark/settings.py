@@ -21,8 +21,9 @@ class BenchmarkSettings(Section):
         seeds: seeds; every system is trained, run and scored once per seed.
         checkpoint: epoch that generates responses: ``lowest_loss`` (the paper), ``last``, or a
             number.
-        keep_checkpoints: keep every epoch with its training state; otherwise only the weights of
-            the chosen epoch, of the lowest loss and of the last epoch.
+        keep_checkpoints: keep every epoch with its training state; otherwise an epoch is removed
+            as soon as no rule can choose it, and only the weights of the chosen epoch, of the
+            lowest loss and of the last epoch stay.
         extractor: null if the dialogues hold personas; ``train`` trains the extractor of the YAML's
             ``persona_extractor`` block and annotates them; otherwise a trained extractor.
         overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.

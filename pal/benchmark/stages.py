@@ -5,8 +5,7 @@ whichever systems and seeds are requested.
 """
 
 import logging
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,11 @@ from pal.core.errors import ConfigError, DataError
 from pal.core.files import read_json
 from pal.core.job import COMPUTING, Job, record_path
 from pal.core.settings import CommandSettings
+from pal.training.folder import checkpoints_of, remove_checkpoint, strip_checkpoint
 
 logger = logging.getLogger(__name__)
 
 LOG = "training_log.json"
-
-# Files and folders of a checkpoint that only continued training reads.
-TRAINING_STATE = (
-    "optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "global_step*", "training_args.bin",
-)  # fmt: skip
 
 
 @dataclass
@@ -92,16 +87,11 @@ def choose_checkpoint(model: Path, rule: str | int) -> tuple[Path, float, float]
         ConfigError: the epoch does not exist, or its checkpoint was removed.
     """
     found = read_evaluations(model)
-    if rule == "lowest_loss":
-        chosen = min(found, key=lambda entry: (entry["eval_nll"], entry["step"]))
-    elif rule == "last":
-        chosen = found[-1]
-    else:
-        chosen = min(found, key=lambda entry: abs(entry["epoch"] - float(rule)))
-        if abs(chosen["epoch"] - float(rule)) > 0.5:
-            raise ConfigError(
-                f"reproduce.checkpoint={rule}: {model} has epochs 1 to {round(found[-1]['epoch'])}"
-            )
+    chosen = choose_evaluation(found, rule)
+    if isinstance(rule, int) and abs(chosen["epoch"] - rule) > 0.5:
+        raise ConfigError(
+            f"reproduce.checkpoint={rule}: {model} has epochs 1 to {round(found[-1]['epoch'])}"
+        )
     folder = model / f"checkpoint-{chosen['step']}"
     if not list(folder.glob("model*.safetensors")):
         raise ConfigError(
@@ -110,6 +100,31 @@ def choose_checkpoint(model: Path, rule: str | int) -> tuple[Path, float, float]
             "every epoch (a YAML's training must save each)"
         )
     return folder, float(chosen["epoch"]), float(chosen["eval_nll"])
+
+
+def choose_evaluation(found: Sequence[Mapping[str, Any]], rule: str | int) -> Mapping[str, Any]:
+    """Return the validation, of one or more in their order, whose checkpoint a rule chooses."""
+    if rule == "lowest_loss":
+        return min(found, key=lambda entry: (entry["eval_nll"], entry["step"]))
+    if rule == "last":
+        return found[-1]
+    return min(found, key=lambda entry: abs(entry["epoch"] - float(rule)))
+
+
+def choosable_steps(found: Sequence[Mapping[str, Any]], rule: str | int) -> set[int]:
+    """Return the steps whose checkpoints can still be chosen, by this rule or a named one.
+
+    Args:
+        found: the validations of a run so far, in their order.
+        rule: the rule of the benchmark.
+
+    Example:
+        >>> log = [{"eval_nll": 2.0, "epoch": 1.0, "step": 5}]
+        >>> choosable_steps([*log, {"eval_nll": 3.0, "epoch": 2.0, "step": 10}], "last")
+        {5, 10}
+    """
+    rules = (rule, "lowest_loss", "last")
+    return {choose_evaluation(found, one)["step"] for one in rules} if found else set()
 
 
 def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
@@ -127,17 +142,11 @@ def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
     if not (model / "run.json").exists():
         return 0
     before = _size(model)
-    for folder in model.glob("checkpoint-*"):
-        if not folder.name.removeprefix("checkpoint-").isdigit():
-            continue
-        if folder not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        for path in [path for pattern in TRAINING_STATE for path in folder.glob(pattern)]:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for folder in checkpoints_of(model).values():
+        if folder in kept:
+            strip_checkpoint(folder)
+        else:
+            remove_checkpoint(folder)
     return before - _size(model)
 
 

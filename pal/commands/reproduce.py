@@ -11,6 +11,7 @@ elsewhere.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -422,9 +423,12 @@ class Stages:
         folder = self.root / "models" / f"extractor-{stage_name('train', settings)}"
         done = record_path(folder).exists()
         self.announce("train the persona extractor", done)
+        kept = self.settings.reproduce.keep_checkpoints
         if not done:
-            train(settings.model_copy(update={"output_dir": str(folder)}))
-        if not self.settings.reproduce.keep_checkpoints:
+            # The model that annotates lies beside the checkpoints.
+            chosen = settings.model_copy(update={"output_dir": str(folder)})
+            train(chosen, choosable=None if kept else lambda found: ())
+        if not kept:
             remove_checkpoints(folder)
         return str(folder)
 
@@ -458,6 +462,7 @@ class Stages:
         from pal.benchmark.stages import (
             FinishedRun,
             choosable_checkpoints,
+            choosable_steps,
             choose_checkpoint,
             is_recorded,
             remove_checkpoints,
@@ -474,7 +479,11 @@ class Stages:
         done = record_path(model).exists()
         self.announce(f"{label}: train", done)
         if not done:
-            train(settings.model_copy(update={"output_dir": str(model)}))
+            every = chosen.keep_checkpoints
+            train(
+                settings.model_copy(update={"output_dir": str(model)}),
+                choosable=None if every else partial(choosable_steps, rule=chosen.checkpoint),
+            )
         checkpoint, epoch, nll = choose_checkpoint(model, chosen.checkpoint)
         if not chosen.keep_checkpoints:
             freed = remove_checkpoints(model, choosable_checkpoints(model, chosen.checkpoint))

@@ -21,6 +21,7 @@ from pal.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from pal.training.folder import RunFolder
     from pal.training.preparation import Ingredients
+    from pal.training.pruning import Choosable
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,13 @@ class TrainSettings(TrainingSettings):
     data: DataSettings = DataSettings()
 
 
-def train(settings: TrainSettings) -> Path:
+def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> Path:
     """Train the model of ``task`` into ``output_dir``; continue if it holds checkpoints.
+
+    Args:
+        settings: settings of the command.
+        choosable: returns, of the validations so far, the steps whose checkpoints are kept; the
+            newest is always. None keeps every checkpoint. It does not affect the trained model.
 
     Raises:
         PalError: settings, data, base model or output cannot be used.
@@ -107,7 +113,7 @@ def train(settings: TrainSettings) -> Path:
             return output
         trainer = build_trainer(
             parts, output, options=settings.training, seed=settings.seed, numbers=numbers,
-            patience=settings.early_stopping_patience,
+            patience=settings.early_stopping_patience, choosable=choosable,
         )  # fmt: skip
         begin = {
             "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,

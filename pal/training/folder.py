@@ -40,6 +40,9 @@ LAST_WRITTEN = "trainer_state.json"
 # The optimizer's state: of one process or DDP, of FSDP, of DeepSpeed.
 OPTIMIZER = ("optimizer*", "global_step*")
 
+# Files and folders of a checkpoint that only continued training reads.
+TRAINING_STATE = (*OPTIMIZER, "scheduler.pt", "scaler.pt", "rng_state*", "training_args.bin")
+
 
 class RunFolder:
     """The output folder of one run.
@@ -123,16 +126,8 @@ class RunFolder:
         self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
 
     def checkpoints(self) -> list[Path]:
-        """Return the folders that training named ``checkpoint-STEP``, in the order of steps.
-
-        What people keep beside them under other names, ``checkpoint-best``, is none of ours.
-        """
-        found = {
-            int(match[1]): path
-            for path in self.path.glob("checkpoint-*")
-            if (match := CHECKPOINT.fullmatch(path.name)) and path.is_dir()
-        }
-        return [found[step] for step in sorted(found)]
+        """Return the folders of its checkpoints, in the order of steps."""
+        return list(checkpoints_of(self.path).values())
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint; those after it, cut off by a kill, are removed."""
@@ -169,6 +164,35 @@ class RunFolder:
         if self.state.is_main_process:
             work()
         self.state.wait_for_everyone()
+
+
+def checkpoints_of(run: Path) -> dict[int, Path]:
+    """Return the folders that training named ``checkpoint-STEP``, by step, in their order.
+
+    What people keep beside them under other names, ``checkpoint-best``, is none of ours.
+    """
+    found = {
+        int(match[1]): path
+        for path in run.glob("checkpoint-*")
+        if (match := CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+    }
+    return {step: found[step] for step in sorted(found)}
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint, its weights first: what a kill leaves of it passes for none."""
+    for path in checkpoint.glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def strip_checkpoint(checkpoint: Path) -> None:
+    """Remove from a checkpoint what only continued training reads; the model stays."""
+    for path in [path for pattern in TRAINING_STATE for path in checkpoint.glob(pattern)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_all(folders: Iterable[Path]) -> None:

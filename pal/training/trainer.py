@@ -45,6 +45,7 @@ from pal.training.options import DEFAULTS, FIXED
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
 from pal.training.progress import EpochLines
+from pal.training.pruning import Choosable, PruneCheckpoints
 
 logger = logging.getLogger(__name__)
 
@@ -327,6 +328,7 @@ def build_trainer(
     seed: int,
     numbers: NumberFormat,
     patience: int | None = None,
+    choosable: Choosable | None = None,
 ) -> Seq2SeqTrainer:
     """Return the trainer of a run.
 
@@ -337,6 +339,7 @@ def build_trainer(
         seed: of the run.
         numbers: what products are computed in.
         patience: validations without improvement after which training stops; None for no end.
+        choosable: see :class:`PruneCheckpoints`; None keeps every checkpoint.
 
     Raises:
         ConfigError: the options and the model, or this machine, do not go together.
@@ -355,6 +358,8 @@ def build_trainer(
     callbacks: list[TrainerCallback] = [KeepExact(output)]
     if patience is not None:
         callbacks.append(EarlyStoppingCallback(patience))
+    if choosable is not None:
+        callbacks.append(PruneCheckpoints(output, choosable))
     try:
         with launcher_environment_kept():
             trainer = (LanguageTrainer if parts.language else PalTrainer)(

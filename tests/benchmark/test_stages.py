@@ -5,7 +5,12 @@ import time
 
 import pytest
 
-from pal.benchmark.stages import choosable_checkpoints, choose_checkpoint, remove_checkpoints
+from pal.benchmark.stages import (
+    choosable_checkpoints,
+    choosable_steps,
+    choose_checkpoint,
+    remove_checkpoints,
+)
 from pal.core.errors import ConfigError
 from pal.data.samples import build_samples
 from pal.data.splits import load_split
@@ -320,6 +325,75 @@ def test_every_checkpoint_stays_where_it_is_asked_for(tmp_path):
     assert len(kept) == 2
     assert command(*benchmark(tmp_path / "run", *more[:-1])) == 0
     assert not list(model.glob("checkpoint-*/optimizer.pt"))
+
+
+def test_the_steps_that_a_rule_can_still_choose():
+    found = [{"eval_nll": nll, "epoch": float(n), "step": 10 * n}
+             for n, nll in enumerate([3.0, 1.0, 2.0, 2.5], 1)]  # fmt: skip
+    assert choosable_steps([], "last") == set()
+    assert choosable_steps(found[:1], 3) == {10}
+    assert choosable_steps(found[:2], 3) == {20}, "the nearest to epoch 3 so far"
+    assert choosable_steps(found, 3) == {20, 30, 40}
+    assert choosable_steps(found, "last") == choosable_steps(found, "lowest_loss") == {20, 40}
+
+
+EPOCHS = 6
+ONE_LONG_RUN = ["reproduce.systems=[joint]", "reproduce.seeds=[13]", "reproduce.extractor=null",
+                f"training.num_train_epochs={EPOCHS}", "limit=4"]  # fmt: skip
+
+
+def test_a_checkpoint_goes_as_soon_as_no_rule_can_choose_it(tmp_path, monkeypatch):
+    """Whatever the number of epochs: the newest, of the lowest loss, and the one being written."""
+    import pal.benchmark.stages as stages
+
+    seen, known = [], stages.choosable_steps
+
+    def look(found, rule):
+        (model,) = tmp_path.glob("run/models/none-*")
+        states = len(list(model.glob("checkpoint-*/optimizer.pt")))
+        seen.append((len(list(model.glob("checkpoint-*"))), states))
+        return known(found, rule)
+
+    monkeypatch.setattr(stages, "choosable_steps", look)
+    assert command(*benchmark(tmp_path / "run", *ONE_LONG_RUN)) == 0
+    assert len(seen) == EPOCHS
+    assert max(count for count, _ in seen) <= 3
+    assert max(states for _, states in seen) == 2, "two to continue from, until one is complete"
+
+
+def test_a_run_interrupted_after_checkpoints_went_trains_no_epoch_again(tmp_path, monkeypatch):
+    import pal.commands.generate as generating
+    import pal.commands.train as training
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert command(*benchmark(whole, *ONE_LONG_RUN)) == 0
+
+    # Killed in the middle of training: the checkpoints before the newest are gone already.
+    process = start(*benchmark(cut, *ONE_LONG_RUN))
+    end = time.time() + 200
+    steps = set()
+    while process.poll() is None and time.time() < end and len(steps) < 3:
+        steps |= {path.parent.name for path in cut.glob("models/*/*/trainer_state.json")}
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not list(cut.glob("models/*/run.json")), "killed too late to say anything"
+    assert len(list(cut.glob("models/*/checkpoint-*"))) < EPOCHS
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generating, "generate", stop)
+        assert command(*benchmark(cut, *ONE_LONG_RUN)) == 130
+    assert len(list(cut.glob("models/*/run.json"))) == 1
+    before = times(cut, "*.safetensors")
+    monkeypatch.setattr(training, "train", stop)
+    assert command(*benchmark(cut, *ONE_LONG_RUN)) == 0
+    assert times(cut, "*.safetensors") == before
+    for pattern in ("models/*/model.safetensors", "responses/*.jsonl", "table.md"):
+        (path,) = whole.glob(pattern)
+        assert (cut / path.relative_to(whole)).read_bytes() == path.read_bytes()
 
 
 def test_figures_are_over_all_seeds(done):
