@@ -9,7 +9,8 @@ The engine gives the results of ``model.generate`` (to rounding), faster:
   hidden states before it, with one projection per row instead of two.
 - Temperature, top-p and sampling use only the top-k tokens, not the vocabulary.
 - The device sends the sampled tokens to the host once per step, the strategies once per group of
-  encoded rows, and nothing else.
+  encoded rows, and nothing else. On a GPU steps have fixed shapes, are recorded and repeated, and
+  the tokens of several come at once (:mod:`pal.decoding.graphs`).
 
 It is long because a run shares its state (slots, caches, masks) among all steps, from admission to
 the last token.
@@ -19,9 +20,10 @@ positions, V vocabulary, k tokens that can be sampled.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,10 +31,19 @@ from torch.nn import functional as F
 from torch.profiler import record_function
 
 from pal.decoding.contrast import combine
+from pal.decoding.graphs import (
+    BLOCK,
+    FixedSteps,
+    Workspace,
+    borrow_workspace,
+    fixed_workspace,
+    return_workspace,
+)
 from pal.decoding.noise import keyed_gumbel
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import Sampler
 from pal.decoding.states import EncodedInputs
+from pal.decoding.step import choose_tokens, decode_step
 
 MAIN, PLAIN = 0, 1
 
@@ -77,6 +88,10 @@ class FastLayer(Protocol):
 
 class FastDecoder(Protocol):
     """The decoder of a backbone as the engine uses it: one position per branch at a time.
+
+    On a GPU a step is recorded once and repeated (:mod:`pal.decoding.graphs`). So ``embed``, the
+    layers and ``project`` compute the same operations at every call, read no value on the host,
+    and the weights stay where they are in memory. A decoder is hashable, and has weak references.
 
     Attributes:
         layers: layers of the decoder.
@@ -182,17 +197,30 @@ class Engine:
         rows: number of rows with two branches that the memory holds; with fewer second branches,
             more rows are decoded at once.
         contrasts: whether rows may have a second branch; by default, whether the plan has any α.
+        fixed: whether steps have fixed shapes, recorded where the device can; by default, whether
+            the decoder is on a GPU. Results are the same, to rounding.
+        block: steps of fixed shapes before the host reads their tokens. An open run reads the
+            tokens of every step.
+
+    Attributes:
+        phase: context in which each phase runs, by name: ``encode``; then ``decode`` and
+            ``choose`` of every step, or ``step`` of fixed shapes. It names them in profiles.
+        steps: number of steps run.
     """
+
+    phase: Callable[[str], AbstractContextManager[object]] = staticmethod(record_function)
 
     def __init__(
         self, decoder: FastDecoder, plan: DecodingPlan, *, rows: int = 64,
-        contrasts: bool | None = None,
+        contrasts: bool | None = None, fixed: bool | None = None, block: int = BLOCK,
     ):  # fmt: skip
         self.decoder, self.plan, self.rows = decoder, plan, rows
         self.sampler = Sampler.from_options(plan.options)
         self.contrasts = bool(plan.strategy_alpha or any(plan.alpha))
         if contrasts is not None:
             self.contrasts = contrasts
+        self.fixed = decoder.like.device.type == "cuda" if fixed is None else fixed
+        self.block, self.steps = block, 0
         self.strategies = torch.tensor(decoder.strategies, device=decoder.like.device)
 
     @torch.inference_mode()
@@ -217,6 +245,8 @@ class Engine:
         while run.waiting or run.branches:
             run.admit()
             run.step()
+        if self.fixed:
+            return_workspace(self.decoder, run.workspace)
         return [run.answers[index] for index in range(len(requests))]
 
     @torch.inference_mode()
@@ -232,6 +262,8 @@ class Engine:
 class _Run:
     """The state of one call: tensors in which the active branches come first."""
 
+    borrows = True  # whether the tensors are those of the call before, where they fit
+
     def __init__(self, engine: Engine, encode: Encode, *, rows: int, longest: int):
         self.engine, self.encode = engine, encode
         self.requests: dict[int, DecodingRequest] = {}
@@ -240,19 +272,28 @@ class _Run:
         self.answers: dict[int, Answer] = {}
         self.branches: list[Branch] = []
         self.sides = 2 if engine.contrasts else 1
-        size = self.sides * rows
-        decoder, steps = engine.decoder, engine.plan.options.max_new_tokens + 2
-        like = decoder.like
-        layers, heads, width = len(decoder.layers), decoder.heads, decoder.size
-        self.own = like.new_zeros(layers, 2, size, heads, steps, width)  # keys and values
-        self.cross = like.new_empty(layers, 2, size, heads, longest, width)
-        self.cross_mask = like.new_full((size, 1, 1, longest), -torch.inf)  # added to scores
-        whole: Any = {"dtype": torch.long, "device": like.device}
-        self.token = torch.zeros(size, **whole)
-        self.position = torch.zeros(size, **whole)
-        self.history = torch.zeros(size, steps, **whole)
-        self.keys = torch.zeros(size, **whole)
-        self.size, self.changed = size, True
+        self.size, self.changed = self.sides * rows, True
+        self.longest = longest  # encoder positions of a branch; padding beyond is dropped
+        self.block = engine.block
+        self._hold(self._make_workspace())
+
+    def _make_workspace(self) -> Workspace:
+        engine = self.engine
+        make: Callable[..., Workspace] = Workspace
+        if engine.fixed:
+            make = borrow_workspace if self.borrows else fixed_workspace
+        return make(
+            engine.decoder, slots=self.size, longest=self.longest,
+            steps=engine.plan.options.max_new_tokens + 2,
+        )  # fmt: skip
+
+    def _hold(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.own, self.cross = workspace.own, workspace.cross
+        self.cross_mask, self.token = workspace.cross_mask, workspace.token
+        self.position, self.history = workspace.position, workspace.history
+        self.keys = workspace.keys
+        self.fixed = FixedSteps(self.engine, workspace) if self.engine.fixed else None
 
     def admit(self) -> None:
         """Encode as many waiting requests as there is room for."""
@@ -261,7 +302,7 @@ class _Run:
             return
         group = [self.waiting.pop() for _ in range(min(room, len(self.waiting)))]
         self.make_room(group)
-        with record_function("encode"):
+        with self.engine.phase("encode"):
             self._begin([
                 ([group[index] for index in chosen], encoded)
                 for chosen, encoded in self.encode(group)
@@ -361,8 +402,7 @@ class _Run:
         """Add one branch for each of these requests, whose strategy tokens are known."""
         decoder = self.engine.decoder
         first, rows = len(self.branches), len(group)
-        longest = self.cross.shape[4]  # padding beyond this length is dropped
-        states, mask = states[:, :longest], mask[:, :longest]
+        states, mask = states[:, : self.longest], mask[:, : self.longest]
         length = mask.shape[1]
         place = slice(first, first + rows)
         for layer, cross in zip(decoder.layers, self.cross, strict=True):
@@ -379,89 +419,86 @@ class _Run:
         self.keys[place] = keys
         self.branches += [Branch(index, kind, min(length, self.lengths[index])) for index in group]
 
-    def step(self) -> list[Event]:
-        """Run one decoder step for all active branches; return the sampled tokens."""
-        if self.changed:
-            self._lay_out()
-        with record_function("decode"):
-            hidden = self._decode()[self.mains]
-        if len(self.plains):
-            contrasted = combine(hidden[self.paired], self.hidden[self.plains], self.weights)
-            hidden = hidden.index_copy(0, self.paired, contrasted)
-        with record_function("choose"):
-            new = self._choose_tokens(hidden)
-        slots = self.mains
-        self.position[: len(self.branches)] += 1
-        self.history[slots, self.position[slots]] = new
-        self.token[slots] = new
-        self.token[self.plains] = new[self.paired]
-        return self._take_in(new.tolist())
-
     def _lay_out(self) -> None:
         """Compute the indices that are valid until a branch is added or removed."""
         device = self.token.device
         mains = [slot for slot, branch in enumerate(self.branches) if branch.kind == MAIN]
         plain = {b.request: slot for slot, b in enumerate(self.branches) if b.kind == PLAIN}
+        self.slots = mains
+        self.length = max(branch.length for branch in self.branches)
+        self.steps = [1 + len(self.answers[branch.request].tokens) for branch in self.branches]
+        self.changed = False
+        if self.fixed is not None:
+            requests = [self.branches[slot].request for slot in mains]
+            row_of = {request: row for row, request in enumerate(requests)}
+            self.fixed.lay_out(
+                mains,
+                [plain.get(request, slot) for request, slot in zip(requests, mains, strict=True)],
+                [self.answers[r].alpha if r in plain else 0.0 for r in requests],
+                [row_of[branch.request] for branch in self.branches],
+            )
+            return
         paired = [r for r, s in enumerate(mains) if self.branches[s].request in plain]
         requests = [self.branches[mains[row]].request for row in paired]
         indices = (mains, paired, [plain[request] for request in requests])
         whole = torch.tensor([i for index in indices for i in index], dtype=torch.long).to(device)
         self.mains, self.paired, self.plains = whole.split([len(index) for index in indices])
         self.weights = torch.tensor([self.answers[r].alpha for r in requests], device=device)
-        self.slots = mains
-        active = len(self.branches)
-        self.all = torch.arange(active, device=device)
-        self.length = max(branch.length for branch in self.branches)
-        self.steps = [1 + len(self.answers[branch.request].tokens) for branch in self.branches]
-        self.changed = False
+        self.all = torch.arange(len(self.branches), device=device)
 
-    def _decode(self) -> Tensor:
-        """Return the last hidden states of the decoder, [n, d]."""
-        decoder, active = self.engine.decoder, len(self.branches)
-        heads, width = decoder.heads, decoder.size
+    def step(self) -> list[Event]:
+        """Run one decoder step for all active branches; return the sampled tokens.
+
+        With fixed shapes a closed run makes several, and returns those that end a row.
+        """
+        if self.changed:
+            self._lay_out()
+        if self.fixed is not None:
+            return self._step_fixed(self.fixed)
+        self.engine.steps += 1
+        active = len(self.branches)
         position = self.position[:active]
         top = max(self.steps) + 1
         self.steps = [step + 1 for step in self.steps]
-        seen = torch.arange(top, device=position.device)[None] <= position[:, None]
-        own_mask = torch.zeros_like(seen, dtype=self.own.dtype).masked_fill_(~seen, -torch.inf)
-        own_mask = own_mask[:, None, None]
-        cross_mask = self.cross_mask[:active, :, :, : self.length]
-        x = decoder.embed(self.token[:active], position)
+        with self.engine.phase("decode"):
+            states = decode_step(
+                self.engine.decoder, self.token[:active], position, self.all, own=self.own,
+                cross=self.cross, cross_mask=self.cross_mask[:active, :, :, : self.length], top=top,
+            )  # fmt: skip
+            hidden = states[self.mains]
+        if len(self.plains):
+            contrasted = combine(hidden[self.paired], states[self.plains], self.weights)
+            hidden = hidden.index_copy(0, self.paired, contrasted)
+        slots = self.mains
+        with self.engine.phase("choose"):
+            new = choose_tokens(
+                self.engine.decoder, self.engine.sampler, self.engine.plan.options, hidden,
+                length=self.position[slots] + 1, history=self.history[slots], keys=self.keys[slots],
+            )  # fmt: skip
+        self.position[:active] += 1
+        self.history[slots, self.position[slots]] = new
+        self.token[slots] = new
+        self.token[self.plains] = new[self.paired]
+        return self._take_in(new.tolist())
 
-        def attend_own(own: Tensor, qkv: Tensor) -> Tensor:
-            queries, keys, values = qkv.view(active, 3, heads, width).unbind(1)
-            own[0][self.all, :, position] = keys
-            own[1][self.all, :, position] = values
-            return attend_cached(
-                queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask
+    def _step_fixed(self, fixed: FixedSteps) -> list[Event]:
+        """Run several steps of fixed shapes, and take in the tokens of all."""
+        most = self.engine.plan.options.max_new_tokens
+        left = max(self._left(self.branches[slot].request) for slot in self.slots)
+        count = min(self.block, left)
+        top = min(max(self.steps) + count, most + 2)
+        self.steps = [step + count for step in self.steps]
+        self.engine.steps += count
+        with self.engine.phase("step"):
+            found = fixed.run(
+                count, slots=len(self.branches), rows=len(self.slots), length=self.length, top=top
             )
+        return self._take_in(found[0]) if self.block == 1 else self._take_in_block(found)
 
-        def attend_cross(cross: Tensor, queries: Tensor) -> Tensor:
-            keys, values = cross[:, :active, :, : self.length]
-            return attend_cached(queries.view(active, heads, width), keys, values, cross_mask)
-
-        for layer, own, cross in zip(decoder.layers, self.own, self.cross, strict=True):
-            x = layer(x, partial(attend_own, own), partial(attend_cross, cross))
-        self.hidden = x
-        return x
-
-    def _choose_tokens(self, hidden: Tensor) -> Tensor:
-        """Return the next token of rows, [B]; the order of operations is that of transformers."""
-        engine, slots = self.engine, self.mains
-        options = engine.plan.options
-        length = self.position[slots] + 1  # number of tokens so far, with start and strategy
-        scores = engine.decoder.project(hidden).float()
-        if options.repetition_penalty != 1.0:
-            seen = self.history[slots]  # filled with the start token, which every row has
-            found = scores.gather(1, seen)
-            penalty = options.repetition_penalty
-            scores.scatter_(1, seen, torch.where(found < 0, found * penalty, found / penalty))
-        if options.min_new_tokens:
-            early = length - 2 < options.min_new_tokens
-            scores[:, engine.decoder.end].masked_fill_(early, -torch.inf)
-        if not options.do_sample:
-            return scores.argmax(-1)
-        return engine.sampler.draw(scores, self.keys[slots], length)
+    def _left(self, request: int) -> int:
+        """Return how many tokens more a request's response may have."""
+        most, asked = self.engine.plan.options.max_new_tokens, self.requests[request].limit
+        return min(most, asked or most) - len(self.answers[request].tokens)
 
     def _take_in(self, new: list[int]) -> list[Event]:
         """Store the new tokens; remove rows that end, and branches that are no longer needed."""
@@ -476,8 +513,31 @@ class _Run:
         self._leave({event.ticket for event in events if event.ended})
         return events
 
+    def _take_in_block(self, found: list[list[int]]) -> list[Event]:
+        """Store the new tokens of several steps; what a row has behind its end counts for nothing.
+
+        Args:
+            found: the tokens of each step, [steps, rows].
+        """
+        end, events = self.engine.decoder.end, []
+        for slot, column in zip(self.slots, zip(*found, strict=True), strict=True):
+            request = self.branches[slot].request
+            left = self._left(request)
+            new = column[:left]
+            if end in new:
+                new = new[: new.index(end) + 1]
+            answer = self.answers[request]
+            answer.tokens += new
+            if new[-1] == end or len(new) == left:
+                events.append(Event(request, new[-1], answer, True))
+        self._leave({event.ticket for event in events})
+        return events
+
     def _leave(self, requests: set[int]) -> None:
         """Remove the branches of requests."""
+        if self.fixed is not None:
+            self._close_gaps(requests, self.fixed)
+            return
         for slot in range(len(self.branches) - 1, -1, -1):
             if self.branches[slot].request in requests:
                 self._remove(slot)
@@ -497,6 +557,32 @@ class _Run:
         self.steps.pop()
         self.changed = True
 
+    def _close_gaps(self, requests: set[int], fixed: FixedSteps) -> None:
+        """Remove the branches of requests by moving the last ones into their slots, all at once."""
+        if not requests:
+            return
+        count = sum(branch.request not in requests for branch in self.branches)
+        gaps = [s for s, b in enumerate(self.branches[:count]) if b.request in requests]
+        movers = [
+            slot for slot, branch in enumerate(self.branches)
+            if slot >= count and branch.request not in requests
+        ]  # fmt: skip
+        if movers:
+            device = self.token.device
+            to, source = fixed.upload([gaps, movers]).to(device, non_blocking=True).unbind()
+            moved = [self.branches[slot] for slot in movers]
+            steps = max(1 + len(self.answers[branch.request].tokens) for branch in moved)
+            length = max(branch.length for branch in moved)
+            for own, cross in zip(self.own, self.cross, strict=True):
+                own[:, to, :, :steps] = own[:, source, :, :steps]
+                cross[:, to, :, :length] = cross[:, source, :, :length]
+            for part in (self.cross_mask, self.token, self.position, self.history, self.keys):
+                part[to] = part[source]
+            for gap, branch in zip(gaps, moved, strict=True):
+                self.branches[gap] = branch
+        del self.branches[count:]
+        self.changed = True
+
 
 class OpenRun(_Run):
     """A run that takes requests at any moment, and whose rows can be taken out.
@@ -504,9 +590,11 @@ class OpenRun(_Run):
     A row gets the tokens that it would get in a call of its own.
     """
 
+    borrows = False
+
     def __init__(self, engine: Engine, encode: Encode):
         super().__init__(engine, encode, rows=engine.rows, longest=POSITIONS)
-        self.bound = POSITIONS
+        self.bound, self.block = POSITIONS, 1
 
     @property
     def idle(self) -> bool:
@@ -557,15 +645,7 @@ class OpenRun(_Run):
         missing = -(-(longest - self.bound) // POSITIONS) * POSITIONS
         if missing > 0:
             self.bound += missing
+            self.longest = self.bound
             self.cross = F.pad(self.cross, (0, 0, 0, missing))
             self.cross_mask = F.pad(self.cross_mask, (0, missing), value=-torch.inf)
-
-
-def attend_cached(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attend with one query per branch, [n, H, w], to keys and values [n, H, L, w]; return [n, d].
-
-    Two matrix products and a softmax take half the time of ``scaled_dot_product_attention`` on a
-    CPU, whose kernel is optimised for many queries.
-    """
-    scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
-    return (scores.softmax(-1) @ values).flatten(1)
+            self.workspace.lengthen(self.cross, self.cross_mask)

@@ -1,0 +1,198 @@
+"""Steps of fixed shapes against the engine's other way, token for token, also as recordings."""
+
+import random
+
+import pytest
+import torch
+
+from pal.decoding import graphs
+from pal.decoding.engine import DecodingRequest, Engine
+from pal.decoding.graphs import round_up
+from pal.decoding.noise import sample_keys
+from pal.decoding.plan import DecodingPlan
+from pal.decoding.settings import DecodingSettings
+from pal.modeling.encoding import encode_sorted, input_length
+from tests.decoding.recording import TapeRecorder
+from tests.decoding.test_engine import GREEDY, SAMPLED, build_ending
+from tests.modeling.small import build, encode_samples, small_tokenizer
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return build_ending(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def encoded(tokenizer):
+    return encode_samples(tokenizer, build(tokenizer), COUNT)[1]
+
+
+@pytest.fixture(params=["as they are", "recorded"])
+def recorders(request, monkeypatch):
+    """The recorders that workspaces get: none, or ones that do what a CUDA graph does."""
+    made = []
+    if request.param == "recorded":
+        init = graphs.Workspace.__init__
+
+        def with_recorder(self, *args, **settings):
+            init(self, *args, **settings)
+            if settings.get("fixed"):
+                self.recorder = TapeRecorder(self)
+                made.append(self.recorder)
+
+        monkeypatch.setattr(graphs.Workspace, "__init__", with_recorder)
+    return made
+
+
+def engine_of(model, options, *, rows, decoder=None, alpha=None, **settings):
+    plan = DecodingPlan.from_settings(DecodingSettings(**options, alpha=alpha), model.config)
+    return Engine(decoder or model.fast_decoder(model.suppressed_tokens()), plan, rows=rows,
+                  **settings)  # fmt: skip
+
+
+def answer(engine, model, inputs, *, limits=None):
+    keys = sample_keys(4, [f"s{n}" for n in range(len(inputs))]).tolist()
+    limits = limits or [None] * len(inputs)
+    requests = [DecodingRequest(k, limit=n) for k, n in zip(keys, limits, strict=True)]
+    return engine(
+        requests, [input_length(row) for row in inputs],
+        lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(("rows", "block"), [(1, 8), (7, 1), (13, 4), (64, 8), (64, 64)])
+def test_the_same_tokens(model, encoded, recorders, options, rows, block):
+    wanted = answer(engine_of(model, options, rows=rows), model, encoded)
+    found = answer(engine_of(model, options, rows=rows, fixed=True, block=block), model, encoded)
+    assert found == wanted
+    assert len({len(one.tokens) for one in found}) > 2  # rows left at different times
+    assert {one.alpha == 0 for one in found} == {True, False}
+    for recorder in recorders:
+        assert recorder.recorded
+        assert recorder.repeated > recorder.recorded
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"fusion": "no_weights"}, {"fusion": "no_persona_stream"}, {"persona_mode": "none"}],
+    ids=str,
+)
+def test_other_models(tokenizer, encoded, recorders, settings):
+    model = build_ending(tokenizer, **settings)
+    rows = encoded
+    if model.fusion is None:
+        rows = [{k: v for k, v in e.items() if not k.startswith("persona")} for e in encoded]
+    wanted = answer(engine_of(model, SAMPLED, rows=9), model, rows)
+    assert answer(engine_of(model, SAMPLED, rows=9, fixed=True), model, rows) == wanted
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_one_alpha_and_limits(model, encoded, recorders, alpha):
+    limits = [None if n % 3 else 1 + n % 11 for n in range(COUNT)]
+    engine = engine_of(model, SAMPLED, rows=20, alpha=alpha)
+    wanted = answer(engine, model, encoded, limits=limits)
+    engine = engine_of(model, SAMPLED, rows=20, alpha=alpha, fixed=True, block=5)
+    assert answer(engine, model, encoded, limits=limits) == wanted
+    assert max(len(one.tokens) for one in wanted[::33]) == 1
+
+
+def test_a_workspace_serves_later_calls_of_other_options(model, encoded, recorders):
+    """What an earlier run left, and the steps that were recorded for it, change nothing."""
+    decoder = model.fast_decoder(model.suppressed_tokens())
+    calls = [
+        (SAMPLED, 40, encoded), (GREEDY, 20, encoded[::-1]), (SAMPLED, 20, encoded[:30]),
+        ({**SAMPLED, "max_new_tokens": 30}, 11, encoded), ({**SAMPLED, "top_p": 0.5}, 40, encoded),
+        (SAMPLED, 60, encoded), ({**SAMPLED, "max_new_tokens": 33}, 40, encoded),
+        (SAMPLED, 40, encoded),
+    ]  # fmt: skip
+    used = set()
+    for options, rows, inputs in calls:
+        wanted = answer(engine_of(model, options, rows=rows), model, inputs)
+        engine = engine_of(model, options, rows=rows, fixed=True, decoder=decoder)
+        assert answer(engine, model, inputs) == wanted
+        used.add(id(graphs._idle[decoder]))
+    assert len(used) < len(calls)
+    if recorders:
+        assert sum(recorder.repeated for recorder in recorders) > 3 * sum(
+            recorder.recorded for recorder in recorders
+        )
+
+
+def test_a_workspace_goes_with_its_decoder(model, encoded):
+    decoder = model.fast_decoder(model.suppressed_tokens())
+    held = len(graphs._idle)
+    answer(engine_of(model, GREEDY, rows=4, fixed=True, decoder=decoder), model, encoded[:4])
+    assert len(graphs._idle) == held + 1
+    del decoder
+    assert len(graphs._idle) == held
+
+
+def play(engine, model, inputs, seed, *, drops=()):
+    """An open run whose requests come at moments of their own; its events, by ticket."""
+    draw = random.Random(seed)
+    keys = sample_keys(4, [f"s{n}" for n in range(len(inputs))]).tolist()
+    run = engine.open(lambda tickets: encode_sorted(model, [inputs[t] for t in tickets]))
+    coming, seen, ended = list(range(len(inputs))), {}, {}
+    while coming or not run.idle:
+        for _ in range(min(len(coming), draw.choice([0, 0, 1, 2, 5]))):
+            ticket = coming.pop(0)
+            run.add(ticket, DecodingRequest(keys[ticket]), input_length(inputs[ticket]))
+        for event in run.advance():
+            seen.setdefault(event.ticket, []).append(event.token)
+            if event.ended:
+                ended[event.ticket] = event.answer
+            elif event.ticket in drops and len(seen[event.ticket]) == 3:
+                run.drop(event.ticket)
+    return seen, ended
+
+
+def test_an_open_run_brings_the_same_events(model, encoded, recorders):
+    by_length = sorted(encoded, key=input_length)  # so that the run's room grows
+    assert input_length(by_length[0]) < 100 < 256 < input_length(by_length[-1])
+    drops = set(range(0, COUNT, 5))
+    options = {**SAMPLED, "max_new_tokens": 24}
+    wanted = play(engine_of(model, options, rows=12), model, by_length, 1, drops=drops)
+    found = play(engine_of(model, options, rows=12, fixed=True), model, by_length, 1, drops=drops)
+    assert found == wanted
+    assert len(wanted[1]) < COUNT  # some were dropped
+    assert {number: one.tokens for number, one in found[1].items()} == {
+        number: found[0][number] for number in found[1]
+    }
+    for recorder in recorders:
+        assert recorder.repeated > recorder.recorded > 2
+
+
+def test_numbers_that_are_none_do_not_spread(model, encoded):
+    """Slots that nothing was written to leave nothing that a later row reads."""
+    engine = engine_of(model, SAMPLED, rows=32, fixed=True)
+    answer(engine, model, encoded[:5])
+    workspace = graphs._idle[engine.decoder]
+    for name, part in vars(workspace).items():
+        if isinstance(part, torch.Tensor) and part.is_floating_point() and name != "cross_mask":
+            assert part.isfinite().all(), name
+
+
+def test_the_host_reads_once_a_block(model, encoded, monkeypatch):
+    reads = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(1) or tolist(self))
+    options = {**SAMPLED, "max_new_tokens": 20, "min_new_tokens": 20}
+    engine = engine_of(model, options, rows=COUNT, fixed=True, block=8)
+    answer(engine, model, encoded)
+    assert engine.steps == 20
+    assert len(reads) == 3 + 1 + 1  # 8, 8 and 4 steps, the strategies, and our own keys
+
+
+def test_few_shapes_for_many_sizes():
+    sizes = {round_up(count, 1000) for count in range(1, 1001)}
+    assert sizes == {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000}
+    assert all(round_up(count, 1000) >= count for count in range(1, 1001))
+    assert round_up(2, 9) == 9
