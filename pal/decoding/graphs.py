@@ -181,7 +181,7 @@ class Workspace:
     def clear(self) -> None:
         """Begin as a new one, without a trace of the run before in what a step may read."""
         self.cross_mask.fill_(-torch.inf)
-        for part in (self.own, self.token, self.position):
+        for part in (self.own, self.cross, self.token, self.position):
             part.zero_()
 
     def lengthen(self, cross: Tensor, cross_mask: Tensor) -> None:

@@ -4,7 +4,9 @@ This is of encoder-decoders; :mod:`pal.speed.language` is of decoder-only models
 same weights, inputs, strategies and the sampling of the paper, in one run:
 
 - ours: :class:`pal.decoding.engine.Engine`, inputs sorted by length; for a family without a fast
-  decoder our ``generate`` with the cache of both branches, which has no phases to tell apart;
+  decoder our ``generate`` with the cache of both branches, which has no phases to tell apart. On a
+  GPU one engine serves all rounds, as one serves all of ``pal generate``, so that the first round
+  alone records steps;
 - doubled: transformers' own ``generate`` on a batch that holds every row twice, with a logits
   processor that contrasts the halves;
 - two_passes: the method of the authors' code, as the specification describes it.
@@ -14,6 +16,8 @@ no second branch where α is zero (see :func:`needed` and :func:`moved`).
 """
 
 import statistics
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,8 +25,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from pal.decoding.engine import Engine
 from pal.modeling.encoding import input_length
-from pal.speed.machine import Ceiling, machine, measure_ceiling
+from pal.speed.machine import Ceiling, machine, measure_ceiling, synchronize
 from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
 from pal.speed.sides import (
     Side,
@@ -34,7 +39,7 @@ from pal.speed.sides import (
 )
 from pal.speed.workload import Workload
 
-PROFILED = 64  # number of contexts in the profiling run
+PROFILED = 64  # number of contexts in the profiling run, on a CPU
 PHASES = ("encode", "decode", "choose")
 
 Call = Callable[[Workload], list[list[int]]]
@@ -63,15 +68,21 @@ def measure_generation(
         rows = max(1, min(rows, tokens // longest))
         dtype = str(workload.model.dtype).removeprefix("torch.")
         ceiling = measure_ceiling(workload.model.device, workload.model.dtype)
+        on_gpu = workload.model.device.type == "cuda"
+        engine = workload.make_engine(rows) if on_gpu else None
         calls: dict[str, Call] = {
-            "ours": lambda workload: [answer.tokens for answer in workload.answer(rows)],
+            "ours": lambda workload: [answer.tokens for answer in workload.answer(rows, engine)],
             "doubled": run_doubled,
             "two_passes": run_two_passes,
         }
         taken = run_rounds(
             workload, {side: calls[side] for side in sides}, rounds, watch=watch_padding
         )
-        phases = profile_phases(workload, rows) if workload.decoder is not None else {}
+        phases: dict[str, dict[str, float]] = {}
+        if engine is not None:
+            phases = clock_phases(workload, engine)
+        elif not on_gpu and workload.decoder is not None:
+            phases = profile_phases(workload, rows)
     lengths = [len(row) for row in taken[sides[0]].answers]
     flops = sum(needed(workload, lengths).values())
     measured = [
@@ -109,9 +120,7 @@ def watch_padding(model: Any) -> Iterator[dict[str, Any]]:
 
 def profile_phases(workload: Workload, rows: int) -> dict[str, dict[str, float]]:
     """Return what the engine's phases took on a part, and needed: operations, bytes moved."""
-    on_gpu = workload.model.device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities, acc_events=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as found:
         answers = workload.first(PROFILED).answer(rows)
     events = {event.key: event for event in found.key_averages() if event.key in PHASES}
     lengths = [len(answer.tokens) for answer in answers]
@@ -119,11 +128,68 @@ def profile_phases(workload: Workload, rows: int) -> dict[str, dict[str, float]]
     flops, traffic = needed(workload, lengths), moved(workload, lengths, calls)
     return {
         name: {
-            "seconds": (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6,
-            "calls": event.count, "flops": flops[name], "traffic": traffic[name],
+            "seconds": event.cpu_time_total / 1e6, "calls": event.count, "flops": flops[name],
+            "traffic": traffic[name],
         }
         for name, event in ((name, events[name]) for name in PHASES)
     }  # fmt: skip
+
+
+def clock_phases(workload: Workload, engine: Engine) -> dict[str, dict[str, float]]:
+    """Return what the phases of an engine with steps of fixed shapes took, and needed.
+
+    A recorded step is one piece, so decoding and choosing are not told apart; and a profile does
+    not say whose a recorded kernel is, so the phases are timed, with a wait at both ends.
+
+    Args:
+        workload: what is answered; once before, so that all steps are recorded.
+        engine: answers it.
+    """
+    workload.answer(engine.rows, engine)
+    clock = PhaseClock(workload.model.device)
+    engine.phase, engine.steps = clock, 0  # type: ignore[method-assign,assignment]
+    try:
+        answers = workload.answer(engine.rows, engine)
+    finally:
+        del engine.phase
+    lengths, steps = [len(answer.tokens) for answer in answers], engine.steps
+    calls = {"encode": clock.calls["encode"], "decode": steps, "choose": steps}
+    flops, traffic = needed(workload, lengths), moved(workload, lengths, calls)
+    parts = {"encode": ("encode",), "step": ("decode", "choose")}
+    return {
+        name: {
+            "seconds": clock.seconds[name], "calls": calls[of[0]],
+            "flops": sum(flops[part] for part in of), "traffic": sum(traffic[part] for part in of),
+        }
+        for name, of in parts.items()
+    }  # fmt: skip
+
+
+class PhaseClock:
+    """Times what runs in its contexts, by name, and waits for the device at both ends.
+
+    Args:
+        device: on which it runs.
+
+    Attributes:
+        seconds: of all contexts of a name.
+        calls: their number.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time one context."""
+        synchronize(self.device)
+        started = time.perf_counter()
+        yield
+        synchronize(self.device)
+        self.seconds[name] += time.perf_counter() - started  # type: ignore[assignment]
+        self.calls[name] += 1
 
 
 def needed(workload: Workload, lengths: Sequence[int]) -> dict[str, float]:

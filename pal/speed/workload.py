@@ -115,17 +115,33 @@ class Workload:
         """The model's decoder as the engine takes it; None where its family has none."""
         return packed_model(self.model).fast_decoder(self.model.suppressed_tokens())
 
-    def answer(self, rows: int) -> list[Answer]:
-        """Answer with the engine, or with our ``generate``, so many rows at once."""
-        config, model = self.model.config, packed_model(self.model)
-        decoder = model.fast_decoder(model.suppressed_tokens())
+    def make_engine(self, rows: int, **settings: Any) -> Engine | None:
+        """Return an engine for several calls; None where the family has no fast decoder.
+
+        Args:
+            rows: answered at once, at most.
+            **settings: further ones of the engine.
+        """
+        decoder, config = self.decoder, self.model.config
         if decoder is None:
-            return self._generate(model, rows)
-        fused = model.fusion is not None
+            return None
+        fused = self.model.fusion is not None
         plan = DecodingPlan(
             self.options, tuple(a * fused for a in config.alpha), config.strategy_alpha * fused
         )
-        engine = Engine(decoder, plan, rows=rows)
+        return Engine(decoder, plan, rows=rows, **settings)
+
+    def answer(self, rows: int, engine: Engine | None = None) -> list[Answer]:
+        """Answer with the engine, or with our ``generate``, so many rows at once.
+
+        Args:
+            rows: answered at once, at most.
+            engine: from :meth:`make_engine`; by default one for this call.
+        """
+        model = packed_model(self.model)
+        engine = engine or self.make_engine(rows)
+        if engine is None:
+            return self._generate(model, rows)
         requests = [
             DecodingRequest(key, strategy)
             for key, strategy in zip(self.keys.tolist(), self.strategies, strict=True)

@@ -118,7 +118,11 @@ def test_a_workspace_serves_later_calls_of_other_options(model, encoded, recorde
         wanted = answer(engine_of(model, options, rows=rows), model, inputs)
         engine = engine_of(model, options, rows=rows, fixed=True, decoder=decoder)
         assert answer(engine, model, inputs) == wanted
-        used.add(id(graphs._idle[decoder]))
+        held = graphs._idle[decoder]
+        used.add(id(held))
+        with torch.inference_mode():
+            held.own.fill_(torch.nan)  # what an overflow would leave
+            held.cross.fill_(torch.nan)
     assert len(used) < len(calls)
     if recorders:
         assert sum(recorder.repeated for recorder in recorders) > 3 * sum(
@@ -155,14 +159,16 @@ def play(engine, model, inputs, seed, *, drops=()):
 
 
 def test_an_open_run_brings_the_same_events(model, encoded, recorders):
-    by_length = sorted(encoded, key=input_length)  # so that the run's room grows
-    assert input_length(by_length[0]) < 100 < 256 < input_length(by_length[-1])
+    # The run's room grows for the long ones, and the last ones are as short as the first.
+    short = [row for row in encoded if input_length(row) < 128]
+    inputs = [*short[::2], *(row for row in encoded if input_length(row) > 256), *short[1::2]]
+    assert len(short) > 12
     drops = set(range(0, COUNT, 5))
     options = {**SAMPLED, "max_new_tokens": 24}
-    wanted = play(engine_of(model, options, rows=12), model, by_length, 1, drops=drops)
-    found = play(engine_of(model, options, rows=12, fixed=True), model, by_length, 1, drops=drops)
+    wanted = play(engine_of(model, options, rows=12), model, inputs, 1, drops=drops)
+    found = play(engine_of(model, options, rows=12, fixed=True), model, inputs, 1, drops=drops)
     assert found == wanted
-    assert len(wanted[1]) < COUNT  # some were dropped
+    assert len(wanted[1]) < len(inputs)  # some were dropped
     assert {number: one.tokens for number, one in found[1].items()} == {
         number: found[0][number] for number in found[1]
     }

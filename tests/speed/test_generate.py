@@ -9,9 +9,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from pal.core.errors import ConfigError
 from pal.data.samples import load_samples
 from pal.data.settings import SourceSettings
+from pal.decoding.engine import Engine
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.settings import ArchitectureSettings
-from pal.speed.generate import measure_generation, needed, watch_padding
+from pal.speed.generate import (
+    clock_phases,
+    measure_generation,
+    needed,
+    phase_table,
+    watch_padding,
+)
+from pal.speed.machine import Ceiling
 from pal.speed.peers import run_doubled, run_two_passes
 from pal.speed.sides import decoder_flops, encoder_flops, layer_sizes
 from pal.speed.workload import load_workload
@@ -145,3 +153,21 @@ def test_the_command_prints_and_writes(response_model, tmp_path, capsys):
     assert [len(side["rounds"]) for side in found["sides"]] == [2, 2, 2]
     assert command(*call) == 2
     assert "overwrite=true" in capsys.readouterr().err
+
+
+def test_phases_of_fixed_steps_are_clocked(response_model):
+    """As on a GPU, whose recorded steps a profile cannot tell apart."""
+    work = workload_of(response_model)
+    with torch.inference_mode():
+        engine = work.make_engine(7, fixed=True)
+        found = clock_phases(work, engine)
+        lengths = [len(answer.tokens) for answer in work.answer(7, engine)]
+        assert engine.phase is Engine.phase
+    assert list(found) == ["encode", "step"]
+    flops = needed(work, lengths)
+    assert found["encode"]["flops"] == flops["encode"]
+    assert found["step"]["flops"] == flops["decode"] + flops["choose"]
+    assert found["step"]["calls"] >= 3 * 8  # three times seven rows of eight tokens, or more
+    assert all(phase["seconds"] > 0 and phase["traffic"] > 0 for phase in found.values())
+    ceiling = Ceiling(flops=1e12, bandwidth=1e12)
+    assert [line.split()[1] for line in phase_table(found, ceiling)[2:]] == ["encode", "step"]
