@@ -16,6 +16,7 @@ recorded. Without a GPU all steps run as they are: so tests hold them to the eng
 Shapes: S slots, n of them in a step, B rows, T decoder positions, L encoder positions.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ from torch import Tensor
 
 from pal.decoding.contrast import combine
 from pal.decoding.step import choose_tokens, decode_step
+
+logger = logging.getLogger(__name__)
 
 LEAST = 16  # slots and rows of a step; fewer take no less time
 ENCODED, OWN = 64, 32  # positions are rounded up to multiples of these
@@ -285,18 +288,23 @@ class FixedSteps:
     def _run_once(self, shape: Shape) -> None:
         space = self.workspace
         step = partial(self._compute, shape)
-        if space.recorder is None:
-            step()
-        elif shape not in space.known:
+        if shape in space.repeats:
+            space.repeats.move_to_end(shape)
+        elif space.recorder is not None and shape in space.known:
+            try:
+                space.repeats[shape] = space.recorder.record(step)
+            except RuntimeError as error:  # nothing has run yet
+                logger.warning("no step can be recorded, so decoding is slower: %s", error)
+                space.recorder = None
+            if len(space.repeats) > MOST_GRAPHS:
+                space.repeats.popitem(last=False)
+        if shape in space.repeats:
+            space.repeats[shape]()
+        elif space.recorder is not None:
             space.recorder.warm_up(step)
             space.known.add(shape)
         else:
-            if shape not in space.repeats:
-                space.repeats[shape] = space.recorder.record(step)
-                if len(space.repeats) > MOST_GRAPHS:
-                    space.repeats.popitem(last=False)
-            space.repeats.move_to_end(shape)
-            space.repeats[shape]()
+            step()
 
     def _compute(self, shape: Shape) -> None:
         """Run one step for all slots of a shape; nothing in it depends on what tensors hold."""

@@ -197,6 +197,26 @@ def test_the_host_reads_once_a_block(model, encoded, monkeypatch):
     assert len(reads) == 3 + 1 + 1  # 8, 8 and 4 steps, the strategies, and our own keys
 
 
+def test_a_step_that_cannot_be_recorded_runs_as_it_is(model, encoded, caplog):
+    class Failing(TapeRecorder):
+        def record(self, call):
+            super().record(call)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    decoder = model.fast_decoder(model.suppressed_tokens())
+    with torch.inference_mode():
+        held = graphs.fixed_workspace(decoder, slots=64, longest=512, steps=14)
+        held.recorder = Failing(held)
+    graphs.return_workspace(decoder, held)
+    wanted = answer(engine_of(model, SAMPLED, rows=32), model, encoded)
+    found = answer(engine_of(model, SAMPLED, rows=32, fixed=True, decoder=decoder), model, encoded)
+    assert found == wanted
+    assert [record.getMessage() for record in caplog.records] == [
+        "no step can be recorded, so decoding is slower: operation not permitted when stream is "
+        "capturing"
+    ]
+
+
 def test_few_shapes_for_many_sizes():
     sizes = {round_up(count, 1000) for count in range(1, 1001)}
     assert sizes == {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1000}
