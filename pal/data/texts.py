@@ -20,4 +20,14 @@ def normalise_text(text: str) -> str:
         >>> normalise_text(" I am\n so\u200b tired\ufeff ")
         'I am so tired'
     """
-    return " ".join(_INVISIBLE.sub("", text).split())
+    return " ".join(without_invisible(text).split())
+
+
+def without_invisible(text: str) -> str:
+    r"""Return a text without the characters that nobody sees.
+
+    Example:
+        >>> without_invisible("ti\x00red\nso\u200b")
+        'tired\nso'
+    """
+    return _INVISIBLE.sub("", text)

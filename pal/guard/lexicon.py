@@ -19,6 +19,8 @@ from pal.guard.normalise import Normaliser
 # Python's own reader of expressions; without it every pattern is tried on every sentence.
 _PARSER: Any = getattr(re, "_parser", None)
 
+LONGEST_NEGATION = 100  # characters before a hit in which its negation is looked for
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -132,7 +134,8 @@ class Lexicon:
             if pattern.unless is not None and pattern.unless.search(sentence):
                 continue
             for hit in pattern.match.finditer(sentence):
-                if pattern.plain or not self._negated.search(sentence, 0, hit.start()):
+                before = max(0, hit.start() - LONGEST_NEGATION)
+                if pattern.plain or not self._negated.search(sentence, before, hit.start()):
                     break
             else:
                 continue

@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
+from pal.data.texts import without_invisible
+
 # Letters of other alphabets that look like Latin ones.
 _ALIKE = str.maketrans("асеоруіхкмтвнѕјԁһіαεοικντρυχı", "aceopyixkmtbhsjdhiaeoikntpuxi")
 _DIGITS = str.maketrans("0345789@$+", "oeastbgast")
@@ -16,8 +18,11 @@ _DIGITS = str.maketrans("0345789@$+", "oeastbgast")
 LONGEST_WORD = 16  # letters of a word in which a slip is looked for
 
 _APOSTROPHES = re.compile("(?<=\\w)['’‘`´\u02bc\uff07](?=\\w)")
-_DOTS = re.compile(r"(?:\.{2,}|…)\s*(?=[a-z])")
-_MIXED = re.compile(r"(?<![\w@$])(?=[\w@$!|*]*[a-z])(?=[\w@$]*[0-9@$!|*])[\w@$][\w@$!|*]*[\w$@]")
+# Each run of signs is read once: what reads it again from every place takes time with its square.
+_DOTS = re.compile(r"(?:(?<!\.)\.{2,}+|…)\s*+(?=[a-z])")
+_MIXED = re.compile(r"(?<![\w@$])[\w@$][\w@$!|*]*[\w$@](?=([!|*]?))")
+_LETTER = re.compile(r"[a-z]")
+_SIGN = re.compile(r"[0-9@$!|*]")
 _NUMBER = re.compile(r"\d+[a-z]{1,3}")
 _SPACED = re.compile(r"(?<![\w])(?:[a-z][ .\-_*]){2,}[a-z](?![\w])")
 _STRETCHED = re.compile(r"([a-z])\1{2,}")
@@ -72,7 +77,11 @@ class Normaliser:
         return [*found, sentence] if sentence else found
 
     def _letters(self, text: str) -> str:
-        """Return a text in small Latin letters, digits and signs."""
+        """Return a text in small Latin letters, digits and signs.
+
+        What the models do not see between letters is left out here too.
+        """
+        text = without_invisible(text)
         text = _APOSTROPHES.sub("", _DOTS.sub(" ", text))
         if not text.isascii():
             text = unicodedata.normalize("NFKD", text).casefold().translate(_ALIKE)
@@ -125,7 +134,7 @@ class Normaliser:
     def _without_signs(self, found: re.Match[str]) -> str:
         """Return a word whose digits and signs stand for letters."""
         word = found.group()
-        if word.isalpha():
+        if word.isalpha() or not (_LETTER.search(word) and _SIGN.search(word + found[1])):
             return word
         forms = [word.translate(_DIGITS)]
         for sign in "1!|":

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from pal.guard.guard import MAX_CHARACTERS
+from pal.data.texts import normalise_text
+from pal.guard.guard import MAX_CHARACTERS, WINDOW
 from pal.guard.lexicon import Lexicon
 
 LEXICON = Lexicon()
@@ -130,9 +131,24 @@ def test_a_turn_takes_less_than_a_millisecond():
 
 def test_a_long_text_takes_time_in_proportion():
     text = "I think about all that was and I am so tired of my life and work. "
-    for odd in (text, "a", "i want ", "i want to ", "1a", "1", "k.i.l.l ", "*a", "a*", "'", "my "):
-        long = (odd * MAX_CHARACTERS)[:MAX_CHARACTERS]
-        assert _seconds(lambda long=long: LEXICON.detect([long])) < 3, odd
+    odds = (text, "a", "i want ", "i want to ", "1a", "1", "k.i.l.l ", "*a", "a*", "'", "my ")
+    signs = [*".!?*|@1-_ \n\u2026\u200b", "1!", "a|", ". ", ".\n", "@*", "i don't want to die "]
+    for odd in (*odds, *signs):
+        for end in ("", "z"):
+            # The guard reads the last turns joined too.
+            long = (odd * WINDOW * MAX_CHARACTERS)[: WINDOW * MAX_CHARACTERS] + end
+            assert _seconds(lambda long=long: LEXICON.detect([long])) < 4, odd
+
+
+def test_what_models_do_not_see_hides_nothing():
+    unseen = [chr(code) for code in range(0x110000) if normalise_text(f"a{chr(code)}b") == "ab"]
+    assert len(unseen) > 4000
+    assert "\x00" in unseen
+    for sign in (*unseen[:500], *unseen[500::50]):
+        for text in ("I want to kill myself.", "I want to die."):
+            hidden = sign.join(text)
+            assert LEXICON.detect([hidden])[0].level == 2, repr(sign)
+            assert LEXICON.detect([text.replace("i", f"i{sign}")])[0].level == 2, repr(sign)
 
 
 def _seconds(call):
