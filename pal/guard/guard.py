@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pal.core.errors import ConfigError, PalError, first_line
@@ -52,6 +52,12 @@ MAX_CHARACTERS = 20_000
 # What earlier turns gave is kept in memory under keyed digests, this many at most.
 REMEMBERED = 4096
 
+# A detector is asked in parts, so that a call that is given up ends after the part it is at.
+PART_TEXTS, PART_CHARACTERS = 32, 20_000
+
+# Number of calls of one detector that may hang before it counts as failed for everybody.
+MOST_STUCK = 4
+
 THIRD_PARTY = "third_party"
 
 
@@ -85,7 +91,8 @@ class Guard:
         self._country = country
         self._timeout = timeout
         self._check = ReplyCheck(country)
-        self._stuck: dict[str, threading.Thread] = {}
+        self._stuck: dict[str, list[tuple[threading.Thread, bytes]]] = {}
+        self._lock = threading.Lock()
         self._memory = _Memory(REMEMBERED)
         versions = [f"{detector.name}-{detector.version}" for detector in self._detectors]
         whole = "/".join([*versions, texts.version, country.version, self._check.version])
@@ -293,15 +300,29 @@ class Guard:
     def _ask(
         self, detector: Detector, texts: Sequence[str], deadline: float
     ) -> list[Detection] | None:
-        """Return a detector's findings, or None if it fails, in a thread that may hang."""
-        before = self._stuck.get(detector.name)
-        if before is not None and before.is_alive():
+        """Return a detector's findings, or None if it fails, in a thread that may hang.
+
+        A call that hangs is its own: others are read meanwhile. The same texts are not tried again
+        as long as it hangs, and a detector that hangs on many gets no more of them.
+        """
+        with self._lock:
+            stuck = [one for one in self._stuck.get(detector.name, ()) if one[0].is_alive()]
+            self._stuck[detector.name] = stuck
+        key = self._memory.digest(detector.name, "\0".join(texts))
+        if len(stuck) >= MOST_STUCK or any(key == other for _, other in stuck):
             return None
         answer: list[Any] = []
+        given_up = threading.Event()
 
         def work() -> None:
             try:
-                answer.append(list(detector.detect(texts)))
+                found: list[Any] = []
+                for part in _parts(texts):
+                    if given_up.is_set():
+                        return
+                    results = list(detector.detect(part))
+                    found += results if len(results) == len(part) else [None]
+                answer.append(found)
             except BaseException as error:  # a thread's own report would show the text
                 answer.append(error)
 
@@ -309,7 +330,9 @@ class Guard:
         thread.start()
         thread.join(max(0.0, deadline - time.monotonic()))
         if not answer:
-            self._stuck[detector.name] = thread
+            given_up.set()
+            with self._lock:
+                self._stuck[detector.name] = [*self._stuck[detector.name], (thread, key)]
             logger.error("guard: detector %s took too long; help is shown instead", detector.name)
             return None
         results = answer[0]
@@ -399,6 +422,20 @@ def _is_sound(result: Any) -> bool:
         isinstance(level, int) and not isinstance(level, bool) and NONE <= level <= EMERGENCY
         for level in (result.level, result.hinted_level)
     )
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in parts of so many texts or characters, at most; a long text is one."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and (len(part) == PART_TEXTS or size + len(text) > PART_CHARACTERS):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
 
 
 class _Span:
@@ -521,17 +558,18 @@ class _Memory:
         self._found: OrderedDict[bytes, Detection] = OrderedDict()
         self._lock = threading.Lock()
 
-    def _digest(self, name: str, text: str) -> bytes:
+    def digest(self, name: str, text: str) -> bytes:
+        """Return what stands for a text in memory."""
         whole = f"{name}\0{text}".encode()
         return hashlib.blake2b(whole, key=self._key, digest_size=16).digest()
 
     def get(self, name: str, text: str) -> Detection | None:
-        digest = self._digest(name, text)
+        digest = self.digest(name, text)
         with self._lock:
             return self._found.get(digest)
 
     def put(self, name: str, text: str, found: Detection) -> None:
-        digest = self._digest(name, text)
+        digest = self.digest(name, text)
         with self._lock:
             self._found[digest] = found
             self._found.move_to_end(digest)

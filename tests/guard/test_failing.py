@@ -8,6 +8,7 @@ import pytest
 
 from pal.core.errors import PalError
 from pal.guard import Guard, GuardSettings, load_guard
+from pal.guard.guard import MOST_STUCK
 from pal.guard.helplines import load_helplines
 from pal.guard.levels import Detection
 from pal.guard.lexicon import Lexicon
@@ -93,10 +94,67 @@ def test_a_detector_that_hangs_is_left_behind():
         assert guard.review(["hello"]).action == "help_only"
     assert time.monotonic() - start < 1
     assert threading.active_count() <= before
+    start = time.monotonic()
+    for number in range(20):  # other texts wait a few times
+        assert guard.review([f"hello {number}"]).action == "help_only"
+    assert time.monotonic() - start < 0.3 * MOST_STUCK + 1
+    assert threading.active_count() < before + MOST_STUCK
     release.set()
     time.sleep(0.2)
     guard._detectors[1].act = lambda texts: [Detection()] * len(texts)
     assert guard.review(["hello"]).action == "reply"
+    assert threading.active_count() < before
+
+
+def test_a_call_that_hangs_is_nobody_elses():
+    """While one huge message is read, others are read as ever, by the same detector."""
+    release = threading.Event()
+
+    def slow_at_once(texts):
+        if any("huge" in text for text in texts):
+            release.wait(30)
+        return [Detection()] * len(texts)
+
+    guard = guard_with(slow_at_once, timeout=0.3)
+    found = []
+    slow = threading.Thread(target=lambda: found.append(guard.review(["huge " * 3000])))
+    slow.start()
+    for number in range(5):
+        assert guard.review([f"hello {number}"]).action == "reply"
+    slow.join()
+    assert found[0].action == "help_only"
+    assert guard.review(["hello"]).action == "reply"
+    assert guard.assess(["I want to kill myself."]).status == "ok"
+    assert guard.review(["huge " * 3000]).action == "help_only"  # and is not tried again
+    release.set()
+
+
+def test_a_call_that_is_given_up_ends():
+    """What is long and slow is not read on when nobody waits for it."""
+    read = []
+
+    def slow(texts):
+        time.sleep(0.05)
+        read.extend(texts)
+        return [Detection()] * len(texts)
+
+    guard = guard_with(slow, timeout=0.3)
+    turns = [f"turn {number} {'x' * 15_000}" for number in range(40)]
+    assert guard.assess_many([(turns, None)])[0].status == "ok"  # the last four alone
+    assert guard.review(turns).action == "help_only"
+    time.sleep(0.2)
+    so_far = len(read)
+    time.sleep(0.3)
+    assert len(read) == so_far < 40
+
+
+def test_findings_stay_with_their_texts_when_there_are_many():
+    def mark(texts):
+        return [Detection(1, frozenset({text})) if "7" in text else Detection() for text in texts]
+
+    guard = guard_with(mark)
+    turns = [f"{number} {'x ' * (number % 9) * 500}" for number in range(100)]
+    assert [bool(level) for level in guard.levels(turns)] == ["7" in turn for turn in turns]
 
 
 @pytest.mark.parametrize(
