@@ -194,8 +194,9 @@ class Server:
             body = read_body(await self._json(request))
             if body.model not in (None, self.name):
                 raise RefusedError(404, f"model: this server has {self.name!r} alone")
-            if (body.n or 1) > min(self.settings.max_choices, self.settings.queue):
-                raise RefusedError(400, f"n: at most {self.settings.max_choices}")
+            most = min(self.settings.max_choices, self.settings.queue)  # all wait, or none
+            if (body.n or 1) > most:
+                raise RefusedError(400, f"n: this server gives at most {most} replies to a request")
             waiter = Waiter(self.batcher, make_asks(body, self.session), stream=body.stream)
         except BusyError as error:
             self.numbers.requests.labels("429").inc()
@@ -253,19 +254,16 @@ class Server:
     async def _whole(self, waiter: "Waiter", request: Request) -> list[ChatReply]:
         """Return all replies; a client that leaves or waits too long frees its rows."""
         left = asyncio.create_task(_disconnected(request))
-        answered = asyncio.create_task(waiter.replies())
+        answered = asyncio.create_task(waiter.replies(self.settings.timeout))
         try:
-            await asyncio.wait(
-                {left, answered}, timeout=self.settings.timeout,
-                return_when=asyncio.FIRST_COMPLETED,
-            )  # fmt: skip
+            await asyncio.wait({left, answered}, return_when=asyncio.FIRST_COMPLETED)
             if answered.done():
                 return answered.result()
-            if left.done():
-                raise RefusedError(499, "the client left")
-            raise RefusedError(504, self._slow(), "timeout_error")
+            raise RefusedError(499, "the client left")
         except RefusedError:
             raise
+        except TimeoutError:
+            raise RefusedError(504, self._slow(), "timeout_error") from None
         except PalError as error:
             raise RefusedError(500, str(error), "server_error") from None
         finally:
@@ -279,16 +277,17 @@ class Server:
         """Yield server-sent events; their last is ``[DONE]``, or an error."""
         replies: dict[int, ChatReply] = {}
         status = "499"  # unless all is said
+        # The rows are free in time, whether or not the client reads what it gets.
+        limit = asyncio.get_running_loop().call_later(self.settings.timeout, waiter.cancel)
         try:
-            async with asyncio.timeout(self.settings.timeout):
-                async for number, piece in waiter.pieces():
-                    if not replies and piece.growing is not None:
-                        self.numbers.first.observe(time.monotonic() - began)
-                    yield _event(completion.chunk(
-                        number, piece.text, growing=piece.growing, reply=piece.reply
-                    ))  # fmt: skip
-                    if piece.reply is not None:
-                        replies[number] = piece.reply
+            async for number, piece in waiter.pieces(self.settings.timeout):
+                if not replies and piece.growing is not None:
+                    self.numbers.first.observe(time.monotonic() - began)
+                yield _event(completion.chunk(
+                    number, piece.text, growing=piece.growing, reply=piece.reply
+                ))  # fmt: skip
+                if piece.reply is not None:
+                    replies[number] = piece.reply
             if body.stream_options is not None and body.stream_options.include_usage:
                 yield _event(completion.last(list(replies.values())))
             yield "data: [DONE]\n\n"
@@ -304,6 +303,7 @@ class Server:
             logger.error("a stream failed: %s", type(error).__name__)
             yield _event(error_body(f"failed ({type(error).__name__})", "server_error"))
         finally:
+            limit.cancel()
             waiter.cancel()
             if status == "200":
                 self._count(list(replies.values()), began)
@@ -349,19 +349,37 @@ class Waiter:
 
         self.handles: list[Handle] = batcher.submit_all(asks, deliver, stream=stream)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Yield (choice, piece) until every choice has its reply."""
-        missing = self.count
+    async def pieces(self, seconds: float) -> AsyncIterator[tuple[int, Piece]]:
+        """Yield (choice, piece) until every choice has its reply.
+
+        The time is kept here, where it can pass while a client does not read: a block with a time
+        limit around a ``yield`` ends what reads the pieces, and not the wait for them.
+
+        Args:
+            seconds: from the first piece that is asked for to the last that is waited for.
+
+        Raises:
+            TimeoutError: they have passed.
+            PalError: a reply failed.
+        """
+        loop = asyncio.get_running_loop()
+        end, missing = loop.time() + seconds, self.count
         while missing:
-            number, piece = await self.arrived.get()
+            if self.arrived.empty():
+                left = max(0.0, end - loop.time())
+                number, piece = await asyncio.wait_for(self.arrived.get(), left)
+            else:
+                number, piece = self.arrived.get_nowait()
             if isinstance(piece, Exception):
                 raise piece
             missing -= piece.reply is not None
             yield number, piece
 
-    async def replies(self) -> list[ChatReply]:
-        """Return the whole replies in order."""
-        found = {n: piece.reply async for n, piece in self.pieces() if piece.reply is not None}
+    async def replies(self, seconds: float) -> list[ChatReply]:
+        """Return the whole replies in order; see :meth:`pieces`."""
+        found = {
+            n: piece.reply async for n, piece in self.pieces(seconds) if piece.reply is not None
+        }
         return [found[number] for number in range(self.count)]
 
     def cancel(self) -> None:

@@ -9,7 +9,7 @@ from pal.core.errors import ConfigError, first_line
 
 
 class Served(Protocol):
-    """What can be run: an application, and settings with ``drain``."""
+    """What can be run: an application, and settings with ``drain`` and ``timeout``."""
 
     settings: Any
 
@@ -59,6 +59,7 @@ def run_server(
     config = uvicorn.Config(
         server.app(), log_level="warning", access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=max(1, round(server.settings.drain)),
+        http=_impatient(server.settings.timeout),
     )  # fmt: skip
     running: Any = uvicorn.Server(config)
     if stop is not None:
@@ -72,6 +73,82 @@ def run_server(
         running.run(sockets=[listening])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _impatient(seconds: float) -> Any:
+    """Return the library's way to talk HTTP, which drops whoever holds a place and does nothing.
+
+    The library itself waits for ever for a request that does not come, or comes in half, and for a
+    client that does not read.
+
+    Args:
+        seconds: how long a client may take for its next step.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+
+    class Impatient(base):  # type: ignore[misc]
+        """A connection."""
+
+        _silent: Any = None  # timers: until a request is there, and until what is sent is read
+        _unread: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch_reading()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch_reading()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            _stop(self._unread)
+            self._unread = None
+
+        def connection_lost(self, error: Exception | None) -> None:
+            _stop(self._silent)
+            _stop(self._unread)
+            super().connection_lost(error)
+
+        def _watch(self) -> None:
+            """Give a request time to come."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                _stop(self._silent)
+                self._silent = None
+            elif self._silent is None:
+                self._silent = self.loop.call_later(seconds, self._end_silence)
+
+        def _end_silence(self) -> None:
+            self._silent = None
+            self.transport.abort()
+
+        def _watch_reading(self) -> None:
+            """Give the client time to read what is sent."""
+            if self._unread is None and self.transport.get_write_buffer_size():
+                self._unread = self.loop.call_later(seconds, self._end_reading)
+
+        def _end_reading(self) -> None:
+            self._unread = None
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+
+    return Impatient
+
+
+def _stop(timer: Any) -> None:
+    """Stop a timer, if there is one."""
+    if timer is not None:
+        timer.cancel()
 
 
 def _pass_on(stop: threading.Event, running: Any) -> None:

@@ -282,7 +282,7 @@ class StudyServer:
             rater = await self._in_file(self.store.rater_of, token)
             if rater is None:
                 return self._unknown()
-            form = await _read_form(request)
+            form = await _read_form(request, self.settings.timeout)
             if form is None:
                 return self._page("message", 413, heading="That was too long", text=(
                     "Please go back and shorten it."
@@ -461,15 +461,16 @@ def _message(turn: StudyTurn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _read_form(request: Request) -> dict[str, str] | None:
-    """Return the fields of a form; None if it is too large."""
-    body = b""
+async def _read_form(request: Request, seconds: float) -> dict[str, str] | None:
+    """Return the fields of a form; None if it is too large, none if it does not come in time."""
+    body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BYTES:
-                return None
-    except ClientDisconnect:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BYTES:
+                    return None
+    except (ClientDisconnect, TimeoutError):
         return {}
     try:
         fields = parse_qs(

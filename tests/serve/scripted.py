@@ -39,7 +39,7 @@ class Scripted:
             "help": HELP,
         }  # fmt: skip
         self.token = None
-        self.settings = SimpleNamespace(drain=1)
+        self.settings = SimpleNamespace(drain=1, timeout=60)
 
     def app(self):
         """Return the application."""

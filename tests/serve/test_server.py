@@ -1,6 +1,7 @@
 """The API as OpenAI's client and others meet it."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,9 @@ import pytest
 
 import pal
 from pal.guard import GuardSettings
+from pal.serve.app import Server, Waiter
+from pal.serve.bodies import Completion, make_asks, read_body
+from pal.serve.settings import ServerSettings
 from tests.conversation.test_session import (
     CRISIS,
     any_reply_may_be_shown,  # noqa: F401
@@ -226,6 +230,99 @@ def test_half_a_request_is_not_waited_for(session):
                 b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
             )
             assert b" 408 " in half.recv(4096).splitlines()[0]
+
+
+def connected(address, **options):
+    host, _, port = address.removeprefix("http://").partition(":")
+    made = socket.socket()
+    for option, value in options.items():
+        made.setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
+    made.settimeout(20)
+    made.connect((host, int(port)))
+    return made
+
+
+def rest_of(connection):
+    """The last bytes that come before the other side ends the connection."""
+    last = b""
+    with contextlib.suppress(ConnectionResetError):
+        while found := connection.recv(2**20):
+            last = (last + found)[-100:]
+    return last
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"POST /v1/chat/completions HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+     b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea"],
+    ids=["nothing", "half a line", "half a head", "a half behind a whole"],
+)  # fmt: skip
+def test_a_connection_without_request_is_dropped(session, before):
+    with served(session, timeout=0.5) as (address, _), connected(address) as idle:
+        idle.sendall(before)
+        rest_of(idle)
+        assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_who_does_not_read_is_dropped(session, monkeypatch):
+    """What waits to be read holds neither row nor connection when the time is over."""
+    monkeypatch.setattr(
+        "pal.serve.app._event", lambda body: f"data: {json.dumps(body)} {'x' * 4_000_000}\n\n"
+    )
+    body = json.dumps({"messages": HELLO, "stream": True}).encode()
+    with (
+        served(session, timeout=1.0) as (address, server),
+        connected(address, SO_RCVBUF=4096) as idle,
+    ):
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        idle.sendall(head.encode() + body)
+        assert b" 200 " in idle.recv(64)
+        for _ in range(300):
+            ended = [
+                server.numbers.requests.labels(status)._value.get()
+                for status in ("200", "499", "504")
+            ]
+            if sum(ended):
+                break
+            threading.Event().wait(0.02)
+        assert sum(ended) == 1
+        assert server.batcher.active == server.batcher.waiting == 0
+        assert not rest_of(idle).endswith(b"0\r\n\r\n")  # it did not wait to say all
+
+
+def test_a_stream_that_is_not_read_in_time_is_told_so(session, monkeypatch):
+    """A client that reads again after the end of the time gets the error, and no silence."""
+    slowed(session, monkeypatch)
+
+    async def read_late():
+        server = Server(session, "tiny", ServerSettings(timeout=0.3))
+        body = read_body({"messages": HELLO, "stream": True})
+        waiter = Waiter(server.batcher, make_asks(body, session), stream=True)
+        completion = Completion(server.name, server.fingerprint)
+        events = server._stream(waiter, completion, body, 0.0)
+        found = [await anext(events)]
+        await asyncio.sleep(0.6)
+        free = server.batcher.active == 0
+        found += [event async for event in events]
+        await asyncio.to_thread(server.batcher.close)
+        return found, free
+
+    found, free = asyncio.run(read_late())
+    assert free
+    assert "timeout_error" in found[-1]
+    assert not any("[DONE]" in event for event in found)
+
+
+def test_more_replies_than_can_wait_are_refused_at_once(session):
+    for limits, most in (({"queue": 2}, 2), ({"max_choices": 3}, 3), ({"queue": 1}, 1)):
+        with served(session, **limits) as (address, _):
+            answer = post(address, {"messages": HELLO, "n": most + 1})
+            assert answer.status_code == 400
+            assert f"at most {most} repl" in answer.json()["error"]["message"]
+            assert "\n" not in answer.json()["error"]["message"]
+            assert post(address, {"messages": HELLO, "n": most}).status_code == 200
 
 
 def test_a_token_is_asked_for(session, response_model, capsys):
