@@ -376,7 +376,7 @@ def bench_serve(settings: BenchServeSettings) -> str:
     samples = load_samples(
         str(settings.input), settings.split, settings.data, limit=settings.limit or CLIENTS
     )
-    session = open_session(settings, rows=settings.serve.rows)
+    session = open_session(settings, rows=settings.serve.rows, shows_help=False)
     table, document = measure_serving(
         session, samples, settings.serve, rounds=settings.bench.rounds
     )

@@ -171,7 +171,7 @@ def evaluate_guard(settings: EvaluateGuardSettings) -> str:
             return show_measured(read_json(job.output))
     if settings.guard.model is not None:
         configure_runtime()
-    guard = load_guard(settings.guard)
+    guard = load_guard(settings.guard, shows_help=False)
     confidence = settings.statistics.confidence
     if is_labelled(source):
         found = measure_messages(guard, read_labelled(source)[: settings.limit], confidence)

@@ -186,7 +186,7 @@ def _speakers(settings: SimulateSettings) -> tuple[Any, Any, dict[str, str], dic
         from pal.core.runtime import configure_runtime
 
         configure_runtime()
-        session = open_session(settings)
+        session = open_session(settings, shows_help=False)
         told = settings.supporter.persona
         trained = TrainedSupporter(session, told, settings.seed)
         names = {"model": Path(settings.model).name, "seeker": playing.name}

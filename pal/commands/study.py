@@ -212,7 +212,7 @@ def _without_crises(situations: list[str], settings: GuardSettings) -> list[tupl
     from pal.guard import load_guard
     from pal.guard.levels import CRISIS
 
-    guard = load_guard(settings)
+    guard = load_guard(settings, shows_help=False)
     return [
         (number, text) for number, text in enumerate(situations, start=1)
         if guard.assess([text]).level < CRISIS

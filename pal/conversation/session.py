@@ -473,7 +473,7 @@ def load(
     source: str,
     *,
     extractor: str | None = None,
-    guard: GuardSettings | None = None,
+    guard: Guard | GuardSettings | None = None,
     decoding: DecodingSettings | None = None,
     annotate: PersonaSettings | None = None,
     seed: int = 42,
@@ -486,7 +486,7 @@ def load(
         source: folder or hub id.
         extractor: folder or hub id of a persona extractor; the persona is then inferred turn by
             turn, as in PESConv.
-        guard: how the conversation is watched; English, no country by default.
+        guard: what watches the conversation, or its settings; English, no country by default.
         decoding: how responses are decoded; the model's own way by default.
         annotate: how personas are inferred.
         seed: key of the noise that tokens are drawn with.
@@ -501,7 +501,7 @@ def load(
         >>> chat.respond([{"role": "user", "content": "My dog died."}]).text
         'i am so sorry to hear that.'
     """
-    watching = load_guard(guard or GuardSettings())
+    watching = guard if isinstance(guard, Guard) else load_guard(guard or GuardSettings())
     model, tokenizer = load_model_and_tokenizer(source, dtype)
     model.to(process_state().device)
     responder = make_responder(model, tokenizer, decoding or DecodingSettings(), seed)
@@ -511,8 +511,13 @@ def load(
     return Session(responder, watching, inference=inference, rows=rows)
 
 
-def open_session(settings: TalkSettings, *, rows: int = ROWS) -> Session:
+def open_session(settings: TalkSettings, *, rows: int = ROWS, shows_help: bool = True) -> Session:
     """Load what a command talks with; see :func:`load`.
+
+    Args:
+        settings: of the command.
+        rows: replies that grow at once, at most.
+        shows_help: whether people are shown the guard's help.
 
     Raises:
         PalError: model, extractor, guard or settings cannot be used.
@@ -520,6 +525,7 @@ def open_session(settings: TalkSettings, *, rows: int = ROWS) -> Session:
     (source,) = settings.require("model")
     trust(*settings.trusted_code)
     return load(
-        source, extractor=settings.extractor, guard=settings.guard, decoding=settings.decoding,
+        source, extractor=settings.extractor,
+        guard=load_guard(settings.guard, shows_help=shows_help), decoding=settings.decoding,
         annotate=settings.annotate, seed=settings.seed, dtype=settings.dtype, rows=rows,
     )  # fmt: skip

@@ -375,8 +375,12 @@ class NoGuard(Guard):
         return Verdict(NONE, NONE, "off", "reply", None, None, ())
 
 
-def load_guard(settings: GuardSettings) -> Guard:
+def load_guard(settings: GuardSettings, *, shows_help: bool = True) -> Guard:
     """Load the guard of the settings.
+
+    Args:
+        settings: the settings.
+        shows_help: whether people are shown its help, so that what is missing of it is told.
 
     Raises:
         PalError: anything it needs is missing or cannot be used; without its guard a face does not
@@ -400,7 +404,7 @@ def load_guard(settings: GuardSettings) -> Guard:
     guard = Guard(
         detectors,
         texts=load_texts(settings.texts),
-        country=load_helplines(settings.helplines).country(settings.country),
+        country=load_helplines(settings.helplines).country(settings.country, tell=shows_help),
         timeout=settings.timeout,
     )
     for detector in detectors:

@@ -99,20 +99,28 @@ class Helplines:
         self._name = name
         self._version = version
 
-    def country(self, code: str | None) -> Country:
-        """Return what is shown for a country; for none, or one that is missing, no number."""
+    def country(self, code: str | None, *, tell: bool = True) -> Country:
+        """Return what is shown for a country; for none, or one that is missing, no number.
+
+        Args:
+            code: two letters.
+            tell: whether the log says what is missing.
+        """
+        level = logging.WARNING if tell else logging.DEBUG
         entry = self.file.countries.get(code or "")
         url = self.file.directory.url
         if entry is None:
             known = ", ".join(sorted(self.file.countries))
             if code is None:
-                logger.warning(
+                logger.log(
+                    level,
                     "guard.country is not set: help shows no number, only %s; set one of %s, or "
                     "add yours to a file of your own (guard.helplines)", url, known,
                 )  # fmt: skip
             else:
                 hint = "; the United Kingdom is GB" if code == "UK" else ""
-                logger.warning(
+                logger.log(
+                    level,
                     "guard.country=%s: %s has no entry for it, so help shows no number, only %s "
                     "(it has %s%s)", code, self._name, url, known, hint,
                 )  # fmt: skip
@@ -121,7 +129,8 @@ class Helplines:
         if entry.emergency.verified_at is None:
             unchecked.insert(0, entry.emergency.number)
         if unchecked:
-            logger.warning(
+            logger.log(
+                level,
                 "guard: nobody has checked these entries of %s at their source yet: %s; check them "
                 "before others use this", self._name, ", ".join(unchecked),
             )  # fmt: skip

@@ -85,12 +85,12 @@ def load_supporters(
     """
     from pal.conversation.session import load
     from pal.core.registry import trust
-    from pal.guard import GuardSettings
+    from pal.guard import GuardSettings, load_guard
     from pal.persona.settings import PersonaSettings
     from pal.study.settings import StudiedSystem
 
     trust(*config["trusted_code"])
-    guard = GuardSettings.model_validate(config["guard"])
+    guard = load_guard(GuardSettings.model_validate(config["guard"]))  # one for all
     annotate = PersonaSettings.model_validate(config["annotate"])
     found = {}
     for name, given in config["systems"].items():

@@ -158,11 +158,15 @@ class Conversation:
             text: its text without the guard's help.
             cut: whether it was stopped before its end.
         """
-        asked = self.lines[-1]
+        place = max(n for n, one in enumerate(self.lines) if one.role == "user")
+        asked = self.lines[place]
         if has_surrogate(asked.text) or len(asked.text) > MAX_CHARACTERS:
             self.drop_turn()
             return
+        if cut and not normalise_text(text) and place + 1 < len(self.lines):
+            return
         asked.persona, asked.given = reply.persona, self.persona is not None
+        del self.lines[place + 1 :]  # the reply that this one was asked for in place of
         if normalise_text(text):
             self.lines.append(Line("assistant", text, reply.strategy, cut=cut))
 
@@ -180,7 +184,9 @@ class Conversation:
             self._pinned_before = max(self._pinned_before, self.pinned)
 
     def retry(self) -> None:
-        """Take the last reply back, so that another one can be given.
+        """Have the next answer be another one to what was said last; it takes the reply's place.
+
+        Until there is one, the reply stays.
 
         Raises:
             DataError: nothing was said.
@@ -188,8 +194,6 @@ class Conversation:
         if not self.lines:
             raise DataError("nothing was said yet")
         self._attempt += 1
-        if self.lines[-1].role == "assistant":
-            self.lines.pop()
 
     def begin_again(self) -> None:
         """Start a new conversation with the same settings; help stays on view."""

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, TextIO
 
 from pal.conversation.session import ChatReply, Piece
@@ -246,6 +247,26 @@ def guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
         raise PalError(f"the model failed ({kind}); /retry asks again") from None
 
 
+def read_line(read: Callable[[], str], encoding: str) -> str:
+    """Return the next line.
+
+    Args:
+        read: reads it.
+        encoding: what it is read as.
+
+    Raises:
+        DataError: it is not text of that encoding, so nothing behind it can be read either.
+    """
+    try:
+        return read()
+    except UnicodeError as error:
+        reason = first_line(getattr(error, "reason", error))
+    raise DataError(
+        f"standard input is not text in {encoding} ({reason}); give text in that "
+        "encoding, or set PYTHONIOENCODING=utf-8"
+    )
+
+
 @contextlib.contextmanager
 def line_editing(conversation: Conversation, out: TextIO) -> Iterator[Callable[[], str]]:
     """Yield what reads a line with the usual keys; earlier lines are kept in memory alone.
@@ -261,10 +282,10 @@ def line_editing(conversation: Conversation, out: TextIO) -> Iterator[Callable[[
 
     def read() -> str:
         if out is sys.stdout:
-            return read_as_text(input(PROMPT), encoding)
+            return read_as_text(read_line(lambda: input(PROMPT), encoding), encoding)
         out.write(PROMPT)
         out.flush()
-        line = sys.stdin.readline()
+        line = read_line(sys.stdin.readline, encoding)
         if not line:
             raise EOFError
         return read_as_text(line, encoding)
@@ -316,8 +337,15 @@ def answer_lines(
     """
     notice = Notice(conversation, clock)
     tell(str(notice.due()))
-    for number, raw in enumerate(iter(given.readline, ""), start=1):
-        line = read_as_text(raw, given.encoding or "utf-8")
+    encoding = given.encoding or "utf-8"
+    for number in count(1):
+        try:
+            raw = read_line(given.readline, encoding)
+        except DataError as error:
+            raise DataError(f"line {number}: {error}") from None
+        if not raw:
+            return
+        line = read_as_text(raw, encoding)
         if not normalise_text(line):
             continue
         if (again := notice.due()) is not None:

@@ -91,6 +91,32 @@ def test_a_pipe_of_another_encoding(response_model):
     assert "not working" not in lines[3]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_pipe_that_is_no_text_is_told_in_a_line(response_model, encoding):
+    code, out, told = over_a_pipe(
+        f"{CANARY}\n".encode() + b"\xff\xfe\xff\n", f"model={response_model}",
+        before=f"import sys; sys.stdin.reconfigure(encoding={encoding!r})",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    last = told.splitlines()[-1]
+    assert last.startswith(f"pal: error: line 1: standard input is not text in {encoding} (")
+    assert last.endswith("set PYTHONIOENCODING=utf-8")
+    assert "Traceback" not in told
+    assert CANARY not in told
+
+
+def test_a_pipe_of_utf_16_is_read_or_gets_help(response_model):
+    """Zero bytes between letters hide nothing from the guard."""
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        code, out, told = over_a_pipe(
+            f"{CRISIS}\nI am in the café.\n".encode(encoding), f"model={response_model}",
+            "decoding.max_new_tokens=8",
+        )  # fmt: skip
+        assert code == 0, told
+        assert "findahelpline.com" in out.splitlines()[0]
+        assert "Traceback" not in told
+
+
 def test_a_pipe_with_a_mistake(response_model):
     code, out, told = over_a_pipe(f"/stratgy x\n{OPEN}\n", f"model={response_model}")
     assert (code, out) == (2, "")

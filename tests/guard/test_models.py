@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pal.commands.study import _without_crises
 from pal.core.errors import CheckpointError, ConfigError, DataError
 from pal.guard import GuardSettings, load_guard
 from pal.guard.evaluation import measure_dialogues, measure_messages, show_measured
@@ -12,6 +13,7 @@ from pal.guard.models import ClassifierDetector, HeadDetector, load_detector
 from pal.guard.rows import LabelledMessage, read_labelled
 from pal.guard.training import describe_head, save_head, show_head, threshold_at, train_head
 from pal.guard.windows import MOST_WINDOWS, windows_of
+from tests.jobs import command
 
 
 def embed(texts):
@@ -142,6 +144,24 @@ def test_messages_and_dialogues_are_measured(tmp_path):
     file.write_text('{"text": "x", "label": "maybe"}')
     with pytest.raises(DataError, match="line 1: label"):
         read_labelled(str(file))
+
+
+NOTICES = ("guard.country", "nobody has checked")
+
+
+@pytest.mark.parametrize("given", [[], ["guard.country=GB"], ["guard.country=XX"]])
+def test_where_nobody_is_shown_help_nothing_is_said_of_it(given, tmp_path, capsys, caplog):
+    """A guard that is measured, or chooses situations, speaks to nobody."""
+    messages = tmp_path / "messages.jsonl"
+    messages.write_text('{"text": "I want to kill myself.", "label": "crisis"}\n')
+    assert _without_crises(["The rent is due.", "I want to die."], GuardSettings()) == [
+        (1, "The rent is due.")
+    ]
+    assert command("guard", "eval", f"input={messages}", *given) == 0
+    said = capsys.readouterr().err + caplog.text
+    assert not any(notice in said for notice in NOTICES)
+    load_guard(GuardSettings())  # a face does say it
+    assert NOTICES[0] in capsys.readouterr().err + caplog.text
 
 
 def test_a_classification_model_needs_a_level_for_each_label(tmp_path):

@@ -14,6 +14,7 @@ from pal.guard import GuardSettings
 from tests.conversation.test_session import CRISIS, any_reply_may_be_shown  # noqa: F401
 from tests.serve.live import served
 from tests.serve.scripted import HELP, scripted_server
+from tests.test_faces import MESSAGES
 
 browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = browsers.expect
@@ -262,6 +263,52 @@ def test_help_stays_once_it_is_called_for(page, session):
         expect(page.locator("#standing")).to_contain_text("not a crisis service")
 
 
+# Notes every state of the page in which words of a reply stand: whether help is on view, and which.
+WATCH = """() => {
+  window.states = [];
+  const look = () => {
+    const words = [...document.querySelectorAll(".message.reply .text")]
+      .map((one) => one.textContent.trim()).join("|");
+    if (words) window.states.push([!document.querySelector("#pinned").hidden, words]);
+  };
+  new MutationObserver(look).observe(document, {
+    subtree: true, childList: true, characterData: true, attributes: true,
+  });
+}"""
+
+
+@pytest.mark.usefixtures("any_reply_may_be_shown")
+def test_the_page_gives_the_guards_levels(page, session):
+    """Help is there before any word of the model's, for all the messages of the other faces."""
+    found = {text: session.guard.review([text]) for text in MESSAGES}
+    helped = 0
+    with served(session) as (address, _):
+        page.add_init_script("sessionStorage.clear()")
+        open_page(page, address)
+        for text, verdict in found.items():
+            page.reload()  # as somebody else, who has not asked for help before
+            expect(page.locator("#model")).not_to_be_empty()
+            expect(page.locator("#pinned")).to_be_hidden()
+            page.evaluate(WATCH)
+            send(page, text)
+            [words] = said(page)
+            states = page.evaluate("window.states")
+            if verdict.help is None:
+                expect(page.locator("#pinned")).to_be_hidden()
+                continue
+            helped += 1
+            expect(page.locator("#pinned")).to_be_visible()
+            shown = page.locator("#pinned-lines").inner_text()
+            for line in verdict.help.splitlines():
+                assert line in shown
+            assert states
+            assert all(on_view for on_view, _ in states), text
+            if verdict.action == "fixed":
+                assert words == verdict.text
+                assert {spoken for _, spoken in states} == {verdict.text}
+    assert helped >= 17
+
+
 def test_a_server_without_guard_says_so(page, response_model):
     session = pal.load(str(response_model), guard=GuardSettings(off=True))
     with served(session) as (address, _):
@@ -433,6 +480,55 @@ def test_help_does_not_cover_what_the_guard_says(page, scripted):
     assert box["y"] >= 0
     assert under["y"] >= box["y"] + box["height"]
     assert under["y"] + under["height"] <= page.locator("#composer").bounding_box()["y"]
+
+
+# Parts of the page's header of which another part of the page takes the click, at any height.
+COVERED = """async () => {
+  const found = new Set();
+  for (let y = 0; y <= document.documentElement.scrollHeight; y += 17) {
+    window.scrollTo(0, y);
+    await new Promise(requestAnimationFrame);
+    for (const part of document.querySelectorAll(".top h1, .top button")) {
+      const box = part.getBoundingClientRect();
+      const [x, middle] = [box.left + box.width / 2, box.top + box.height / 2];
+      if (middle < 0 || middle > innerHeight) continue;
+      const hit = document.elementFromPoint(x, middle);
+      if (!hit?.closest(".top")) found.add(`${part.id}: ${hit?.id || hit?.className}`);
+    }
+  }
+  return [...found];
+}"""
+
+
+def gets_there(page, place):
+    """Wait until the help on view is at a place."""
+    for _ in range(200):
+        if place(page.locator("#pinned").bounding_box()["y"]):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(page.locator("#pinned").bounding_box())
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, {"width": 800, "height": 400}])
+def test_help_on_view_covers_nothing_of_the_header(page, scripted, size):
+    page.set_viewport_size(size)
+    open_page(page, scripted.address)
+    scripted.plans = [FIXED] * 8
+    for number in range(8):
+        send(page, f"I want to die {number}.")
+    expect(page.locator("#pinned")).to_be_in_viewport()
+    if size is DESKTOP:  # with room for both, the header is there without scrolling back
+        assert page.evaluate("scrollY") > 200
+        top, pinned = page.locator(".top").bounding_box(), page.locator("#pinned").bounding_box()
+        assert top["y"] == 0
+        assert pinned["y"] >= top["height"] - 1
+        expect(page.locator("#new")).to_be_in_viewport(ratio=1)
+        page.set_viewport_size(PHONE)  # a window that is made narrow has no gap above the help
+        page.mouse.wheel(0, 10_000)
+        gets_there(page, lambda y: y < 1)
+        page.set_viewport_size(size)
+        gets_there(page, lambda y: y > 9)
+    assert page.evaluate(COVERED) == []
 
 
 def test_a_comparison_asked_for_while_a_reply_is_written(page, scripted):

@@ -41,9 +41,11 @@ def two(model, other=None, extractor="null"):
     )
 
 
-def serving(path):
+def serving(path, said=None):
     process = start("study", "serve", str(path), "study_server.port=0")
     for line in process.stderr:
+        if said is not None:
+            said.append(line)
         if found := re.search(r"study is at (http://127\S+:\d+)", line):
             return process, found[1]
     raise AssertionError(process.wait())
@@ -61,8 +63,9 @@ def test_a_study_with_trained_models(response_model, extractor_model, tmp_path, 
     assert "signs of a crisis: 1" in shown  # the one of a crisis
     links = re.findall(r"^http://127.0.0.1:8010/s/(\S{22})$", shown, re.MULTILINE)
     assert len(set(links)) == 2
-    file = tmp_path / "s.db"
-    process, address = serving(file)
+    file, told = tmp_path / "s.db", []
+    process, address = serving(file, told)
+    assert sum("nobody has checked these entries" in line for line in told) == 1
     try:
         first = Person(address, links[0])
         assert "999" in first.text

@@ -6,13 +6,13 @@ import json
 import pytest
 
 import pal
-from pal.core.errors import ConfigError, PalError
+from pal.core.errors import ConfigError, DataError, PalError
 from pal.data.esconv import load_esconv
 from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from pal.persona.settings import PersonaSettings
 from pal.terminal.conversation import Conversation
-from pal.terminal.face import EVERY, NOTICE, Terminal, answer_lines
+from pal.terminal.face import EVERY, NOTICE, Terminal, answer_lines, read_line
 from pal.terminal.screen import Screen
 from pal.terminal.slash import SLASH_COMMANDS, completions, run_slash
 from tests.conversation.test_session import CRISIS
@@ -396,6 +396,48 @@ def test_a_stopped_reply_keeps_what_was_shown(session, talk, wordy, monkeypatch)
     assert whole.startswith(cut.text)
     assert conversation.record()["dialog"][1]["cut"] is True
     assert len(conversation.lines) == 4
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("step", ["prepare", "advance", "take"])
+def test_a_retry_that_comes_to_nothing_leaves_the_reply(
+    session, talk, monkeypatch, tmp_path, step, fault
+):
+    """Until another reply has words, the one before is there: to read, to go on from, to save."""
+    given, fails = getattr(type(session), step), []
+
+    def maybe(*arguments, **more):
+        if fails:
+            raise fault
+        return given(*arguments, **more)
+
+    def strike():
+        fails.append(True)
+        return "/retry"
+
+    monkeypatch.setattr(type(session), step, maybe)
+    conversation, out = Conversation(session, persona=[]), io.StringIO()
+    lines = iter([lambda: OPEN, strike, lambda: f"/save {tmp_path / 'a'}", lambda: "/quit"])
+    Terminal(conversation, Screen(out, width=400), lambda: next(lines)()).run()
+    fails.clear()
+    first = session.respond([{"role": "user", "content": OPEN}])
+    assert texts(conversation) == [first.text]
+    assert conversation.lines[1].strategy == first.strategy
+    [record] = [json.loads(line) for line in (tmp_path / "a").read_text().splitlines()]
+    assert [turn["text"] for turn in record["dialog"]] == [OPEN, first.text]
+    lines = iter(["/retry", "And now?", "/quit"])
+    Terminal(conversation, Screen(out), lambda: next(lines)).run()
+    assert len(conversation.lines) == 4
+    assert texts(conversation)[0] != first.text
+
+
+def test_a_line_that_is_no_text_ends_the_chat_in_a_line(session):
+    for encoding in ("utf-16", "utf-8"):
+        raw = io.TextIOWrapper(io.BytesIO(b"caf\xe9 zebra\n"), encoding=encoding)
+        with pytest.raises(DataError, match=f"not text in {encoding} .*PYTHONIOENCODING") as told:
+            read_line(raw.readline, encoding)
+        assert "zebra" not in str(told.value)
+        assert told.value.__cause__ is None
 
 
 # ------------------------------------------------------------------------------ the screen

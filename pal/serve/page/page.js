@@ -395,8 +395,12 @@ function follow() {
 /** Keep what sticks to an edge from covering what has the focus or is scrolled to. */
 function measure() {
   const root = document.documentElement.style;
-  root.setProperty("--covered", `${byId("pinned").offsetHeight}px`);
-  root.scrollPaddingTop = `${byId("pinned").offsetHeight + 8}px`;
+  const top = document.querySelector(".top");
+  const head = getComputedStyle(top).position === "sticky" ? top.offsetHeight : 0;
+  const covered = head + byId("pinned").offsetHeight;
+  root.setProperty("--head", `${head}px`);
+  root.setProperty("--covered", `${covered}px`);
+  root.scrollPaddingTop = `${covered + 8}px`;
   root.scrollPaddingBottom = `${byId("composer").offsetHeight + 8}px`;
 }
 
@@ -859,12 +863,14 @@ function listen() {
     save();
   });
   window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+  window.addEventListener("resize", measure);
   document.addEventListener("visibilitychange", remind);
   setInterval(remind, 30_000);
   const sizes = new ResizeObserver(() => {
     measure();
     follow();
   });
+  sizes.observe(document.querySelector(".top"));
   sizes.observe(byId("pinned"));
   sizes.observe(byId("composer"));
 }
