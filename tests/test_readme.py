@@ -1,54 +1,62 @@
 """Every command that the documents show is one that the command line takes."""
 
 import re
-import shlex
 
 import pytest
 
 from pal.cli import parse_arguments
-from pal.commands import load_settings
+from pal.commands import COMMANDS, load_settings
 from pal.core.errors import ConfigError
-from tests.jobs import ROOT
+from tests.documents import (
+    PAGES,
+    SHELL,
+    all_blocks,
+    arguments_of,
+    inline_commands,
+    is_command,
+    lines_of,
+)
 
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a page shows as an example of what is refused.
 REFUSED = ("pal generate tune_alpha.trials=3",)
-SCRIPTS = {"train.py": "train", "generate.py": "generate", "eval.py": "eval"}
 
 
 def commands():
     """Yield (page, command line) of code blocks and of code within sentences."""
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        blocks = re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.DOTALL)
-        lines = [line.strip() for block in blocks for line in block.split("\n")]
-        lines += re.findall(r"(?<!`)`((?:pal|python|accelerate launch) [^`]+)`(?!`)", text)
-        for line in lines:
-            for part in re.split(r" && | ; ", line):
-                words = part.split()
-                if words[:1] == ["pal"] or any(word in SCRIPTS for word in words[:8]):
-                    yield page.name, part
+    shown = [
+        (block.page, line)
+        for block in all_blocks()
+        if block.language in SHELL
+        for line in lines_of(block)
+    ]
+    shown += [
+        (page.name, line) for page in PAGES if page.exists() for line in inline_commands(page)
+    ]
+    for page, line in shown:
+        for part in re.split(r" && | ; | \| ", line):
+            if is_command(part):
+                yield page, part
 
 
 CASES = sorted(set(commands()))
 
 
 def test_the_documents_show_commands():
-    assert len(CASES) > 25
+    assert len(CASES) > 100
+
+
+def test_every_fence_says_what_is_in_it():
+    """A fence without a word would hide its commands from the tests."""
+    assert [block.name for block in all_blocks() if not block.language] == []
 
 
 @pytest.mark.parametrize(("page", "line"), CASES, ids=[line[:60] for _, line in CASES])
 def test_a_command_as_it_is_shown_is_taken(page, line):
-    line = re.sub(r"\$\w+", "test", line)
-    words = shlex.split(line, comments=True)
-    if words[0] == "pal":
-        words = words[1:]
-    else:
-        at = next(index for index, word in enumerate(words) if word in SCRIPTS)
-        words = [SCRIPTS[words[at]], *words[at + 1 :]]
     # A placeholder stands for whatever the reader has.
-    words = [word for word in words if word not in ("…", "COMMAND", "[PREFIX]", "--help")]
-    if not words or words == ["traits"]:
+    placeholders = ("…", "COMMAND", "[PREFIX]", "--help", "--dry-run")
+    words = [word for word in arguments_of(line) if word not in placeholders]
+    heads = {name.split()[0] for name in COMMANDS if " " in name}
+    if not words or (len(words) == 1 and words[0] in heads):
         return
     given = parse_arguments(words)
     overrides = [

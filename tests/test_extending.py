@@ -1,4 +1,4 @@
-"""The worked examples of docs/architecture.md: each is added to a copy of the package, and used."""
+"""The worked examples of docs/extending.md: each is added to a copy of the package, and used."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tests.jobs import ESCONV, ROOT, environment
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = {
     match[1]: f"{match[2]}"
     for match in re.finditer(
