@@ -37,7 +37,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_theme_options = {"footer_icons": []}
+html_theme_options: dict[str, Any] = {"footer_icons": []}
 
 LINK = re.compile(r"^- \[[^]]+\]\((\w+)\.md\)", re.MULTILINE)
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -119,7 +120,7 @@ def test_links_of_the_readme_hold_in_the_repository_and_in_the_site(pages):
 
 
 def test_a_page_that_no_list_names_is_in_the_menu_too():
-    conf = {"__file__": str(DOCS / "conf.py")}
+    conf: dict[str, Any] = {"__file__": str(DOCS / "conf.py")}
     exec(compile((DOCS / "conf.py").read_text(encoding="utf-8"), "conf.py", "exec"), conf)
     text = "# T\n\n## First\n\n- [Settings](settings.md): keys\n"
     menu = conf["menu"](text)
