@@ -67,6 +67,7 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
     check_sources(settings)
     from transformers import set_seed
 
+    from pal.training.arguments import build_arguments
     from pal.training.folder import SPOT_TOKENIZER, TOKENS, RunFolder, no_empty_folder
     from pal.training.numbers import (
         NumberFormat,
@@ -78,15 +79,18 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
         refuse_unusable_launcher,
     )
     from pal.training.preparation import prepare
-    from pal.training.trainer import build_arguments, build_trainer, run_training
+    from pal.training.sharing import accumulated_batches
+    from pal.training.trainer import build_trainer, run_training
 
     launcher = launcher_choices()
     refuse_unusable_launcher(runs_on_cpu())
     with no_empty_folder(output), claim(output) as state, ExitStack() as stack:
         asked = asked_format(settings.training, state.device)
         stack.enter_context(launcher_environment_kept())
+        devices = state.num_processes * devices_per_process(state)
+        options = accumulated_batches(settings.global_batch_size, settings.training, devices)
         build_arguments(  # finds mistakes before any data is read
-            settings.training, output, seed=settings.seed,
+            options, output, seed=settings.seed,
             numbers=asked or NumberFormat("float32", "machine"),
             with_strategy=settings.task == "response", patience=settings.early_stopping_patience,
         )  # fmt: skip
@@ -95,7 +99,7 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
             parts = prepare(
                 settings.task, settings.data, settings.architecture, output, seed=settings.seed
             )
-        folder = RunFolder(output, state)
+        folder = RunFolder(output, state, any_number=settings.global_batch_size is not None)
         folder.remove(SPOT_TOKENIZER)
         begun = folder.begun()
         width = parts.model.get_input_embeddings().embedding_dim
@@ -106,18 +110,19 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
         elif asked is None and prefers_bf16(state.device, width):
             numbers = NumberFormat("bfloat16", "machine")
         job = make_job(settings, parts, numbers.name, launcher)
-        devices = state.num_processes * devices_per_process(state)
         if folder.is_finished(job, devices):
             logger.info("%s is already trained; overwrite=true trains it again", output)
             folder.remove(TOKENS)
             return output
         trainer = build_trainer(
-            parts, output, options=settings.training, seed=settings.seed, numbers=numbers,
+            parts, output, options=options, seed=settings.seed, numbers=numbers,
             patience=settings.early_stopping_patience, choosable=choosable,
+            global_batch_size=settings.global_batch_size,
         )  # fmt: skip
         begin = {
             "number_format": numbers.name, "number_format_chosen_by": numbers.chosen_by,
             "processes": state.num_processes, "devices": devices, "launcher": launcher,
+            "parameters": sum(p.numel() for p in parts.model.parameters()),
         }  # fmt: skip
         folder.begin(job, begin)
         resume = folder.last_checkpoint()
@@ -232,7 +237,6 @@ def publish(
         record = job.describe(
             **begin, bf16=begin["number_format"] == "bfloat16",
             device=str(trainer.args.device),
-            parameters=sum(p.numel() for p in parts.model.parameters()),
             train_samples=len(parts.train), validation_samples=len(parts.validation),
             validation_nll=saved, lowest_validation_nll=min(losses.values(), default=None),
             unigram_validation_nll=floor,

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,14 @@ LAST_WRITTEN = "trainer_state.json"
 OPTIMIZER = ("optimizer*", "global_step*")
 
 # Files and folders of a checkpoint that only continued training reads.
-TRAINING_STATE = (*OPTIMIZER, "scheduler.pt", "scaler.pt", "rng_state*", "training_args.bin")
+TRAINING_STATE = (
+    *OPTIMIZER,
+    "pytorch_model_fsdp*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*",
+    "training_args.bin",
+)
 
 
 class RunFolder:
@@ -50,10 +58,11 @@ class RunFolder:
     Args:
         path: the folder.
         state: accelerate's process state; the first process alone writes.
+        any_number: whether the run may continue on another number of processes.
     """
 
-    def __init__(self, path: str | Path, state: Any):
-        self.path, self.state = Path(path), state
+    def __init__(self, path: str | Path, state: Any, *, any_number: bool = False):
+        self.path, self.state, self.any_number = Path(path), state, any_number
 
     def begun(self) -> dict[str, Any]:
         """Return the record of the finished or interrupted run that lies there, or {}."""
@@ -89,11 +98,12 @@ class RunFolder:
                 f"{self.path}: an unfinished run with other settings, data or versions lies there; "
                 "give those again to continue, overwrite=true to restart, or another output_dir"
             )
-        if begun.get("devices") != devices:
+        if not self.any_number and begun.get("devices") != devices:
             raise OutputError(
                 f"{self.path}: an unfinished run on {begun.get('devices')} processes or GPUs lies "
                 f"there and would see other batches on {devices}; start as many again to continue, "
-                "give overwrite=true to restart, or another output_dir"
+                "give overwrite=true to restart, or another output_dir (a run with a "
+                "global_batch_size continues on any number)"
             )
         return False
 
@@ -118,7 +128,7 @@ class RunFolder:
         interrupted = (
             not (self.path / RECORD).exists()
             and begun.get("identity") == job.identity
-            and begun.get("devices") == begin["devices"]
+            and (self.any_number or begun.get("devices") == begin["devices"])
         )
         if interrupted:
             return
@@ -133,7 +143,7 @@ class RunFolder:
         """Return the newest complete checkpoint; those after it, cut off by a kill, are removed."""
         last, cut = None, []
         for path in reversed(self.checkpoints()):
-            if is_complete(path, self.state.num_processes):
+            if is_complete(path, None if self.any_number else self.state.num_processes):
                 last = path
                 break
             cut.append(path)
@@ -201,16 +211,22 @@ def remove_all(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder)
 
 
-def is_complete(checkpoint: Path, processes: int) -> bool:
-    """Return whether a checkpoint holds all that training continues from, with the same result."""
-    draws = (
-        ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
-    )
+def is_complete(checkpoint: Path, processes: int | None) -> bool:
+    """Return whether a checkpoint holds all that training continues from, with the same result.
+
+    Args:
+        checkpoint: its folder.
+        processes: how many continue, each with what it has drawn; None where draws depend on
+            batches alone.
+    """
+    draws = ["rng_state.pth"] if processes == 1 else []
+    if processes is not None and processes > 1:
+        draws = [f"rng_state_{index}.pth" for index in range(processes)]
     try:
         read_json(checkpoint / LAST_WRITTEN)
     except DataError:
         return False
-    return all((checkpoint / name).exists() for name in draws) and any(
+    return all(zipfile.is_zipfile(checkpoint / name) for name in draws) and any(
         list(checkpoint.glob(pattern)) for pattern in OPTIMIZER
     )
 

@@ -10,16 +10,20 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pal.core.errors import ConfigError
 
 BF16_WIDTH = 384  # measured, see prefers_bf16
 
+# Asks that one process alone reads the weights. Here all do: a run's identity holds them.
+RAM_EFFICIENT = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+
 # What launchers ask for that cannot change a result: devices, messages, and what is handled here.
 INERT_VARIABLES = re.compile(
     r"ACCELERATE_(USE_CPU|TORCH_DEVICE|CPU_AFFINITY|DEBUG_.*|LOG_LEVEL|ENABLE_RICH|CONFIG_.*"
-    r"|BYPASS_DEVICE_MAP|MIXED_PRECISION)"
+    r"|BYPASS_DEVICE_MAP|MIXED_PRECISION)|" + RAM_EFFICIENT
 )
 LAUNCHER_VARIABLES = re.compile(r"(ACCELERATE|FSDP|PARALLELISM_CONFIG)_\w+")
 UNASKED = ("", "no", "false", "0", "none", "default")
@@ -129,30 +133,46 @@ def refuse_unusable_launcher(on_cpu: bool) -> None:
         on_cpu: whether training runs on a CPU.
 
     Raises:
-        ConfigError: a way of sharing a model out that this package or a CPU does not have.
+        ConfigError: a way of sharing a model out that this package, this machine or a CPU does not
+            have.
     """
     choices = launcher_choices()
     for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if f"ACCELERATE_USE_{way}" not in choices:
             continue
+        if way == "DEEPSPEED" and find_spec("deepspeed") is None:
+            raise ConfigError(
+                "ACCELERATE_USE_DEEPSPEED asks for DeepSpeed, which is not installed: `pip install "
+                "deepspeed`, or share the model out by --config_file configs/accelerate/fsdp2.yaml"
+            )
         if on_cpu or way == "MEGATRON_LM":
             where = "on CPU processes" if on_cpu else "here"
             raise ConfigError(
                 f"ACCELERATE_USE_{way} asks for a model shared out over processes, which does not "
-                f"work {where}; unset it (`accelerate launch --multi_cpu` or torchrun without it "
+                f"work {where}; unset it (--config_file configs/accelerate/ddp.yaml, or torchrun, "
                 "gives every process a whole model)"
+            )
+    for kind in ("TP", "CP", "SP"):
+        size = choices.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1")
+        if size != "1":
+            raise ConfigError(
+                f"PARALLELISM_CONFIG_{kind}_SIZE={size} asks for processes that share the samples "
+                "of a batch; here every process has its own: leave it out (DDP, FSDP and DeepSpeed "
+                "share out an update's samples, and the last two the model)"
             )
 
 
 @contextmanager
 def launcher_environment_kept() -> Iterator[None]:
-    """Take the launcher's number format away from libraries, and put all back in the end.
+    """Take from libraries what is decided here, and put all back in the end.
 
-    The format is decided upon here, and libraries leave variables of their own behind, which would
-    reach the next training in this process.
+    That is the number format, and that every process reads the weights. Libraries leave variables
+    of their own behind, which would reach the next training in this process.
     """
     kept = {k: v for k, v in os.environ.items() if LAUNCHER_VARIABLES.fullmatch(k)}
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    if RAM_EFFICIENT in kept:
+        os.environ[RAM_EFFICIENT] = "false"
     try:
         yield
     finally:

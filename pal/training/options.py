@@ -61,6 +61,8 @@ RESERVED = {
     "auto_find_batch_size": RELIED_ON,
     "dataloader_drop_last": "validation would leave samples out too; leave it out",
     "ddp_backend": "processes meet the way that accelerate chooses for the device; leave it out",
+    "average_tokens_across_devices": RELIED_ON,
+    "accelerator_config": "processes share the samples of an update in one way; leave it out",
     "dataloader_in_order": "the order of batches is part of what a run is; leave it out",
     "use_cpu": "set ACCELERATE_USE_CPU=true in the environment instead",
     "local_rank": "launchers set it in the environment; leave it out",

@@ -16,7 +16,7 @@ class EpochSampler(Sampler[int]):
 
     Args:
         lengths: of the samples.
-        rows: samples of a step on one process.
+        rows: samples of an update, over all processes.
         seed: of the run.
         epoch: returns the number of the epoch that begins.
         by_length: whether samples of similar length come together.

@@ -34,10 +34,15 @@ class TrainingSettings(OptionSettings):
 
     Attributes:
         seed: decides initial weights, the order of samples and dropout.
+        global_batch_size: samples of an update, over all processes together; then the model is
+            the same on any number of them, and a run may continue on another number. By default
+            what ``training.per_device_train_batch_size`` and ``gradient_accumulation_steps`` come
+            to.
         early_stopping_patience: stop after so many validations without improvement.
         architecture: what training starts from.
     """
 
     seed: int = 42
+    global_batch_size: Count | None = None
     early_stopping_patience: Count | None = None
     architecture: ArchitectureSettings = ArchitectureSettings()

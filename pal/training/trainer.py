@@ -13,54 +13,88 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from safetensors.torch import load_model
-from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerState,
-    get_scheduler,
+    set_seed,
 )
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils.logging import disable_progress_bar
 
-from pal.core.errors import ConfigError, suggest
-from pal.core.job import runs_on_cpu
-from pal.core.tracking import stay_offline_without_key
+from pal.core.errors import ConfigError
 from pal.modeling.language import ADAPTED_CONFIG, is_adapted
+from pal.training.arguments import REFUSALS, build_arguments, refused
 from pal.training.folder import LAST_WRITTEN, tidy_saved_files
 from pal.training.language import language_loss
 from pal.training.losses import (
-    LOWER_IS_BETTER,
     corpus_metrics,
-    metric_names,
     summarise_rows,
 )
 from pal.training.numbers import NumberFormat, launcher_environment_kept
-from pal.training.options import DEFAULTS, FIXED
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
 from pal.training.progress import EpochLines
 from pal.training.pruning import Choosable, PruneCheckpoints
+from pal.training.sharing import FilledSamples, SharedBatches, draw_seed
 
 logger = logging.getLogger(__name__)
 
-# What transformers raises for options that cannot be.
-REFUSALS = (TypeError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, OSError)
-
 
 class PalTrainer(Seq2SeqTrainer):
-    """Trains so that an interrupted run becomes the same model, byte for byte."""
+    """Trains so that an interrupted run becomes the same model, byte for byte.
+
+    Args:
+        global_batch_size: samples of an update over all processes. Dropout then draws by batch, so
+            that an update is the same on any number of processes.
+        options: transformers' own arguments.
+    """
+
+    def __init__(self, *, global_batch_size: int | None = None, **options: Any):
+        super().__init__(**options)
+        self.global_batch_size = global_batch_size
+        self.turn = 0  # batches of the update that this process has computed
+        self.rows_in_update: Any = None  # with targets, on all processes
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Return the batches of an update and how many targets it has; count its rows too."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.turn = 0
+        wanted = getattr(self.accelerator.unwrap_model(self.model), "counts_rows", False)
+        if wanted and batches and self.args.n_gpu <= 1:
+            rows = sum((batch["labels"][:, 0] != -100).sum() for batch in batches)
+            self.rows_in_update = self.accelerator.gather(rows.to(device)).sum()
+        return batches, items
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute a batch; with a global batch size, what it draws is its own."""
+        if self.global_batch_size is not None:
+            batch = self.turn * self.args.world_size + self.args.process_index
+            set_seed(draw_seed(self.args.seed, self.state.global_step, batch))
+        self.turn += 1
+        return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any):  # type: ignore[override]
         """Return the loss, with outputs if asked; a model that computes it makes no logits then."""
         if self.compute_loss_func is None and not return_outputs:
             inputs = {**inputs, "skip_logits": True}
+        if self.rows_in_update is not None and kwargs.get("num_items_in_batch") is not None:
+            inputs = {**inputs, "num_rows_in_batch": self.rows_in_update}
         return super().compute_loss(model, inputs, return_outputs, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the whole model, also where the processes hold parts of it."""
+        if self.optimizer is None:  # nothing was trained, so nothing was shared out
+            self._save(output_dir)
+        elif self.is_fsdp_enabled:  # whatever form its own checkpoints have
+            self._save(output_dir, state_dict=self._gathered_weights())
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model; LoRA adapters with the configuration that says what they are."""
@@ -73,27 +107,40 @@ class PalTrainer(Seq2SeqTrainer):
             model.config.to_json_file(str(folder / ADAPTED_CONFIG))
             (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
 
+    def _gathered_weights(self) -> dict[str, torch.Tensor]:
+        """Return whole weights on the first process, with the shared ones shared again."""
+        weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model)
+        for name, source in getattr(self.model, "all_tied_weights_keys", {}).items():
+            if name in weights and source in weights:
+                weights[name] = weights[source]
+        return weights
+
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return batches in the order that seed and epoch give."""
+        """Return this process's batches, in the order that seed and epoch give."""
         args, strategy = self.args, self.args.train_sampling_strategy
-        if strategy == "sequential":
-            return super().get_train_dataloader()
-        dataset: Any = self.train_dataset
-        sampler = EpochSampler(
-            dataset["length"][:],
-            rows=self._train_batch_size * args.gradient_accumulation_steps,
-            seed=args.seed, epoch=lambda: int(self.state.epoch or 0),
-            by_length=strategy == "group_by_length",
-        )  # fmt: skip
+        dataset = FilledSamples(self.train_dataset)
+        rows, world = self._train_batch_size, args.world_size
+        update = self.global_batch_size or rows * args.gradient_accumulation_steps * world
+        sampler: Any = SequentialSampler(dataset)
+        if strategy != "sequential":
+            sampler = EpochSampler(
+                dataset.samples["length"][:], rows=update, seed=args.seed,
+                epoch=lambda: int(self.state.epoch or 0), by_length=strategy == "group_by_length",
+            )  # fmt: skip
         loader: DataLoader[Any] = DataLoader(
-            dataset, batch_size=self._train_batch_size, sampler=sampler,
-            collate_fn=self.data_collator, drop_last=args.dataloader_drop_last,
+            dataset, collate_fn=self.data_collator,
+            batch_sampler=SharedBatches(
+                sampler, rows=rows, update=update, processes=world, process=args.process_index
+            ),
             num_workers=args.dataloader_num_workers, pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context,
         )  # fmt: skip
-        return self.accelerator.prepare(loader)
+        # The batches are this process's own already; the library moves them to the device.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Validate on every sample once: what fills up the last batch of several is dropped."""
@@ -211,7 +258,7 @@ def run_training(trainer: Seq2SeqTrainer, checkpoint: Path | None) -> None:
     chosen = best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint
     model: Any = trainer.model
     if is_adapted(model):
-        trainer._load_from_checkpoint(str(chosen), model)
+        model.load_adapter(str(chosen), model.active_adapters[0])
     else:
         load_model(model, str(chosen / "model.safetensors"))
     trainer.log({"total_flos": trainer.state.total_flos, "train_loss": 0.0})
@@ -224,102 +271,6 @@ def has_ended(checkpoint: Path) -> bool:
     return state["global_step"] >= state["max_steps"] or bool(control.get("should_training_stop"))
 
 
-def build_arguments(
-    options: Mapping[str, Any],
-    output: Path,
-    *,
-    seed: int,
-    numbers: NumberFormat,
-    with_strategy: bool,
-    patience: int | None = None,
-) -> Seq2SeqTrainingArguments:
-    """Return transformers' arguments of a run.
-
-    Args:
-        options: by transformers' names; they win over the defaults.
-        output: folder of the run.
-        seed: of the run.
-        numbers: what products are computed in.
-        with_strategy: whether validation knows the accuracy of strategies.
-        patience: of early stopping; None for none.
-
-    Raises:
-        ConfigError: options that cannot be, alone or together.
-    """
-    options = {**DEFAULTS, **options, **FIXED, **numbers.as_options()}
-    metric = str(options["metric_for_best_model"]).removeprefix("eval_")
-    options["metric_for_best_model"] = metric
-    options.setdefault("greater_is_better", metric not in LOWER_IS_BETTER)
-    if patience is not None:
-        options.setdefault("restore_callback_states_from_checkpoint", True)
-    on_cpu = runs_on_cpu()
-    options["use_cpu"] = on_cpu
-    options.setdefault("dataloader_pin_memory", torch.cuda.is_available() and not on_cpu)
-    if "wandb" in str(options["report_to"]):
-        stay_offline_without_key()
-    known = metric_names(with_strategy)
-    if metric not in known:
-        raise ConfigError(
-            f"training.metric_for_best_model={metric}: no such metric of validation "
-            f"(allowed: {', '.join(known)})"
-        )
-    if patience is not None and str(options["eval_strategy"]) == "no":
-        raise ConfigError(
-            "early_stopping_patience needs validations, and training.eval_strategy=no has none; "
-            "leave one of them out"
-        )
-    try:
-        with launcher_environment_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            arguments = Seq2SeqTrainingArguments(
-                output_dir=str(output), seed=seed, data_seed=seed, **options
-            )
-        # A dry run of what else would only fail with the first step.
-        one = [torch.nn.Parameter(torch.zeros(1))]
-        dummy = torch.optim.SGD(one, lr=arguments.learning_rate)
-        specific: Any = arguments.lr_scheduler_kwargs or {}
-        get_scheduler(
-            arguments.lr_scheduler_type, dummy, arguments.get_warmup_steps(100), 100,
-            scheduler_specific_kwargs=dict(specific),
-        )  # fmt: skip
-    except REFUSALS as error:
-        raise refused(error) from error
-    if arguments.gradient_checkpointing:
-        given: Any = arguments.gradient_checkpointing_kwargs
-        check_checkpointing(given)
-    return arguments
-
-
-def check_checkpointing(given: Mapping[str, Any] | None) -> None:
-    """Make sure that what is given to torch's checkpointing of activations works.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    names = {"use_reentrant", "preserve_rng_state", "debug", "early_stop", "determinism_check"}
-    key = "training.gradient_checkpointing_kwargs"
-    for name, value in (given or {}).items():
-        if name not in names:
-            allowed = ", ".join(sorted(names))
-            raise ConfigError(
-                f"{key}: unknown entry {name!r}{suggest(name, names)} (allowed: {allowed})"
-            )
-        if name != "determinism_check" and not isinstance(value, bool):
-            raise ConfigError(f"{key}: {name} is true or false, got {value!r:.80}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            one: Any = checkpoint(torch.sin, torch.ones(1, requires_grad=True), **(given or {}))
-            one.backward()
-    except REFUSALS as error:
-        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
-
-
-def refused(error: Exception) -> ConfigError:
-    """Return an error of transformers' about its options as one of ours."""
-    return ConfigError(f"training: {' '.join(str(error).split()) or type(error).__name__}")
-
-
 def build_trainer(
     parts: Ingredients,
     output: Path,
@@ -329,6 +280,7 @@ def build_trainer(
     numbers: NumberFormat,
     patience: int | None = None,
     choosable: Choosable | None = None,
+    global_batch_size: int | None = None,
 ) -> Seq2SeqTrainer:
     """Return the trainer of a run.
 
@@ -340,6 +292,8 @@ def build_trainer(
         numbers: what products are computed in.
         patience: validations without improvement after which training stops; None for no end.
         choosable: see :class:`PruneCheckpoints`; None keeps every checkpoint.
+        global_batch_size: samples of an update over all processes, which the options come to; None
+            leaves it to the options.
 
     Raises:
         ConfigError: the options and the model, or this machine, do not go together.
@@ -375,6 +329,7 @@ def build_trainer(
                     None if parts.language else summarise_rows(parts.strategy_ids)
                 ),
                 callbacks=callbacks,
+                global_batch_size=global_batch_size,
             )
             for theirs in (ProgressCallback, PrinterCallback):
                 trainer.remove_callback(theirs)

@@ -95,6 +95,7 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
     config: MiscConfig  # type: ignore[assignment]
     _supports_flash_attn = False
     _supports_flex_attn = False
+    counts_rows = True  # its loss is a mean over words and one over rows
 
     def __init__(self, config: MiscConfig):
         super().__init__(config)  # type: ignore[arg-type]
@@ -291,6 +292,7 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
         past_key_values: Any = None,
         use_cache: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        num_rows_in_batch: Tensor | int | None = None,
         skip_logits: bool = False,
         return_dict: bool | None = None,
     ) -> MiscOutput | tuple:
@@ -314,6 +316,8 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
             past_key_values: cache of the decoder's self-attention.
             use_cache: taken for the library's sake: a cache is used where it is given.
             num_items_in_batch: targets of the whole step, all accumulated batches together.
+            num_rows_in_batch: rows of the whole step; without them a batch's share of its loss is
+                that of its targets.
             skip_logits: return the loss without logits.
             return_dict: False gives a tuple.
 
@@ -334,7 +338,7 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
             if input_ids is None:
                 raise ValueError("forward needs input_ids or encoded")
             encoded = self.encode(input_ids, attention_mask, utterance_blocks, situation_blocks)
-        known = strategies if gold is None else gold
+        known = strategies if gold is None else gold.clamp(min=0)
         own = self.strategy_logits(encoded, given=known is not None)
         # The paper mixes in training as in decoding; the released code reads the gold row.
         read = None if labels is not None and not self.released else known
@@ -353,10 +357,17 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
         total = F.cross_entropy(
             logits.flatten(0, -2).float(), targets.flatten(), reduction="sum", ignore_index=-100
         )
-        strategy_loss = F.cross_entropy(strategy_logits.float(), gold)
-        loss = total / kept.sum() + strategy_loss
-        if num_items_in_batch is not None:  # this batch's share of the step
-            loss = loss * (labels != -100).sum() / num_items_in_batch
+        of_strategies = F.cross_entropy(strategy_logits.float(), gold, reduction="sum")
+        rows = (gold != -100).sum()
+        strategy_loss = of_strategies / rows
+        if num_items_in_batch is not None and num_rows_in_batch is not None:
+            # this batch's part of two means over the whole step
+            words_of_step = num_items_in_batch - num_rows_in_batch
+            loss = total / words_of_step + of_strategies / num_rows_in_batch
+        else:
+            loss = total / kept.sum() + strategy_loss
+            if num_items_in_batch is not None:
+                loss = loss * (labels != -100).sum() / num_items_in_batch
         whole = None
         if not skip_logits:
             whole = torch.cat([self._as_tokens(strategy_logits, logits), logits], dim=1)
@@ -368,14 +379,17 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
     def _gold(self, labels: Tensor) -> Tensor:
         """Return the strategies that labels begin with, as ids of the strategy set, [B].
 
+        A row whose labels are all ignored has −100.
+
         Raises:
             ValueError: a row begins with another token.
         """
         tokens = torch.tensor(self.config.strategy_token_ids, device=labels.device)
         equal = labels[:, :1] == tokens
-        if not equal.any(1).all():
+        ignored = (labels == -100).all(1)
+        if not (equal.any(1) | ignored).all():
             raise ValueError("labels begin with a strategy token; see pal.data.misc.MiscEncoder")
-        return equal.long().argmax(1)
+        return equal.long().argmax(1).masked_fill(ignored, -100)
 
     def _as_tokens(self, strategy_logits: Tensor, like: Tensor) -> Tensor:
         """Return logits of strategies, [B, 8], as logits of the vocabulary, [B, 1, V]."""

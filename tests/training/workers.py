@@ -1,0 +1,45 @@
+"""What each of several processes of a test runs: commands of ``pal``, one after another.
+
+``torch.distributed.run -m tests.training.workers COMMANDS`` with a JSON list of argument lists.
+With ACCELERATE_USE_FSDP=true the models are shared out over CPU processes, which accelerate does
+for GPUs alone: on CPUs it drops the wish without a word, and the product refuses it. Here the
+state of CPU processes says FSDP, and all else (wrapping, gathering, clipping, checkpoints) is
+accelerate's, torch's and the product's own code.
+"""
+
+import json
+import os
+import sys
+
+
+def share_models_on_cpus():
+    """Let accelerate's state be one of FSDP on CPUs too."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    import pal.training.numbers
+
+    plain = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **options):
+        plain(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = DistributedType.FSDP
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init
+    pal.training.numbers.refuse_unusable_launcher = lambda on_cpu: None
+
+
+if __name__ == "__main__":
+    import pal
+
+    pal.configure_runtime()
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        share_models_on_cpus()
+    from pal.cli import main
+
+    for arguments in json.loads(sys.argv[1]):
+        if main(arguments) != 0:
+            sys.exit(f"failed: {arguments}")
