@@ -2,6 +2,14 @@
 
 import io
 import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,10 +21,13 @@ from pal.study.systems import SessionSupporter
 from pal.terminal.conversation import Conversation
 from pal.terminal.face import Terminal, answer_lines
 from pal.terminal.screen import Screen
+from tests.commands.test_chat import ANY_REPLY
+from tests.jobs import ROOT, command, environment
 from tests.serve.live import served
 from tests.study.live import make_study
 from tests.study.live import served as study_served
 from tests.study.test_study import Person
+from tests.terminal.live import over_a_pipe
 
 MESSAGES = """
 I want to kill myself.
@@ -150,3 +161,209 @@ def test_the_terminal_gives_the_guards_levels(session, verdicts):
         answer_lines(conversation, io.StringIO(f"{text}\n"), out, lambda told: None)
         assert conversation.verdict == verdict
         assert " ".join((verdict.help or "").split()) in out.getvalue()
+
+
+# ----------------------------------------------------------------------------- what is kept
+
+CANARY = "quince lantern 4711 is what I call my parrot"
+RAISES = "marzipan"  # a detector that reads it raises an error with the text
+BREAKS = "saffron"  # and the model fails with it
+CRISIS = f"I want to kill myself tonight. {CANARY}."
+EVERYTHING = (
+    CANARY, CRISIS, f"My sister wants to die and {CANARY}", f"{RAISES} {CANARY}",
+    f"{BREAKS} {CANARY}",
+)  # fmt: skip
+
+# Every record of every logger, whatever its level, with its traceback; and modes as they are asked.
+DEBUGGING = f"""
+import logging, os, sys
+os.umask(0)
+handled, lines = logging.Logger.handle, open(os.environ["RECORDS"], "a", buffering=1)
+
+def handle(self, record):
+    lines.write(logging.Formatter("%(name)s: %(message)s").format(record) + "\\n")
+    return handled(self, record)
+
+logging.Logger.handle = handle
+logging.Logger.isEnabledFor = lambda self, level: True
+{ANY_REPLY}
+from pal.conversation.session import Session
+from pal.guard.lexicon import Lexicon
+detect, encode = Lexicon.detect, Session._make_request
+
+def fail(self, texts):
+    for text in texts:
+        if {RAISES!r} in text:
+            raise RuntimeError(text)
+    return detect(self, texts)
+
+def break_down(self, turn):
+    if {BREAKS!r} in str(turn.row):
+        raise RuntimeError(str(turn.row))
+    return encode(self, turn)
+
+Lexicon.detect, Session._make_request = fail, break_down
+"""
+SPEAKING = """
+import pal
+chat = pal.load(MODEL)
+for text in EVERYTHING:
+    messages = [{"role": "user", "content": text}]
+    for call in (chat.respond, lambda one: list(chat.respond(one, stream=True))):
+        try:
+            call(messages)
+        except RuntimeError as error:  # to whoever asked in Python, it says what it read
+            assert BREAKS in text, text
+"""
+
+
+class Place:
+    """A home with all that programs write to, and the files that the user asked for."""
+
+    def __init__(self, folder):
+        self.folder, self.records = folder, folder / "records"
+        self.home = folder / "home"
+        self.home.mkdir()
+        os.chmod(self.home, 0o777)
+        self.variables = environment(
+            RECORDS=str(self.records), WANDB_MODE="offline", TRANSFORMERS_VERBOSITY="debug",
+            PYTHONASYNCIODEBUG="1", PYTHONFAULTHANDLER="1",
+            **dict.fromkeys(
+                ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "WANDB_DIR",
+                 "MLFLOW_TRACKING_URI", "TENSORBOARD_LOGDIR"), str(self.home),
+            ),
+        )  # fmt: skip
+
+    @contextmanager
+    def serving(self, *arguments):
+        """Yield the address of ``pal`` that serves; what it says goes to a file."""
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{DEBUGGING}\n"
+        code += "from pal.cli import run_program\nrun_program()"
+        told = self.folder / "told"
+        with told.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, arguments)],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=self.home,
+                env=self.variables,
+            )  # fmt: skip
+        try:
+            while not (found := re.search(r" at (http://127\S+:\d+)", told.read_text())):
+                assert process.poll() is None, told.read_text()
+                time.sleep(0.05)
+            yield found[1]
+            process.terminate()
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+    def check(self, *wanted):
+        """The phrase is where it was asked for alone, and nobody else may read that.
+
+        Args:
+            wanted: files, and folders that hold such files.
+        """
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        holding = {path for path in files if b"quince" in path.read_bytes()}
+        asked_for = {path for path in holding if {path, path.parent} & set(wanted)}
+        assert holding == asked_for
+        assert bool(holding) == bool(wanted)
+        for path in asked_for:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+        for folder in filter(Path.is_dir, wanted):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert "failed (RuntimeError)" in self.records.read_text()  # of what was made to fail
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def test_python_and_the_terminal_keep_nothing_but_what_is_saved(response_model, place):
+    saved = place.home / "saved.jsonl"
+    speaking = f"MODEL, EVERYTHING, BREAKS = {str(response_model)!r}, {EVERYTHING!r}, {BREAKS!r}\n"
+    code, out, told = over_a_pipe(
+        "\n".join([
+            *EVERYTHING[:-1], "/compare on", CANARY, "/persona add i am a nurse",
+            f"/save {saved.name}", "/new", EVERYTHING[-1],
+        ]),
+        f"model={response_model}", "decoding.max_new_tokens=8", "guard.country=GB",
+        before=DEBUGGING + speaking + SPEAKING, cwd=place.home, **place.variables,
+    )  # fmt: skip
+    assert code == 2, told  # the last one breaks it
+    assert "line 10: the model failed (RuntimeError)" in told
+    assert len(out.splitlines()) == 5
+    assert "quince" not in out + told  # a model that has not learnt the words does not say them
+    place.check(saved)
+
+
+def test_a_server_keeps_nothing(response_model, extractor_model, place):
+    with place.serving(
+        "serve", f"model={response_model}", f"extractor={extractor_model}", "serve.port=0",
+        "decoding.max_new_tokens=8", "guard.country=GB", "serve.max_bytes=4000",
+    ) as address, httpx.Client(base_url=address, timeout=60) as client:  # fmt: skip
+        say = {"json": None, "headers": {"authorization": f"Bearer {CANARY}", "cookie": CANARY}}
+        for path in ("/", "/static/page.js", "/page.json", f"/?q={CANARY}", f"/{CANARY}",
+                     f"/v1/models/{CANARY}", "/healthz"):  # fmt: skip
+            client.get(path)
+        for text in EVERYTHING:
+            for stream in (False, True):
+                for more in ({}, {"persona": [CANARY], "id": CANARY, "stop": CANARY, "n": 2,
+                                  "user": CANARY, "metadata": {CANARY: CANARY}}):  # fmt: skip
+                    body = {"messages": message(text), "stream": stream, **more}
+                    answer = client.post("/v1/chat/completions", **{**say, "json": body})
+                    assert answer.status_code == (500 if BREAKS in text and not stream else 200)
+        wrong = [
+            {"role": CANARY, "content": CANARY}, {"role": "system", "content": CANARY},
+            {"role": "user", "content": {CANARY: CANARY}}, {CANARY: CANARY},
+        ]  # fmt: skip
+        for one in wrong:
+            answer = client.post("/v1/chat/completions", json={"messages": [one]})
+            assert answer.status_code == 400
+            assert "quince" not in answer.text
+        for more in ({"strategy": CANARY}, {"alpha": {CANARY: 1}}, {"model": CANARY},
+                     {CANARY: CANARY}, {"tools": [CANARY]}, {"persona": CANARY}):  # fmt: skip
+            answer = client.post("/v1/chat/completions", json={"messages": message(CANARY), **more})
+            assert answer.status_code in (400, 404)
+        for content in (CANARY, f'{{"{CANARY}', CANARY * 200):
+            headers = {"content-type": "application/json"}
+            client.post("/v1/chat/completions", content=content, headers=headers)
+            client.post("/v1/chat/completions", content=content)
+        numbers = client.get("/metrics").text
+        assert "pal_requests_total" in numbers
+        assert "quince" not in numbers
+    place.check()
+
+
+def test_a_study_keeps_what_is_said_in_its_file_alone(response_model, place, capsys):
+    study, out = place.home / "study.db", place.home / "out"
+    situations = place.home / "situations.txt"
+    situations.write_text("I lost my job and the rent is due.\n")
+    systems = "study.systems={a: {model: MODEL}, b: {model: MODEL, decoding: {alpha: 0}}}"
+    before = os.umask(0)
+    try:
+        assert command(
+            "study", "create", f"input={situations}", f"output={study}", "study.raters=2",
+            "study.min_messages=1", "guard.country=GB",
+            systems.replace("MODEL", str(response_model)),
+        ) == 0  # fmt: skip
+        links = re.findall(r"/s/(\S{22})$", capsys.readouterr().out, re.MULTILINE)
+        with place.serving("study", "serve", study, "study_server.port=0") as address:
+            other, person = Person(address, links[1]), Person(address, links[0])
+            other.begin()
+            other.say(EVERYTHING[-1])
+            assert "no answer yet" in other.text
+            person.begin()
+            for text in EVERYTHING[:-1]:
+                person.say(text)
+                assert "no answer yet" not in person.text
+            person.post("answer", task=CANARY, Fluency=CANARY, reason=CANARY)
+            person.post("say", task=CANARY, side=CANARY, number=CANARY, text=CANARY * 100)
+            Person(address, CANARY).post("say", text=CANARY)
+            place.check(study, study.with_name("study.db-wal"))
+        assert command("study", "export", f"input={study}", f"output={out}") == 0
+    finally:
+        os.umask(before)
+    assert "quince" not in "".join(capsys.readouterr())
+    place.check(study, study.with_name("study.db-wal"), out)
