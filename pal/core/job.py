@@ -456,9 +456,13 @@ def process_state() -> Any:
     """Return accelerate's process state: rank, number of processes and device.
 
     Without an accelerator, or with ACCELERATE_USE_CPU set, processes communicate over the CPU.
+    cuDNN's attention is switched off: it prepares a plan for every new shape of a batch, which made
+    bf16 training on texts of all lengths eight times slower than torch's other kernels (H200).
     """
+    import torch
     from accelerate import PartialState
 
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return PartialState(cpu=runs_on_cpu())
 
 

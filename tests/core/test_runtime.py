@@ -53,3 +53,13 @@ def test_a_stream_that_was_closed_costs_no_traceback(monkeypatch):
     finally:
         logger.handlers[:], logger.propagate = before[0], before[1]
         logger.setLevel(before[2])
+
+
+def test_attention_that_plans_for_every_shape_is_off_where_work_begins():
+    import torch
+
+    from pal.core.job import process_state
+
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    process_state()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
