@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from pal.core.errors import first_line
 from pal.guard import Guard, Verdict
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
 from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS
@@ -263,7 +265,7 @@ class StudyServer:
             try:
                 return await endpoint(request)
             except Exception as error:
-                kind = type(error).__name__
+                kind = _kind(error)
             # Outside of the block: where a log cannot be written, Python tells of what goes on.
             logger.error("a request failed: %s", kind)
             return self._page("message", 500, heading="Something went wrong", text=(
@@ -288,9 +290,17 @@ class StudyServer:
                     "Please go back and shorten it."
                 ))  # fmt: skip
             stage = await self._in_file(self._stage, rater)
-            other = await handle(token, rater, stage, form)
-            # Nothing is done twice by a reload: what follows an action is a page of its own.
-            return other or RedirectResponse(f"{self.prefix}/s/{token}", 303, headers=HEADERS)
+            try:
+                other = await handle(token, rater, stage, form)
+            except (sqlite3.Error, OSError) as error:
+                kind = _kind(error)
+            else:
+                # Nothing is done twice by a reload: what follows an action is a page of its own.
+                return other or RedirectResponse(f"{self.prefix}/s/{token}", 303, headers=HEADERS)
+            logger.error("what a rater sent could not be stored: %s", kind)
+            notice = "This could not be stored. Nothing before it is lost; please send it again."
+            draft = form.get("text", "").strip()
+            return await self._stage_page(token, rater, notice=notice, draft=draft, status=503)
 
         return endpoint
 
@@ -443,7 +453,7 @@ class StudyServer:
             self.store.reply(task.task, side, len(turns), speaker, text, details)
             return True
         except Exception as error:
-            kind = type(error).__name__
+            kind = _kind(error)
         logger.error("a reply failed: %s", kind)  # outside of the block, as in _safe
         return False
 
@@ -451,6 +461,12 @@ class StudyServer:
         """Run what reads or writes the file in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._quick, call, *arguments)
+
+
+def _kind(error: Exception) -> str:
+    """Return what the log says of a fault; of the file also why, which holds no text of a rater."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if isinstance(error, sqlite3.OperationalError) else name
 
 
 def _message(turn: StudyTurn) -> dict[str, Any]:

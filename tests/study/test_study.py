@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import resource
+import signal
 import stat
 import threading
 import time
@@ -115,6 +117,38 @@ def test_a_rater_goes_through_the_whole_study(file):
     ]  # fmt: skip
     ids = {name for one in server.supporters.values() for name, _, _ in one.calls}
     assert len(ids) == 4  # a conversation has a noise of its own
+
+
+def test_a_full_disk_loses_no_words(file, caplog):
+    """What cannot be stored is told, and given back to be sent again; the log says why."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    [token] = make_study(file, raters=1)
+    try:
+        with served(file) as (address, _):
+            person = Person(address, token)
+            person.begin()
+            person.say("hello")
+            full = file.with_name("study.db-wal").stat().st_size + 4096
+            resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))
+            page = person.text
+            assert "zebra-quartz" in person.say("zebra-quartz " * 100)  # as a draft
+            assert person.page.status_code == 503
+            assert "could not be stored" in person.text
+            assert person.post("withdraw", sure="yes")
+            assert person.page.status_code == 503
+            assert "reply 1 of" in person.look()
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            person.page = type(person.page)(200, text=page)
+            assert "zebra-quartz" in person.say("zebra-quartz " * 100)
+            assert "reply 3 of" in person.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    ours = "".join(one.getMessage() for one in caplog.records if one.name.startswith("pal"))
+    assert "could not be stored: OperationalError: " in ours
+    assert "zebra-quartz" not in ours
+    assert [text[:12] for _, text in turns_of(file)[1, 0, "A"][::2]] == ["hello", "zebra-quartz"]
 
 
 def test_names_of_systems_are_on_no_page(file):
