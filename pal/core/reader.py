@@ -77,7 +77,7 @@ class Reader:
         if isinstance(config, Mapping):
             tree = dict(config)
         else:
-            tree = read_config(self.cls.default_config if config is None else config)
+            tree = read_config(self.cls.choose_config() if config is None else config)
         renames: dict[str, str] = {}
         for cls in self._classes().values():
             renames |= renames_of(cls)

@@ -173,6 +173,11 @@ class CommandSettings(Section):
     _task_trees: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     @classmethod
+    def choose_config(cls) -> str | None:
+        """Return the name of the bundled file that is read when no other is given."""
+        return cls.default_config
+
+    @classmethod
     def of(cls, settings: Any) -> Self:
         """Return settings of this class, made from another command's that has its keys.
 

@@ -170,7 +170,7 @@ def find_gguf_file(base: str, given: str | None) -> str | None:
         import gguf  # noqa: F401
     except ImportError:
         raise CheckpointError(
-            f"architecture.base={base}: {name} needs the package gguf; pip install 'pal-esc[gguf]'"
+            f"architecture.base={base}: {name} needs the package gguf; pip install gguf"
         ) from None
     return name
 

@@ -321,7 +321,7 @@ def test_gguf_files_that_are_not_there(tmp_path, monkeypatch, base, corpus, caps
     assert f"{lone}" in line
     monkeypatch.setitem(sys.modules, "gguf", None)
     line = refused(capsys, *train(lone, corpus, tmp_path / "out"))
-    assert "needs the package gguf; pip install 'pal-esc[gguf]'" in line
+    assert "needs the package gguf; pip install gguf" in line
     assert find_gguf_file(str(base), None) is None
 
 

