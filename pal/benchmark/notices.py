@@ -7,6 +7,7 @@ from typing import Any
 
 from pal.core.errors import DataError
 from pal.core.files import read_json
+from pal.core.job import record_beside
 
 TOY_PARAMETERS = 20_000_000  # the paper's model has 90 million
 
@@ -36,21 +37,65 @@ def is_toy_notice(notice: str) -> bool:
     return notice.startswith(TOYS)
 
 
-def notices_of(sources: Iterable[str], trained: Iterable[Path]) -> list[str]:
+def notices_of(
+    sources: Iterable[str],
+    trained: Iterable[Path],
+    *,
+    protocol: Mapping[str, Any] | None = None,
+    parameters: int | None = None,
+) -> list[str]:
     """Return the notices of corpora and of training runs.
 
     Args:
         sources: corpora, as given in the settings.
-        trained: folders of training runs, whose records hold the sizes of the models.
+        trained: folders of training runs, or of their checkpoints; the records of the runs hold the
+            sizes of the models.
+        protocol: what a result says of its protocol; it knows the bundled dialogues under other
+            names too (:func:`pal.data.protocols.stamp_of`).
+        parameters: size of a model, where no record says it.
     """
-    notices = [SAMPLE_NOTICE] if any(map(is_bundled, sources)) else []
+    bundled = any(map(is_bundled, sources)) or bool((protocol or {}).get("bundled"))
+    notices = [SAMPLE_NOTICE] if bundled else []
     records = [_record(folder) for folder in dict.fromkeys(trained)]
     sizes = [size for record in records if isinstance(size := record.get("parameters"), int)]
+    sizes += [] if parameters is None else [parameters]
     scratch = any(_from_scratch(record.get("settings")) for record in records)
     smallest = min(sizes, default=None)
     if scratch or (smallest is not None and smallest < TOY_PARAMETERS):
         notices.append(toy_notice(smallest))
     return notices
+
+
+def notices_beside(files: Iterable[str | Path]) -> list[str]:
+    """Return the notices in the records beside outputs, or those that follow from their settings.
+
+    Args:
+        files: outputs, such as responses.
+    """
+    found = []
+    for file in files:
+        record = record_beside(file)
+        given = record.get("notices")
+        said = given if isinstance(given, list) else notices_of_settings(record.get("settings"))
+        found.append([str(notice) for notice in said])
+    return join_notices(*found)
+
+
+def join_notices(*lists: Iterable[str]) -> list[str]:
+    """Return notices once each, and of those on toys the first alone."""
+    said = list(dict.fromkeys(itertools.chain(*lists)))
+    toys = [notice for notice in said if is_toy_notice(notice)]
+    return [notice for notice in said if notice not in toys[1:]]
+
+
+def seeds_beside(files: Mapping[str, str | Path]) -> dict[str, int]:
+    """Return the seed in the record beside each file, by name; those without one are left out.
+
+    Args:
+        files: responses, by the name of their system.
+    """
+    found = {name: record_beside(file).get("seed") for name, file in files.items()}
+    return {name: seed for name, seed in found.items() if isinstance(seed, int)}
 
 
 def notices_of_settings(settings: Any) -> list[str]:
@@ -69,6 +114,8 @@ def _from_scratch(settings: Any) -> bool:
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
+    if folder.name.startswith("checkpoint-") and not (folder / "run.json").exists():
+        folder = folder.parent
     try:
         record = read_json(folder / "run.json")
     except DataError:

@@ -364,9 +364,9 @@ def write_results(
     table, page = root / "table.md", root / "report.html"
     document = build_results(scored, systems, statistics, rule=rule)
     trained = [run.model for run in scored.runs if run.model]
-    document["notices"] = notices_of(sources, trained)
+    document["notices"] = notices_of(sources, trained, protocol=protocol)
+    document["protocol"] = None if protocol is None else dict(protocol)
     if protocol is not None:
-        document["protocol"] = dict(protocol)
         document["notes"].insert(0, describe_stamp(protocol))
     if audit is not None:
         document["audit"] = summarise_audit(audit)
@@ -375,7 +375,7 @@ def write_results(
     analysis = build_analysis(
         scored, systems, dialogues, embedder_name=embedder_name, confidence=statistics.confidence
     )
-    analysis["run"] = document["run"]
+    analysis |= {name: document[name] for name in ("protocol", "notices", "run")}
     text = markdown_results(document)
     parts = [document, analysis]
     if cases:
@@ -385,6 +385,8 @@ def write_results(
             scored.samples, {name: scored.records[number] for name, number in firsts.items()},
             labels_of(scored, systems), cases, seed=seeds[0] if seeds else None,
         )  # fmt: skip
+        studies["seed_of"] = {name: scored.runs[number].seed for name, number in firsts.items()}
+        studies |= {name: document[name] for name in ("protocol", "notices")}
         parts.append(studies)
     more = [read_json(path) for path in include]
     check_protocols([("these results", document), *zip(include, more, strict=True)])

@@ -66,13 +66,16 @@ def analyze(settings: AnalyzeSettings) -> str:
             f"output={settings.output}: give a .json name; the summary goes beside it as .md"
         )
     refuse_several_processes("analyze")
+    from pal.benchmark.notices import join_notices, notices_beside, notices_of, seeds_beside
     from pal.benchmark.persona_analysis import analyze_personas
     from pal.benchmark.similarity_analysis import analyze_similarity
     from pal.benchmark.strategy_analysis import analyze_strategies
     from pal.core.files import write_json, write_text
     from pal.data.cards import cards_note, give_cards
     from pal.data.predictions import read_predictions
-    from pal.data.splits import load_split
+    from pal.data.protocols import check_mergeable, check_responses, evaluation_rule, stamp_of
+    from pal.data.samples import build_samples
+    from pal.data.splits import is_cut_off, load_split
 
     job = Job(
         "analyze", settings, settings.output or "analysis.json", versions=(*SCORING, *COMPUTING)
@@ -83,7 +86,9 @@ def analyze(settings: AnalyzeSettings) -> str:
         if job.is_finished() and summary_path.exists():
             return summary_path.read_text(encoding="utf-8").rstrip()
 
-    systems = {name: read_predictions(path) for name, path in settings.analyze.systems.items()}
+    files = settings.analyze.systems
+    protocol = check_responses(list(files.values()))
+    systems = {name: read_predictions(path) for name, path in files.items()}
     dialogues: list[Mapping[str, Any]] = []
     personas = None
     if settings.input is None:
@@ -92,6 +97,15 @@ def analyze(settings: AnalyzeSettings) -> str:
         found = load_split(settings.input, settings.split, how=settings.data)
         dialogues = list(give_cards(found, settings.data.cards))
         personas = analyze_personas(dialogues)
+        how = settings.data
+        stamp = stamp_of(
+            found, how, samples=len(build_samples(found, evaluation_rule(how))),
+            seeded=is_cut_off(settings.input, settings.split, how),
+        )  # fmt: skip
+        if protocol is not None and how.protocol is not None:
+            given = [(next(iter(files.values())), protocol), (settings.input, stamp)]
+            check_mergeable(given, same_dialogues=False)
+        protocol = protocol or stamp
     if personas is None and not systems:
         raise DataError(
             f"{settings.input}: nothing to analyse: no turn has a persona and no responses are "
@@ -106,6 +120,12 @@ def analyze(settings: AnalyzeSettings) -> str:
         "kind": "analysis",
         "format": 1,
         "title": _title(settings),
+        "protocol": protocol,
+        "notices": join_notices(
+            notices_of([settings.input] if settings.input else [], [], protocol=protocol),
+            notices_beside(files.values()),
+        ),
+        "seed_of": seeds_beside(files),
         "similarity": similarity,
         "strategies": analyze_strategies(
             systems, embedder=embedder, tokenizer=settings.metrics.tokenizer

@@ -48,6 +48,7 @@ def answer(settings: AnswerSettings) -> Path:
     """
     settings = AnswerSettings.of(settings)
     given, target = settings.require("input", "output")
+    from pal.benchmark.notices import notices_of
     from pal.core.files import write_jsonl
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
@@ -88,7 +89,8 @@ def answer(settings: AnswerSettings) -> Path:
         job.publish(
             lambda path: write_jsonl(path, records), samples=len(samples), failed=failed,
             prompts={prompt.name: prompt.version}, llm=model.describe(),
-            protocol=stamp, **cards_note(settings.data.cards),
+            protocol=stamp, notices=notices_of([given], [], protocol=stamp),
+            **cards_note(settings.data.cards),
         )  # fmt: skip
     if failed:
         logger.warning("%d of %d requests were refused or malformed", failed, len(records))

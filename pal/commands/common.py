@@ -1,7 +1,8 @@
 """Settings that several commands share."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pal.core.errors import OutputError
 from pal.core.job import Job, record_path
@@ -100,3 +101,31 @@ def beside(job: Job, suffix: str) -> Path:
         )
     job.beside.append(path)
     return path
+
+
+def origin_of_responses(
+    systems: Mapping[str, str], source: str = "", stamp: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a comparison of systems says of their responses: protocol, notices and seeds.
+
+    Args:
+        systems: files of responses, by the name of their system.
+        source: the dialogues that they answer; empty where the files hold whole dialogues.
+        stamp: the protocol with which these dialogues were read.
+
+    Returns:
+        ``protocol`` (None where nothing says it), ``notices``, and ``seed_of`` by system.
+
+    Raises:
+        DataError: the responses are of different protocols.
+    """
+    from pal.benchmark.notices import join_notices, notices_beside, notices_of, seeds_beside
+    from pal.data.protocols import check_responses
+
+    protocol = check_responses(list(systems.values()), source, stamp)
+    own = notices_of([source] if source else [], [], protocol=protocol)
+    return {
+        "protocol": protocol,
+        "notices": join_notices(own, notices_beside(systems.values())),
+        "seed_of": seeds_beside(systems),
+    }

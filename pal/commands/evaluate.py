@@ -65,7 +65,9 @@ def evaluate(settings: EvaluateSettings) -> str:
             f"output={settings.output}: give a .json name; the table goes beside it as .md"
         )
     refuse_several_processes("eval")
+    from pal.benchmark.notices import join_notices, notices_beside, notices_of
     from pal.core.files import write_json, write_text
+    from pal.core.job import record_beside
     from pal.data.cards import cards_note
     from pal.data.protocols import describe_stamp
     from pal.metrics import build_predictions, compute_metrics, metric_versions
@@ -108,11 +110,26 @@ def evaluate(settings: EvaluateSettings) -> str:
         report.notes.append(describe_stamp(stamp).removesuffix("."))
     table = scores_table(report, len(predictions))
     if job is not None:
+        answers = [settings.predictions] if settings.predictions is not None else []
+        corpora = [settings.input] if settings.input is not None else []
+        folders = [Path(settings.model)] if settings.model is not None else []
+        document = {
+            "kind": "scores",
+            "format": 1,
+            "system": Path(settings.predictions or settings.model or "").stem,
+            "seed": record_beside(answers[0]).get("seed") if answers else None,
+            "samples": len(predictions),
+            **report.as_dict(),
+            "protocol": stamp,
+            "notices": join_notices(
+                notices_of(corpora, folders, protocol=stamp), notices_beside(answers)
+            ),
+        }
         with job.claimed(processes=False):
 
             def write(path: Path) -> None:
                 write_text(path.with_suffix(".md"), table + "\n")
-                write_json(path, {**report.as_dict(), "protocol": stamp})
+                write_json(path, {**document, "run": job.describe(samples=len(predictions))})
 
             job.publish(write, samples=len(predictions))
         logger.info("scores written to %s", job.output)
@@ -157,7 +174,7 @@ def _read_predictions(settings: EvaluateSettings) -> "tuple[list[dict[str, Any]]
         lacks_gold,
         match_samples,
     )
-    from pal.data.protocols import stamp_beside
+    from pal.data.protocols import check_responses, stamp_beside
 
     (path,) = settings.require("predictions")
     file = PredictionFile(path)
@@ -172,6 +189,7 @@ def _read_predictions(settings: EvaluateSettings) -> "tuple[list[dict[str, Any]]
     if settings.input is None:
         return records, stamp_beside(path)
     samples, stamp = _load_samples(settings, None)
+    check_responses([path], settings.input, stamp)
     samples = match_samples(records, samples, path=path, source=settings.input)
     return complete_records(records, samples) if lacks_gold(records) else records, stamp
 

@@ -56,6 +56,7 @@ def generate(settings: GenerateSettings) -> Path:
     source, given, target = settings.require("model", "input", "output")
     import torch
 
+    from pal.benchmark.notices import notices_of
     from pal.core.files import write_jsonl
     from pal.core.registry import trust
     from pal.data.cards import cards_note
@@ -100,7 +101,12 @@ def generate(settings: GenerateSettings) -> Path:
                 lambda path: write_jsonl(path, (results[i] for i in range(len(samples)))),
                 samples=len(samples), device=str(state.device), processes=state.num_processes,
                 depends_on_batches=BATCHES if settings.dtype != "float32" else None,
-                protocol=stamp, **cards_note(settings.data.cards),
+                protocol=stamp,
+                notices=notices_of(
+                    [given], [Path(source)], protocol=stamp,
+                    parameters=sum(p.numel() for p in model.parameters()),
+                ),
+                **cards_note(settings.data.cards),
             )  # fmt: skip
             logger.info("%d responses written to %s", len(samples), job.output)
     return job.output

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pal.commands.common import DialogueSettings, WriterSettings
+from pal.commands.common import DialogueSettings, WriterSettings, origin_of_responses
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.files import not_written, read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job, record_path
@@ -109,14 +109,16 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
         questions: Sequence[Question] = choice.DIALOGUE_QUESTIONS
         responses = choice.read_transcripts(chosen.systems)
         samples = choice.samples_of_transcripts(responses)
+        facts = origin_of_responses(chosen.systems)
     else:
-        from pal.data.samples import load_samples
+        from pal.data.samples import load_stamped_samples
 
         questions = choice.PAL_QUESTIONS
-        samples = load_samples(
+        samples, stamp = load_stamped_samples(
             settings.input, settings.split, settings.data, rule=settings.decoding.samples,
             limit=settings.limit,
         )  # fmt: skip
+        facts = origin_of_responses(chosen.systems, settings.input, stamp)
         responses = choice.read_responses(chosen.systems, samples, settings.input)
     job = Job(
         "human-eval export", settings, folder, versions=(),
@@ -124,13 +126,17 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
     )  # fmt: skip
     if _is_written(job):
         return _export_summary(folder, read_key(folder), chosen.items)
-    comparisons, facts = choice.draw_comparisons(
+    comparisons, compared = choice.draw_comparisons(
         pairs, samples, responses, items=chosen.items, seed=chosen.seed
     )
     key = _write_whole(
         job,
         lambda unfinished: write_sheets(
-            unfinished, comparisons, questions, seed=chosen.seed, facts={"pairs": facts}
+            unfinished,
+            comparisons,
+            questions,
+            seed=chosen.seed,
+            facts={"pairs": compared, **facts},
         ),
     )
     return _export_summary(folder, key, chosen.items)
@@ -149,7 +155,8 @@ def export_personas(settings: ExportPersonasSettings) -> str:
     """
     settings = ExportPersonasSettings.of(settings)
     source, target = settings.require("input", "output")
-    from pal.data.samples import load_samples
+    from pal.benchmark.notices import notices_of
+    from pal.data.samples import load_stamped_samples
     from pal.human_eval.personas import (
         PERSONA_ANSWERS,
         PERSONA_QUESTION,
@@ -167,13 +174,17 @@ def export_personas(settings: ExportPersonasSettings) -> str:
     if _is_written(job):
         key = read_persona_key(folder)
     else:
-        samples = load_samples(
+        samples, stamp = load_stamped_samples(
             source, settings.split, settings.data, rule=settings.decoding.samples,
             limit=settings.limit,
         )  # fmt: skip
         drawn = draw_personas(samples, chosen.items, chosen.seed, source)
+        facts = {"protocol": stamp, "notices": notices_of([source], [], protocol=stamp)}
         key = _write_whole(
-            job, lambda unfinished: write_persona_sheets(unfinished, drawn, seed=chosen.seed)
+            job,
+            lambda unfinished: write_persona_sheets(
+                unfinished, drawn, seed=chosen.seed, facts=facts
+            ),
         )
     asked = "" if len(key["items"]) == chosen.items else f" ({chosen.items} were asked for)"
     return "\n".join([
@@ -275,7 +286,8 @@ def score_sheets(settings: ScoreSheetsSettings) -> str:
     if job.is_finished() and summary.exists():
         return summary.read_text(encoding="utf-8").rstrip()
     found, tables = read(files)
-    document = {**found, "run": job.describe()}
+    said: dict[str, Any] = {n: key[n] for n in ("protocol", "notices", "seed_of") if n in key}
+    document: dict[str, Any] = {**found, "protocol": None, **said, "run": job.describe()}
 
     def write(path: Path) -> None:
         sweep_temporary(summary)

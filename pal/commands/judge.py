@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.commands.common import DialogueSettings, WriterSettings, beside
+from pal.commands.common import DialogueSettings, WriterSettings, beside, origin_of_responses
 from pal.core.errors import ConfigError
 from pal.decoding.settings import SampleSettings
 from pal.judging.settings import JudgingSettings, PairJudgingSettings, RatingSettings
@@ -90,7 +90,7 @@ def judge_pairs(settings: JudgePairsSettings) -> str:
 
     pairs = choose_pairs(list(chosen.systems), chosen.pairs, "judging")
     rubric = load_rubric(chosen.rubric, "pairs")
-    samples, responses, kind = _read_judged(settings)
+    samples, responses, kind, origin = _read_judged(settings)
 
     def judge(job: Any) -> dict[str, Any]:
         comparisons, facts = draw_comparisons(
@@ -110,7 +110,7 @@ def judge_pairs(settings: JudgePairsSettings) -> str:
             for order in ORDERS
             if f"{number}/{order}" in by
         ]  # fmt: skip
-        return {"kind": "judge-pairs", **found, **results, "answers": given}
+        return {"kind": "judge-pairs", **origin, **found, **results, "answers": given}
 
     return _run("judge pairs", settings, "pairs", judge, pairs_tables)
 
@@ -130,7 +130,7 @@ def judge_ratings(settings: JudgeRatingsSettings) -> str:
     if not chosen.systems:
         raise ConfigError("missing settings: give judging.systems={name: file}")
     rubric = load_rubric(chosen.rubric, "ratings")
-    samples, responses, kind = _read_judged(settings)
+    samples, responses, kind, origin = _read_judged(settings)
 
     def judge(job: Any) -> dict[str, Any]:
         answered = [one for one in samples if all(one.id in by for by in responses.values())]
@@ -147,28 +147,33 @@ def judge_ratings(settings: JudgeRatingsSettings) -> str:
             if f"{s}/{n}" in by
         ]
         scale = [rubric.lowest, rubric.highest]
-        return {"kind": "judge-ratings", **found, "scale": scale, **results, "answers": given}
+        return {
+            "kind": "judge-ratings", **origin, **found, "scale": scale, **results, "answers": given,
+        }  # fmt: skip
 
     return _run("judge ratings", settings, "ratings", judge, rating_tables)
 
 
 def _read_judged(
     settings: JudgeSettings,
-) -> tuple[Sequence[Any], Any, Literal["response", "dialogue"]]:
-    """Return samples, {system: {sample id: text}}, and what the texts are."""
+) -> tuple[Sequence[Any], Any, Literal["response", "dialogue"], dict[str, Any]]:
+    """Return samples, {system: {sample id: text}}, what the texts are, and their origin."""
     from pal.human_eval import choice
 
     systems = settings.judging.systems
     if settings.input is None:
         texts = choice.read_transcripts(systems)
-        return choice.samples_of_transcripts(texts), texts, "dialogue"
-    from pal.data.samples import load_samples
+        origin = origin_of_responses(systems)
+        return choice.samples_of_transcripts(texts), texts, "dialogue", origin
+    from pal.data.samples import load_stamped_samples
 
-    samples = load_samples(
+    samples, stamp = load_stamped_samples(
         settings.input, settings.split, settings.data, rule=settings.decoding.samples,
         limit=settings.limit,
     )  # fmt: skip
-    return samples, choice.read_responses(systems, samples, settings.input), "response"
+    origin = origin_of_responses(systems, settings.input, stamp)
+    responses = choice.read_responses(systems, samples, settings.input)
+    return samples, responses, "response", origin
 
 
 def _judges(settings: JudgeSettings) -> dict[str, LlmSettings]:

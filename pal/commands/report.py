@@ -1,4 +1,4 @@
-"""``pal report``: one HTML page of results, analyses, α, human evaluation and case studies."""
+"""``pal report``: one HTML page of results, scores, analyses, α, judgements and case studies."""
 
 from pathlib import Path
 
@@ -45,4 +45,5 @@ def report(settings: ReportSettings) -> Path:
             part.cases = spread_cases(part.cases, settings.report.cases)
     title = next((part.title for part in parts if part.title), "PAL: report")
     job = Job("report", settings, path, versions=())
-    return write_report(job, lambda: render_page(parts, title))
+    protocol = next((part.protocol for part in parts if part.protocol), None)
+    return write_report(job, lambda: render_page(parts, title), protocol=protocol)

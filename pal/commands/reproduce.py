@@ -583,6 +583,7 @@ def score_runs(
     from pal.core.files import file_fingerprint, read_json
     from pal.core.tracking import track
     from pal.data.cards import cards_note, give_cards
+    from pal.data.protocols import check_responses
     from pal.data.samples import load_stamped_samples
     from pal.data.splits import load_split
     from pal.metrics import metric_versions
@@ -623,6 +624,7 @@ def score_runs(
             given["input"], given["split"], settings.data, rule=settings.decoding.samples,
             limit=settings.limit,
         )  # fmt: skip
+        check_responses(list(chosen.outside.values()), given["input"], stamp)
         embedder, reasons = load_vectors(settings, root)
         models, more = load_score_models(
             settings.metrics.names, present=("responses", "references", "personas"),

@@ -60,6 +60,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     import torch
 
     from pal.benchmark.alpha import AlphaGrid, alpha_table, objective_directions, search_alpha
+    from pal.benchmark.notices import notices_of
     from pal.core.files import fingerprint, read_json, write_json, write_text
     from pal.core.journal import Journal
     from pal.core.registry import trust
@@ -116,6 +117,12 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             "input": given,
             "samples": len(samples),
             "protocol": stamp,
+            "notices": notices_of(
+                [given],
+                [Path(source)],
+                protocol=stamp,
+                parameters=sum(p.numel() for p in model.parameters()),
+            ),
             "sampler": options.sampler,
             "objectives": [
                 {"key": key, "direction": direction, "unit": find_metric(key).unit}

@@ -30,7 +30,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pal.core.errors import OutputError, without_credentials
+from pal.core.errors import DataError, OutputError, without_credentials
 from pal.core.files import (
     fingerprint,
     kind_of,
@@ -69,6 +69,16 @@ def record_path(output: str | Path) -> Path:
     """Return the path of a run's record: inside an output folder, or beside an output file."""
     output = Path(output)
     return output / "run.json" if output.is_dir() else output.with_name(output.name + ".run.json")
+
+
+def record_beside(output: str | Path) -> dict[str, Any]:
+    """Return the record of the run that made an output, or {} where none can be read."""
+    try:
+        path = record_path(output)
+        found = read_json(path) if path.is_file() else None
+    except (DataError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def version_of(package: str) -> str | None:

@@ -7,8 +7,12 @@ read: how many dialogues and samples, and a hash of the dialogues.
 
 A dialogue's identity is a hash of who says what. It is the same in the release's file, on the hub
 and in a file with personas, whatever ids these give to the dialogues.
+
+It is long because the registry, what results say of it, and when results may stand side by side are
+one promise.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -19,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.files import read_json
+from pal.core.job import record_beside
+from pal.core.settings import bundled
 
 if TYPE_CHECKING:
     from pal.data.settings import ReadingSettings
@@ -274,8 +280,9 @@ def stamp_of(
 
     Returns:
         ``name`` (None where no protocol has this split with this rule), ``rule``, ``labels``,
-        ``dialogues``, ``samples``, ``hash`` and ``split``: the split of the protocol with just
-        these dialogues, or None for other dialogues than the protocol's.
+        ``dialogues``, ``samples``, ``hash``, ``split``: the split of the protocol with just
+        these dialogues, or None for other dialogues than the protocol's; and ``bundled``: whether
+        all of them are of the bundled sample, under whatever name they were given.
     """
     keys = [dialogue_key(dialogue) for dialogue in dialogues]
     rule = evaluation_rule(how, decoding_samples)
@@ -300,7 +307,16 @@ def stamp_of(
         "samples": samples,
         "hash": found,
         "split": split,
+        "bundled": bool(keys) and _bundled_keys().issuperset(keys),
     }
+
+
+@functools.cache
+def _bundled_keys() -> frozenset[str]:
+    """Return the identities of the bundled dialogues."""
+    from pal.data.esconv import load_esconv
+
+    return frozenset(map(dialogue_key, load_esconv(str(bundled("sample", "esconv")), None)))
 
 
 def describe_stamp(stamp: Mapping[str, Any]) -> str:
@@ -319,28 +335,30 @@ def describe_stamp(stamp: Mapping[str, Any]) -> str:
     )
 
 
-def check_mergeable(stamps: Sequence[tuple[str, Mapping[str, Any] | None]]) -> None:
+def check_mergeable(
+    stamps: Sequence[tuple[str, Mapping[str, Any] | None]], *, same_dialogues: bool = True
+) -> None:
     """Refuse to set results of different protocols side by side.
 
     Results that do not say their protocol, made before results carried one, are let pass.
 
     Args:
         stamps: (name of the file, its stamp) of every result.
+        same_dialogues: whether they must be of the same dialogues and as many samples too; a choice
+            made on validation dialogues, or a part of a corpus, need not.
 
     Raises:
         DataError: two differ; the message names the files and what differs.
     """
     known = [(name, stamp) for name, stamp in stamps if stamp]
+    compared = _COMPARED if same_dialogues else _COMPARED[:3]
     for name, stamp in known[1:]:
         first, other = known[0]
         differing = [
             f"{word} {_shown(other.get(key))} and {_shown(stamp.get(key))}"
-            for key, word in (
-                ("name", "protocols"), ("rule", "samples"), ("labels", "labels"),
-                ("hash", "dialogues (hash)"), ("samples", "numbers of samples"),
-            )
+            for key, word in compared
             if other.get(key) != stamp.get(key)
-        ]  # fmt: skip
+        ]
         if differing:
             raise DataError(
                 f"{first} and {name} are of different protocols ({'; '.join(differing)}), so their "
@@ -349,16 +367,43 @@ def check_mergeable(stamps: Sequence[tuple[str, Mapping[str, Any] | None]]) -> N
             )
 
 
+# What must agree, and its name in messages.
+_COMPARED = (
+    ("name", "protocols"), ("rule", "samples"), ("labels", "labels"),
+    ("hash", "dialogues (hash)"), ("samples", "numbers of samples"),
+)  # fmt: skip
+
+
+def check_responses(
+    files: Sequence[str], source: str = "", stamp: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Refuse responses of different protocols in one table, and return the protocol of all.
+
+    Their protocols stand in the records beside them, if anywhere.
+
+    Args:
+        files: the files of responses.
+        source: the dialogues that they answer, for messages.
+        stamp: the protocol with which these dialogues were read; they may be more than were
+            answered.
+
+    Raises:
+        DataError: two differ; the message names the files and what differs.
+    """
+    stamps = [(file, stamp_beside(file)) for file in files]
+    check_mergeable(stamps)
+    found = next(((file, one) for file, one in stamps if one), None)
+    if found is None:
+        return dict(stamp) if stamp else None
+    check_mergeable([found, (source, stamp)], same_dialogues=False)
+    return found[1]
+
+
 def _shown(value: Any) -> str:
     return RULES.get(str(value), "none" if value is None else str(value))
 
 
 def stamp_beside(path: str | Path) -> dict[str, Any] | None:
     """Return the stamp in the record beside an output, if it has one."""
-    record = Path(path).with_name(Path(path).name + ".run.json")
-    try:
-        found = read_json(record) if record.is_file() else None
-    except DataError:
-        return None
-    stamp = found.get("protocol") if isinstance(found, Mapping) else None
+    stamp = record_beside(path).get("protocol")
     return stamp if isinstance(stamp, dict) and "hash" in stamp else None

@@ -120,7 +120,11 @@ def draw_personas(samples: Sequence[Sample], items: int, seed: int, source: str)
 
 
 def write_persona_sheets(
-    folder: str | Path, samples: Sequence[Sample], *, seed: int
+    folder: str | Path,
+    samples: Sequence[Sample],
+    *,
+    seed: int,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write sheet, form and guidelines into ``folder/for_raters``, and ``folder/key.json``.
 
@@ -128,6 +132,7 @@ def write_persona_sheets(
         folder: the folder to write; only the user may read what is in it.
         samples: the samples to judge.
         seed: seed of the ids, and so of the order.
+        facts: further entries of the key.
 
     Returns:
         The key.
@@ -169,6 +174,7 @@ def write_persona_sheets(
     key = {
         "kind": "persona-key",
         "format": 1,
+        **(facts or {}),
         "items": {name: items[name] for name in sorted(items)},
     }
     write_json(folder / KEY, key, private=True)

@@ -51,6 +51,7 @@ def lay_out(
     *,
     facts: Sequence[str],
     notices: Sequence[str] = (),
+    summary: Sequence[str] = (),
     templates: Sequence[Path] = (),
     context: Mapping[str, Any] | None = None,
 ) -> str:
@@ -62,6 +63,7 @@ def lay_out(
         parts: parts of the page; the records of their runs are shown at its end.
         facts: lines below the title.
         notices: warnings for the reader, in a box below the title.
+        summary: sentences on what was found, below the notices.
         templates: folders of the sections' templates, besides the frame's own; the style sheets
             and scripts in them (``*.css``, ``*.js``) are added to the frame's.
         context: further values for the templates.
@@ -87,6 +89,7 @@ def lay_out(
             "title": title,
             "facts": facts,
             "notices": notices,
+            "summary": summary,
             "sections": sections,
             "recorded": [part for part in parts if part.run],
             "style": Markup(style),
@@ -126,12 +129,13 @@ def page_output(output: str, include: Sequence[str], example: str) -> Path:
     return path
 
 
-def write_report(job: Job, draw: Callable[[], str]) -> Path:
+def write_report(job: Job, draw: Callable[[], str], **facts: Any) -> Path:
     """Write a page and its record, readable by the user alone, unless the page is finished.
 
     Args:
         job: job of the page.
         draw: function that returns the HTML text.
+        facts: further entries of the record.
 
     Returns:
         Path of the page.
@@ -142,6 +146,6 @@ def write_report(job: Job, draw: Callable[[], str]) -> Path:
     if not job.is_finished():
         page = draw()
         with job.claimed(processes=False):
-            job.publish(lambda path: write_text(path, page, private=True))
+            job.publish(lambda path: write_text(path, page, private=True), **facts)
             logger.info("written to %s", job.output)
     return job.output

@@ -31,12 +31,14 @@ class Part(PartModel):
         kind: name of the kind.
         title: heading of its section.
         notices: warnings for the reader.
+        protocol: what was measured on: dialogues, samples and labels; None where nothing says it.
         run: record of the run that made the file.
     """
 
     kind: str
     title: str | None = None
     notices: list[str] = Field(default_factory=list)
+    protocol: dict[str, Any] | None = None
     run: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -9,8 +9,9 @@ class PageSettings(Section):
     """The HTML page.
 
     Attributes:
-        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json
-            (``traits report``: the trait commands' JSON documents and JSONL records).
+        include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json,
+            scores of ``pal eval``, judgements of ``pal judge`` (``traits report``: the trait
+            commands' JSON documents and JSONL records).
         cases: maximum number of case studies, spread evenly over the test samples (three at most
             in ``traits report``); 0 leaves texts out.
     """

@@ -405,7 +405,7 @@ def changed(make, *path, to):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "expected an object of kind results, analysis, alpha, human, cases, got a list"),
+        ("[1]", "expected an object of kind results, scores, analysis, alpha, human, "),
         ('{"metrics": {}}', "got kind None"),
         ('{"kind": "result", "format": 1}', "did you mean 'results'?"),
         ('{"kind": "cases", "format": 2}', "cases of format 2, but only format 1 can be read"),

@@ -5,13 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pal.benchmark.notices import is_toy_notice, notices_of_settings
-from pal.benchmark.report import figures, tables
-from pal.benchmark.report.parts import KINDS, Alpha, Analysis, Cases, Human, Results
+from pal.benchmark.notices import join_notices, notices_of, notices_of_settings
+from pal.benchmark.report import figures, summary, tables
+from pal.benchmark.report.parts import (
+    KINDS,
+    Alpha,
+    Analysis,
+    Cases,
+    Human,
+    JudgedPairs,
+    JudgedRatings,
+    Results,
+    ScoresPart,
+)
 from pal.benchmark.systems import TABLE_3
 from pal.core.files import write_text
 from pal.data.protocols import check_mergeable
 from pal.data.strategies import STRATEGIES
+from pal.judging.tables import NOT_PEOPLE
 from pal.report.charts import series_class
 from pal.report.page import PageSection, lay_out
 from pal.report.parts import Part, check_part
@@ -25,26 +36,40 @@ def render_page(parts: Sequence[Part], title: str) -> str:
     parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
     return lay_out(
         title, list(_sections(parts)), parts, facts=_facts(parts), notices=_notices(parts),
-        templates=[OWN_TEMPLATES],
-        context={"labels": _labels(parts), "metric_name": tables.metric_name,
-                 "metric_meaning": tables.metric_meaning},
+        summary=_summary(parts), templates=[OWN_TEMPLATES],
+        context={"labels": _labels(parts), "not_people": NOT_PEOPLE, "whose": _whose,
+                 "metric_name": tables.metric_name, "metric_meaning": tables.metric_meaning},
     )  # fmt: skip
 
 
 def check_protocols(parts: Sequence[tuple[str, Any]]) -> None:
     """Refuse results of different protocols on one page, where readers would compare them.
 
+    What says something of systems must be of the same samples. An α that was chosen on other
+    dialogues needs the same rules alone, and an analysis of a corpus without responses nothing.
+
     Args:
-        parts: (name of the file, its contents) of every part; kinds other than results are passed
-            over.
+        parts: (name of the file, its contents) of every part.
 
     Raises:
         DataError: two results are of different protocols; the message says what differs.
     """
-    found = [(name, part) for name, part in parts if isinstance(part, Mapping)]
-    results = [(name, part) for name, part in found if part.get("kind") == "results"]
-    stamps = [(name, part.get("protocol")) for name, part in results]
-    check_mergeable([(name, stamp) for name, stamp in stamps if isinstance(stamp, Mapping)])
+    found = [
+        (name, part, part["protocol"])
+        for name, part in parts
+        if isinstance(part, Mapping) and isinstance(part.get("protocol"), Mapping)
+    ]
+    systems = [(name, stamp) for name, part, stamp in found if _is_of_systems(part)]
+    check_mergeable(systems)
+    chosen = [(name, stamp) for name, part, stamp in found if part.get("kind") == "alpha"]
+    check_mergeable([*systems[:1], *chosen], same_dialogues=False)
+
+
+def _is_of_systems(part: Mapping[str, Any]) -> bool:
+    """Return whether a part says something of systems' responses to the test samples."""
+    if part.get("kind") == "analysis":
+        return bool((part.get("strategies") or {}).get("systems"))
+    return part.get("kind") != "alpha"
 
 
 def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
@@ -59,8 +84,14 @@ def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
         ("personas", "Personas", Analysis, _personas),
         ("alpha", "Contrast weight α", Alpha, _alpha),
         ("human", "Human evaluation", Human, _human),
+        ("judged-pairs", "Judged by language models: pairs", JudgedPairs, _judged),
+        ("judged-ratings", "Judged by language models: ratings", JudgedRatings, _judged),
         ("cases", "Case studies", Cases, _cases),
     )
+    scores = [part for part in parts if isinstance(part, ScoresPart)]
+    if scores:  # one table of all
+        data = _scores(scores)
+        yield PageSection("scores", "Scores of single files", "scores.html", scores[0], data)
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
         found = [(part, make(part, series, f"{name}-{n}")) for n, part in enumerate(alike, 1)]
@@ -103,12 +134,13 @@ def _facts(parts: Sequence[Part]) -> list[str]:
         facts.append(f"{results.samples:,} samples")
         if results.dialogues is not None:
             facts.append(f"{results.dialogues:,} dialogues")
-        if results.protocol.get("name"):
-            facts.append(f"protocol {results.protocol['name']}")
         seeds = {run.seed for system in results.systems.values() for run in system.runs}
         seeds.discard(None)
         if seeds:
             facts.append(f"seeds {', '.join(str(seed) for seed in sorted(seeds, key=str))}")
+    stamp = next((part.protocol for part in parts if part.protocol), {})
+    if stamp.get("name"):
+        facts.append(f"protocol {stamp['name']}")
     run: dict[str, Any] = next((part.run for part in parts if part.run), {})
     versions = run.get("versions")
     if isinstance(versions, dict) and versions.get("pal-esc"):
@@ -125,9 +157,52 @@ def _notices(parts: Sequence[Part]) -> list[str]:
     found: list[str] = []
     for part in parts:
         found += part.notices or notices_of_settings(part.run.get("settings"))
-    said = list(dict.fromkeys(found))
-    toys = [notice for notice in said if is_toy_notice(notice)]
-    return [notice for notice in said if notice not in toys[1:]]
+        found += notices_of([], [], protocol=part.protocol)
+    return join_notices(found)
+
+
+def _summary(parts: Sequence[Part]) -> list[str]:
+    """Return the sentences at the top, of the results or else of the scores."""
+    notices = _notices(parts)
+    results = [part for part in parts if isinstance(part, Results)]
+    if results:
+        return [line for one in results for line in summary.summarise_results(one, notices)]
+    scores = [part for part in parts if isinstance(part, ScoresPart)]
+    return summary.summarise_scores(scores, notices) if scores else []
+
+
+def _scores(parts: Sequence[ScoresPart]) -> dict[str, Any]:
+    """Return the tables of all files of responses together."""
+    together = tables.results_of_scores(parts)
+    keys = list(together.metrics)
+    first = tables.metric_table(together, [key for key in TABLE_3 if key in keys])
+    others = [key for key in keys if key not in TABLE_3]
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return {
+        "tables": [("Table 3 of the paper", first), *tables.further_tables(together, others)],
+        "notes": [f"{note[:1].upper()}{note[1:]}{'' if note.endswith('.') else '.'}"
+                  for note in notes],
+    }  # fmt: skip
+
+
+def _judged(
+    part: JudgedPairs | JudgedRatings, series: dict[str, int], ident: str
+) -> dict[str, Any]:
+    return {"level": round(1 - part.confidence, 9)}
+
+
+def _whose(seed_of: Mapping[str, int | None], labels: Mapping[str, str]) -> str:
+    """Return of which seed the responses of each system are, as a sentence."""
+    if not seed_of:
+        return "Of which seed the responses are, their records do not say."
+    if len(set(seed_of.values())) == 1:
+        seed = next(iter(seed_of.values()))
+        return "Responses without a seed." if seed is None else f"Responses of seed {seed}."
+    said = [
+        f"{labels.get(name, name)} {'without a seed' if seed is None else f'of seed {seed}'}"
+        for name, seed in seed_of.items()
+    ]
+    return f"Responses: {', '.join(said)}."
 
 
 def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any]:
@@ -160,6 +235,7 @@ def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any
             for cell in row.cells
         ),
         "level": tables.significance_level(part),
+        "seeds": summary.seeds_of_systems(part),
         "any_printed": any(system.printed for system in part.systems.values()),
     }
 
@@ -169,12 +245,15 @@ def _significance(part: Results, series: dict[str, int], ident: str) -> dict[str
     if not rows:
         return None
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    return {"rows": rows, "metrics": metrics, "level": tables.significance_level(part)}
+    return {
+        "rows": rows, "metrics": metrics, "level": tables.significance_level(part),
+        "seeds": summary.seeds_of_systems(part),
+    }  # fmt: skip
 
 
 def _training(part: Results, series: dict[str, int], ident: str) -> dict[str, Any] | None:
     figure = figures.loss_curves(part, ident)
-    return {"figure": figure} if figure.panels else None
+    return {"figure": figure, "seeds": summary.seeds_of_systems(part)} if figure.panels else None
 
 
 def _similarity(part: Analysis, series: dict[str, int], ident: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
-"""The files that the benchmark's page is made of: results, analysis, alpha, human, cases.
+"""The files that the benchmark's page is made of: results, scores, analyses, judgements, cases.
 
-This module defines their format; see :mod:`pal.report.parts`.
+This module defines their format; see :mod:`pal.report.parts`. It is long because the formats of all
+kinds stand together.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -88,7 +89,25 @@ class Results(Part):
     systems: dict[str, SystemResults]
     tests: list[TestResult] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
-    protocol: dict[str, Any] = Field(default_factory=dict)
+
+
+class ScoreValue(MetricInfo):
+    """A metric of one file of responses."""
+
+    value: Number = None
+
+
+class ScoresPart(Part):
+    """Scores of one file of responses (``pal eval``); ``seed`` is that of the responses."""
+
+    system: str = ""
+    seed: int | None = None
+    samples: int
+    variant: str = "correct"
+    tokenizer: str | None = None
+    metrics: dict[str, ScoreValue]
+    missing: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
 
 
 class Level(PartModel):
@@ -200,10 +219,12 @@ class Personas(PartModel):
 class Analysis(Part):
     """Similarity, strategies and personas (``pal analyze``).
 
-    ``seeds`` are the seeds whose responses are counted together, in an analysis of the benchmark.
+    ``seeds`` are the seeds whose responses are counted together, in an analysis of the benchmark;
+    ``seed_of`` the one seed of each file of responses, where its record says it.
     """
 
     seeds: list[int] = Field(default_factory=list)
+    seed_of: dict[str, int] = Field(default_factory=dict)
     similarity: Similarity | None = None
     strategies: StrategyAnalysis | None = None
     personas: Personas | None = None
@@ -288,10 +309,87 @@ class Problem(PartModel):
 
 
 class Human(Part):
-    """Human evaluation (``pal human-eval score``)."""
+    """Human evaluation (``pal human-eval score``); ``seed_of`` are the seeds of the responses."""
 
     pairs: list[HumanPair]
     problems: list[Problem] = Field(default_factory=list)
+    seed_of: dict[str, int] = Field(default_factory=dict)
+
+
+class JudgedFigure(PartModel):
+    """A figure with its interval, or why there is none."""
+
+    n: int | None = None
+    value: Number = None
+    low: Number = None
+    high: Number = None
+    reason: str | None = None
+    p: Number = None
+    p_holm: Number = None
+
+
+class ShownRubric(PartModel):
+    """What the judges were asked."""
+
+    name: str
+    version: str | int | None = None
+    source: str | None = None
+
+
+class JudgeAgreement(PartModel):
+    """Cohen's κ of two judges, by question."""
+
+    a: str
+    b: str
+    kappa: dict[str, JudgedFigure]
+
+
+class ModelJudgements(Part):
+    """What language models judged; never what people did."""
+
+    rubric: ShownRubric
+    confidence: float = Field(0.95, gt=0, lt=1)
+    judged_by: dict[str, dict[str, Any]]
+    unanswered: dict[str, dict[str, int]] = Field(default_factory=dict)
+    agreement: list[JudgeAgreement] = Field(default_factory=list)
+    seed_of: dict[str, int] = Field(default_factory=dict)
+
+
+class JudgedQuestion(QuestionVotes):
+    """The verdicts on one question about one pair."""
+
+    preference: JudgedFigure = JudgedFigure()
+    kappa: JudgedFigure = JudgedFigure()
+
+
+class JudgedPair(PartModel):
+    """Two systems that judges compared."""
+
+    a: str
+    b: str
+    questions: list[JudgedQuestion]
+    items: int | None = None
+    same_text: int | None = None
+    samples: int | None = None
+
+
+class JudgedPairs(ModelJudgements):
+    """Comparisons by language models (``pal judge pairs``)."""
+
+    pairs: list[JudgedPair]
+    position: dict[str, dict[str, JudgedFigure]] = Field(default_factory=dict)
+    consistency: dict[str, dict[str, JudgedFigure]] = Field(default_factory=dict)
+
+
+class JudgedRatings(ModelJudgements):
+    """Ratings by language models (``pal judge ratings``)."""
+
+    scale: tuple[int, int]
+    rated: int
+    samples: int
+    systems: dict[str, dict[str, JudgedFigure]]
+    tests: list[TestResult] = Field(default_factory=list)
+    judges: dict[str, dict[str, Number]] = Field(default_factory=dict)
 
 
 class CaseSystem(PartModel):
@@ -322,9 +420,13 @@ class AnsweredCase(PartModel):
 
 
 class Cases(Part):
-    """Case studies (``pal reproduce``); ``seed`` is the seed of the responses."""
+    """Case studies (``pal reproduce``); ``seed_of`` are the seeds of the responses.
+
+    ``seed`` is that of all systems with one.
+    """
 
     seed: int | None = None
+    seed_of: dict[str, int | None] = Field(default_factory=dict)
     systems: list[CaseSystem]
     dialogues: dict[str, list[ShownTurn]]
     cases: list[AnsweredCase]
@@ -342,8 +444,11 @@ class Cases(Part):
 
 KINDS: dict[str, type[Part]] = {
     "results": Results,
+    "scores": ScoresPart,
     "analysis": Analysis,
     "alpha": Alpha,
     "human": Human,
+    "judge-pairs": JudgedPairs,
+    "judge-ratings": JudgedRatings,
     "cases": Cases,
 }

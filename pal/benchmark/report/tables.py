@@ -1,6 +1,6 @@
 """Tables of the benchmark: systems by metrics, significance, points of the α search."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -11,7 +11,9 @@ from pal.benchmark.report.parts import (
     MetricInfo,
     MetricSummary,
     Results,
+    ScoresPart,
     SystemResults,
+    SystemRun,
 )
 from pal.report.charts import forest
 from pal.report.tables import MISSING, NumberGrid, decimals, number_grid, show, show_p
@@ -172,6 +174,34 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
     return table
 
 
+def results_of_scores(parts: Sequence[ScoresPart]) -> Results:
+    """Return files of responses that were scored one by one as rows of one table, without tests.
+
+    A row is named by its file, and by its seed or number where several have that name.
+    """
+    names = [part.system or "model" for part in parts]
+    systems: dict[str, SystemResults] = {}
+    for number, (name, part) in enumerate(zip(names, parts, strict=True), start=1):
+        label = name if part.seed is None else f"{name}, seed {part.seed}"
+        label += ", authors’ variant" if part.variant == "authors" else ""
+        if label in systems:
+            label = f"{label} ({number})"
+        values = {key: found.value for key, found in part.metrics.items()}
+        systems[label] = SystemResults(
+            label=label,
+            summary={key: MetricSummary(mean=value) for key, value in values.items()},
+            missing=part.missing,
+            runs=[SystemRun(seed=part.seed, values=values)],
+        )
+    metrics: dict[str, MetricInfo] = {}
+    for part in parts:
+        metrics = {**part.metrics, **metrics}
+    return Results(
+        kind="results", samples=parts[0].samples, metrics=metrics, systems=systems,
+        protocol=parts[0].protocol,
+    )  # fmt: skip
+
+
 def further_tables(results: Results, keys: Iterable[str]) -> list[tuple[str, MetricTable]]:
     """Return headings and tables of these metrics, by what they measure."""
     keys = list(keys)
@@ -262,7 +292,7 @@ def differences(results: Results) -> list[DifferenceRow]:
         significant = test.p_holm is not None and test.p_holm < significance_level(results)
         known = None not in (test.difference, test.low, test.high)
         places = digits[test.metric]
-        interval = f"{_signed(test.low, places)} to {_signed(test.high, places)}"
+        interval = f"{signed(test.low, places)} to {signed(test.high, places)}"
         a, b = (_label(results, name) for name in (test.a, test.b))
         direction = results.metrics.get(test.metric, MetricInfo()).direction
         favours = ""
@@ -270,7 +300,7 @@ def differences(results: Results) -> list[DifferenceRow]:
             favours = a if (test.difference > 0) == (direction == "higher") else b
         rows.append(
             DifferenceRow(
-                test.metric, a, b, _signed(test.difference, places),
+                test.metric, a, b, signed(test.difference, places),
                 interval if known else MISSING,
                 forest(test.low or 0, test.high or 0, test.difference or 0, reach[test.metric],
                        filled=significant) if known else Markup(""),
@@ -289,7 +319,8 @@ def _label(results: Results, name: str) -> str:
     return results.systems[name].label if name in results.systems else name
 
 
-def _signed(value: float | None, digits: int) -> str:
+def signed(value: float | None, digits: int) -> str:
+    """Return a difference as text, with its sign."""
     text = show(value, digits)
     return f"+{text}" if value is not None and value > 0 and float(f"{value:.{digits}f}") else text
 
