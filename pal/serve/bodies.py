@@ -25,6 +25,13 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {
     "prediction": (None,), "store": (None, False), "service_tier": (None, "auto", "default"),
     "user": None, "metadata": None, "safety_identifier": None, "prompt_cache_key": None,
 }  # fmt: skip
+# What is said of fields that take several kinds of values, of which the library names one alone.
+EXPECTED: Mapping[Any, str] = {
+    "stop": "a text, or a list of at most 4",
+    "temperature": "a number from 0 to 2",
+    "top_p": "a number above 0 and at most 1",
+    "alpha": "a number, one number for each strategy, or an object of strategies and numbers",
+}
 
 
 class StreamOptions(BaseModel):
@@ -74,6 +81,9 @@ def read_body(data: Any) -> ChatBody:
         body = ChatBody.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)[0]
+        if found["loc"][0] in EXPECTED:
+            field = found["loc"][0]
+            raise ConfigError(f"{field}: expected {EXPECTED[field]}") from None
         place = ".".join(str(part) for part in found["loc"][:2])
         raise ConfigError(f"{place}: {found['msg']}") from None
     for name, value in (body.model_extra or {}).items():

@@ -144,8 +144,8 @@ class StudyStore:
         except sqlite3.DatabaseError as error:
             self.close()
             raise DataError(
-                f"{path}: not a study ({first_line(error)}); give the file that "
-                "`pal study create` made"
+                f"{path}: not a study, or not writable here ({first_line(error)}); give the file "
+                "that `pal study create` made, in a folder that can be written"
             ) from None
         if row is None or row[0] != FORMAT:
             self.close()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import pal
+from pal.core.errors import ConfigError
 from pal.guard import GuardSettings
 from pal.serve.app import Server, Waiter
 from pal.serve.bodies import Completion, make_asks, read_body
@@ -185,6 +186,25 @@ def test_mistakes_are_told_in_openais_form(session, caplog):
         assert other.status_code == 400
         assert post(address, {"messages": HELLO}).status_code == 200  # nothing broke it
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"alpha": True}, "alpha: expected a number, one number for each strategy, or an object"),
+        ({"alpha": {"Question": None}}, "alpha: expected a number, one"),
+        ({"alpha": [0.5, "x"]}, "alpha: expected a number, one"),
+        ({"stop": 5}, "stop: expected a text, or a list"),
+        ({"stop": ["a", 5]}, "stop: expected a text, or a list"),
+        ({"temperature": "hot"}, "temperature: expected a number from 0 to 2"),
+        ({"temperature": 3}, "temperature: expected a number from 0 to 2"),
+        ({"top_p": 0}, "top_p: expected a number above 0 and at most 1"),
+    ],
+)
+def test_fields_of_several_kinds_say_what_they_take(body, message):
+    with pytest.raises(ConfigError) as told:
+        read_body({"messages": HELLO, **body})
+    assert str(told.value).startswith(message)
 
 
 @pytest.mark.parametrize("stream", [False, True])
