@@ -235,7 +235,7 @@ def write_page_of(
         load_settings(
             "report",
             fixed={
-                "report": {"include": [str(cases)], "cases": len(samples)},
+                "report": {"include": [str(metrics), str(cases)], "cases": len(samples)},
                 "output": str(page), "overwrite": True,
             },
         )
