@@ -84,6 +84,10 @@ COMMANDS: dict[str, Command] = {
         "score predictions, a model's perplexity, or both",
         "pal.commands.evaluate", "evaluate", "EvaluateSettings",
     ),
+    "export-task": Command(
+        "write a split as a task for lm-evaluation-harness and inspect_ai",
+        "pal.commands.export_task", "export_task", "ExportTaskSettings",
+    ),
     "audit": Command(
         "find duplicates between the splits of a corpus, and within them",
         "pal.commands.audit", "audit", "AuditSettings",

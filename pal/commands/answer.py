@@ -7,7 +7,7 @@ malformed at every attempt, is an empty response, marked ``failed``.
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pal.commands.common import DialogueSettings, WriterSettings
 from pal.decoding.settings import SampleSettings
@@ -54,7 +54,12 @@ def answer(settings: AnswerSettings) -> Path:
     from pal.data.samples import load_stamped_samples
     from pal.llm import connect
     from pal.llm.facts import asking_job
-    from pal.supporter.replies import Situation, ask_supporter, load_supporter_prompt
+    from pal.supporter.replies import (
+        Situation,
+        ask_supporter,
+        load_supporter_prompt,
+        prediction_record,
+    )
 
     samples, stamp = load_stamped_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
@@ -71,20 +76,13 @@ def answer(settings: AnswerSettings) -> Path:
             model, [Situation(one.id, one.context, one.persona) for one in samples], how,
             seed=settings.seed, description="answer",
         )  # fmt: skip
-        records: list[dict[str, Any]] = []
-        for sample, reply in zip(samples, replies, strict=True):
-            chosen = {"strategy": reply.strategy, "strategy_from": "model"}
-            records.append(
-                {
-                    "id": sample.id,
-                    "response": reply.text,
-                    **(chosen if reply.strategy else {}),
-                    "persona": list(sample.persona),
-                    "reference": sample.response,
-                    "reference_strategy": sample.strategy,
-                    **({"failed": reply.failed} if reply.failed else {}),
-                }
+        records = [
+            prediction_record(
+                reply, id=sample.id, persona=sample.persona, reference=sample.response,
+                reference_strategy=sample.strategy,
             )
+            for sample, reply in zip(samples, replies, strict=True)
+        ]  # fmt: skip
         failed = sum("failed" in record for record in records)
         job.publish(
             lambda path: write_jsonl(path, records), samples=len(samples), failed=failed,

@@ -19,7 +19,7 @@ from pal.metrics.settings import MetricSettings
 
 if TYPE_CHECKING:
     from pal.data.samples import Sample
-    from pal.metrics import Embedder, Report
+    from pal.metrics import Report
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     from pal.data.cards import cards_note
     from pal.data.protocols import describe_stamp
     from pal.metrics import build_predictions, compute_metrics, metric_versions
-    from pal.metrics.models import given_texts, load_score_models
+    from pal.metrics.scoring import load_scorers
 
     names = settings.metrics.names
     job = None
@@ -87,12 +87,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     records, stamp = None, None
     if settings.predictions is not None:
         records, stamp = _read_predictions(settings)
-    embedder, reasons = _load_embedder(settings, records)  # reported before the work
-    models, more = load_score_models(
-        names, present=given_texts(records),
-        **settings.metrics.model_dump(include={"bertscore", "bertscore_layer", "nli"}),
-    )  # fmt: skip
-    reasons |= more if records is not None else {}
+    embedder, models, reasons = load_scorers(records, settings.metrics)  # reported first
     losses: dict[str, Any] = {}
     if settings.model is not None:
         losses, stamp = _token_losses(settings, records)
@@ -229,24 +224,3 @@ def _token_losses(
     words = find_tokenizer(settings.metrics.tokenizer)
     losses["word_count"] = [len(words(sample.response or "")) for sample in samples]
     return losses, stamp
-
-
-def _load_embedder(
-    settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
-) -> "tuple[Embedder | None, dict[str, str]]":
-    """Return the sentence encoder if a metric needs it, and reasons if there is none."""
-    from pal.metrics import choose_metrics, load_embedder
-    from pal.metrics.similarity import load_if_possible
-
-    name = settings.metrics.embedder
-    wanted = any("embedder" in metric.needs for metric, _ in choose_metrics(settings.metrics.names))
-    if records is None or not wanted:
-        return None, {}
-    if name is None:
-        return None, {"embedder": "metrics.embedder is null"}
-    if not any(record.get("persona") for record in records):
-        return None, {"embedder": "no sample has a persona"}
-    embedder, reason = load_if_possible(
-        lambda: load_embedder(name), name, chosen="embedder" in settings.metrics.model_fields_set
-    )
-    return embedder, {"embedder": reason} if reason else {}

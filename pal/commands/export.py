@@ -5,7 +5,6 @@ engines that know no adapters take it.
 """
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +61,7 @@ def export(settings: ExportSettings) -> Path:
             f"{output} holds something that is no model, which overwrite=true does not replace; "
             "choose another output"
         )
+    from pal.core.files import replace_folder
     from pal.core.job import output_lock
     from pal.core.registry import trust
     from pal.training.card import CARD
@@ -79,14 +79,7 @@ def export(settings: ExportSettings) -> Path:
         except OSError as error:
             shutil.rmtree(saving, ignore_errors=True)
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-        if output.exists():  # moved first: a kill here or later loses neither folder
-            old = output.with_name(output.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(output, old)
-            os.replace(saving, output)
-            shutil.rmtree(old)
-        else:
-            os.replace(saving, output)
+        replace_folder(output, saving)
     logger.info("written to %s", output)
     return output
 

@@ -17,6 +17,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zlib
@@ -324,6 +325,24 @@ def write_jsonl(path: str | Path, rows: Iterable[Any], *, private: bool = True) 
     with atomic_writer(path, private=private) as handle:
         for row in rows:
             handle.write(dumps(row) + "\n")
+
+
+def replace_folder(path: str | Path, new: str | Path) -> None:
+    """Put a finished folder in the place of another, which a kill at any moment does not lose.
+
+    Args:
+        path: the place; what lies there is moved aside first, and deleted at the end.
+        new: the finished folder, in the same parent folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        os.replace(new, path)
+        return
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(path, old)
+    os.replace(new, path)
+    shutil.rmtree(old)
 
 
 def read_bytes(path: str | Path) -> bytes:

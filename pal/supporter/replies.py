@@ -11,6 +11,7 @@ from pal.data.strategies import DEFINITIONS, STRATEGIES
 from pal.data.texts import normalise_text
 from pal.llm.base import LanguageModel, Outcome, Request
 from pal.llm.prompts import Prompt, load_prompt
+from pal.llm.structured import parse
 from pal.supporter.settings import SupporterSettings
 
 # Answers with a strategy: the model writes the keys in this order, so the response follows from it.
@@ -23,6 +24,8 @@ STRATEGY_THEN_RESPONSE = {
     "required": ["strategy", "response"],
     "additionalProperties": False,
 }
+
+EMPTY = "the response is empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,15 @@ def seed_of(seed: int, *key: str) -> int:
     return int(fingerprint([seed, *key])[:7], 16)
 
 
+def supporter_messages(one: Situation, how: SupporterSettings) -> tuple[tuple[str, str], ...]:
+    """Return the (role, text) pairs, system and user, that ask for the supporter's next turn."""
+    return load_supporter_prompt().fill(
+        strategies=DEFINITIONS if how.strategy_first else None,
+        persona=[normalise_text(text) for text in one.persona] if how.persona else None,
+        dialogue=transcribe(one.turns),
+    )
+
+
 def ask_supporter(
     model: LanguageModel,
     situations: Sequence[Situation],
@@ -93,18 +105,13 @@ def ask_supporter(
         PalError: the model cannot be used, or a request brought no answer for a passing reason, so
             that the same command can be run again.
     """
-    prompt = load_supporter_prompt()
-    schema = STRATEGY_THEN_RESPONSE if how.strategy_first else None
+    schema = _schema(how)
     requests = [
         Request(
             id=one.id, schema=schema, schema_name="turn", max_tokens=how.max_tokens,
             temperature=how.temperature,
             seed=seed_of(seed, one.id) if how.temperature else None,
-            messages=prompt.fill(
-                strategies=DEFINITIONS if how.strategy_first else None,
-                persona=[normalise_text(text) for text in one.persona] if how.persona else None,
-                dialogue=transcribe(one.turns),
-            ),
+            messages=supporter_messages(one, how),
         )
         for one in situations
     ]  # fmt: skip
@@ -127,9 +134,47 @@ def refuse_unanswered(outcomes: Sequence[Outcome], what: str) -> None:
         )
 
 
+def read_reply(text: str, how: SupporterSettings) -> SupporterReply:
+    """Return what a model's whole answer says, by the rules of :func:`ask_supporter`.
+
+    For programs that ask a model themselves. An answer that is not what was asked for is an empty
+    response, with the reason.
+    """
+    value, reason = parse(text, _schema(how))
+    if reason is None:
+        said = value["response"] if how.strategy_first else value
+        reason = None if normalise_text(said) else EMPTY
+    return _reply(Outcome("", value, reason), how)
+
+
+def prediction_record(
+    reply: SupporterReply,
+    *,
+    id: str,
+    persona: Sequence[str],
+    reference: str | None,
+    reference_strategy: str | None,
+) -> dict[str, Any]:
+    """Return the record of a prediction file that a reply gives, with the gold it answers to."""
+    chosen = {"strategy": reply.strategy, "strategy_from": "model"}
+    return {
+        "id": id,
+        "response": reply.text,
+        **(chosen if reply.strategy else {}),
+        "persona": list(persona),
+        "reference": reference,
+        "reference_strategy": reference_strategy,
+        **({"failed": reply.failed} if reply.failed else {}),
+    }
+
+
+def _schema(how: SupporterSettings) -> dict[str, Any] | None:
+    return STRATEGY_THEN_RESPONSE if how.strategy_first else None
+
+
 def _check(request: Request, value: Any) -> str | None:
     text = value if request.schema is None else value["response"]
-    return None if normalise_text(text) else "the response is empty"
+    return None if normalise_text(text) else EMPTY
 
 
 def _reply(outcome: Outcome, how: SupporterSettings) -> SupporterReply:
