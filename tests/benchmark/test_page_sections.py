@@ -15,7 +15,7 @@ from pal.data.settings import SourceSettings
 from pal.judging.tables import NOT_PEOPLE
 from pal.report.parts import check_part
 from tests.benchmark import pages
-from tests.benchmark.test_report import load, write
+from tests.benchmark.test_report import CHROMIUM, in_a_browser, load, write
 from tests.jobs import command
 
 SAMPLE = str(bundled("sample", "esconv"))
@@ -279,3 +279,31 @@ def test_a_page_compares_what_is_of_systems():
                  pages.analysis(), pages.alpha()):  # fmt: skip
         with pytest.raises(DataError, match="a and b are of different protocols"):
             check_protocols([("a", results), ("b", {**part, "protocol": two})])
+
+
+@in_a_browser
+def test_a_table_wider_than_its_place_says_so_and_paper_shows_all_of_it(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    page = write(tmp_path, *pages.all_parts(), judged("judge-pairs"), judged("judge-ratings"))
+    regions = """[...document.querySelectorAll(".scroll")].map((one) => [
+        one.scrollWidth > one.clientWidth,
+        [...one.children].some((cue) => cue.className === "scroll-cue"
+          && cue.checkVisibility({visibilityProperty: true}) && cue.clientHeight > 0),
+        getComputedStyle(one).backgroundImage.split("gradient").length - 1])"""
+    too_wide = """[...document.querySelectorAll("table")].filter((one) =>
+        one.getBoundingClientRect().right > innerWidth).length"""
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 375, "height": 800})
+        shown.goto(page.as_uri())
+        shown.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        shown.wait_for_timeout(300)
+        found = [one for one in shown.evaluate(regions) if one[2]]
+        assert {wide for wide, _, _ in found} == {True, False}
+        assert all(wide == said for wide, said, _ in found), found
+        assert all(shades == 4 for _, _, shades in found)
+        shown.emulate_media(media="print")
+        shown.set_viewport_size({"width": 1040, "height": 700})  # A4 across, less its margins
+        assert shown.evaluate(too_wide) == 0
+        assert not any(said for _, said, _ in shown.evaluate(regions))
+        browser.close()
