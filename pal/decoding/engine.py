@@ -42,6 +42,7 @@ from pal.decoding.graphs import (
 from pal.decoding.noise import keyed_gumbel
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import Sampler
+from pal.decoding.sending import send
 from pal.decoding.states import EncodedInputs
 from pal.decoding.step import choose_tokens, decode_step
 
@@ -328,7 +329,7 @@ class _Run:
         rows = len(requests)
         if contrasts:
             hidden = combine(hidden[:rows], hidden[rows:], engine.plan.strategy_alpha)
-        keys = torch.tensor([self.requests[i].key for i in requests], device=self.keys.device)
+        keys = send(torch.tensor([self.requests[i].key for i in requests]), self.keys.device)
         chosen = self._choose_strategies(requests, hidden, keys)
         first = 0
         for (group, _), main, plain in zip(groups, mains, plains, strict=True):
@@ -337,9 +338,11 @@ class _Run:
             kept = [row for row, request in enumerate(group) if self.answers[request].alpha]
             if contrasts and kept:
                 states, mask = plain
+                there = send(torch.tensor(kept), keys.device)
                 self._add(
-                    [group[row] for row in kept], PLAIN, states[kept], mask[kept],
-                    own[:, :, rows + first :][:, :, kept], chosen[place][kept], keys[place][kept],
+                    [group[row] for row in kept], PLAIN, states[there], mask[there],
+                    own[:, :, rows + first :][:, :, there], chosen[place][there],
+                    keys[place][there],
                 )  # fmt: skip
             first += len(group)
 
@@ -387,7 +390,7 @@ class _Run:
             found.append(int(predicted) if asked.strategy is None else asked.strategy)
             alpha = engine.plan.alpha if asked.alpha is None else asked.alpha
             self.answers[request] = Answer(found[-1], probs, alpha[found[-1]])
-        return tokens[torch.tensor(found, device=tokens.device)]
+        return tokens[send(torch.tensor(found), tokens.device)]
 
     def _add(
         self,
@@ -441,9 +444,9 @@ class _Run:
         paired = [r for r, s in enumerate(mains) if self.branches[s].request in plain]
         requests = [self.branches[mains[row]].request for row in paired]
         indices = (mains, paired, [plain[request] for request in requests])
-        whole = torch.tensor([i for index in indices for i in index], dtype=torch.long).to(device)
+        whole = send(torch.tensor([i for part in indices for i in part], dtype=torch.long), device)
         self.mains, self.paired, self.plains = whole.split([len(index) for index in indices])
-        self.weights = torch.tensor([self.answers[r].alpha for r in requests], device=device)
+        self.weights = send(torch.tensor([self.answers[r].alpha for r in requests]), device)
         self.all = torch.arange(len(self.branches), device=device)
 
     def step(self) -> list[Event]:
@@ -536,7 +539,7 @@ class _Run:
     def _leave(self, requests: set[int]) -> None:
         """Remove the branches of requests."""
         if self.fixed is not None:
-            self._close_gaps(requests, self.fixed)
+            self._close_gaps(requests)
             return
         for slot in range(len(self.branches) - 1, -1, -1):
             if self.branches[slot].request in requests:
@@ -557,7 +560,7 @@ class _Run:
         self.steps.pop()
         self.changed = True
 
-    def _close_gaps(self, requests: set[int], fixed: FixedSteps) -> None:
+    def _close_gaps(self, requests: set[int]) -> None:
         """Remove the branches of requests by moving the last ones into their slots, all at once."""
         if not requests:
             return
@@ -569,7 +572,7 @@ class _Run:
         ]  # fmt: skip
         if movers:
             device = self.token.device
-            to, source = fixed.upload([gaps, movers]).to(device, non_blocking=True).unbind()
+            to, source = send(torch.tensor([gaps, movers]), device).unbind()
             moved = [self.branches[slot] for slot in movers]
             steps = max(1 + len(self.answers[branch.request].tokens) for branch in moved)
             length = max(branch.length for branch in moved)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from pal.decoding.contrast import combine
+from pal.decoding.sending import send
 from pal.decoding.step import choose_tokens, decode_step
 
 logger = logging.getLogger(__name__)
@@ -251,15 +252,11 @@ class FixedSteps:
         """
         space, rest = self.workspace, len(sources)
         padded = [[*part, *[0] * (space.slots - len(part))] for part in (rows, others, sources)]
-        space.indices.copy_(self.upload(padded), non_blocking=True)
-        space.weights[: len(weights)].copy_(self.upload(weights, torch.float), non_blocking=True)
+        device = space.token.device
+        space.indices.copy_(send(torch.tensor(padded), device))
+        space.weights[: len(weights)] = send(torch.tensor(weights), device)
         # Slots out of use see something, lest their results, and what they leave, be no numbers.
         space.cross_mask[rest:, :, :, 0] = 0
-
-    def upload(self, values: Any, dtype: torch.dtype = torch.long) -> Tensor:
-        """Return numbers as a tensor from which a copy to the device need not be waited for."""
-        made = torch.tensor(values, dtype=dtype)
-        return made.pin_memory() if torch.cuda.is_available() else made
 
     def run(
         self, count: int, *, slots: int, rows: int, length: int, top: int

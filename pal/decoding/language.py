@@ -36,6 +36,7 @@ from pal.decoding.groups import GroupLayer, only_at
 from pal.decoding.noise import keyed_gumbel
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import Sampler
+from pal.decoding.sending import send
 
 MAIN, PLAIN = 0, 1
 REFILL = 0.5  # waiting rows come in when at most this share of the rows is left
@@ -361,7 +362,7 @@ class Batch:
             rows[number].places.append(where[member])
             rows[number].positions.append(len(texts[member]))
         cache = Cache(layer_class_to_replicate=GroupLayer)
-        batch = cls(engine, rows, cache, visible.to(device))
+        batch = cls(engine, rows, cache, send(visible, device))
         flat = batch._flat()
         last = torch.tensor([len(texts[member]) - 1 for member in batch._order(branches)])
         logits = batch._read(tokens, flat, last)
@@ -386,15 +387,15 @@ class Batch:
         found: Tensor | None = None
         whole: Cache | None = None
         for start in range(0, count, at_once):
-            part = tokens[start : start + at_once].to(engine.device)
+            part = send(tokens[start : start + at_once], engine.device)
             cache = Cache(layer_class_to_replicate=GroupLayer)
             mine = ((group_of >= start) & (group_of < start + len(part))).nonzero()[:, 0]
-            at = ((group_of[mine] - start).to(engine.device), last[mine].to(engine.device))
+            at = (send(group_of[mine] - start, engine.device), send(last[mine], engine.device))
             positions = torch.arange(length, device=engine.device).expand(len(part), -1)
             logits = engine.call(part, positions, cache, None, at)
             if found is None:
                 found = logits.new_empty(len(flat), logits.shape[-1])
-            found[mine.to(engine.device)] = logits
+            found[send(mine, engine.device)] = logits
             if whole is None:
                 whole = cache
             else:
@@ -414,13 +415,13 @@ class Batch:
         used, slots = self.used, self.visible.shape[1]
         if count:
             groups = len(self.visible)
-            tokens = torch.tensor(tree.tokens, device=engine.device).repeat(groups, slots)
+            tokens = send(torch.tensor(tree.tokens), engine.device).repeat(groups, slots)
             starts = torch.zeros(groups, slots, dtype=torch.long)
             for row in self.rows:
                 for (group, slot), position in zip(row.places, row.positions, strict=True):
                     starts[group, slot] = position
             depths = torch.tensor(tree.depths)
-            positions = (starts[:, :, None] + depths).flatten(1).to(engine.device)
+            positions = send((starts[:, :, None] + depths).flatten(1), engine.device)
             own = torch.zeros(slots, count, slots, count, dtype=torch.bool)
             own[range(slots), :, range(slots)] = engine.sees
             before = self.visible[:, :, None].expand(-1, -1, count, -1).flatten(1, 2)
@@ -428,7 +429,7 @@ class Batch:
             before[:, :, 0] = True  # empty slots see something, lest their scores be no numbers
             mask = torch.cat([
                 before,
-                own.view(slots * count, slots * count).to(engine.device).expand(groups, -1, -1),
+                send(own.view(slots * count, slots * count), engine.device).expand(groups, -1, -1),
             ], dim=2)  # fmt: skip
             at_group = torch.tensor([group for group, _ in flat]).repeat_interleave(count)
             at_column = torch.tensor(
@@ -436,7 +437,7 @@ class Batch:
             )
             logits = engine.call(
                 tokens, positions, self.cache, mask,
-                (at_group.to(engine.device), at_column.to(engine.device)),
+                (send(at_group, engine.device), send(at_column, engine.device)),
             ).view(len(flat), count, -1)  # fmt: skip
             steps.append(self._contrasted(logits, alpha))
         scores = torch.cat(steps, dim=1)  # [rows, 1 + nodes, V]
@@ -447,7 +448,7 @@ class Batch:
             for text in tree.steps
         ], dim=1)  # fmt: skip
         if engine.plan.choice == "sample":
-            keys = torch.tensor([row.request.key for row in self.rows], device=engine.device)
+            keys = send(torch.tensor([row.request.key for row in self.rows]), engine.device)
             ids = torch.arange(sums.shape[1], device=engine.device).expand(rows, -1)
             best = (sums.log_softmax(-1) + keyed_gumbel(keys, 0, ids)).argmax(-1)
         else:
@@ -471,7 +472,7 @@ class Batch:
                 row.positions[index] += len(path)
                 seen += [(group, slot, used + slot * count + node) for node in path]
         if seen:
-            grown[torch.tensor(seen, device=engine.device).unbind(1)] = True
+            grown[send(torch.tensor(seen), engine.device).unbind(1)] = True
         self.visible = grown
         self.repack()
 
@@ -488,7 +489,7 @@ class Batch:
         with_plain = [number for number, row in enumerate(self.rows) if len(row.places) > 1]
         if not with_plain:
             return main
-        index = torch.tensor(with_plain, device=main.device)
+        index = send(torch.tensor(with_plain), main.device)
         persona = main[index]
         combined = combine(persona, plain, alpha[index])
         if words and self.engine.plan.plausibility:
@@ -511,16 +512,16 @@ class Batch:
         )
         tokens[at], positions[at] = values[:, 0], values[:, 1]
         used = self.used
-        here = [index.to(engine.device) for index in at]
-        place = slots[at].to(engine.device)
+        here = [send(index, engine.device) for index in at]
+        place = send(slots[at], engine.device)
         self.visible = F.pad(self.visible, (0, width))
         self.visible[here[0], place, used + here[1]] = True
         mask = self.visible[
-            torch.arange(groups, device=engine.device)[:, None], slots.to(engine.device)
+            torch.arange(groups, device=engine.device)[:, None], send(slots, engine.device)
         ]
         mask[:, :, 0] = True
         logits = engine.call(
-            tokens.to(engine.device), positions.to(engine.device), self.cache, mask,
+            send(tokens, engine.device), send(positions, engine.device), self.cache, mask,
             (here[0], here[1]),
         )  # fmt: skip
         scores = self._contrasted(logits, self._alpha, words=True)
@@ -528,9 +529,8 @@ class Batch:
         if engine.sampler is None:
             drawn = scores.argmax(-1)
         else:
-            steps = torch.tensor(
-                [len(row.answer.tokens) for row in self.rows], device=scores.device
-            )
+            said = torch.tensor([len(row.answer.tokens) for row in self.rows])
+            steps = send(said, scores.device)
             drawn = engine.sampler.draw(scores, self._keys, steps + 2)
         events, left = [], []
         for row, token in zip(self.rows, drawn.tolist(), strict=True):
@@ -572,8 +572,8 @@ class Batch:
                 torch.tensor([column[place] for place in places]),
             )
             device = self.engine.device
-            self._alpha = torch.tensor([row.answer.alpha for row in self.rows], device=device)
-            self._keys = torch.tensor([row.request.key for row in self.rows], device=device)
+            self._alpha = send(torch.tensor([row.answer.alpha for row in self.rows]), device)
+            self._keys = send(torch.tensor([row.request.key for row in self.rows]), device)
             self._arranged = (slots, at, order)
         return self._arranged
 
@@ -587,8 +587,8 @@ class Batch:
         # A row that said less repeats its first token: a token is penalised once, however often it
         # stands there. One that said nothing is left as it is.
         padded = [ids + (ids[:1] or [0]) * (longest - len(ids)) for ids in said]
-        known = torch.tensor(padded, device=scores.device)
-        some = torch.tensor([bool(ids) for ids in said], device=scores.device)[:, None]
+        known = send(torch.tensor(padded), scores.device)
+        some = send(torch.tensor([bool(ids) for ids in said]), scores.device)[:, None]
         old = scores.gather(1, known)
         new = torch.where(old < 0, old * penalty, old / penalty)
         return scores.scatter(1, known, torch.where(some, new, old))
@@ -600,7 +600,7 @@ class Batch:
         least = engine.plan.options.min_new_tokens
         short = [len(row.answer.tokens) < least for row in rows]
         if any(short):
-            scores[torch.tensor(short, device=scores.device), engine.end] = -torch.inf
+            scores[send(torch.tensor(short), scores.device), engine.end] = -torch.inf
         return scores
 
     # -- room
@@ -614,7 +614,7 @@ class Batch:
             for group, slot in row.places:
                 slots[group].append(slot)
         width = max(map(len, slots.values()))
-        index = torch.tensor(kept, device=engine.device)
+        index = send(torch.tensor(kept), engine.device)
         chosen = torch.zeros(len(kept), width, dtype=torch.long)
         real = torch.zeros(len(kept), width, dtype=torch.bool)
         new_place = {}
@@ -623,9 +623,9 @@ class Batch:
                 chosen[place, number], real[place, number] = slot, True
                 new_place[group, slot] = (place, number)
         visible = self.visible[index].gather(
-            1, chosen.to(engine.device)[:, :, None].expand(-1, -1, self.visible.shape[2])
+            1, send(chosen, engine.device)[:, :, None].expand(-1, -1, self.visible.shape[2])
         )
-        visible &= real.to(engine.device)[:, :, None]
+        visible &= send(real, engine.device)[:, :, None]
         seen = visible.any(1)  # [G, C]
         most = int(seen.sum(1).max())
         # Seen columns first, in their order.

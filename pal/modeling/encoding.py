@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from pal.data.batches import lengths_mask, plan_batches
+from pal.decoding.sending import send
 from pal.decoding.states import EncodedInputs
 from pal.modeling.fusion import pad_to
 
@@ -67,7 +68,7 @@ def encode_sorted(
         chosen = [keys[index] for index in group]
         persona = pad_sequence([personas[key] for key in chosen], batch_first=True)
         persona = pad_to(persona, _padded(persona.shape[1], model))
-        persona_mask = pad_to(lengths_mask(chosen).to(model.device), persona.shape[1])
+        persona_mask = pad_to(send(lengths_mask(chosen), model.device), persona.shape[1])
         fused, fused_mask = fusion(dialogue, mask, persona, persona_mask)
         yield group, EncodedInputs(fused, fused_mask, dialogue, mask)
 
@@ -90,7 +91,7 @@ def collate(model: Any, rows: Sequence[Inputs]) -> dict[str, Tensor]:
     """Return the padded encoder inputs of some rows, on the model's device."""
     inputs = [{name: row[name] for name in row if name != "labels"} for row in rows]
     batch = model.make_collator()(inputs)
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+    return {name: send(tensor, model.device) for name, tensor in batch.items()}
 
 
 def _encode(model: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -151,4 +151,5 @@ class LanguageExtractor:
                 num_beams=self.num_beams, max_new_tokens=self.max_new, do_sample=False,
                 early_stopping=True, eos_token_id=self.encoder.end, pad_token_id=fill,
             )  # fmt: skip
-        return [row.tolist() for row in found[:, longest:]]
+        tokens: list[list[int]] = found[:, longest:].tolist()
+        return tokens
