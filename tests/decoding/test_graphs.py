@@ -67,8 +67,10 @@ def answer(engine, model, inputs, *, limits=None):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize(("rows", "block"), [(1, 8), (7, 1), (13, 4), (64, 8), (64, 64)])
+@pytest.mark.parametrize(
+    ("options", "rows", "block"),
+    [(GREEDY, 1, 8), (SAMPLED, 7, 1), (GREEDY, 13, 4), (SAMPLED, 64, 8), (SAMPLED, 64, 64)],
+)
 def test_the_same_tokens(model, encoded, recorders, options, rows, block):
     wanted = answer(engine_of(model, options, rows=rows), model, encoded)
     found = answer(engine_of(model, options, rows=rows, fixed=True, block=block), model, encoded)
