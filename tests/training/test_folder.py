@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
 
 import pytest
+from transformers import BartConfig, BartForConditionalGeneration
 
-from tests.jobs import TRAIN_RESPONSE, command, environment
+from tests.jobs import ESCONV, TRAIN_RESPONSE, command, environment
 from tests.training.runs import record, same, weights
 
 SHORT = [*TRAIN_RESPONSE, "training.num_train_epochs=1", "data.max_train_samples=16"]
@@ -109,3 +111,31 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path, capsys):
     assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 2
     assert capsys.readouterr().err.count("pal: error") == 1
     assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_a_model_of_another_family_leaves_no_vocabulary_behind(response_model, tmp_path):
+    """What stays of a tokenizer would be read in place of the new one."""
+    from pal.data.tokenizer import load_tokenizer
+    from tests.modeling.families import bart_tokenizer
+
+    base, folder = tmp_path / "base", tmp_path / "model"
+    tokenizer = bart_tokenizer()
+    tokenizer.save_pretrained(base)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, max_position_embeddings=256,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(base)
+    shutil.copytree(response_model, folder)
+    (folder / "tokenizers of mine").mkdir()
+    call = ["train", f"data.train={ESCONV}", f"architecture.base={base}",
+            "data.max_train_samples=8", "data.max_validation_samples=4", "architecture.template=natural",
+            "architecture.max_context_tokens=64", "architecture.max_target_tokens=24",
+            "architecture.max_persona_tokens=24", "training.num_train_epochs=1"]  # fmt: skip
+    assert command(*call, f"output_dir={folder}", "overwrite=true") == 0
+    assert command(*call, f"output_dir={tmp_path / 'fresh'}") == 0
+    kept = {path.name for path in folder.iterdir()} - {"tokenizers of mine"}
+    assert kept == {path.name for path in (tmp_path / "fresh").iterdir()}
+    assert len(load_tokenizer(folder)) == len(load_tokenizer(tmp_path / "fresh"))
+    assert (folder / "tokenizers of mine").is_dir()
