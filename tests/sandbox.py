@@ -53,7 +53,7 @@ SHORT = {
     "overwrite": "true", "annotate.max_new_tokens": "4", "annotate.num_beams": "1",
     "decoding.max_new_tokens": "12", "statistics.resamples": "100", "reproduce.seeds": "[13]",
     "tune_alpha.trials": "4", "tune_alpha.step": "1.0", "bench.rounds": "1",
-    "human_eval.items": "2", "simulation.exchanges": "2", "traits.form": "short",
+    "human_eval.items": "2", "simulation.exchanges": "3", "traits.form": "short",
     "architecture.max_context_tokens": "96", "architecture.max_persona_tokens": "32",
     "architecture.max_target_tokens": "32", "training.per_device_train_batch_size": "4",
     "llm.backoff": "0.01",

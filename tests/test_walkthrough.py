@@ -90,7 +90,7 @@ def serve(arguments):
         stderr=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     lines = []
-    for line in process.stderr:
+    for line in process.stderr or ():
         lines.append(line)
         if re.search(r"http://127\.0\.0\.1:\d+", line):
             break
@@ -158,7 +158,7 @@ def test_python_compiles_and_what_it_imports_is_there(block):
             for alias in node.names:
                 importlib.import_module(alias.name)
         elif isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
+            module = importlib.import_module(node.module or "")
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
         elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "pal":
