@@ -131,8 +131,9 @@ def test_a_model_of_another_family_leaves_no_vocabulary_behind(response_model, t
     (folder / "tokenizers of mine").mkdir()
     call = ["train", f"data.train={ESCONV}", f"architecture.base={base}",
             "data.max_train_samples=8", "data.max_validation_samples=4",
-            "architecture.template=natural", "architecture.max_context_tokens=64", "architecture.max_target_tokens=24",
-            "architecture.max_persona_tokens=24", "training.num_train_epochs=1"]  # fmt: skip
+            "architecture.template=natural", "architecture.max_context_tokens=64",
+            "architecture.max_target_tokens=24", "architecture.max_persona_tokens=24",
+            "training.num_train_epochs=1"]  # fmt: skip
     assert command(*call, f"output_dir={folder}", "overwrite=true") == 0
     assert command(*call, f"output_dir={tmp_path / 'fresh'}") == 0
     kept = {path.name for path in folder.iterdir()} - {"tokenizers of mine"}
