@@ -240,9 +240,10 @@ class Job:
         then, today = _by_single_key(before), _by_single_key(redact(self.made_of))
         differing = [k for k in today if then.get(k, "absent") != today[k]]
         differing += [key for key in then if key not in today]
+        differing.sort(key=lambda key: not (key in then and key in today))  # new settings last
         shown = []
         for key in differing[:3]:
-            old, new = then.get(key), today.get(key)
+            old, new = then.get(key, "absent"), today.get(key, "absent")
             short = all(len(str(value)) <= 20 and not _is_hash(value) for value in (old, new))
             shown.append(f"{key}: {old}, now {new}" if short else key)
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

@@ -1,5 +1,6 @@
 """What decides a result is part of its identity: every setting and every file, of every command."""
 
+import json
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -188,6 +189,13 @@ def test_the_refusal_of_an_output_names_what_differs(tmp_path):
     assert Job("generate", cls(seed=1), output).is_finished()
     with pytest.raises(OutputError, match=r"differs: seed: 1, now 2\)"):
         Job("generate", cls(seed=2), output).is_finished()
-    (tmp_path / "out.jsonl.run.json").write_text('{"identity": "x", "command": "generate"}')
+    record = tmp_path / "out.jsonl.run.json"
+    known = json.loads(record.read_text())  # as an earlier version wrote it, without a setting
+    del known["made_of"]["data.protocol"]
+    record.write_text(json.dumps({**known, "identity": "x"}))
+    expected = r"differs: seed: 1, now 2; data.protocol: absent, now None\)"
+    with pytest.raises(OutputError, match=expected):
+        Job("generate", cls(seed=2), output).is_finished()
+    record.write_text('{"identity": "x", "command": "generate"}')
     with pytest.raises(OutputError, match="was not made by these settings"):
         Job("generate", cls(seed=1), output).is_finished()
