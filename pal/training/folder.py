@@ -51,15 +51,9 @@ TOKENIZER_FILES = (
     "spiece.model", "sentencepiece*.model", "chat_template*",
 )  # fmt: skip
 
-# Files and folders of a checkpoint that only continued training reads.
-TRAINING_STATE = (
-    *OPTIMIZER,
-    "pytorch_model_fsdp*",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*",
-    "training_args.bin",
-)
+# Files and folders of a checkpoint that only continued training reads. DeepSpeed's state is not
+# among them: at the end the best model is loaded from it.
+TRAINING_STATE = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "training_args.bin")
 
 
 class RunFolder:
