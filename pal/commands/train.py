@@ -99,7 +99,10 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
             parts = prepare(
                 settings.task, settings.data, settings.architecture, output, seed=settings.seed
             )
-        folder = RunFolder(output, state, any_number=settings.global_batch_size is not None)
+        # the state that DeepSpeed saves is one of as many processes
+        any_number = "ACCELERATE_USE_DEEPSPEED" not in launcher
+        any_number = any_number and settings.global_batch_size is not None
+        folder = RunFolder(output, state, any_number=any_number)
         folder.remove(SPOT_TOKENIZER)
         begun = folder.begun()
         width = parts.model.get_input_embeddings().embedding_dim

@@ -69,7 +69,7 @@ class Collator:
     """Pads encoded samples to a batch of tensors, named as the arguments of ``forward``.
 
     Labels are padded with −100; ``decoder_input_ids`` are the start token and the labels shifted
-    right by one.
+    right by one, with padding in the place of −100.
     """
 
     def __init__(self, *, pad_token_id: int, decoder_start_token_id: int):
@@ -88,5 +88,6 @@ class Collator:
             labels = [sample["labels"] for sample in samples]
             batch["labels"] = pad(labels, -100)
             shifted = [[self.decoder_start_token_id, *row[:-1]] for row in labels]
-            batch["decoder_input_ids"] = pad(shifted, self.pad_token_id)
+            inputs = pad(shifted, self.pad_token_id)
+            batch["decoder_input_ids"] = inputs.masked_fill_(inputs == -100, self.pad_token_id)
         return batch

@@ -107,7 +107,7 @@ class RunFolder:
                 f"{self.path}: an unfinished run on {begun.get('devices')} processes or GPUs lies "
                 f"there and would see other batches on {devices}; start as many again to continue, "
                 "give overwrite=true to restart, or another output_dir (a run with a "
-                "global_batch_size continues on any number)"
+                "global_batch_size continues on any number, unless DeepSpeed shares it out)"
             )
         return False
 

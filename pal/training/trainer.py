@@ -92,13 +92,16 @@ class PalTrainer(Seq2SeqTrainer):
         if self.optimizer is None:  # nothing was trained, so nothing was shared out
             self._save(output_dir)
         elif self.is_fsdp_enabled:  # whatever form its own checkpoints have
-            self._save(output_dir, state_dict=self._gathered_weights())
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
         else:
             super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the model; LoRA adapters with the configuration that says what they are."""
         model: Any = self.accelerator.unwrap_model(self.model)
+        for name, source in getattr(model, "all_tied_weights_keys", {}).items():
+            if state_dict and name in state_dict and source in state_dict:
+                state_dict[name] = state_dict[source]  # one again, after they were gathered
         with warnings.catch_warnings():  # peft looks for a config.json beside a GGUF file
             warnings.filterwarnings("ignore", message="Could not find a config file")
             super()._save(output_dir, state_dict)
@@ -106,14 +109,6 @@ class PalTrainer(Seq2SeqTrainer):
             folder = Path(output_dir or str(self.args.output_dir))
             model.config.to_json_file(str(folder / ADAPTED_CONFIG))
             (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
-
-    def _gathered_weights(self) -> dict[str, torch.Tensor]:
-        """Return whole weights on the first process, with the shared ones shared again."""
-        weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model)
-        for name, source in getattr(self.model, "all_tied_weights_keys", {}).items():
-            if name in weights and source in weights:
-                weights[name] = weights[source]
-        return weights
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return this process's batches, in the order that seed and epoch give."""

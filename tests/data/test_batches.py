@@ -43,3 +43,10 @@ def test_collator_pads_right_and_shifts_labels():
 def test_mask_and_padding_agree():
     rows = [[1, 2], [3, 4, 5], [6]]
     assert torch.equal(pad(rows, 0).bool().long(), lengths_mask(rows))
+
+
+def test_rows_without_targets_are_rows_that_a_model_takes():
+    collate = Collator(pad_token_id=0, decoder_start_token_id=1)
+    batch = collate([{"input_ids": [5, 6], "labels": [-100, -100, -100]}])
+    assert batch["labels"].tolist() == [[-100, -100, -100]]
+    assert batch["decoder_input_ids"].tolist() == [[1, 0, 0]]

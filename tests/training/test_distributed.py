@@ -1,14 +1,27 @@
-"""The number of processes decides no result: losses, updates, continued runs, restarted workers."""
+"""The number of processes decides no result: losses, updates, continued runs, restarted workers.
+
+It is long because all of it is compared with the same runs of one process.
+"""
 
 import json
+import os
 import random
+import re
+import shlex
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from safetensors.torch import load_file
 
+from pal.cli import parse_arguments
+from pal.commands import load_settings
 from pal.core.errors import ConfigError
+from pal.core.job import output_lock
 from pal.data.esconv import write_pesconv
 from pal.training.folder import is_complete
 from pal.training.numbers import launcher_choices, refuse_unusable_launcher
@@ -140,10 +153,10 @@ def test_draws_of_other_processes_are_not_needed_where_batches_decide(tmp_path):
 
 # ----------------------------------------------------------------------------- runs
 
-# Dropout draws. 19 samples are updates of 8, 8 and 3, the last of them one batch for one process
-# and one for the other, so that there are rows without targets.
+# Dropout draws. 17 samples are updates of 8, 8 and 1, the last of them a batch for one process and
+# rows without targets for the others.
 STEPS = [
-    "data.split=published", "data.max_train_samples=19", "data.max_validation_samples=5",
+    "data.split=published", "data.max_train_samples=17", "data.max_validation_samples=5",
     "training.per_device_train_batch_size=2", "training.per_device_eval_batch_size=3",
     "training.num_train_epochs=2", "training.learning_rate=1e-3", "training.warmup_steps=0",
     "training.logging_steps=1", "training.report_to=none", "training.save_total_limit=null",
@@ -277,3 +290,191 @@ def test_fsdp2_trains_the_model_of_one_process(alone, kinds, tmp_path):
     assert (folder / "checkpoint-2" / "optimizer_0" / ".metadata").exists()
     # a checkpoint of whatever form is a model that commands take
     assert weights(folder / "checkpoint-6").keys() == weights(folder).keys()
+
+
+# ----------------------------------------------------------------------------- in full
+
+distributed = pytest.mark.distributed
+FORMS = ["FULL_STATE_DICT", "SHARDED_STATE_DICT"]
+
+
+def continued(before, folder, step, processes, arguments, **extra):
+    """Continue a finished run from one of its checkpoints, as if it had been killed there."""
+    again = interrupted_copy(before, folder, step)
+    output = workers(processes, ["train", *arguments, f"output_dir={again}"], **extra)
+    assert f"continuing from {again / f'checkpoint-{step}'}" in output
+    assert record(again)["processes"] == processes
+    return again
+
+
+@distributed
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_continue_what_one_continued_of_two(alone, pairs, kinds, kind, tmp_path):
+    one = continued(pairs / kind, tmp_path / "one", 2, 1, kinds[kind])
+    two = continued(one, tmp_path / "two", 4, 2, kinds[kind])
+    three = continued(two, tmp_path / "three", 4, 3, kinds[kind])
+    for folder in (one, two, three):
+        assert_equal(alone / kind, folder)
+
+
+@distributed
+@pytest.mark.parametrize("form", FORMS)
+def test_fsdp2_continues_on_another_number_of_processes(alone, kinds, form, tmp_path):
+    extra, arguments = {**FSDP, "FSDP_STATE_DICT_TYPE": form}, kinds["decoder-only"]
+    plain = tmp_path / "plain"
+    workers(2, ["train", *arguments, f"output_dir={plain}"], **extra)
+    one = continued(plain, tmp_path / "one", 2, 1, arguments, **extra)
+    two = continued(one, tmp_path / "two", 4, 2, arguments, **extra)
+    ended = continued(two, tmp_path / "ended", 6, 2, arguments, **extra)
+    for folder in (plain, one, two, ended):
+        assert_equal(alone / "decoder-only", folder)
+
+
+@distributed
+def test_the_best_model_of_fsdp2_and_its_adapters(kinds, tmp_path):
+    """What is loaded at the end is gathered from all processes; adapters are saved as such."""
+    form = {**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+    base, best = kinds["decoder-only"], "training.load_best_model_at_end=true"
+    lora = [*base, "architecture.lora.rank=4", "architecture.lora.dropout=0"]
+    runs = {"whole": [*base, best, "training.learning_rate=0.5"], "lora": [*lora, best]}
+    workers(2, *(["train", *runs[name], f"output_dir={tmp_path / name}"] for name in runs), **form)
+    found = tmp_path / "whole"
+    chosen = found / record(found)["best_checkpoint"]
+    assert chosen.name != "checkpoint-6"
+    for name, value in weights(chosen).items():
+        assert torch.equal(weights(found)[name], value)
+    one = tmp_path / "one"
+    assert command("train", *runs["lora"], f"output_dir={one}") == 0
+    ours, theirs = (load_file(f / "adapter_model.safetensors") for f in (one, tmp_path / "lora"))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, atol=1e-5, rtol=0)
+
+
+@distributed
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_workers_that_start_again_train_the_same_model(alone, kinds, rank, way, tmp_path):
+    """Rank 0 alone holds the lock and writes: killed or not, the next one does."""
+    folder = tmp_path / "model"
+    arguments = ["train", *kinds["decoder-only"], f"output_dir={folder}"]
+    extra = {**FSDP, "FSDP_STATE_DICT_TYPE": FORMS[1]} if way == "fsdp2" else {}
+    output = workers(2, arguments, restarts=1, KILLED=f"{rank}:3", **extra)
+    assert f"continuing from {folder / 'checkpoint-2'}" in output
+    assert_equal(alone / "decoder-only", folder)
+    assert not [
+        path.name for path in (*tmp_path.iterdir(), *folder.iterdir()) if path.name[0] == "."
+    ]
+
+
+@distributed
+def test_a_second_launcher_is_refused_an_output(kinds, tmp_path):
+    folder = tmp_path / "model"
+    with output_lock(folder), pytest.raises(AssertionError, match="another process is writing it"):
+        workers(2, ["train", *kinds["decoder-only"], f"output_dir={folder}"])
+    assert not folder.exists()
+
+
+# ----------------------------------------------------------------------------- shipped files
+
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
+ACCELERATE = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+SLURM = sorted((ROOT / "examples" / "slurm").glob("*.sh"))
+
+
+def shown_commands(text):
+    """Yield the commands of ``pal`` in a file's comments and lines, whatever launches them."""
+    for line in text.replace("\\\n", " ").splitlines():
+        found = re.search(r"(?:-m pal|srun pal|#\s+pal) ([a-z].*)", line.rstrip("'"))
+        if found:
+            yield shlex.split(found[1])
+
+
+@pytest.mark.parametrize("path", [*ACCELERATE, *SLURM], ids=lambda path: path.name)
+def test_a_shipped_file_shows_commands_that_are_taken(path):
+    shown = list(shown_commands(path.read_text()))
+    assert shown
+    for words in shown:
+        given = parse_arguments(words)
+        load_settings(given.command, given.config, given.overrides)
+
+
+@pytest.mark.parametrize("path", SLURM, ids=lambda path: path.name)
+def test_a_script_for_slurm_is_one_of_bash(path):
+    subprocess.run(["bash", "-n", path], check=True)
+    assert os.access(path, os.X_OK)
+    for name in re.findall(r"configs/accelerate/\w+\.yaml", path.read_text()):
+        assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_accelerate_takes_every_key_of_a_shipped_file(path):
+    """Its own classes refuse unknown keys of the file; those of a section are its own options."""
+    defaults = load_config_from_file(str(path))
+    known = set(vars(launch_command_parser().parse_args(["script.py"])))
+    sections = {"fsdp_config": "fsdp_", "deepspeed_config": ""}
+    for name, prefix in sections.items():
+        for key in getattr(defaults, name):
+            assert key in known or prefix + key in known, key
+    asked = ["--config_file", str(path), "--num_processes", "4", "--main_process_ip", "10.0.0.1"]
+    arguments = launch_command_parser().parse_args([*asked, "-m", "pal", "train"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    ways = ("multi_gpu", "use_fsdp", "use_deepspeed")
+    assert sum(bool(getattr(arguments, way)) for way in ways) == 1
+    assert arguments.mixed_precision == "no"  # the number format is a setting of pal's
+
+
+def launched(config, arguments, *options, module="pal"):
+    """Start ``accelerate launch`` with a shipped file on CPU processes."""
+    return subprocess.Popen(
+        [*LAUNCHER, "--config_file", str(ROOT / "configs" / "accelerate" / config), *options,
+         "--num_processes", "2", "-m", module, *arguments],
+        env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@distributed
+def test_the_file_for_one_machine_launches(alone, kinds, tmp_path):
+    folder = tmp_path / "model"
+    process = launched("ddp.yaml", ["train", *kinds["pal"], f"output_dir={folder}"])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert record(folder)["processes"] == 2
+    assert_equal(alone / "pal", folder)
+
+
+@distributed
+def test_the_file_for_fsdp2_launches(alone, kinds, tmp_path):
+    folder = tmp_path / "model"
+    commands = json.dumps([["train", *map(str, kinds["decoder-only"]), f"output_dir={folder}"]])
+    process = launched("fsdp2.yaml", [commands], module="tests.training.workers")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "ACCELERATE_USE_FSDP" in record(folder)["launcher"]
+    assert_equal(alone / "decoder-only", folder)
+
+
+@distributed
+def test_the_file_for_many_machines_launches(alone, kinds, tmp_path):
+    """Two launchers that meet at an address, as two machines do."""
+    folder = tmp_path / "model"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    arguments = ["train", *kinds["decoder-only"], f"output_dir={folder}"]
+    options = ["--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    processes = [
+        launched("multi_node.yaml", arguments, *options, "--machine_rank", rank) for rank in "10"
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert record(folder)["processes"] == 2
+    assert_equal(alone / "decoder-only", folder)
+
+
+def test_fsdp2_on_cpus_is_refused_by_the_product(kinds, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    folder = tmp_path / "model"
+    assert command("train", *kinds["decoder-only"], f"output_dir={folder}") == 2
+    assert "configs/accelerate/ddp.yaml" in capsys.readouterr().err

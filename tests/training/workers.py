@@ -5,10 +5,13 @@ With ACCELERATE_USE_FSDP=true the models are shared out over CPU processes, whic
 for GPUs alone: on CPUs it drops the wish without a word, and the product refuses it. Here the
 state of CPU processes says FSDP, and all else (wrapping, gathering, clipping, checkpoints) is
 accelerate's, torch's and the product's own code.
+
+With KILLED=RANK:STEP the process of that rank is killed in the update after that step, once.
 """
 
 import json
 import os
+import signal
 import sys
 
 
@@ -32,12 +35,30 @@ def share_models_on_cpus():
     pal.training.numbers.refuse_unusable_launcher = lambda on_cpu: None
 
 
+def kill_once(rank, step):
+    """Let a process die within an update, unless the launcher has started it again."""
+    from pal.training.trainer import PalTrainer
+
+    plain = PalTrainer.training_step
+
+    def training_step(self, *args, **options):
+        if self.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, *args, **options)
+
+    if os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        PalTrainer.training_step = training_step
+
+
 if __name__ == "__main__":
     import pal
 
     pal.configure_runtime()
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         share_models_on_cpus()
+    if "KILLED" in os.environ:
+        rank, step = os.environ["KILLED"].split(":")
+        kill_once(rank, int(step))
     from pal.cli import main
 
     for arguments in json.loads(sys.argv[1]):
