@@ -23,6 +23,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -34,6 +35,7 @@ BESIDE_CONTENTS = re.compile(
     r"|.*\.part\d+|optimizer\.pt|scheduler\.pt|trainer_state\.json|rng_state.*\.pth|scaler\.pt"
     r"|training_args\.bin|__pycache__)"
 )
+BLOCK = 1000  # values that are hashed at once
 LONGEST_NUMBER = 400  # digits; a float has 309
 
 # Endings of compressed files.
@@ -124,10 +126,65 @@ def why_not_json(error: ValueError) -> str:
     return str(error)
 
 
+class Streamed:
+    """Values that :func:`fingerprint` hashes as a list without holding them all.
+
+    Args:
+        values: JSON-serialisable values.
+
+    Example:
+        >>> fingerprint(Streamed(iter([1, 2]))) == fingerprint([1, 2])
+        True
+    """
+
+    def __init__(self, values: Iterable[Any]):
+        self.values = values
+
+
 def fingerprint(value: Any) -> str:
-    """Return a short hash of a JSON-serialisable value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    """Return a short hash of a JSON-serialisable value, independent of key order.
+
+    A mapping or a list, or one inside of it, may hold values that are :class:`Streamed`.
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    for text in _json_parts(value):
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _json_parts(value: Any) -> Iterator[str]:
+    """Yield the JSON of a value in parts, with sorted keys."""
+    if isinstance(value, Streamed):
+        yield "["
+        rest, between = iter(value.values), ""
+        while block := list(islice(rest, BLOCK)):
+            yield between + _sorted_json(block)[1:-1]
+            between = ", "
+        yield "]"
+    elif isinstance(value, dict) and any(map(_has_streamed, value.values())):
+        yield "{"
+        for number, key in enumerate(sorted(value)):
+            yield f"{', ' if number else ''}{_sorted_json(key)}: "
+            yield from _json_parts(value[key])
+        yield "}"
+    elif isinstance(value, list) and any(map(_has_streamed, value)):
+        yield "["
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from _json_parts(item)
+        yield "]"
+    else:
+        yield _sorted_json(value)
+
+
+def _has_streamed(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_streamed, value.values()))
+    return isinstance(value, Streamed)
+
+
+def _sorted_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def kind_of(
@@ -312,6 +369,17 @@ def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
     """Write a text file atomically; see :func:`atomic_writer`."""
     with atomic_writer(path, private=private) as handle:
         handle.write(text)
+
+
+def write_json_list(path: str | Path, values: Iterable[Any], *, private: bool = False) -> None:
+    """Write what :func:`write_json` writes of a list, one value after the other."""
+    with atomic_writer(path, private=private) as handle:
+        between = "[\n  "
+        for value in values:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+            handle.write(between + text.replace("\n", "\n  "))
+            between = ",\n  "
+        handle.write("\n]\n" if between[0] == "," else "[]\n")
 
 
 def write_json(path: str | Path, value: Any, *, private: bool = False) -> None:

@@ -23,7 +23,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from pal.core.files import (
 )
 from pal.core.journal import Journal
 from pal.core.settings import CommandSettings, Contents, Inert, flatten, marks_of
+from pal.core.windows import Plan, Results, Window
 
 logger = logging.getLogger(__name__)
 
@@ -270,14 +271,20 @@ class Job:
         """Return the job's journal; ``parts``, such as a plan, extend the identity of its units."""
         return Journal(self.output, fingerprint([self.identity, *parts]), part=part)
 
-    def open_journal(self, journal: Journal) -> dict[str, Any]:
+    def open_journal(
+        self, journal: Journal, read: Callable[[], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
         """Return what a journal holds; ``overwrite`` deletes unfinished work of another identity.
+
+        Args:
+            journal: from :meth:`journal`.
+            read: the journal's method that says what it holds, :meth:`Journal.read` by default.
 
         Raises:
             OutputError: the journal holds work of another identity.
         """
         try:
-            return journal.read()
+            return (read or journal.read)()
         except OutputError:
             if not self.overwrite:
                 raise
@@ -292,10 +299,7 @@ class Job:
         state: Any,
         description: str,
     ) -> dict[int, Any] | None:
-        """Compute every batch once, across processes and interruptions.
-
-        Finished batches go to a journal beside the output; batches found there are not computed
-        again. The processes take batches in turn, so each gets long and short ones.
+        """Compute every batch once, across processes and interruptions; see :meth:`run_windows`.
 
         Args:
             batches: the plan: one list of item indices per batch.
@@ -309,44 +313,73 @@ class Job:
         Raises:
             OutputError: unfinished work of another identity lies there, or the disk is full.
         """
+        results = self.run_windows(
+            [Window(batches, work)], items=sum(map(len, batches)), state=state,
+            description=description,
+        )  # fmt: skip
+        return None if results is None else dict(enumerate(results))
+
+    def run_windows(
+        self, windows: Iterable[Window], *, items: int, state: Any, description: str
+    ) -> Results | None:
+        """Compute every batch of every window once, across processes and interruptions.
+
+        Finished batches go to a journal beside the output; batches found there are not computed
+        again. The processes take batches in turn, so each gets long and short ones. One window is
+        held at a time, and no results.
+
+        Args:
+            windows: the plan, in the order of the items.
+            items: number of all items.
+            state: accelerate's process state.
+            description: label of the progress bar.
+
+        Returns:
+            The results on the main process, None on the others.
+
+        Raises:
+            OutputError: unfinished work of another identity lies there, or the disk is full.
+        """
         from tqdm.auto import tqdm
 
-        journal = self.journal(batches, part=state.process_index)
+        rest = iter(windows)
+        window: Window | None = next(rest, Window([], lambda batch: []))
+        assert window is not None
+        journal = self.journal(window.batches, part=state.process_index)
         if state.is_main_process:
-            self.open_journal(journal)
+            self.open_journal(journal, journal.places)
         state.wait_for_everyone()
-        done = journal.read()
+        places = journal.places()
         state.wait_for_everyone()  # no process appends before all have read
-        if done and state.is_main_process:
-            logger.info(
-                "%s: continuing, %d of %d batches are done", self.output, len(done), len(batches)
-            )
-        todo = [index for index in range(len(batches)) if str(index) not in done]
-        mine = todo[state.process_index :: state.num_processes]
-        share = len(mine) / max(len(todo), 1)
+        if places and state.is_main_process:
+            logger.info("%s: continuing, %d batches are done", self.output, len(places))
         bar = tqdm(
-            total=sum(map(len, batches)),
-            initial=sum(len(batch) for index, batch in enumerate(batches) if str(index) in done),
-            desc=description,
-            unit="item",
-            disable=not state.is_main_process,
-            dynamic_ncols=True,
-            smoothing=0.05,
-        )
+            total=items, desc=description, unit="item", disable=not state.is_main_process,
+            dynamic_ncols=True, smoothing=0.05,
+        )  # fmt: skip
+        plans: list[Plan] = []
+        first = 0  # batches are numbered through all windows
         with bar:
-            for index in mine:
-                journal.append(str(index), work(batches[index]))
-                bar.update(len(batches[index]) / share)
+            while window is not None:
+                plan = Plan(first, window.batches)
+                todo = [number for number in plan.numbers if str(number) not in places]
+                bar.initial += (old := len(plan) - sum(len(plan.batch(one)) for one in todo))
+                bar.update(old)
+                mine = todo[state.process_index :: state.num_processes]
+                share = len(mine) / max(len(todo), 1)
+                for number in mine:
+                    batch = window.batches[number - first]
+                    places[str(number)] = journal.append(str(number), window.work(batch))
+                    bar.update(len(batch) / share)
+                plans.append(plan)
+                first += len(plan.numbers)
+                window = None  # the next is made without this one in memory
+                window = next(rest, None)
         journal.close()
         state.wait_for_everyone()
         if not state.is_main_process:
             return None
-        done = journal.read()
-        return {
-            item: result
-            for index, batch in enumerate(batches)
-            for item, result in zip(batch, done[str(index)], strict=True)
-        }
+        return Results(journal, places if state.num_processes == 1 else journal.places(), plans)
 
     # -- the end
 

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,9 @@ from pal.core.errors import OutputError
 from pal.core.files import dumps, make_private, parse_json
 
 logger = logging.getLogger(__name__)
+
+Place = tuple[Path, int]  # part, and offset in it, of a finished unit
+BLOCK = 1 << 16
 
 
 class Journal:
@@ -54,32 +58,66 @@ class Journal:
         Raises:
             OutputError: a part was written under another identity.
         """
-        done: dict[str, Any] = {}
+        return {key: value for key, value, _ in self._units()}
+
+    def places(self) -> dict[str, Place]:
+        """Return where every finished unit of all parts lies, by key, for :meth:`fetch`.
+
+        Raises:
+            OutputError: a part was written under another identity.
+        """
+        return {key: place for key, _, place in self._units()}
+
+    def fetch(self, key: str, place: Place) -> Any:
+        """Return a finished unit.
+
+        Args:
+            key: of the unit.
+            place: from :meth:`places` or :meth:`append`.
+
+        Raises:
+            OutputError: it was damaged since it was written.
+        """
+        path, offset = place
+        with path.open("rb") as handle:
+            handle.seek(offset)
+            entry = _parse(handle.readline())
+        if not _is_unit(entry) or entry[0] != key:
+            raise OutputError(
+                f"{path}: damaged since it was written; run the same command again to continue"
+            )
+        return entry[1]
+
+    def _units(self) -> Iterator[tuple[str, Any, Place]]:
         damaged = 0
         for path in self.parts():
-            first, *lines = path.read_bytes().split(b"\n")
-            if not lines and not first:
-                continue
-            if lines and _parse(first) != self.identity:
-                raise OutputError(
-                    f"{path}: unfinished work made with other settings, inputs, weights or "
-                    "versions; give those again to continue, or overwrite=true to restart"
-                )
-            for line in lines[:-1]:  # what follows the last newline was cut off by a kill
-                entry = _parse(line)
-                if (
-                    isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)
-                    and entry[2] == _checksum(entry[0], entry[1])
-                ):  # fmt: skip
-                    done[entry[0]] = entry[1]
-                else:
-                    damaged += 1
+            with path.open("rb") as handle:
+                offset = 0
+                for line in handle:
+                    start, offset = offset, offset + len(line)
+                    whole = line.endswith(b"\n")  # if not, a kill cut it off
+                    if not start:
+                        if whole and _parse(line) != self.identity:
+                            raise OutputError(
+                                f"{path}: unfinished work made with other settings, inputs, "
+                                "weights or versions; give those again to continue, or "
+                                "overwrite=true to restart"
+                            )
+                        continue
+                    if not whole:
+                        break
+                    entry = _parse(line.removesuffix(b"\n"))
+                    if _is_unit(entry):
+                        yield entry[0], entry[1], (path, start)
+                    else:
+                        damaged += 1
         if damaged:
             logger.warning("%s: %d damaged journal lines are computed again", self.output, damaged)
-        return done
 
-    def append(self, key: str, value: Any) -> None:
-        """Append one finished unit; it is handed to the operating system before this returns.
+    def append(self, key: str, value: Any) -> Place:
+        """Append one finished unit, and return its place.
+
+        It is handed to the operating system before this returns.
 
         Raises:
             OutputError: the disk is full or the folder cannot be written.
@@ -87,6 +125,7 @@ class Journal:
         try:
             if self._handle is None:
                 self._handle = self._open()
+            place = self.path, self._handle.tell()
             self._handle.write(_line([key, value, _checksum(key, value)]))
             self._handle.flush()
         except OSError as error:
@@ -94,12 +133,13 @@ class Journal:
                 f"cannot write {self.path}: {error.strerror or error}; finished work is kept, "
                 "run the same command again to continue"
             ) from error
+        return place
 
     def _open(self) -> IO[bytes]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         make_private(self.path)
         with self.path.open("rb+") as raw:  # drop a line that a kill cut off
-            raw.truncate(raw.read().rfind(b"\n") + 1)
+            raw.truncate(_end_of_last_line(raw))
         handle = self.path.open("ab")
         if handle.tell() == 0:
             handle.write(_line(self.identity))
@@ -116,6 +156,26 @@ class Journal:
         self.close()
         for path in self.parts():
             os.unlink(path)
+
+
+def _end_of_last_line(handle: IO[bytes]) -> int:
+    """Return the offset after the last newline of a file, 0 where it has none."""
+    end = handle.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK)
+        handle.seek(start)
+        found = handle.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _is_unit(entry: Any) -> bool:
+    return (
+        isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)
+        and entry[2] == _checksum(entry[0], entry[1])
+    )  # fmt: skip
 
 
 def _line(value: Any) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import weakref
 
 import pytest
 
@@ -10,6 +11,7 @@ from pal.commands import all_settings
 from pal.core.errors import OutputError
 from pal.core.files import atomic_writer, write_json, write_jsonl
 from pal.core.job import Job, output_lock, record_path
+from pal.core.windows import Window
 
 GenerateSettings = all_settings()["generate"]
 
@@ -172,3 +174,60 @@ def test_the_difference_names_the_key_inside_of_a_group(tmp_path):
         made({"Question": 1, "Others": 2}).publish(lambda path: write_jsonl(path, [{}]))
     with pytest.raises(OutputError, match=r"differs: decoding.alpha.Others: 2.0, now 3.0\)"):
         made({"Question": 1, "Others": 3}).is_finished()
+
+
+def test_windows_are_made_one_at_a_time_and_read_back_in_the_order_of_the_items(tmp_path):
+    output, asked, alive = tmp_path / "out.jsonl", [], []
+    plans = [[[2, 0], [1]], [[0]], [], [[1, 0]]]
+
+    def windows(stop=None):
+        for number, plan in enumerate(plans):
+            held = Held(number)
+            alive.append(weakref.ref(held))
+            assert sum(one() is not None for one in alive) == 1
+            yield Window(plan, lambda batch, held=held: work(held.number, batch, stop))
+            del held
+
+    def work(number, batch, stop):
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        asked.append((number, list(batch)))
+        return [f"{number}.{item}" for item in batch]
+
+    with pytest.raises(KeyboardInterrupt):
+        job(output).run_windows(windows(stop=2), items=6, state=State(), description="x")
+    found = job(output).run_windows(windows(), items=6, state=State(), description="x")
+    assert asked == [(0, [2, 0]), (0, [1]), (1, [0]), (3, [1, 0])]
+    assert list(found.windows()) == [["0.0", "0.1", "0.2"], ["1.0"], [], ["3.0", "3.1"]]
+    assert (len(found), list(found)[-1]) == (6, "3.1")
+
+
+class Held:
+    """What a window holds."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+def test_one_window_continues_a_journal_of_batches(tmp_path):
+    """A journal that an earlier version left is of the same identity and form."""
+    plan = [[0, 1], [2]]
+    one = job(tmp_path / "out.jsonl")
+    journal = one.journal(plan)
+    journal.append("1", ["old"])
+    journal.close()
+    found = one.run_windows(
+        [Window(plan, lambda batch: ["new"] * len(batch))], items=3, state=State(), description="x"
+    )
+    assert list(found) == ["new", "new", "old"]
+
+
+def test_a_unit_that_a_disk_damaged_is_no_result(tmp_path):
+    one = job(tmp_path / "out.jsonl")
+    found = one.run_windows(
+        [Window([[0], [1]], lambda batch: ["text"])], items=2, state=State(), description="x"
+    )
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"text", b"next"))
+    with pytest.raises(OutputError, match="damaged since it was written"):
+        list(found)
