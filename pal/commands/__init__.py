@@ -188,6 +188,8 @@ COMMANDS: dict[str, Command] = {
             "metrics": ("scores, compared with plain Python", "BenchMetricsSettings"),
             "llm": ("the language model client, compared with openai's", "BenchLlmSettings"),
             "serve": ("the server, many clients at once compared with one", "BenchServeSettings"),
+            "scale": ("memory and time of every stage on a corpus of any size",
+                      "BenchScaleSettings"),
         }.items()
     },
     "guard train": Command(

@@ -5,20 +5,27 @@ With ``annotate.knowledge`` the output is a file of knowledge for MISC instead.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pal.commands.common import CorpusSettings, ModelSettings, WriterSettings
 from pal.core.errors import ConfigError
+from pal.core.files import Streamed
 from pal.core.job import COMPUTING, Job, record_path
 from pal.core.runtime import configure_runtime
+from pal.core.windows import Window
 from pal.llm.settings import LlmSettings
 from pal.persona.settings import AnnotationSettings, ExtractionSettings
 
+if TYPE_CHECKING:
+    from pal.data.dialogues import Dialogues
+
 logger = logging.getLogger(__name__)
 
-Prefixes = Sequence[tuple[str, ...]]
+WINDOW = 2048  # dialogues that are planned, and in memory, at once
+Row = Mapping[str, Any]
 
 
 class AnnotateSettings(ModelSettings, CorpusSettings, WriterSettings):
@@ -37,9 +44,9 @@ class AnnotateSettings(ModelSettings, CorpusSettings, WriterSettings):
 def annotate(settings: AnnotateSettings) -> Path:
     """Infer personas for every dialogue of ``input`` and write PESConv to ``output``.
 
-    Prefixes that occur in several dialogues are computed once. The trained extractor computes them
-    in batches planned from all prefixes, sorted by length; a language model
-    (``annotate.extractor=llm``) is asked for each. After an interruption, the same command
+    Prefixes that occur in several dialogues of a window are computed once. The trained extractor
+    computes them in batches planned from all prefixes of a window, sorted by length; a language
+    model (``annotate.extractor=llm``) is asked for each. After an interruption, the same command
     continues.
 
     Raises:
@@ -48,13 +55,13 @@ def annotate(settings: AnnotateSettings) -> Path:
     settings = AnnotateSettings.of(settings)
     configure_runtime()
     source, target = settings.require("input", "output")
+    from pal.data.dialogues import Dialogues
     from pal.data.splits import load_split
-    from pal.persona.cleaning import annotated_prefixes
 
     dialogues = load_split(source, settings.split, how=settings.data, requests=True)
     if settings.limit is not None:
         dialogues = dialogues.select(range(min(settings.limit, len(dialogues))))
-    rows = list(dialogues)
+    rows = Dialogues(dialogues)
     if settings.annotate.knowledge is not None:
         _refuse_persona_settings(settings.annotate)
         by_what = _know_by_llm if settings.annotate.knowledge == "llm" else _know_by_comet
@@ -64,20 +71,35 @@ def annotate(settings: AnnotateSettings) -> Path:
         raise ConfigError(
             "annotate.tails is of knowledge; give annotate.knowledge too, or leave it out"
         )
-    start = settings.annotate.start
-    prefixes = list(
-        dict.fromkeys(
-            prefix for row in rows for prefix in annotated_prefixes(row["dialog"], start).values()
-        )
-    )
     by = _annotate_by_llm if settings.annotate.extractor == "llm" else _annotate_by_bart
-    by(settings, Path(target), rows, prefixes)
+    by(settings, Path(target), rows)
     return Path(target)
 
 
-def _annotate_by_bart(
-    settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]], prefixes: Prefixes
-) -> None:
+class _Part:
+    """A window of dialogues: its prefixes, and the inputs of the extractor that they give.
+
+    Args:
+        rows: its dialogues.
+        start: see :func:`pal.persona.cleaning.annotated_prefixes`.
+        encode: gives the input of a prefix.
+    """
+
+    def __init__(self, rows: list[Row], start: str, encode: Callable[[Sequence[str]], list[int]]):
+        from pal.persona.cleaning import annotated_prefixes
+
+        self.rows = rows
+        found = (p for row in rows for p in annotated_prefixes(row["dialog"], start).values())
+        self.encoded = {prefix: tuple(encode(prefix)) for prefix in dict.fromkeys(found)}
+        self.sources = list(dict.fromkeys(self.encoded.values()))
+
+    def inferred(self, results: Sequence[list[str]]) -> dict[tuple[str, ...], list[str]]:
+        """Return the sentences of every prefix, from the results of the sources."""
+        of_source = dict(zip(self.sources, results, strict=True))
+        return {prefix: of_source[source] for prefix, source in self.encoded.items()}
+
+
+def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     (checkpoint,) = settings.require("model")
     from pal.modeling.checkpoint import model_fingerprint
     from pal.persona.extractor import load_extractor, make_extractor
@@ -92,33 +114,41 @@ def _annotate_by_bart(
     extractor = make_extractor(
         model, tokenizer, num_beams=beams, max_new=longest, rows=settings.batch_rows
     )
-    encoded = {prefix: tuple(extractor.encode_source(prefix)) for prefix in prefixes}
-    sources = list(dict.fromkeys(encoded.values()))
-    facts: dict[str, Any] = {"dialogues": rows}
+    facts: dict[str, Any] = {"dialogues": Streamed(rows)}
     if not Path(checkpoint).is_dir():  # the contents of a hub id may change
         facts["weights"] = model_fingerprint(model)
     job = Job("annotate", settings, output, facts=facts)
     if job.is_finished():
         return
-    with job.claimed() as state:
-        extractor.model.to(state.device)
-        results = job.run_batches(
+    chosen = settings.annotate
+    counts: Counter[str] = Counter()
+
+    def parts() -> Iterator[_Part]:
+        return (_Part(part, chosen.start, extractor.encode_source) for part in rows.parts(WINDOW))
+
+    def plan(part: _Part) -> Window:
+        counts.update(prefixes=len(part.encoded), distinct_sources=len(part.sources))
+        sources = part.sources
+        return Window(
             extractor.plan(sources, tokens=settings.batch_tokens, rows=settings.batch_rows),
             lambda batch: extractor([list(sources[index]) for index in batch]),
-            state=state, description="annotate",
-        )  # fmt: skip
+        )
+
+    with job.claimed() as state:
+        extractor.model.to(state.device)
+        results = job.run_windows(
+            map(plan, parts()), items=None, state=state, description="annotate"
+        )
         if results is not None:
-            inferred = {source: results[index] for index, source in enumerate(sources)}
-            _publish(
-                job, settings.annotate, rows,
-                {prefix: inferred[source] for prefix, source in encoded.items()},
-                prefixes=len(prefixes), distinct_sources=len(sources),
-            )  # fmt: skip
+            known = (
+                row
+                for part, found in zip(parts(), results.windows(), strict=True)
+                for row in _with_personas(part.rows, part.inferred(found), chosen)
+            )
+            _publish(job, chosen, known, dialogues=len(rows), **counts)
 
 
-def _annotate_by_llm(
-    settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]], prefixes: Prefixes
-) -> None:
+def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     """Annotate with a language model; the record lists prefixes that got no answer."""
     from pal.core.files import source_fingerprint
     from pal.core.job import refuse_several_processes
@@ -129,7 +159,7 @@ def _annotate_by_llm(
     refuse_several_processes("annotate with a language model")
     prompt = load_persona_prompt()
     facts: dict[str, Any] = {
-        "dialogues": rows,
+        "dialogues": Streamed(rows),
         "prompt": [prompt.version, prompt.system, prompt.user],
     }
     local = settings.llm.backend == "transformers"
@@ -139,12 +169,17 @@ def _annotate_by_llm(
     if job.is_finished():
         return
     with job.claimed(processes=False):
-        model = connect(settings.llm, settings.dtype)
+        model, start = connect(settings.llm, settings.dtype), settings.annotate.start
+        prefixes = list(
+            dict.fromkeys(
+                p for row in rows for p in annotated_prefixes(row["dialog"], start).values()
+            )
+        )
         answers = infer_personas(prefixes, model)
         unanswered = [
             {"dialogue": row["id"], "turn": turn, "reason": answers[prefix].reason}
             for row in rows
-            for turn, prefix in annotated_prefixes(row["dialog"], settings.annotate.start).items()
+            for turn, prefix in annotated_prefixes(row["dialog"], start).items()
             if answers[prefix].reason
         ]
         if unanswered:
@@ -157,7 +192,8 @@ def _annotate_by_llm(
             for prefix, outcome in answers.items()
         }
         _publish(
-            job, settings.annotate, rows, inferred, prefixes=len(prefixes),
+            job, settings.annotate, _with_personas(rows, inferred, settings.annotate),
+            dialogues=len(rows), prefixes=len(prefixes),
             prompts={prompt.name: prompt.version}, unanswered=unanswered, llm=model.describe(),
         )  # fmt: skip
 
@@ -176,7 +212,7 @@ def _refuse_persona_settings(chosen: AnnotationSettings) -> None:
         )
 
 
-def _know_by_comet(settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]]) -> None:
+def _know_by_comet(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     """Infer knowledge with a COMET model and write it."""
     (checkpoint,) = settings.require("model")
     from pal.knowledge.comet import Comet, all_queries, load_comet
@@ -212,7 +248,7 @@ def _know_by_comet(settings: AnnotateSettings, output: Path, rows: list[dict[str
             _publish_knowledge(job, texts, found)
 
 
-def _know_by_llm(settings: AnnotateSettings, output: Path, rows: list[dict[str, Any]]) -> None:
+def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     """Infer knowledge with a language model and write it; the record lists texts without answer."""
     from pal.core.files import source_fingerprint
     from pal.core.job import refuse_several_processes
@@ -271,18 +307,23 @@ def _publish_knowledge(
     logger.info("knowledge about %d texts written to %s", len(texts), job.output)
 
 
-def _publish(
-    job: Job,
-    chosen: ExtractionSettings,
-    rows: Sequence[Mapping[str, Any]],
+def _with_personas(
+    rows: Iterable[Row],
     inferred: Mapping[tuple[str, ...], Sequence[str]],
-    **facts: Any,
-) -> None:
-    """Write the dialogues with the persona known at every turn, and the record of the run."""
-    from pal.data.esconv import write_pesconv, write_released
+    chosen: ExtractionSettings,
+) -> Iterator[Row]:
+    """Yield the dialogues with the persona known at every turn."""
     from pal.persona.cleaning import add_personas
 
+    return (add_personas(row, inferred, chosen.start, chosen.min_support) for row in rows)
+
+
+def _publish(
+    job: Job, chosen: ExtractionSettings, rows: Iterable[Row], *, dialogues: int, **facts: Any
+) -> None:
+    """Write the dialogues with their personas, and the record of the run."""
+    from pal.data.esconv import write_pesconv, write_released
+
     write = write_pesconv if chosen.layout == "pesconv" else write_released
-    known = [add_personas(row, inferred, chosen.start, chosen.min_support) for row in rows]
-    job.publish(lambda path: write(path, known), dialogues=len(rows), **facts)
-    logger.info("personas of %d dialogues written to %s", len(rows), job.output)
+    job.publish(lambda path: write(path, rows), dialogues=dialogues, **facts)
+    logger.info("personas of %d dialogues written to %s", dialogues, job.output)

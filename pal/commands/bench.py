@@ -27,12 +27,13 @@ from pal.llm.settings import LlmSettings
 from pal.modeling.settings import ArchitectureSettings
 from pal.persona.settings import ExtractionSettings
 from pal.serve.settings import ServerSettings
-from pal.speed.settings import GenerationSpeedSettings, RoundSettings
+from pal.speed.settings import GenerationSpeedSettings, RoundSettings, ScaleSettings
 from pal.training.settings import OptionSettings
 
 logger = logging.getLogger(__name__)
 
 DIALOGUES = 16  # number of dialogues annotated by default
+SYNTHETIC = 10_000  # number of dialogues of a synthetic corpus by default
 
 
 class BenchSettings(WriterSettings):
@@ -133,6 +134,22 @@ class BenchServeSettings(BenchSettings, TalkSettings, DialogueSettings):
 
     serve: ServerSettings = ServerSettings()
     bench: RoundSettings = RoundSettings()
+
+
+class BenchScaleSettings(BenchSettings):
+    """Measure memory and time of every stage on a synthetic corpus.
+
+    Attributes:
+        model: response model, for the stages ``tokens`` (its tokenizer) and ``generate``.
+    """
+
+    examples = (
+        "pal bench scale bench.stages=[read,audit] limit=100000",
+        "pal bench scale model=runs/quickstart/model bench.extractor=runs/quickstart/extractor",
+    )
+
+    model: Source | None = None
+    bench: ScaleSettings = ScaleSettings()
 
 
 def bench_generate(settings: BenchGenerateSettings) -> str:
@@ -381,6 +398,40 @@ def bench_serve(settings: BenchServeSettings) -> str:
         session, samples, settings.serve, rounds=settings.bench.rounds
     )
     return _finished(table, document, output, "bench serve", settings)
+
+
+def bench_scale(settings: BenchScaleSettings) -> str:
+    """Measure every stage on ``limit`` synthetic dialogues (10,000 by default), return the table.
+
+    The corpus and what the stages write lie where the system has its temporary files (``TMPDIR``),
+    and are deleted at the end.
+
+    Raises:
+        PalError: the models or the output cannot be used, or a stage failed.
+    """
+    settings = BenchScaleSettings.of(settings)
+    output = _prepare(settings)
+    from pal.speed.scale import measure_scale
+
+    chosen = settings.bench
+    for stage, key, name in (
+        ("tokens", "model", settings.model), ("generate", "model", settings.model),
+        ("annotate", "bench.extractor", chosen.extractor),
+    ):  # fmt: skip
+        if stage in chosen.stages and name is None:
+            raise ConfigError(
+                f"bench.stages: {stage} needs a model; give {key}=… (`pal quickstart` makes one), "
+                "or other stages"
+            )
+    if "eval" in chosen.stages and "generate" not in chosen.stages:
+        raise ConfigError(
+            "bench.stages: eval reads what generate writes; add it, or leave out eval"
+        )
+    table, document = measure_scale(
+        dialogues=settings.limit or SYNTHETIC, seed=settings.seed, model=settings.model,
+        **chosen.model_dump(),
+    )  # fmt: skip
+    return _finished(table, document, output, "bench scale", settings)
 
 
 def _prepare(settings: BenchSettings) -> Path | None:

@@ -1,7 +1,8 @@
 """``pal generate``: a strategy and a response for every sample of a file.
 
-A record is a function of weights, sample, settings and seed. The batch plan is made from the whole
-input, so a resumed or sharded run writes the same bytes as a plain one. On a CPU in float32
+A record is a function of weights, sample, settings and seed. The batch plan is made from the input
+alone, one large window of samples after the other, so a resumed or sharded run writes the same
+bytes as a plain one. On a CPU in float32
 ``batch_rows`` and ``batch_tokens`` change no byte either (of a decoder-only model, at most the
 sixth decimal of a probability). In bfloat16 and float16 two tokens can
 come so close that the batch decides between them (5 of 2,295 responses of a small model); the
@@ -24,6 +25,7 @@ BATCHES = (
     "change none"
 )
 
+WINDOW = 1 << 15  # samples that are planned, and in memory, at once
 REFILLS = 4  # size of a batch, in multiples of the rows decoded at once
 
 
@@ -59,8 +61,9 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.benchmark.notices import notices_of
     from pal.core.files import write_jsonl
     from pal.core.registry import trust
+    from pal.core.windows import Window
     from pal.data.cards import cards_note
-    from pal.data.samples import load_stamped_samples
+    from pal.data.samples import Sample, open_samples
     from pal.modeling.responder import (
         check_knowledge,
         load_model_and_tokenizer,
@@ -68,7 +71,7 @@ def generate(settings: GenerateSettings) -> Path:
     )
 
     trust(*settings.trusted_code)
-    samples, stamp = load_stamped_samples(
+    samples, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
@@ -79,26 +82,33 @@ def generate(settings: GenerateSettings) -> Path:
     job = Job("generate", settings, target)
     if job.is_finished():
         return job.output
-    encoded = responder.encode(samples)
     # Samples of similar length share a batch. A batch is several times larger than the number of
     # rows decoded at once: within it, a sample that ends makes room for the next.
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
-    batches = responder.plan_batches(
-        samples, encoded, tokens=settings.batch_tokens * refills, rows=settings.batch_rows * refills
-    )
-    with job.claimed() as state, torch.inference_mode():
-        model.to(state.device)
-        results = job.run_batches(
+
+    def plan(part: list[Sample]) -> Window:
+        encoded = responder.encode(part)
+        batches = responder.plan_batches(
+            part, encoded, tokens=settings.batch_tokens * refills,
+            rows=settings.batch_rows * refills,
+        )  # fmt: skip
+        return Window(
             batches,
             lambda batch: responder.answer(
-                [samples[i] for i in batch], [encoded[i] for i in batch],
+                [part[i] for i in batch], [encoded[i] for i in batch],
                 rows=settings.batch_rows, tokens=settings.batch_tokens,
             ),
-            state=state, description="generate",
+        )  # fmt: skip
+
+    with job.claimed() as state, torch.inference_mode():
+        model.to(state.device)
+        results = job.run_windows(
+            map(plan, samples.parts(WINDOW)), items=len(samples), state=state,
+            description="generate",
         )  # fmt: skip
         if results is not None:
             job.publish(
-                lambda path: write_jsonl(path, (results[i] for i in range(len(samples)))),
+                lambda path: write_jsonl(path, results),
                 samples=len(samples), device=str(state.device), processes=state.num_processes,
                 depends_on_batches=BATCHES if settings.dtype != "float32" else None,
                 protocol=stamp,

@@ -42,7 +42,7 @@ from pal.core.files import (
 )
 from pal.core.journal import Journal
 from pal.core.settings import CommandSettings, Contents, Inert, flatten, marks_of
-from pal.core.windows import Plan, Results, Window
+from pal.core.windows import JobResults, Plan, Window
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ class Job:
             description: label of the progress bar.
 
         Returns:
-            Results by item index on the main process, None on the others.
+            JobResults by item index on the main process, None on the others.
 
         Raises:
             OutputError: unfinished work of another identity lies there, or the disk is full.
@@ -320,8 +320,8 @@ class Job:
         return None if results is None else dict(enumerate(results))
 
     def run_windows(
-        self, windows: Iterable[Window], *, items: int, state: Any, description: str
-    ) -> Results | None:
+        self, windows: Iterable[Window], *, items: int | None, state: Any, description: str
+    ) -> JobResults | None:
         """Compute every batch of every window once, across processes and interruptions.
 
         Finished batches go to a journal beside the output; batches found there are not computed
@@ -330,7 +330,7 @@ class Job:
 
         Args:
             windows: the plan, in the order of the items.
-            items: number of all items.
+            items: number of all items; None where that is known at the end alone.
             state: accelerate's process state.
             description: label of the progress bar.
 
@@ -363,8 +363,10 @@ class Job:
             while window is not None:
                 plan = Plan(first, window.batches)
                 todo = [number for number in plan.numbers if str(number) not in places]
-                bar.initial += (old := len(plan) - sum(len(plan.batch(one)) for one in todo))
-                bar.update(old)
+                old = len(plan) - sum(len(plan.batch(number)) for number in todo)
+                if old and not bar.disable:
+                    bar.initial += old  # which the rate does not count
+                    bar.update(old)
                 mine = todo[state.process_index :: state.num_processes]
                 share = len(mine) / max(len(todo), 1)
                 for number in mine:
@@ -379,7 +381,7 @@ class Job:
         state.wait_for_everyone()
         if not state.is_main_process:
             return None
-        return Results(journal, places if state.num_processes == 1 else journal.places(), plans)
+        return JobResults(journal, places if state.num_processes == 1 else journal.places(), plans)
 
     # -- the end
 

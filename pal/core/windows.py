@@ -49,8 +49,8 @@ class Plan:
         return self._items[self._ends[place] : self._ends[place + 1]]
 
 
-class Results:
-    """Results of a job in the order of its items, read from its journal one window at a time.
+class JobResults:
+    """JobResults of a job in the order of its items, read from its journal one window at a time.
 
     Args:
         journal: where they are.

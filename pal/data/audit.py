@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 
 from pal.core.errors import ConfigError, DataError
-from pal.core.files import COMPRESSED, kind_of, read_bytes
+from pal.core.files import COMPRESSED, kind_of
 from pal.data.corpora import CorpusFile
 from pal.data.near import NearIndex, Shingles, shared_share, split_words
 from pal.data.protocols import SampleRule, evaluation_rule, read_id_list, training_rule
 from pal.data.records import read_spoken
 from pal.data.settings import AuditDataSettings, AuditOptions, ReadingSettings
 from pal.data.sources import SPLITS, default_name, has_split, has_splits, read_entries
+from pal.data.spilled import iterate_rows
 from pal.data.splits import is_cut_off, load_split
 from pal.data.windows import find_window_form, read_windows
 
@@ -680,13 +681,13 @@ def read_spoken_split(
     cut = is_cut_off(source, split, how, by_name=True)
     if split is not None and (cut or how.protocol == "file"):
         rows = load_split(source, split, how=how, requests=True, by_name=True)
-        return (_spoken_row(row) for row in rows), False
+        return map(_spoken_row, iterate_rows(rows)), False
     split = split if has_splits(source) else None
     if how.reader is None and kind_of(source) == "file":
         ending = source.lower()
         for compressed in COMPRESSED:
             ending = ending.removesuffix(compressed)
-        file = CorpusFile(source, f".{ending.rpartition('.')[2]}", read_bytes(source))
+        file = CorpusFile(source, f".{ending.rpartition('.')[2]}")
         form = find_window_form(file)
         if form is not None:
             name = default_name(Path(source))

@@ -8,7 +8,7 @@ information than those with personas inferred turn by turn, and the two cannot b
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pal.core.errors import DataError
@@ -55,10 +55,30 @@ def give_cards(
     if path is None:
         yield from dialogues
         return
+    warn_of_cards(path)
+    yield from lay_cards(dialogues, read_card_personas(path), path)
+
+
+def warn_of_cards(path: str) -> None:
+    """Say once of a file that cards know what is said later."""
     if path not in _warned:
         _warned.add(path)
         logger.warning("data.cards=%s: %s", path, CARDS_NOTE)
-    personas = read_card_personas(path)
+
+
+def lay_cards(
+    dialogues: Iterable[Mapping[str, Any]], personas: Mapping[str, list[str]], path: str
+) -> Iterator[Mapping[str, Any]]:
+    """Yield dialogues with the sentences of their cards as the persona known at every turn.
+
+    Args:
+        dialogues: rows of :func:`pal.data.load_esconv`.
+        personas: of :func:`read_card_personas`.
+        path: of the cards, for messages.
+
+    Raises:
+        DataError: a dialogue has no card.
+    """
     for dialogue in dialogues:
         persona = personas.get(dialogue["id"])
         if persona is None:

@@ -10,13 +10,13 @@ in the released ``PESConv.json``.
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pal.core.errors import DataError
-from pal.core.files import write_json, write_jsonl
+from pal.core.files import write_json_list, write_jsonl
 from pal.data.corpora.tables import DESCRIPTION
 from pal.data.records import (
     FIRST_LISTED_TURN,
@@ -26,6 +26,7 @@ from pal.data.records import (
     parse_dialogue,
 )
 from pal.data.sources import SPLITS, read_entries
+from pal.data.spilled import SeenNames, table_of
 from pal.data.strategies import canonical_strategy
 
 if TYPE_CHECKING:
@@ -99,32 +100,41 @@ def load_esconv(
         ['7']
     """
     from datasets import Dataset, DatasetInfo
-    from pyarrow import ArrowException, Table
+    from pyarrow import ArrowException
 
     labels = {
         label: name if name is None else canonical_strategy(name)
         for label, name in (strategy_labels or {}).items()
     }
     name = str(source) if isinstance(source, str | Path) else "the dialogues given"
-    rows: dict[str, dict[str, Any]] = {}
     notes: Counter[str] = Counter()
-    for where, default, record in read_entries(source, split, reader=reader, columns=columns):
-        row = parse_dialogue(record, default, where, requests=requests, labels=labels, notes=notes)
-        if row["id"] in rows:
-            fail_at(
-                where, f"the id {row['id']!r:.80} was used before; give every dialogue its own id"
+    count = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal count
+        seen = SeenNames()
+        for where, default, record in read_entries(source, split, reader=reader, columns=columns):
+            row = parse_dialogue(
+                record, default, where, requests=requests, labels=labels, notes=notes
             )
-        rows[row["id"]] = row
-    if not rows:
-        fail_at(name, "no dialogues; give a file with at least one")
-    for note in [note for note in NOTES if notes[note]]:
-        logger.warning("%s: in %d of %d records, %s", name, notes[note], len(rows), NOTES[note])
+            if not seen.add(row["id"]):
+                fail_at(
+                    where,
+                    f"the id {row['id']!r:.80} was used before; give every dialogue its own id",
+                )
+            count += 1
+            yield row
+
     found = features()
     try:
-        table = Table.from_pylist(list(rows.values()), schema=found.arrow_schema)
+        table = table_of(rows(), found.arrow_schema)
     except (UnicodeEncodeError, ArrowException) as error:
         text = ascii(str(error))[:120]
         fail_at(name, f"a text is not valid Unicode ({text}); correct it")
+    if not count:
+        fail_at(name, "no dialogues; give a file with at least one")
+    for note in [note for note in NOTES if notes[note]]:
+        logger.warning("%s: in %d of %d records, %s", name, notes[note], count, NOTES[note])
     return Dataset(table, info=DatasetInfo(features=found))
 
 
@@ -171,7 +181,7 @@ def write_released(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_json(path, [_released_record(row) for row in rows], private=True)
+    write_json_list(path, map(_released_record, rows), private=True)
 
 
 # Rows to records.

@@ -29,23 +29,30 @@ def leave_out_harmful(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, An
     Args:
         rows: rows of :func:`pal.data.esconv.load_esconv`.
     """
-    found, count = [], 0
-    for row in rows:
-        places = harmful_turns(row["dialog"])
-        if places:
-            count += len(places)
-            dialog = [
-                {**turn, LEFT_OUT: True} if place in places else turn
-                for place, turn in enumerate(row["dialog"])
-            ]
-            row = {**row, "dialog": dialog}
-        found.append(row)
+    marked = [mark_harmful(row) for row in rows]
+    report_harmful(sum(count for _, count in marked))
+    return [row for row, _ in marked]
+
+
+def mark_harmful(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
+    """Return a dialogue whose harmful supporter turns are marked, and their number."""
+    places = harmful_turns(row["dialog"])
+    if places:
+        dialog = [
+            {**turn, LEFT_OUT: True} if place in places else turn
+            for place, turn in enumerate(row["dialog"])
+        ]
+        row = {**row, "dialog": dialog}
+    return row, len(places)
+
+
+def report_harmful(count: int) -> None:
+    """Log how many turns were marked, if any were."""
     if count:
         logger.info(
             "%d supporter turns that do harm are no training targets (data.leave_out_harmful=false "
             "trains on them)", count,
         )  # fmt: skip
-    return found
 
 
 def harmful_turns(dialog: list[Mapping[str, Any]]) -> set[int]:

@@ -8,7 +8,7 @@ folder of parallel line files, ``*WithStrategy_short.tsv``, ``*Comet.txt``, ``*C
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,16 +205,32 @@ def give_knowledge(samples: "list[Sample]", path: str | None) -> "list[Sample]":
         return samples
     base = read_knowledge(path)
     given = [replace(sample, knowledge=base.of(sample)) for sample in samples]
-    turns = sum(bool(sample.knowledge and sample.knowledge.utterance) for sample in given)
-    situations = sum(bool(sample.knowledge and sample.knowledge.situation) for sample in given)
-    if given and not turns + situations:
+    check_known(given, path)
+    return given
+
+
+def check_known(samples: "Iterable[Sample]", path: str) -> None:
+    """Check that something is known about samples; a warning says how many have nothing.
+
+    Args:
+        samples: with their knowledge.
+        path: the setting ``data.knowledge``.
+
+    Raises:
+        DataError: nothing is known about any of them.
+    """
+    count = turns = situations = 0
+    for sample in samples:
+        count += 1
+        turns += bool(sample.knowledge and sample.knowledge.utterance)
+        situations += bool(sample.knowledge and sample.knowledge.situation)
+    if count and not turns + situations:
         raise DataError(
-            f"data.knowledge={path}: nothing in it about any of {len(given)} samples; make it of "
+            f"data.knowledge={path}: nothing in it about any of {count} samples; make it of "
             "the same dialogues (`pal annotate annotate.knowledge=…`)"
         )
-    if turns < len(given):
+    if turns < count:
         logger.warning(
             "data.knowledge=%s: nothing on the seeker's last turn of %d of %d samples (on the "
-            "situation: of %d)", path, len(given) - turns, len(given), len(given) - situations,
+            "situation: of %d)", path, count - turns, count, count - situations,
         )  # fmt: skip
-    return given

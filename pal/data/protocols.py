@@ -16,10 +16,13 @@ import functools
 import hashlib
 import json
 import logging
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.files import read_json
@@ -174,11 +177,19 @@ def dialogue_key(dialogue: Mapping[str, Any]) -> str:
 
 def hash_dialogues(dialogues: Iterable[Mapping[str, Any]]) -> str:
     """Return a hash of a set of dialogues, whatever their order, ids and personas."""
-    return _hash_keys(map(dialogue_key, dialogues))
+    return _hash_keys(_keys_of(dialogues))
 
 
-def _hash_keys(keys: Iterable[str]) -> str:
-    return _short_hash("\n".join(sorted(keys)))
+def _keys_of(dialogues: Iterable[Mapping[str, Any]]) -> "array[int]":
+    """Return the keys of dialogues as numbers, eight bytes each."""
+    return array("Q", (int(dialogue_key(dialogue), 16) for dialogue in dialogues))
+
+
+def _hash_keys(keys: "array[int]") -> str:
+    digest = hashlib.sha256()
+    for number, key in enumerate(np.sort(np.frombuffer(keys, dtype=np.uint64))):
+        digest.update(b"%s%016x" % (b"\n" if number else b"", key))
+    return digest.hexdigest()[:16]
 
 
 def _short_hash(text: str) -> str:
@@ -284,7 +295,7 @@ def stamp_of(
         these dialogues, or None for other dialogues than the protocol's; and ``bundled``: whether
         all of them are of the bundled sample, under whatever name they were given.
     """
-    keys = [dialogue_key(dialogue) for dialogue in dialogues]
+    keys = _keys_of(dialogues)
     rule = evaluation_rule(how, decoding_samples)
     name: str | None = how.protocol
     if name is None:

@@ -5,17 +5,24 @@ turn and those that are marked as left out, evaluation only those that follow a 
 protocols have other rules, see :mod:`pal.data.protocols`.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from pal.core.errors import ConfigError, DataError
-from pal.data.cards import give_cards
+from pal.data.dialogues import Dialogues
 from pal.data.harm import LEFT_OUT
-from pal.data.knowledge import Knowledge, give_knowledge
+from pal.data.knowledge import Knowledge, KnowledgeBase, check_known, read_knowledge
 from pal.data.protocols import RULES, SampleRule, evaluation_rule, stamp_of
 from pal.data.settings import SourceSettings
+from pal.data.spilled import in_parts
 from pal.data.splits import is_cut_off, load_split
+
+BLOCK = 100  # dialogues whose samples are made at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +67,129 @@ def build_samples(
             :data:`pal.data.protocols.RULES`.
     """
     rule = _NAMED.get(rule, rule)  # type: ignore[assignment]
-    samples = []
-    for dialogue in dialogues:
-        dialog = dialogue["dialog"]
-        if dialogue["request"]:
-            turns = [len(dialog)]
-        else:
-            turns = [
-                turn
-                for turn in range(rule != "all", len(dialog))
-                if dialog[turn]["speaker"] == "supporter"
-                and (rule != "after_seeker" or dialog[turn - 1]["speaker"] == "seeker")
-                and not (rule != "after_seeker" and dialog[turn].get(LEFT_OUT))
-            ]
-        for turn in turns:
-            target = {} if dialogue["request"] else dialog[turn]
-            samples.append(
-                Sample(
-                    id=f"{dialogue['id']}/{turn}",
-                    dialogue_id=dialogue["id"],
-                    turn=turn,
-                    context=tuple(dialog[:turn]),
-                    persona=tuple(dialog[turn - 1]["persona"]) if turn else (),
-                    strategy=target.get("strategy"),
-                    response=target.get("text"),
-                    situation=dialogue.get("situation"),
-                )
-            )
-    return samples
+    return [sample for dialogue in dialogues for sample in _samples_of(dialogue, rule)]
+
+
+def _samples_of(dialogue: Mapping[str, Any], rule: str) -> Iterator[Sample]:
+    dialog = dialogue["dialog"]
+    for turn in _target_turns(dialogue, rule):
+        target = {} if dialogue["request"] else dialog[turn]
+        yield Sample(
+            id=f"{dialogue['id']}/{turn}",
+            dialogue_id=dialogue["id"],
+            turn=turn,
+            context=tuple(dialog[:turn]),
+            persona=tuple(dialog[turn - 1]["persona"]) if turn else (),
+            strategy=target.get("strategy"),
+            response=target.get("text"),
+            situation=dialogue.get("situation"),
+        )
+
+
+def _target_turns(dialogue: Mapping[str, Any], rule: str) -> list[int]:
+    dialog = dialogue["dialog"]
+    if dialogue["request"]:
+        return [len(dialog)]
+    return [
+        turn
+        for turn in range(rule != "all", len(dialog))
+        if dialog[turn]["speaker"] == "supporter"
+        and (rule != "after_seeker" or dialog[turn - 1]["speaker"] == "seeker")
+        and not (rule != "after_seeker" and dialog[turn].get(LEFT_OUT))
+    ]
+
+
+class CorpusSamples(Sequence[Sample]):
+    """The samples of a corpus that may be larger than memory, made again when they are asked for.
+
+    It holds four bytes a dialogue, and the samples of the dialogues that were asked for last.
+    Asking in order costs least.
+
+    Args:
+        dialogues: rows of :func:`pal.data.load_esconv`; they are read several times.
+        rule: see :func:`build_samples`.
+        limit: maximum number of samples.
+        knowledge: the setting ``data.knowledge``.
+
+    Raises:
+        DataError: the knowledge cannot be read, or is of other dialogues.
+
+    Example:
+        >>> samples = CorpusSamples(Dialogues(load_esconv("mine.jsonl")), "evaluation")
+        >>> for part in samples.parts(10_000): ...
+    """
+
+    def __init__(
+        self,
+        dialogues: Dialogues,
+        rule: Literal["training", "evaluation"] | SampleRule,
+        *,
+        limit: int | None = None,
+        knowledge: str | None = None,
+    ):
+        self.dialogues, self.limit = dialogues, limit
+        self.rule = _NAMED.get(rule, rule)
+        ends = array("q")
+        count = 0
+        for dialogue in dialogues:
+            if limit is not None and count >= limit:
+                break
+            count += len(_target_turns(dialogue, self.rule))
+            ends.append(count if limit is None else min(count, limit))
+        self._ends = np.array(ends, dtype=np.int64)
+        self._held: tuple[int, list[Sample]] = (0, [])  # number of the first, and they
+        self._base: KnowledgeBase | None = None
+        if knowledge is not None:
+            self._base = read_knowledge(knowledge)
+            check_known(self, knowledge)
+
+    @property
+    def answered(self) -> Iterator[Mapping[str, Any]]:
+        """The dialogues that were read for them: with a limit, only those that have a sample."""
+        begin = 0
+        for dialogue, end in zip(self.dialogues, self._ends, strict=False):
+            if self.limit is None or end > begin:
+                yield dialogue
+            begin = end
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        place = index % len(self)
+        first, held = self._held
+        if not first <= place < first + len(held):
+            dialogue = int(np.searchsorted(self._ends, place, side="right"))
+            block = dialogue // BLOCK * BLOCK
+            first = int(self._ends[block - 1]) if block else 0
+            last = int(self._ends[min(block + BLOCK, len(self._ends)) - 1])
+            held = list(islice(self._made(self.dialogues.block(block, BLOCK)), last - first))
+            self._held = first, held
+        return held[place - first]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return islice(self._made(self.dialogues), len(self))
+
+    def parts(self, size: int) -> Iterator[list[Sample]]:
+        """Yield the samples in lists of ``size``; one list is held at a time."""
+        return in_parts(self, size)
+
+    def _made(self, dialogues: Iterable[Mapping[str, Any]]) -> Iterator[Sample]:
+        made = (sample for one in dialogues for sample in _samples_of(one, self.rule))
+        if self._base is None:
+            return made
+        base = self._base
+        return (replace(sample, knowledge=base.of(sample)) for sample in made)
 
 
 def load_samples(
@@ -110,6 +212,19 @@ def load_stamped_samples(
     rule: Literal["training", "evaluation"] = "evaluation",
     limit: int | None = None,
 ) -> tuple[list[Sample], dict[str, Any]]:
+    """Read dialogues and return their samples in memory; see :func:`open_samples`."""
+    samples, stamp = open_samples(source, split, how, rule=rule, limit=limit)
+    return list(samples), stamp
+
+
+def open_samples(
+    source: str,
+    split: str | None,
+    how: SourceSettings,
+    *,
+    rule: Literal["training", "evaluation"] = "evaluation",
+    limit: int | None = None,
+) -> tuple[CorpusSamples, dict[str, Any]]:
     """Read dialogues and return their samples, and what a result says of its protocol.
 
     Args:
@@ -129,17 +244,17 @@ def load_stamped_samples(
     which = evaluation_rule(how, rule)
     if how.protocol == "file" and split is None:
         raise ConfigError("data.protocol=file: give split=… too, the part of the list that is read")
-    dialogues = list(load_split(source, split, how=how, requests=True, by_name=True))
-    samples = build_samples(give_cards(dialogues, how.cards), which)[:limit]
-    samples = give_knowledge(samples, how.knowledge)
+    dialogues = Dialogues(
+        load_split(source, split, how=how, requests=True, by_name=True), cards=how.cards
+    )
+    samples = CorpusSamples(dialogues, which, limit=limit, knowledge=how.knowledge)
     if not samples:
         raise DataError(
             f"{source}: no turn to answer; samples are {RULES[which]} (data.protocol, "
             "decoding.samples), and it has none"
         )
-    if limit is not None:
-        answered = {sample.dialogue_id for sample in samples}
-        dialogues = [dialogue for dialogue in dialogues if dialogue["id"] in answered]
     seeded = is_cut_off(source, split, how, by_name=True)
-    stamp = stamp_of(dialogues, how, samples=len(samples), decoding_samples=rule, seeded=seeded)
+    stamp = stamp_of(
+        samples.answered, how, samples=len(samples), decoding_samples=rule, seeded=seeded
+    )
     return samples, stamp

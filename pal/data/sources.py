@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pal.core.errors import DataError, first_line, suggest
-from pal.core.files import COMPRESSED, kind_of, read_bytes
+from pal.core.files import COMPRESSED, kind_of
 from pal.data.corpora import ENDINGS, CorpusFile, find_reader
 from pal.data.corpora.tables import USUAL_COLUMNS, TableReader, group_turns, is_turn_table
 from pal.data.records import fail_at
@@ -102,7 +102,9 @@ def read_entries(
     if split is not None:
         fail_at("dialogues in memory", f"they have no split {split!r}; give them without one")
     if hasattr(source, "column_names") and hasattr(source, "to_list"):
-        source = source.to_list()
+        named = ((f"dialogue {index}", record) for index, record in enumerate(source))
+        yield from _name_entries(named, "dialogues", "dialogues", columns)
+        return
     if not isinstance(source, list | tuple):
         raise DataError(
             f"dialogues cannot be read from a {type(source).__name__}; give a file, a folder, a "
@@ -177,7 +179,7 @@ def _read_files(
         ending = path.name.lower()
         for compressed in COMPRESSED:
             ending = ending.removesuffix(compressed)
-        file = CorpusFile(str(path), PurePath(ending).suffix, read_bytes(path))
+        file = CorpusFile(str(path), PurePath(ending).suffix)
         chosen = find_reader(file, reader)
         turns = True if isinstance(chosen, TableReader) else None
         for entry in _name_entries(chosen.read(file), str(path), stem, columns, count, turns):
@@ -283,8 +285,8 @@ def _read_saved(folder: Path, split: str | None, columns: Mapping[str, Any]) -> 
         if not isinstance(saved, Mapping):
             if split is not None:
                 fail_at(str(folder), f"a single data set has no split {split!r}; give no split")
-            rows = iter(saved.to_list())
-            named = ((f"dialogue {index}", record) for index, record in enumerate(rows))
+            rows = enumerate(saved)
+            named = ((f"dialogue {index}", record) for index, record in rows)
             yield from _name_entries(named, str(folder), folder.name, columns)
             return
     except DataError:
@@ -321,5 +323,6 @@ def _read_splits(
         fail_at(name, f"no {split or 'train, validation or test'} split; it has {shown}")
     for part in names:
         default = f"{stem}-{part}" if stem else part
-        records = ((f"dialogue {index}", record) for index, record in enumerate(found[part]))
+        rows = enumerate(found[part])
+        records = ((f"dialogue {index}", record) for index, record in rows)
         yield from _name_entries(records, f"{name} ({part})", default, columns)

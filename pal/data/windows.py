@@ -32,7 +32,7 @@ def find_window_form(file: CorpusFile) -> str | None:
     Args:
         file: the file.
     """
-    if file.contents[:4] in (b"PAR1", b"ARRO") or not file.first_line:
+    if file.head[:4] in (b"PAR1", b"ARRO") or not file.first_line:
         return None
     first = file.first_line
     if _NUMBERED.match(first):

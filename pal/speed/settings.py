@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pal.core.settings import Section
+from pal.core.settings import Count, Section, Source
 
 
 class RoundSettings(Section):
@@ -29,3 +29,22 @@ class GenerationSpeedSettings(RoundSettings):
 
     sides: list[Literal["ours", "doubled", "two_passes", "guidance"]] | None = None
     endings: Literal["fixed", "natural"] = "fixed"
+
+
+class ScaleSettings(Section):
+    """What is measured on a synthetic corpus.
+
+    Attributes:
+        stages: what is run, in this order; ``eval`` reads what ``generate`` wrote.
+        turns: turns of every dialogue.
+        extractor: persona extractor, for the stage ``annotate``.
+        canned: let a stand-in answer in place of the models, so that only the work that grows with
+            the corpus is measured.
+    """
+
+    stages: list[Literal["read", "annotate", "tokens", "generate", "eval", "audit"]] = [
+        "read", "annotate", "tokens", "generate", "eval", "audit",
+    ]  # fmt: skip
+    turns: Count = 30
+    extractor: Source | None = None
+    canned: bool = False

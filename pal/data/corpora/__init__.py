@@ -7,11 +7,12 @@ Settings may name a reader from outside the package: ``data.reader=their_package
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import IO, Any
 
 from pal.core.errors import DataError
-from pal.core.files import decode_text
+from pal.core.files import decode_text, read_bytes
 from pal.core.registry import Registry
+from pal.core.streams import open_unpacked, read_head, read_lines
 
 # Name → reader, in the order in which they are asked. The last accepts any other text.
 CORPORA = Registry(
@@ -32,17 +33,33 @@ ENDINGS = (".jsonl", ".json", ".ndjson", ".txt", ".parquet", ".arrow", ".csv", "
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A file of dialogues, read and decompressed.
+    """A file of dialogues; what of it is asked for is read, and decompressed.
 
     Attributes:
-        name: path of the file, for messages.
+        name: path of the file, also for messages.
         ending: ending of the file's name in lower case, without the ending of a compression.
-        contents: decompressed bytes.
     """
 
     name: str
     ending: str
-    contents: bytes
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes, by which a format is recognised.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return read_head(self.name)
+
+    @cached_property
+    def contents(self) -> bytes:
+        """All bytes; of a file that may be large, :meth:`open` and :meth:`lines` hold few.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return read_bytes(self.name)
 
     @cached_property
     def text(self) -> str:
@@ -56,8 +73,24 @@ class CorpusFile:
     @cached_property
     def first_line(self) -> str:
         """The first line that is not blank; empty if the file is not text."""
-        head = self.contents[: 1 << 16].decode("utf-8-sig", "replace").lstrip()
+        head = self.head.decode("utf-8-sig", "replace").lstrip()
         return head.splitlines()[0] if head else ""
+
+    def open(self) -> IO[bytes]:
+        """Open the file as a stream of its bytes.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return open_unpacked(self.name)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the text without their ends.
+
+        Raises:
+            DataError: the file is empty or not UTF-8; it shows where the reading comes to it.
+        """
+        return read_lines(self.name)
 
     def fail(self, problem: str) -> DataError:
         """Return the error that names the file."""

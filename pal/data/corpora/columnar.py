@@ -1,10 +1,12 @@
-"""Readers of parquet and arrow, as ``datasets`` and the hub write them."""
+"""Readers of parquet and arrow, as ``datasets`` and the hub write them, block by block."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pal.core.errors import DataError, first_line
 from pal.data.corpora import CorpusFile, CorpusReader
+
+BLOCK = 1000  # rows of parquet that are read at once
 
 
 class ParquetReader(CorpusReader):
@@ -12,13 +14,13 @@ class ParquetReader(CorpusReader):
 
     def recognises(self, file: CorpusFile) -> bool:
         """Return whether the first bytes or the name are those of parquet."""
-        return file.contents.startswith(b"PAR1") or file.ending == ".parquet"
+        return file.head.startswith(b"PAR1") or file.ending == ".parquet"
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield every row."""
-        from pyarrow import BufferReader, parquet
+        from pyarrow import parquet
 
-        yield from _rows(file, lambda: parquet.read_table(BufferReader(file.contents)))
+        yield from _rows(file, lambda handle: parquet.ParquetFile(handle).iter_batches(BLOCK))
 
 
 class ArrowReader(CorpusReader):
@@ -26,27 +28,41 @@ class ArrowReader(CorpusReader):
 
     def recognises(self, file: CorpusFile) -> bool:
         """Return whether the first bytes or the name are those of arrow."""
-        return file.contents.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or file.ending == ".arrow"
+        return file.head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) or file.ending == ".arrow"
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield every row."""
-        from pyarrow import BufferReader, ipc
+        from pyarrow import ipc
 
-        is_file = file.contents.startswith(b"ARROW1")
-        opened = ipc.open_file if is_file else ipc.open_stream
-        yield from _rows(file, lambda: opened(BufferReader(file.contents)).read_all())
+        def batches(handle: Any) -> Iterator[Any]:
+            if not file.head.startswith(b"ARROW1"):
+                yield from ipc.open_stream(handle)
+                return
+            whole = ipc.open_file(handle)
+            yield from (whole.get_batch(number) for number in range(whole.num_record_batches))
+
+        yield from _rows(file, batches)
 
 
-def _rows(file: CorpusFile, load: Any) -> Iterator[tuple[str, Any]]:
+def _rows(file: CorpusFile, load: Callable[[Any], Iterator[Any]]) -> Iterator[tuple[str, Any]]:
     from pyarrow import ArrowException
 
-    if not file.contents:
+    if not file.head:
         raise file.fail("the file is empty; give one with at least one record")
-    try:
-        rows = load().to_pylist()
-    except (ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
-        raise DataError(
-            f"{file.name}: cannot be read as {file.ending.lstrip('.') or 'arrow'} "
-            f"({first_line(error)[:200]}); fetch or write the file again"
-        ) from None
-    yield from ((f"dialogue {index}", row) for index, row in enumerate(rows))
+    count = 0
+    with file.open() as handle:
+        batches = None
+        while True:
+            try:
+                batches = load(handle) if batches is None else batches
+                batch = next(batches, None)
+                rows = [] if batch is None else batch.to_pylist()
+            except (ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
+                raise DataError(
+                    f"{file.name}: cannot be read as {file.ending.lstrip('.') or 'arrow'} "
+                    f"({first_line(error)[:200]}); fetch or write the file again"
+                ) from None
+            if batch is None:
+                return
+            yield from ((f"dialogue {count + place}", row) for place, row in enumerate(rows))
+            count += len(rows)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from pal.core.errors import DataError
@@ -20,19 +21,24 @@ class JsonReader(CorpusReader):
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield every object of the list, line or document."""
-        text = file.text
-        if text.lstrip().startswith("["):
-            whole = _document(text, file.name)
+        lines = (
+            (number, line) for number, line in enumerate(file.lines(), start=1) if line.strip()
+        )
+        first = next(lines, None)
+        if first is None:
+            raise file.fail("the file is empty; give one with at least one record")
+        if first[1].lstrip().startswith("["):
+            lines.close()
+            whole = _document(file.text, file.name)
             records = whole if isinstance(whole, list) else [whole]
             yield from ((f"dialogue {index}", record) for index, record in enumerate(records))
-            return
-        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        if not _opens_document(lines[0][1]):
-            for index, (number, line) in enumerate(lines):
+        elif _opens_document(first[1]):
+            lines.close()
+            for index, (number, record) in enumerate(_documents(file.text, file.name)):
+                yield f"line {number} (dialogue {index})", record
+        else:
+            for index, (number, line) in enumerate(chain([first], lines)):
                 yield f"line {number} (dialogue {index})", _line(line, file.name, number)
-            return
-        for index, (number, record) in enumerate(_documents(text, file.name)):
-            yield f"line {number} (dialogue {index})", record
 
 
 def _line(line: str, name: str, number: int) -> Any:

@@ -1,0 +1,106 @@
+"""Tables of any length: what does not fit into a few blocks lies in a file, which is mapped.
+
+The file has no name: it is gone when the last reader of the table is, also where a kill ends it.
+It lies where the system has its temporary files (``TMPDIR``).
+"""
+
+import hashlib
+import mmap
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pal.core.errors import OutputError, first_line
+
+ROWS = 1000  # of a block
+Item = TypeVar("Item")
+KEPT = 4  # blocks that stay in memory
+RECENT = 4096  # names that are kept as they are
+
+
+def table_of(rows: Iterable[Any], schema: Any) -> Any:
+    """Return rows as a ``pyarrow.Table``; all but a short one lies in a file without a name.
+
+    Args:
+        rows: mappings.
+        schema: their columns.
+
+    Raises:
+        ArrowException: a value does not fit its column.
+        OutputError: the file cannot be written.
+    """
+    from pyarrow import RecordBatch, Table
+
+    batches = (RecordBatch.from_pylist(block, schema=schema) for block in in_parts(rows, ROWS))
+    first = list(islice(batches, KEPT + 1))
+    if len(first) <= KEPT:
+        return Table.from_batches(first, schema=schema)
+    return _spilled(chain(first, batches), schema)
+
+
+def _spilled(batches: Iterable[Any], schema: Any) -> Any:
+    from pyarrow import ipc, py_buffer
+
+    try:
+        with tempfile.TemporaryFile() as handle:
+            with ipc.new_stream(handle, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            handle.flush()
+            mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise OutputError(
+            f"cannot keep the dialogues in {tempfile.gettempdir()}: {first_line(error)}; free "
+            "space there, or set TMPDIR to a folder with more"
+        ) from error
+    return ipc.open_stream(py_buffer(mapped)).read_all()
+
+
+def iterate_rows(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a ``datasets.Dataset`` of plain columns, one block at a time.
+
+    Args:
+        dataset: of :func:`pal.data.load_esconv`, say; a column that the library decodes, such as
+            JSON in a text, would come as it is stored.
+    """
+    for block in dataset.with_format("arrow").iter(batch_size=ROWS):
+        yield from block.to_pylist()
+
+
+def in_parts(values: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield values in lists of ``size``, the last one shorter; no list is held once it is given."""
+    rest = iter(values)
+    return iter(lambda: list(islice(rest, size)), [])
+
+
+class SeenNames:
+    """Names that have come before, eight bytes each: of their hashes.
+
+    Of a million names, two are taken for one with a probability of 3 in 100 million.
+
+    Example:
+        >>> seen = SeenNames()
+        >>> seen.add("a"), seen.add("a")
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._recent: set[int] = set()
+        self._older = np.empty(0, dtype=np.uint64)
+
+    def add(self, name: str) -> bool:
+        """Add a name; return whether it is new."""
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        key = int.from_bytes(digest, "little")
+        place = np.searchsorted(self._older, np.uint64(key))
+        if key in self._recent or (place < len(self._older) and self._older[place] == key):
+            return False
+        self._recent.add(key)
+        if len(self._recent) == RECENT:
+            recent = np.fromiter(self._recent, dtype=np.uint64)
+            self._older = np.sort(np.concatenate([self._older, recent]))
+            self._recent = set()
+        return True
