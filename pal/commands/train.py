@@ -183,14 +183,12 @@ def make_job(
 ) -> Job:
     """Return the job of a run; its identity holds everything that affects the trained weights."""
     from pal.modeling.checkpoint import model_fingerprint
+    from pal.training.preparation import identity_facts
 
     return Job(
         "train", settings, settings.output_dir, versions=(*COMPUTING, "accelerate"),
         facts={
-            "training samples": {name: parts.train[name][:] for name in parts.train.column_names},
-            "validation samples": {
-                name: parts.validation[name][:] for name in parts.validation.column_names
-            },
+            **identity_facts(parts),
             "first weights": model_fingerprint(parts.model),
             "number format": number_format,
             "launcher": launcher,
@@ -220,6 +218,7 @@ def publish(
     """Write the chosen model into the folder file by file, and the record of the run last."""
     from pal.core.files import write_json
     from pal.data.cards import cards_note
+    from pal.data.spilled import column_of
     from pal.training.card import write_model_card
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
     from pal.training.losses import unigram_nll
@@ -235,7 +234,7 @@ def publish(
         losses = {e["step"]: e["eval_nll"] for e in state.log_history if "eval_nll" in e}
         kept = state.best_global_step if trainer.args.load_best_model_at_end else None
         saved = losses.get(kept or max(losses, default=0))
-        floor = unigram_nll(parts.train["labels"][:], parts.validation["labels"][:])
+        floor = unigram_nll(column_of(parts.train, "labels"), column_of(parts.validation, "labels"))
         write_json(output / LOG, state.log_history)
         record = job.describe(
             **begin, bf16=begin["number_format"] == "bfloat16",

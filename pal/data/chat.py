@@ -13,6 +13,7 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError
 from pal.data.harm import LEFT_OUT
 from pal.data.samples import Sample
+from pal.data.spilled import RecentTexts
 from pal.data.strategies import ESCONV, StrategySet
 
 Turn = Mapping[str, Any]
@@ -136,7 +137,7 @@ class ChatEncoder:
         self.tokenizer, self.form, self.persona = tokenizer, form, persona
         self.max_context_tokens = max_context_tokens
         self.max_target_tokens = max_target_tokens
-        self._ids: dict[tuple[str, bool], list[int]] = {}
+        self._ids: RecentTexts[tuple[str, bool]] = RecentTexts()
         self.strategy_ids = [self.text(strategies.token(name)) for name in strategies.names]
         self.strategies = strategies
         check_strategy_texts(self.strategy_ids, tokenizer)

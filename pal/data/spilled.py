@@ -7,7 +7,7 @@ It lies where the system has its temporary files (``TMPDIR``).
 import hashlib
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 from pal.core.errors import OutputError, first_line
 
 ROWS = 1000  # of a block
+TEXTS = 1 << 16  # texts whose token ids are kept
 Item = TypeVar("Item")
 KEPT = 4  # blocks that stay in memory
 RECENT = 4096  # names that are kept as they are
@@ -68,6 +69,38 @@ def iterate_rows(dataset: Any) -> Iterator[dict[str, Any]]:
     """
     for block in dataset.with_format("arrow").iter(batch_size=ROWS):
         yield from block.to_pylist()
+
+
+class Repeated(Iterable[Item]):
+    """Values that are made again each time they are asked for, instead of held.
+
+    Args:
+        make: returns an iterator over them.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Item]]):
+        self.make = make
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.make()
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
+
+
+def column_of(dataset: Any, name: str) -> Repeated[Any]:
+    """Return a column of a ``datasets.Dataset``, read again each time it is asked for."""
+    rows = dataset.select_columns(name)
+    return Repeated(lambda: (row[name] for row in iterate_rows(rows)))
+
+
+class RecentTexts(dict[Item, list[int]]):
+    """The token ids of texts, forgotten when there are many: a corpus has any number of texts."""
+
+    def __setitem__(self, text: Item, ids: list[int]) -> None:
+        if len(self) >= TEXTS:
+            self.clear()
+        super().__setitem__(text, ids)
 
 
 def in_parts(values: Iterable[Item], size: int) -> Iterator[list[Item]]:

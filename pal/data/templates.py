@@ -16,6 +16,7 @@ from typing import Any
 from pal.core.errors import ConfigError
 from pal.core.registry import Registry
 from pal.data.samples import Sample
+from pal.data.spilled import RecentTexts
 from pal.data.strategies import strategy_token
 
 Turn = Mapping[str, Any]
@@ -196,7 +197,7 @@ class SampleEncoder:
         self.max_context_tokens = max_context_tokens
         self.max_persona_tokens = max_persona_tokens
         self.max_target_tokens = max_target_tokens
-        self._ids: dict[str, list[int]] = {}
+        self._ids: RecentTexts[str] = RecentTexts()
         self._separator = tokenizer.convert_tokens_to_ids(["</s>", "<s>"])
         self._keeps_spaces = self.ids("a") != self.ids(" a")
         marks = "i'm fine, and you?"

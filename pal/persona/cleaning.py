@@ -88,7 +88,9 @@ def add_personas(
     for index, turn in enumerate(dialogue["dialog"]):
         if index in prefixes:
             said = prefixes[index]
-            new = [one for one in inferred[said] if support(one, said) >= min_support]
+            new = inferred[said]
+            if min_support > 0:
+                new = [one for one in new if support(one, said) >= min_support]
             known = clean_sentences([*known, *new])
         dialog.append({**turn, "persona": known})
     return {**dialogue, "dialog": dialog, "persona": known}

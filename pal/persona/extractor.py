@@ -9,6 +9,7 @@ from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, first_line
 from pal.data.batches import lengths_mask, pad, plan_batches
+from pal.data.spilled import RecentTexts
 from pal.data.tokenizer import load_tokenizer
 from pal.modeling.checkpoint import (
     REACHABLE,
@@ -26,7 +27,7 @@ SEPARATORS = ("<sep>", "<persona>")
 
 
 class ExtractorEncoder:
-    """Converts utterances and persona sentences to token ids; every text is tokenised once.
+    """Converts utterances and persona sentences to token ids; a text is tokenised once.
 
     Args:
         tokenizer: a tokenizer with ``<sep>`` and ``<persona>``.
@@ -41,7 +42,7 @@ class ExtractorEncoder:
         self.sep, self.persona = tokenizer.convert_tokens_to_ids(list(SEPARATORS))
         probe = tokenizer("a", add_special_tokens=True).input_ids
         self.start = probe[:1] if probe[0] == tokenizer.bos_token_id else []
-        self._ids: dict[str, list[int]] = {}
+        self._ids: RecentTexts[str] = RecentTexts()
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "ExtractorEncoder":
@@ -55,9 +56,10 @@ class ExtractorEncoder:
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of a text, without start or end token."""
-        if text not in self._ids:
-            self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return self._ids[text]
+        found = self._ids.get(text)
+        if found is None:
+            found = self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return found
 
     def encode_source(self, utterances: Sequence[str]) -> list[int]:
         """Return the input of one speaker's utterances, oldest dropped first."""

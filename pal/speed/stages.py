@@ -36,7 +36,7 @@ def prepare_training(source: str, tokenizer: str) -> None:
     from pal.core.files import fingerprint
     from pal.data.settings import DataSettings
     from pal.modeling.settings import ArchitectureSettings
-    from pal.training.preparation import prepare
+    from pal.training.preparation import identity_facts, prepare
 
     data = DataSettings(train=source, split="seeded")
     architecture = ArchitectureSettings(
@@ -45,11 +45,7 @@ def prepare_training(source: str, tokenizer: str) -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=Path(source).parent) as folder:
         parts = prepare("response", data, architecture, Path(folder))
-        facts = {
-            name: {column: rows[column][:] for column in rows.column_names}
-            for name, rows in (("train", parts.train), ("validation", parts.validation))
-        }
-        print(fingerprint(facts))
+        print(fingerprint(identity_facts(parts)))
 
 
 def run_command(arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,23 @@ def corpus_metrics(with_strategy: bool) -> Callable[[Any], dict[str, float]]:
     return compute
 
 
-def unigram_nll(train: Sequence[Sequence[int]], validation: Sequence[Sequence[int]]) -> float:
-    """Return the baseline, nats per token, of training token frequencies (add-one smoothing)."""
-    counts = Counter(token for row in train for token in row if token != -100)
-    targets = [token for row in validation for token in row if token != -100]
-    types = len(counts.keys() | set(targets))
+def unigram_nll(train: Iterable[Sequence[int]], validation: Iterable[Sequence[int]]) -> float:
+    """Return the baseline, nats per token, of training token frequencies (add-one smoothing).
+
+    Args:
+        train: labels of the training samples.
+        validation: of the validation samples; they are read twice.
+    """
+    counts, targets = (
+        Counter(token for row in rows for token in row if token != -100)
+        for rows in (train, validation)
+    )
+    types = len(counts.keys() | targets.keys())
     total = sum(counts.values()) + types
-    return -sum(math.log((counts[token] + 1) / total) for token in targets) / len(targets)
+    nats = sum(
+        math.log((counts[token] + 1) / total)
+        for row in validation
+        for token in row
+        if token != -100
+    )
+    return -nats / sum(targets.values())

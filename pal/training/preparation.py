@@ -4,8 +4,10 @@ It is long because each task and kind of model prepares the same parts in its ow
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,17 @@ from pyarrow import ArrowInvalid
 
 from pal import __version__
 from pal.core.errors import ConfigError, DataError, first_line
-from pal.core.files import fingerprint, make_private
+from pal.core.files import Streamed, fingerprint, make_private
 from pal.core.job import process_state
 from pal.data.batches import Collator
-from pal.data.cards import give_cards
-from pal.data.harm import leave_out_harmful
-from pal.data.knowledge import give_knowledge
+from pal.data.chat import ChatEncoder
+from pal.data.dialogues import Dialogues
 from pal.data.personachat import load_personachat
 from pal.data.protocols import evaluation_rule, training_rule
-from pal.data.samples import Sample, build_samples
+from pal.data.samples import CorpusSamples, Sample
 from pal.data.settings import DataSettings
 from pal.data.sources import has_splits
+from pal.data.spilled import Repeated, column_of
 from pal.data.splits import load_split
 from pal.data.tokenizer import (
     load_tokenizer,
@@ -61,6 +63,8 @@ from pal.training.language import (
 from pal.training.losses import token_loss
 
 logger = logging.getLogger(__name__)
+
+Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass
@@ -180,6 +184,8 @@ def language_ingredients(
 ) -> Ingredients:
     """Read the corpora of a task, load or build a decoder-only model, encode its sequences."""
     chosen = architecture
+    train: Rows
+    validation: Rows
     if task == "response":
         mode = language_mode(chosen)
         train, validation = response_dialogues(data)
@@ -209,14 +215,16 @@ def language_ingredients(
         )
     put_entries(model, encoder, task, mode, gguf)
     if task == "response":
-        sequences = dialogue_windows(train, encoder, seed=seed, dropout=chosen.persona_dropout)
-        held_out = dialogue_windows(validation, encoder, seed=seed, dropout=0.0)
-        sequences = sequences[: data.max_train_samples]
-        held_out = held_out[: data.max_validation_samples]
+        sequences, held_out = (
+            Repeated(partial(_windows_of, rows, encoder, seed, dropout, most))
+            for rows, dropout, most in (
+                (train, chosen.persona_dropout, data.max_train_samples),
+                (validation, 0.0, data.max_validation_samples),
+            )
+        )
     else:
         sequences, held_out = (
-            [one for row in rows for one in encode_conversation(encoder, row)]
-            for rows in (train, validation)
+            Repeated(partial(_conversations_of, rows, encoder)) for rows in (train, validation)
         )
     for name, found in (("train", sequences), ("validation", held_out)):
         if not found:
@@ -229,6 +237,19 @@ def language_ingredients(
         PackingCollator(pad_token_id=pad_id(tokenizer), packs=keeps_apart(model)),
         language=True,
     )
+
+
+def _windows_of(
+    rows: Rows, encoder: ChatEncoder, seed: int, dropout: float, most: int | None
+) -> Iterator[dict[str, list[int]]]:
+    found = (
+        one for row in rows for one in dialogue_windows([row], encoder, seed=seed, dropout=dropout)
+    )
+    return islice(found, most)
+
+
+def _conversations_of(rows: Rows, encoder: ChatEncoder) -> Iterator[dict[str, list[int]]]:
+    return (one for row in rows for one in encode_conversation(encoder, row))
 
 
 def _language_tokenizer(
@@ -317,10 +338,7 @@ def _warn_of_no_persona(source: str, mode: str) -> None:
     )  # fmt: skip
 
 
-Rows = list[Mapping[str, Any]]
-
-
-def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
+def response_dialogues(data: DataSettings) -> tuple[Dialogues, Dialogues]:
     """Return training and validation dialogues, cards in place of personas where given.
 
     Harmful supporter turns of the training dialogues are marked as left out.
@@ -334,30 +352,33 @@ def response_dialogues(data: DataSettings) -> tuple[Rows, Rows]:
         validation_rows = load_split(data.validation, split, how=published)
     else:
         validation_rows = load_split(data.train, "validation", how=data)
-    train = list(give_cards(train_rows, data.cards))
-    if data.leave_out_harmful:
-        train = leave_out_harmful(train)
-    return train, list(give_cards(validation_rows, data.cards))
+    train = Dialogues(train_rows, cards=data.cards, harmful=not data.leave_out_harmful)
+    return train, Dialogues(validation_rows, cards=data.cards)
 
 
-def response_samples(data: DataSettings) -> tuple[list[Sample], list[Sample]]:
+def response_samples(data: DataSettings) -> tuple[CorpusSamples, CorpusSamples]:
     """Return training samples and validation samples, by the rules of ``data.protocol``.
 
     Raises:
         DataError: one of the two is empty.
     """
-    train_rows, validation_rows = response_dialogues(data)
-    train_samples = build_samples(train_rows, training_rule(data))[: data.max_train_samples]
-    samples = build_samples(validation_rows, evaluation_rule(data))[: data.max_validation_samples]
-    train_samples = give_knowledge(train_samples, data.knowledge)
-    samples = give_knowledge(samples, data.knowledge)
-    for name, found in (("train", train_samples), ("validation", samples)):
+    train, validation = response_dialogues(data)
+    samples = tuple(
+        CorpusSamples(rows, rule, limit=most, knowledge=data.knowledge)
+        for rows, rule, most in (
+            (train, training_rule(data), data.max_train_samples),
+            (validation, evaluation_rule(data), data.max_validation_samples),
+        )
+    )
+    for name, found in zip(("train", "validation"), samples, strict=True):
         if not found:
             raise DataError(f"data.{name}={getattr(data, name) or data.train}: no samples in it")
-    return train_samples, samples
+    return samples[0], samples[1]
 
 
-def persona_conversations(data: DataSettings) -> tuple[Rows, Rows]:
+def persona_conversations(
+    data: DataSettings,
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """Return training and validation conversations of PersonaChat."""
     rows = list(load_personachat(data.train, data.reader))
     if data.validation is not None:
@@ -438,8 +459,8 @@ def _encode_both(
     key: Sequence[Any],
     tokenizer: Any,
     encode: Callable[[Any], dict[str, list[int]]],
-    train: Sequence[Any],
-    validation: Sequence[Any],
+    train: Iterable[Any],
+    validation: Iterable[Any],
     folder: Path,
 ) -> tuple[Dataset, Dataset]:
     """Encode training and validation items, into files in the run's folder."""
@@ -449,36 +470,62 @@ def _encode_both(
 
 
 def encode_all(
-    encode: Callable[[Any], dict[str, list[int]]], items: Sequence[Any], folder: Path, key: Any
+    encode: Callable[[Any], dict[str, list[int]]], items: Iterable[Any], folder: Path, key: Any
 ) -> Dataset:
     """Turn items into token ids, once: they are kept as Arrow, which an interrupted run reads.
 
     Args:
         encode: gives ``input_ids`` and more of an item.
-        items: samples or JSON-serialisable values.
+        items: samples or JSON-serialisable values; they are asked for twice.
         folder: where the file goes.
         key: JSON-serialisable; with ``items`` all that decides the ids. A file of another key is
             not looked at.
     """
-    plain = [asdict(item) if isinstance(item, Sample) else item for item in items]
-    name = fingerprint([key, plain])
+    count = 0
+
+    def plain() -> Iterator[Any]:
+        nonlocal count
+        for item in items:
+            count += 1
+            yield _plain_sample(item) if isinstance(item, Sample) else item
+
+    name = fingerprint([key, Streamed(plain())])
     path = folder / f"{name}.arrow"
     if path.exists():
         try:
             kept = Dataset.from_file(str(path))
-            if len(kept) == len(items):
+            if len(kept) == count:
                 return kept
         except (ArrowInvalid, OSError) as error:
             logger.warning("%s cannot be read (%s); made again", path, first_line(error))
         path.unlink()
+    rest = iter(items)
 
-    def encode_row(row: dict[str, int]) -> dict[str, Any]:
-        encoded = encode(items[row["item"]])
+    def encode_row(row: dict[str, int]) -> dict[str, Any]:  # called in order, once each
+        encoded = encode(next(rest))
         return {**encoded, "length": len(encoded["input_ids"])}
 
     folder.mkdir(parents=True, exist_ok=True)
     make_private(folder)  # token ids are texts
-    return Dataset.from_dict({"item": range(len(items))}).map(
+    return Dataset.from_dict({"item": range(count)}).map(
         encode_row, remove_columns="item", cache_file_name=str(path), new_fingerprint=name,
         desc="tokenise",
     )  # fmt: skip
+
+
+def _plain_sample(sample: Sample) -> dict[str, Any]:
+    """Return a sample as JSON holds it, without copies of its turns."""
+    found = {field.name: getattr(sample, field.name) for field in fields(sample)}
+    if sample.knowledge is not None:
+        found["knowledge"] = asdict(sample.knowledge)
+    return found
+
+
+def identity_facts(parts: Ingredients) -> dict[str, Any]:
+    """Return the samples of a run as its identity hashes them."""
+    return {
+        f"{name} samples": {
+            column: Streamed(column_of(rows, column)) for column in rows.column_names
+        }
+        for name, rows in (("training", parts.train), ("validation", parts.validation))
+    }
