@@ -73,7 +73,8 @@ def inline_commands(page: Path) -> list[str]:
 def is_command(part: str) -> bool:
     """Return whether a piece of a line calls this package."""
     words = part.split()
-    return words[:1] == ["pal"] or any(word in SCRIPTS for word in words[:8])
+    launched = "-m pal " in part and "…" not in part
+    return words[:1] == ["pal"] or launched or any(word in SCRIPTS for word in words[:8])
 
 
 def arguments_of(line: str) -> list[str]:
@@ -81,6 +82,8 @@ def arguments_of(line: str) -> list[str]:
     words = shlex.split(re.sub(r"\$(\w+|\([^)]*\))", "test", line), comments=True)
     for sign in ("|", ">", "2>"):
         words = words[: words.index(sign)] if sign in words else words
+    if "pal" in words and words[0] != "pal" and words[words.index("pal") - 1] == "-m":
+        words = words[words.index("pal") :]  # behind a launcher
     if words[0] == "pal":
         return words[1:]
     at = next(index for index, word in enumerate(words) if word in SCRIPTS)

@@ -66,6 +66,7 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
     output = Path(settings.output_dir)
     check_sources(settings)
     from transformers import set_seed
+    from transformers.integrations import unset_hf_deepspeed_config
 
     from pal.training.arguments import build_arguments
     from pal.training.folder import SPOT_TOKENIZER, TOKENS, RunFolder, no_empty_folder
@@ -94,6 +95,7 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
             numbers=asked or NumberFormat("float32", "machine"),
             with_strategy=settings.task == "response", patience=settings.early_stopping_patience,
         )  # fmt: skip
+        unset_hf_deepspeed_config()  # its stage 3 would empty the weights that are read next
         set_seed(settings.seed)
         with state.main_process_first():
             parts = prepare(
