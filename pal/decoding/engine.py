@@ -33,10 +33,12 @@ from torch.profiler import record_function
 from pal.decoding.contrast import combine
 from pal.decoding.graphs import (
     BLOCK,
+    ENCODED,
     FixedSteps,
     Workspace,
     borrow_workspace,
     fixed_workspace,
+    multiple,
     return_workspace,
 )
 from pal.decoding.noise import keyed_gumbel
@@ -318,9 +320,40 @@ class _Run:
         lengths = [self.lengths[index] for index in group]
         self.bound = max(lengths + [branch.length for branch in self.branches])
 
+    def _measure(self, group: list[int], mask: Tensor) -> None:
+        """See to it that the positions of encoded requests fit: a fusion may give more than it got.
+
+        Args:
+            group: the requests.
+            mask: of the states that the decoder reads, [B, L].
+        """
+        if mask.shape[1] <= max(self.lengths[index] for index in group):
+            return  # so on a GPU nothing is read where a fusion gives no more
+        places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        for index, length in zip(group, (mask.bool() * places).amax(1).tolist(), strict=True):
+            self.lengths[index] = max(self.lengths[index], length)
+        longest = max(self.lengths[index] for index in group)
+        if longest > self.longest:
+            self._lengthen(longest)
+        if longest > self.bound:
+            self.bound = longest
+            for slot, branch in enumerate(self.branches):  # made for shorter ones
+                self.cross[:, :, slot, :, branch.length : longest] = 0
+
+    def _lengthen(self, longest: int) -> None:
+        """Make the room for encoder states longer."""
+        self.longest = longest
+        missing = multiple(longest, ENCODED) - self.cross.shape[4]
+        if missing > 0:
+            self.cross = F.pad(self.cross, (0, 0, 0, missing))
+            self.cross_mask = F.pad(self.cross_mask, (0, missing), value=-torch.inf)
+            self.workspace.lengthen(self.cross, self.cross_mask)
+
     def _begin(self, groups: list[tuple[list[int], EncodedInputs]]) -> None:
         """Choose the strategies of encoded requests, and add their branches."""
         engine = self.engine
+        for group, encoded in groups:
+            self._measure(group, encoded.mask)
         contrasts = engine.contrasts and any(encoded.is_fused for _, encoded in groups)
         mains = [(encoded.states, encoded.mask) for _, encoded in groups]
         plains = [(encoded.dialogue_states, encoded.dialogue_mask) for _, encoded in groups]
@@ -645,10 +678,6 @@ class OpenRun(_Run):
     def make_room(self, group: Sequence[int]) -> None:
         """Make the room for encoder states longer where a request needs it."""
         longest = max(self.lengths[ticket] for ticket in group)
-        missing = -(-(longest - self.bound) // POSITIONS) * POSITIONS
-        if missing > 0:
-            self.bound += missing
-            self.longest = self.bound
-            self.cross = F.pad(self.cross, (0, 0, 0, missing))
-            self.cross_mask = F.pad(self.cross_mask, (0, missing), value=-torch.inf)
-            self.workspace.lengthen(self.cross, self.cross_mask)
+        if longest > self.longest:
+            self._lengthen(multiple(longest, POSITIONS))
+        self.bound = self.longest

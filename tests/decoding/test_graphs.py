@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from pal.decoding import graphs
 from pal.decoding.engine import DecodingRequest, Engine
@@ -12,9 +13,10 @@ from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.settings import DecodingSettings
 from pal.modeling.encoding import encode_sorted, input_length
+from pal.modeling.fusion import CoAttentionFusion
 from tests.decoding.recording import TapeRecorder
 from tests.decoding.test_engine import GREEDY, SAMPLED, build_ending
-from tests.modeling.small import build, encode_samples, small_tokenizer
+from tests.modeling.small import build, collate, encode_samples, small_tokenizer
 
 COUNT = 60
 
@@ -94,6 +96,71 @@ def test_other_models(tokenizer, encoded, recorders, settings):
         rows = [{k: v for k, v in e.items() if not k.startswith("persona")} for e in encoded]
     wanted = answer(engine_of(model, SAMPLED, rows=9), model, rows)
     assert answer(engine_of(model, SAMPLED, rows=9, fixed=True), model, rows) == wanted
+
+
+class JoinedFusion(CoAttentionFusion):
+    """A fusion that gives more positions than it gets, padding between them."""
+
+    def forward(self, dialogue, dialogue_mask, persona, persona_mask):
+        return torch.cat([dialogue, persona], 1), torch.cat([dialogue_mask, persona_mask], 1)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_fused_states_longer_than_both_inputs(tokenizer, encoded, fixed):
+    """Whatever the rows that they come with, none is cut."""
+    model = build_ending(tokenizer)
+    model.fusion.__class__ = JoinedFusion
+    persona = max((row["persona_input_ids"] for row in encoded), key=len)
+    long = [row["input_ids"] for row in encoded if len(row["input_ids"]) > 100]
+    growing = [  # the first rows have the longest inputs, and the later ones the longest states
+        {"input_ids": ids[:100], "persona_input_ids": persona[:1]} if place < 6 else
+        {"input_ids": ids[:90], "persona_input_ids": persona}
+        for place, ids in enumerate(long)
+    ]  # fmt: skip
+    for inputs in (encoded, growing):
+        wanted = model.generate(
+            **collate(model, inputs, labels=False), seed=4, strategy="argmax",
+            sample_ids=[f"s{n}" for n in range(len(inputs))],
+            generation_config=GenerationConfig(**SAMPLED),
+        )[:, 2:].tolist()  # fmt: skip
+        end = model.config.eos_token_id
+        wanted = [row[: row.index(end) + 1] if end in row else row for row in wanted]
+        found = answer(engine_of(model, SAMPLED, rows=6, fixed=fixed), model, inputs)
+        assert [one.tokens for one in found] == wanted
+        ended = play(engine_of(model, SAMPLED, rows=9, fixed=fixed), model, inputs, 1)[1]
+        assert [ended[n].tokens for n in range(len(inputs))] == wanted
+
+
+def test_longer_states_of_a_later_row_uncover_nothing(tokenizer, encoded, monkeypatch):
+    """Slots that were filled for shorter states hold numbers up to the longer ones' end."""
+    init = graphs.Workspace.__init__
+
+    def unwritten(self, *args, **settings):
+        init(self, *args, **settings)
+        if not settings.get("fixed"):
+            self.cross.fill_(torch.nan)
+
+    monkeypatch.setattr(graphs.Workspace, "__init__", unwritten)
+    model = build_ending(tokenizer)
+    model.fusion.__class__ = JoinedFusion
+    long = [row["input_ids"] for row in encoded if len(row["input_ids"]) > 100][:6]
+    sizes = [(100, 1, 0.0, 1)] * 6 + [(41, 1, 1.5, None)] * 6 + [(30, 40, 1.5, None)] * 6
+    inputs = [
+        {"input_ids": ids[:dialogue], "persona_input_ids": ids[-persona:]}
+        for (dialogue, persona, *_), ids in zip(sizes, long * 3, strict=True)
+    ]
+    requests = [
+        DecodingRequest(key, alpha=[alpha] * 8, limit=limit)
+        for key, (_, _, alpha, limit) in enumerate(sizes)
+    ]
+    found = [
+        engine_of(model, SAMPLED, rows=6, fixed=fixed)(
+            requests, [input_length(row) for row in inputs],
+            lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]),
+        )
+        for fixed in (True, False)
+    ]  # fmt: skip
+    assert [one.tokens for one in found[0]] == [one.tokens for one in found[1]]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.5])
