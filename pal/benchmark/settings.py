@@ -1,16 +1,40 @@
 """Settings of the benchmark, the search for α and the analysis."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from pal.core.settings import INERT, InputPath, Name, Section, Source
+from pal.core.settings import INERT, Count, InputPath, Name, Section, Source
 
 
 def _distinct(values: list[int]) -> list[int]:
     if len(set(values)) < len(values):
         raise ValueError("should hold each value once")
     return values
+
+
+class StageResources(Section):
+    """What one stage of the benchmark asks a cluster for.
+
+    Attributes:
+        gpus: number of GPUs; on Ray also a part of one, such as 0.25.
+        cpus: number of CPU cores.
+        memory_gb: gigabytes of memory.
+    """
+
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    cpus: Count | None = None
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _whole_or_a_part(self) -> Self:
+        if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
+            raise ValueError("gpus: should be a part of one GPU or a whole number")
+        return self
+
+
+# Stages by what they ask a cluster for: the command of that name, token losses, or the scores.
+StageKind = Literal["train", "annotate", "generate", "losses", "answer", "score"]
 
 
 class BenchmarkSettings(Section):
@@ -29,6 +53,13 @@ class BenchmarkSettings(Section):
         overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
         outside: responses of outside systems, name → file: records with ids in any order, or one
             response per line in the order of the test samples.
+        executor: where stages run: ``local`` (this machine), ``ray`` (the cluster that RAY_ADDRESS
+            names) or ``slurm``.
+        workers: how many stages run side by side; null is one on this machine, and on a cluster as
+            many as it takes.
+        resources: what a stage asks a cluster for, by kind (train, annotate, generate, losses,
+            answer, score): ``{train: {gpus: 0.5, cpus: 4, memory_gb: 16}}``.
+        slurm: options of Slurm jobs: ``{partition: gpu, timeout_min: 720}``.
     """
 
     systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
@@ -38,6 +69,10 @@ class BenchmarkSettings(Section):
     extractor: Source | None = None
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     outside: dict[Name, InputPath] = Field(default_factory=dict)
+    executor: Annotated[Literal["local", "ray", "slurm"], INERT] = "local"
+    workers: Annotated[Count | None, INERT] = None
+    resources: Annotated[dict[StageKind, StageResources], INERT] = Field(default_factory=dict)
+    slurm: Annotated[dict[str, Any], INERT] = Field(default_factory=dict)
 
 
 class AlphaSearchSettings(Section):

@@ -127,6 +127,11 @@ def choosable_steps(found: Sequence[Mapping[str, Any]], rule: str | int) -> set[
     return {choose_evaluation(found, one)["step"] for one in rules} if found else set()
 
 
+def no_steps(found: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return that no checkpoint of a run can be chosen, whatever its validations."""
+    return set()
+
+
 def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
     """Remove the checkpoints of a finished training run that no rule can choose.
 

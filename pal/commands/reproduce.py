@@ -2,8 +2,8 @@
 
 Each stage is the command of its name, under a folder or file named by all that decides it:
 settings, contents of files, versions. So what is done is never done again, whichever systems and
-seeds are asked for, and an interrupted benchmark continues where it stopped. Several machines may
-share the work: start each with seeds of its own on one shared folder, then all seeds anywhere.
+seeds are asked for, and an interrupted benchmark continues where it stopped. Stages run one after
+another, side by side, or on a cluster (:mod:`pal.benchmark.executors`).
 
 It is long because it names the settings and the place of every stage; what a stage computes is
 elsewhere.
@@ -37,6 +37,8 @@ from pal.supporter.settings import SupporterSettings
 from pal.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from pal.benchmark.executors.schedule import StageRun
+    from pal.benchmark.executors.tasks import StageTask
     from pal.benchmark.stages import FinishedRun
     from pal.benchmark.systems import System
     from pal.metrics.vectors import StoredEmbedder
@@ -121,19 +123,27 @@ def reproduce(settings: ReproduceSettings) -> str:
     settings = ReproduceSettings.of(settings)
     configure_runtime()
     refuse_several_processes("reproduce")
+    from pal.benchmark.executors import check_executor, make_schedule, stages_in_turn
+    from pal.benchmark.executors.schedule import run_in_turn
     from pal.benchmark.systems import choose_systems
 
-    systems = choose_systems(settings.reproduce, knowledge=settings.data.knowledge)
+    chosen = settings.reproduce
+    systems = choose_systems(chosen, knowledge=settings.data.knowledge)
+    check_executor(chosen)
     check_plan(settings, systems)
-    audit = audit_splits(settings)
+    if stages_in_turn(chosen):
+        audit = audit_splits(settings)
+        stages = Stages(settings, systems)
+        (dialogues,) = run_in_turn([stages.prepare_dialogues()], stages.announce)
+        runs = run_in_turn(stages.runs(dialogues), stages.announce)
+        return score_runs(settings, systems, runs, dialogues, audit)
     stages = Stages(settings, systems)
-    dialogues = stages.prepare_dialogues()
-    runs = [
-        stages.ask(name, system, seed, dialogues) if system.asked
-        else stages.run(name, system, seed, dialogues)
-        for name, system, seed in stages.plan
-    ]  # fmt: skip
-    return score_runs(settings, systems, runs, dialogues, audit)
+    with make_schedule(chosen, stages.root, stages.planned(), stages.keys()) as schedule:
+        audit = audit_splits(settings)
+        (dialogues,) = schedule.run([stages.prepare_dialogues()])
+        runs = schedule.run(stages.runs(dialogues))
+        (table,) = schedule.run([stages.score(systems, runs, dialogues, audit)])
+    return table
 
 
 def audit_splits(settings: ReproduceSettings) -> dict[str, Any]:
@@ -372,6 +382,29 @@ class Stages:
         self.total = 2 * bool(chosen.extractor) + works
         self.begun = 0
 
+    def planned(self) -> dict[str, int]:
+        """Return how many stages of each kind there are, those done already included."""
+        trained = sum(not system.asked for _, system, _ in self.plan)
+        splits = (1 if self._is_whole() else 3) if self.settings.reproduce.extractor else 0
+        return {
+            "train": trained + (self.settings.reproduce.extractor == "train"),
+            "annotate": splits, "generate": trained, "losses": trained,
+            "answer": len(self.plan) - trained, "score": 1,
+        }  # fmt: skip
+
+    def keys(self) -> list[str]:
+        """Return the variables of the environment with keys of endpoints that are asked."""
+        from pal.llm.endpoint import OPENAI_KEY
+
+        asked = {name: system for name, system, _ in self.plan if system.asked}
+        found = [stage_settings(self.settings, "answer", system=one) for one in asked.values()]
+        return [one.llm.api_key_env or OPENAI_KEY for one in found]
+
+    def _is_whole(self) -> bool:
+        """Return whether ``data.train`` is annotated as one file, not split by split."""
+        data = self.settings.data
+        return data.protocol == "file" or data.split == "seeded" or Path(data.train).is_file()
+
     def _is_sampled(self, system: "System") -> bool:
         how = stage_settings(self.settings, "answer", system=system).supporter
         return bool(how.temperature > 0)
@@ -382,20 +415,27 @@ class Stages:
         state = ", already done" if done else ""
         logger.info("[%d/%d] %s%s", self.begun, self.total, what, state)
 
-    def prepare_dialogues(self) -> str:
+    def runs(self, dialogues: str) -> "list[StageRun[FinishedRun]]":
+        """Return the runs of the plan, for a schedule."""
+        return [
+            self.ask(name, system, seed, dialogues) if system.asked
+            else self.run(name, system, seed, dialogues)
+            for name, system, seed in self.plan
+        ]  # fmt: skip
+
+    def prepare_dialogues(self) -> "StageRun[str]":
         """Return the dialogues with personas; an extractor infers them if one is set."""
         wanted, data = self.settings.reproduce.extractor, self.settings.data
         if wanted is None:
             return data.train
-        from pal.benchmark.stages import is_recorded, stage_name
-        from pal.commands.annotate import annotate
+        from pal.benchmark.executors.tasks import StageTask
+        from pal.benchmark.stages import stage_name
 
         if wanted == "train":
-            wanted = self.train_extractor()
+            wanted = yield from self.train_extractor()
         else:
             self.announce(f"persona extractor {wanted}", True)
-        listed = data.protocol == "file"
-        whole = listed or data.split == "seeded" or Path(data.train).is_file()
+        whole = self._is_whole()
         made = {
             "model": wanted, "input": data.train, "limit": None,
             "annotate": {"extractor": "bart", "layout": "pesconv"},
@@ -407,35 +447,36 @@ class Stages:
         }
         folder = self.root / f"pesconv-{stage_name('annotate', next(iter(todo.values())))}"
         targets = {split: folder / f"{split}.jsonl" for split in todo}
-        done = all(map(is_recorded, targets.values()))
-        self.announce("annotate the dialogues with personas", done)
-        for split, one in todo.items():
-            if not is_recorded(targets[split]):
-                annotate(one.model_copy(update={"output": str(targets[split])}))
+        yield [
+            StageTask(
+                "annotate", "annotate the dialogues with personas",
+                "pal.commands.annotate:annotate",
+                (one.model_copy(update={"output": str(targets[split])}),), targets[split],
+            )
+            for split, one in todo.items()
+        ]  # fmt: skip
         return str(targets["all"] if whole else folder)
 
-    def train_extractor(self) -> str:
+    def train_extractor(self) -> "StageRun[str]":
         """Train the persona extractor of the YAML's block and return its folder."""
-        from pal.benchmark.stages import remove_checkpoints, stage_name
-        from pal.commands.train import train
+        from pal.benchmark.stages import no_steps, remove_checkpoints, stage_name
 
         settings = stage_settings(self.settings, "train", task="persona_extractor")
         folder = self.root / "models" / f"extractor-{stage_name('train', settings)}"
-        done = record_path(folder).exists()
-        self.announce("train the persona extractor", done)
         kept = self.settings.reproduce.keep_checkpoints
-        if not done:
-            # The model that annotates lies beside the checkpoints.
-            chosen = settings.model_copy(update={"output_dir": str(folder)})
-            train(chosen, choosable=None if kept else lambda found: ())
+        # The model that annotates lies beside the checkpoints.
+        choosable = None if kept else no_steps
+        yield [_training("train the persona extractor", settings, folder, choosable)]
         if not kept:
             remove_checkpoints(folder)
         return str(folder)
 
-    def ask(self, name: str, system: "System", seed: int, dialogues: str) -> "FinishedRun":
+    def ask(
+        self, name: str, system: "System", seed: int, dialogues: str
+    ) -> "StageRun[FinishedRun]":
         """Ask a language model for the responses to the test dialogues."""
-        from pal.benchmark.stages import FinishedRun, is_recorded
-        from pal.commands.answer import answer
+        from pal.benchmark.executors.tasks import StageTask
+        from pal.benchmark.stages import FinishedRun
         from pal.llm.facts import asking_job
         from pal.supporter.replies import load_supporter_prompt
 
@@ -447,43 +488,42 @@ class Stages:
         part, prompts = f"{name}-seed{seed}" if sampled else name, [load_supporter_prompt()]
         job = asking_job("answer", settings, "stage", models=[settings.llm], prompts=prompts)
         responses = self.root / "responses" / f"{part}-{job.identity[:12]}.jsonl"
-        done = is_recorded(responses)
-        self.announce(f"{system.label}{f', seed {seed}' if sampled else ''}: ask", done)
-        if not done:
-            answer(settings.model_copy(update={"output": str(responses)}))
+        yield [
+            StageTask(
+                "answer", f"{system.label}{f', seed {seed}' if sampled else ''}: ask",
+                "pal.commands.answer:answer",
+                (settings.model_copy(update={"output": str(responses)}),), responses,
+                on_gpu=settings.llm.backend == "transformers",
+            )
+        ]  # fmt: skip
         unknown = dict.fromkeys(("token_nll", "token_count"), NO_LOSSES)
         unknown |= dict.fromkeys(("strategy_nll", "strategy_count", "strategy_probs"), NO_CHANCES)
         if not settings.supporter.strategy_first:
             unknown["predicted_strategies"] = NO_STRATEGIES
         return FinishedRun(name, seed if sampled else None, responses, reasons=unknown)
 
-    def run(self, name: str, system: "System", seed: int, dialogues: str) -> "FinishedRun":
+    def run(
+        self, name: str, system: "System", seed: int, dialogues: str
+    ) -> "StageRun[FinishedRun]":
         """Train, choose the checkpoint, answer the test dialogues and measure token losses."""
+        from pal.benchmark.executors.tasks import StageTask
         from pal.benchmark.stages import (
             FinishedRun,
             choosable_checkpoints,
             choosable_steps,
             choose_checkpoint,
-            is_recorded,
             remove_checkpoints,
             stage_name,
         )
-        from pal.commands.generate import generate
-        from pal.commands.train import train
 
         label, chosen = f"{system.label}, seed {seed}", self.settings.reproduce
         data = {"data": {"train": dialogues}, "seed": seed}
         settings = stage_settings(self.settings, "train", data, system=system)
         kind = _slug(settings.architecture, system)
         model = self.root / "models" / f"{kind}-seed{seed}-{stage_name('train', settings)}"
-        done = record_path(model).exists()
-        self.announce(f"{label}: train", done)
-        if not done:
-            every = chosen.keep_checkpoints
-            train(
-                settings.model_copy(update={"output_dir": str(model)}),
-                choosable=None if every else partial(choosable_steps, rule=chosen.checkpoint),
-            )
+        every = chosen.keep_checkpoints
+        choosable = None if every else partial(choosable_steps, rule=chosen.checkpoint)
+        yield [_training(f"{label}: train", settings, model, choosable)]
         checkpoint, epoch, nll = choose_checkpoint(model, chosen.checkpoint)
         if not chosen.keep_checkpoints:
             freed = remove_checkpoints(model, choosable_checkpoints(model, chosen.checkpoint))
@@ -494,19 +534,51 @@ class Stages:
         settings = stage_settings(self.settings, "generate", data, made, system=system)
         key = stage_name("generate", settings)
         responses = self.root / "responses" / f"{name}-seed{seed}-{key}.jsonl"
-        done = is_recorded(responses)
-        self.announce(f"{label}: answer with {checkpoint.name}", done)
-        if not done:
-            generate(settings.model_copy(update={"output": str(responses)}))
-
+        answers = settings.model_copy(update={"output": str(responses)})
         measured = LossSettings.of(settings)
         key = stage_name("token losses", measured)
         losses = self.root / "losses" / f"{kind}-seed{seed}-{key}.json"
-        done = is_recorded(losses)
-        self.announce(f"{label}: token losses", done)
-        if not done:
-            measure_losses(measured, losses)
+        yield [
+            StageTask(
+                "generate", f"{label}: answer with {checkpoint.name}",
+                "pal.commands.generate:generate", (answers,), responses,
+            ),
+            StageTask(
+                "losses", f"{label}: token losses", "pal.commands.reproduce:measure_losses",
+                (measured, losses), losses,
+            ),
+        ]  # fmt: skip
         return FinishedRun(name, seed, responses, model, checkpoint, epoch, nll, losses)
+
+    def score(
+        self, systems: "Mapping[str, System]", runs: "list[FinishedRun]", dialogues: str,
+        audit: Mapping[str, Any],
+    ) -> "StageRun[str]":  # fmt: skip
+        """Score all runs where the executor says, and return the table."""
+        from pal.benchmark.executors.tasks import StageTask
+
+        job = score_job(self.settings, systems, runs, dialogues)
+        table = finished_table(job)
+        if table is None:
+            arguments = (self.settings, systems, runs, dialogues, audit)
+            yield [
+                StageTask(
+                    "score", "scores and table", "pal.commands.reproduce:score_runs", arguments,
+                    job.output, identity=job.identity, on_gpu=False,
+                )
+            ]  # fmt: skip
+            table = (self.root / "table.md").read_text(encoding="utf-8").rstrip()
+        return table
+
+
+def _training(label: str, settings: Any, folder: Path, choosable: Any) -> "StageTask":
+    from pal.benchmark.executors.tasks import StageTask
+
+    chosen = settings.model_copy(update={"output_dir": str(folder)})
+    return StageTask(
+        "train", label, "pal.commands.train:train", (chosen,), folder,
+        options={"choosable": choosable},
+    )  # fmt: skip
 
 
 def _slug(architecture: Any, system: "System") -> str:
@@ -560,6 +632,62 @@ def measure_losses(settings: LossSettings, output: Path) -> None:
 # ----------------------------------------------------------------------------- the table
 
 
+def score_job(
+    settings: ReproduceSettings,
+    systems: "Mapping[str, System]",
+    runs: "list[FinishedRun]",
+    dialogues: str,
+) -> Job:
+    """Return the job of the results; see :func:`score_runs`."""
+    from dataclasses import asdict
+
+    from pal.core.files import file_fingerprint
+    from pal.metrics import metric_versions
+
+    everything, tracking = all_runs(settings, runs), settings.tracking
+    files = [path for run in everything for path in (run.predictions, run.losses) if path]
+    return Job(
+        "reproduce", _on_dialogues(settings, dialogues), Path(settings.output_dir) / "results.json",
+        versions=(*COMPUTING, *SCORING),
+        facts={
+            "runs": [[run.system, run.seed] for run in everything],
+            "outputs of runs": [file_fingerprint(path) for path in files],
+            "systems": [asdict(system) for system in systems.values()],
+            "metrics": metric_versions(settings.metrics.names),
+            "tracking": tracking.model_dump() if tracking.wandb else None,
+        },
+    )  # fmt: skip
+
+
+def all_runs(settings: ReproduceSettings, runs: "list[FinishedRun]") -> "list[FinishedRun]":
+    """Return the runs, and after them the outside systems."""
+    from pal.benchmark.stages import FinishedRun
+
+    outside = settings.reproduce.outside.items()
+    return [*runs, *(FinishedRun(name, None, Path(path)) for name, path in outside)]
+
+
+def _on_dialogues(settings: ReproduceSettings, dialogues: str) -> ReproduceSettings:
+    data = settings.data.model_copy(update={"train": dialogues})
+    return settings.model_copy(update={**test_input(settings, dialogues), "data": data})
+
+
+def finished_table(job: Job) -> str | None:
+    """Return the table that this very job wrote, or None if it did not, or not all."""
+    from pal.core.files import read_json
+
+    root = job.output.parent
+    table = root / "table.md"
+    written = (job.output, record_path(job.output), table, root / "analysis.json",
+               root / "report.html")  # fmt: skip
+    if all(path.exists() for path in written) and (
+        read_json(record_path(job.output)).get("identity") == job.identity
+    ):
+        logger.info("%s is up to date", job.output)
+        return table.read_text(encoding="utf-8").rstrip()
+    return None
+
+
 def score_runs(
     settings: ReproduceSettings,
     systems: "Mapping[str, System]",
@@ -576,48 +704,23 @@ def score_runs(
         dialogues: the dialogues with personas.
         audit: the audit of the corpus.
     """
-    from dataclasses import asdict
-
     from pal.benchmark.results import ScoredRuns, write_results
-    from pal.benchmark.stages import FinishedRun
-    from pal.core.files import file_fingerprint, read_json
     from pal.core.tracking import track
     from pal.data.cards import cards_note, give_cards
     from pal.data.protocols import check_responses
     from pal.data.samples import load_stamped_samples
     from pal.data.splits import load_split
-    from pal.metrics import metric_versions
     from pal.metrics.models import load_score_models
 
     root, chosen = Path(settings.output_dir), settings.reproduce
-    given = test_input(settings, dialogues)
-    everything = [
-        *runs, *(FinishedRun(name, None, Path(path)) for name, path in chosen.outside.items())
-    ]  # fmt: skip
+    given, tracking = test_input(settings, dialogues), settings.tracking
+    everything = all_runs(settings, runs)
     sources = [source for source in (settings.data.train, settings.input) if source]
-    settings = settings.model_copy(
-        update={**given, "data": settings.data.model_copy(update={"train": dialogues})}
-    )
-    files = [path for run in everything for path in (run.predictions, run.losses) if path]
-    tracking = settings.tracking
-    job = Job(
-        "reproduce", settings, root / "results.json", versions=(*COMPUTING, *SCORING),
-        facts={
-            "runs": [[run.system, run.seed] for run in everything],
-            "outputs of runs": [file_fingerprint(path) for path in files],
-            "systems": [asdict(system) for system in systems.values()],
-            "metrics": metric_versions(settings.metrics.names),
-            "tracking": tracking.model_dump() if tracking.wandb else None,
-        },
-    )  # fmt: skip
-    table = root / "table.md"
-    written = (job.output, record_path(job.output), table, root / "analysis.json",
-               root / "report.html")  # fmt: skip
-    if all(path.exists() for path in written) and (
-        read_json(record_path(job.output)).get("identity") == job.identity
-    ):
-        logger.info("%s is up to date", job.output)
-        return table.read_text(encoding="utf-8").rstrip()
+    job = score_job(settings, systems, runs, dialogues)
+    settings = _on_dialogues(settings, dialogues)
+    table = finished_table(job)
+    if table is not None:
+        return table
 
     with job.claimed(processes=False):
         samples, stamp = load_stamped_samples(

@@ -32,6 +32,10 @@ class OutputError(PalError):
     """An output that exists, is in use, or cannot be written."""
 
 
+class OutputInUse(OutputError):
+    """An output that another process is writing."""
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)

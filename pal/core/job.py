@@ -30,7 +30,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pal.core.errors import DataError, OutputError, without_credentials
+from pal.core.errors import DataError, OutputError, OutputInUse, without_credentials
 from pal.core.files import (
     fingerprint,
     kind_of,
@@ -472,7 +472,8 @@ def output_lock(path: str | Path) -> Iterator[None]:
     """Lock ``path`` for writing; a second process is refused at once.
 
     Raises:
-        OutputError: another process holds the lock.
+        OutputInUse: another process holds the lock.
+        OutputError: the lock cannot be made.
     """
     path = Path(path)
     try:
@@ -485,7 +486,7 @@ def output_lock(path: str | Path) -> Iterator[None]:
                 pass
         except OSError as refusal:
             raise not_written(path, refusal) from error
-        raise OutputError(
+        raise OutputInUse(
             f"{path}: another process is writing it; wait for it to end or choose another output"
         ) from None
     except (OSError, ValueError, NotImplementedError) as error:

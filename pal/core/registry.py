@@ -32,6 +32,11 @@ def trust(*names: str) -> None:
     _trusted.update(names)
 
 
+def trusted_names() -> tuple[str, ...]:
+    """Return the classes that this process trusts, for another process that does its work."""
+    return tuple(sorted(_trusted))
+
+
 class Registry(Mapping[str, Any]):
     """A table of names and their entries, each ``module:attribute`` or the object itself.
 

@@ -15,7 +15,8 @@ from pal.core.settings import Contents, Inert, fields_of, marks_of, section_of
 EXCLUDED = {
     "output", "output_dir", "overwrite", "dry_run",
     "tracking.wandb", "tracking.project", "tracking.texts",
-    "reproduce.keep_checkpoints",
+    "reproduce.keep_checkpoints", "reproduce.executor", "reproduce.workers",
+    "reproduce.resources", "reproduce.slurm",
     "llm.connections", "llm.requests_per_minute", "llm.timeout", "llm.max_attempts", "llm.backoff",
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
     "llm.price_out", "llm.api_key_env", "llm.key_over_http", "llm.trust_old_answers",

@@ -1,0 +1,277 @@
+"""A stage as a task: what it is made of, and how any machine that sees the folder performs it.
+
+A task names its function and holds plain arguments, so it travels to another process, to a node of
+a Ray cluster or into a Slurm job as it is. What it writes is found by the identity in its name;
+nothing else comes back but a short report.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import pickle
+import secrets
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pal.benchmark.settings import StageKind
+from pal.core.errors import ConfigError, OutputError, OutputInUse, PalError
+from pal.core.files import read_json, write_text
+from pal.core.job import COMPUTING, record_path, version_of
+
+logger = logging.getLogger(__name__)
+
+LOGS = "logs"  # folder of the stages' messages, beside their outputs
+
+# Seconds that a stage waits for the lock of another process that is writing its output: one whose
+# node or driver died needs a moment to notice.
+PATIENCE = 120.0
+
+# Variables that decide where libraries look for files and what they send; a node gets the driver's.
+FORWARDED = ("ACCELERATE_", "FSDP_", "HF_", "TRANSFORMERS_", "WANDB_", "XDG_CACHE_HOME")
+
+
+@dataclass(frozen=True)
+class StageTask:
+    """One stage of a benchmark: a call that writes one output.
+
+    Attributes:
+        kind: what it is, for its resources.
+        label: as shown.
+        function: ``module:name`` of the function that does the work.
+        arguments: its arguments.
+        options: its arguments by name.
+        output: file or folder that it writes; the identity of the work is part of its name.
+        identity: identity that the output's record must have; None where the name suffices.
+        on_gpu: whether it computes where a GPU would help.
+    """
+
+    kind: StageKind
+    label: str
+    function: str
+    arguments: tuple[Any, ...]
+    output: Path
+    identity: str | None = None
+    on_gpu: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the benchmark's folder."""
+        if self.kind == "score":
+            return "scores"
+        return f"{self.output.parent.name}-{self.output.stem}"
+
+    def is_done(self) -> bool:
+        """Return whether the output exists with the record of the job that made it.
+
+        Both are written atomically, so what exists is whole.
+        """
+        record = record_path(self.output)
+        if not (self.output.exists() and record.exists()):
+            return False
+        return self.identity is None or read_json(record).get("identity") == self.identity
+
+    def perform(self) -> None:
+        """Do the work in this process.
+
+        Raises:
+            PalError: it cannot be done.
+        """
+        module, _, name = self.function.partition(":")
+        getattr(importlib.import_module(module), name)(*self.arguments, **self.options)
+
+
+@dataclass
+class StageReport:
+    """How a stage ended.
+
+    Attributes:
+        outcome: ``finished``; ``failed`` with an error of its own; ``stopped`` by an interrupt;
+            ``died`` where its process or node ended without a word.
+        host: where it ran.
+        seconds: how long it took.
+        error: its error.
+        trace: the error's traceback, or why it died.
+        warnings: warnings that it logged.
+    """
+
+    outcome: Literal["finished", "failed", "stopped", "died"]
+    host: str = ""
+    seconds: float = 0.0
+    error: BaseException | None = None
+    trace: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage needs of the process that asks for it.
+
+    Attributes:
+        root: folder of the benchmark.
+        token: contents of the file that shows that a node sees the same folder.
+        directory: the working directory, which relative paths start from.
+        environment: variables of the environment.
+        modules: folders that modules of the user's are imported from.
+        versions: versions that decide results.
+        trusted: classes from outside the package that the user named.
+    """
+
+    root: Path
+    token: str
+    directory: Path
+    environment: Mapping[str, str]
+    modules: Sequence[str]
+    versions: Mapping[str, str | None]
+    trusted: Sequence[str] = ()
+
+    @classmethod
+    def of_this_process(cls, root: Path, variables: Sequence[str] | None = None) -> "StageContext":
+        """Return that of this process, and mark the folder.
+
+        Args:
+            root: folder of the benchmark.
+            variables: variables to hand over besides the libraries'; None where the stages'
+                processes have this one's environment anyway, so that no key is written anywhere.
+        """
+        from pal.core.registry import trusted_names
+
+        mark = root.absolute() / LOGS / ".folder"
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            write_text(mark, secrets.token_hex(8))
+        return cls(
+            root.absolute(), mark.read_text(encoding="utf-8"), Path.cwd(),
+            {} if variables is None else {
+                name: value for name, value in os.environ.items()
+                if name.startswith(FORWARDED) or name in variables
+            },
+            [os.path.abspath(path) for path in sys.path], _versions(), trusted_names(),
+        )  # fmt: skip
+
+    def enter(self) -> None:
+        """Make this process one that computes the same as the one that asks.
+
+        Raises:
+            ConfigError: it cannot: another folder, or other versions.
+        """
+        from pal.core.registry import trust
+        from pal.core.runtime import configure_runtime, show_messages
+
+        here, mark = socket.gethostname(), self.root / LOGS / ".folder"
+        seen = mark.read_text(encoding="utf-8") if mark.exists() else None
+        if seen != self.token or not self.directory.is_dir():
+            lacking = self.root if seen != self.token else self.directory
+            raise ConfigError(
+                f"{here} does not see {lacking} as the driver does; output_dir, the data and the "
+                "working directory must lie on storage that all nodes share, under the same paths"
+            )
+        others = [
+            f"{name} {version_of(name)}, not {version}"
+            for name, version in self.versions.items()
+            if version_of(name) != version
+        ]
+        if others:
+            raise ConfigError(
+                f"{here} has {others[0]} as the driver has; results depend on it, so install the "
+                "same versions on all nodes"
+            )
+        os.chdir(self.directory)
+        for name, value in self.environment.items():
+            os.environ.setdefault(name, value)
+        sys.path += [path for path in self.modules if path not in sys.path]
+        trust(*self.trusted)
+        configure_runtime()
+        show_messages()
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: version_of(name) for name in ("pal-esc", *COMPUTING)}
+
+
+def perform_stage(stage: StageTask, context: StageContext) -> StageReport:
+    """Perform a stage on whatever machine this is, and report how it ended.
+
+    Its messages go to a file of its name in ``logs``, one headed part an attempt. A stage whose
+    output is there is not done again. An output that another process is writing is waited for.
+    """
+    began, warned = time.time(), _Warnings()
+    report = StageReport("finished", host=socket.gethostname(), warnings=warned.found)
+    before = os.getcwd()
+    try:
+        context.enter()
+        with _log_of(stage, context.root) as file, warned:
+            done = _perform_once(stage)
+            file.write("== finished\n" if done else "== done by another process\n")
+    except KeyboardInterrupt:
+        report.outcome = "stopped"
+    except BaseException as error:
+        report.outcome, report.trace = "failed", traceback.format_exc()
+        report.error = _portable(error)
+    finally:
+        os.chdir(before)
+    report.seconds = time.time() - began
+    return report
+
+
+def _perform_once(stage: StageTask) -> bool:
+    """Perform a stage unless its output is there, and return whether this process did."""
+    until = time.monotonic() + PATIENCE
+    while not stage.is_done():
+        try:
+            stage.perform()
+            return True
+        except OutputInUse:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.5)
+    return False
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return an error that can travel to another process: itself, or one with its message."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        plain = OutputError if isinstance(error, PalError) else RuntimeError
+        return plain(f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _log_of(stage: StageTask, root: Path) -> Iterator[IO[str]]:
+    """Append what the stage prints and logs to its file."""
+    path = root / LOGS / f"{stage.name}.log"
+    with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"== {stage.label}: {when}, {socket.gethostname()}, process {os.getpid()}\n")
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            try:
+                yield file
+            except BaseException:
+                file.write(traceback.format_exc())
+                raise
+
+
+class _Warnings(logging.Handler):
+    """Collects the warnings of a stage, for the driver to show."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(record.getMessage())
+
+    def __enter__(self) -> None:
+        logging.getLogger("pal").addHandler(self)
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger("pal").removeHandler(self)
