@@ -35,6 +35,7 @@ class StageResources(Section):
 
 # Stages by what they ask a cluster for: the command of that name, token losses, or the scores.
 StageKind = Literal["train", "annotate", "generate", "losses", "answer", "score"]
+ResourceKind = Literal["train", "annotate", "generate", "losses", "answer", "score", "all"]
 
 
 class BenchmarkSettings(Section):
@@ -58,7 +59,7 @@ class BenchmarkSettings(Section):
         workers: how many stages run side by side; null is one on this machine, and on a cluster as
             many as it takes.
         resources: what a stage asks a cluster for, by kind (train, annotate, generate, losses,
-            answer, score): ``{train: {gpus: 0.5, cpus: 4, memory_gb: 16}}``.
+            answer, score; all for the rest): ``{train: {gpus: 0.5, cpus: 4, memory_gb: 16}}``.
         slurm: options of Slurm jobs: ``{partition: gpu, timeout_min: 720}``.
     """
 
@@ -71,7 +72,7 @@ class BenchmarkSettings(Section):
     outside: dict[Name, InputPath] = Field(default_factory=dict)
     executor: Annotated[Literal["local", "ray", "slurm"], INERT] = "local"
     workers: Annotated[Count | None, INERT] = None
-    resources: Annotated[dict[StageKind, StageResources], INERT] = Field(default_factory=dict)
+    resources: Annotated[dict[ResourceKind, StageResources], INERT] = Field(default_factory=dict)
     slurm: Annotated[dict[str, Any], INERT] = Field(default_factory=dict)
 
 

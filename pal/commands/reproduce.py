@@ -124,7 +124,7 @@ def reproduce(settings: ReproduceSettings) -> str:
     configure_runtime()
     refuse_several_processes("reproduce")
     from pal.benchmark.executors import check_executor, make_schedule, stages_in_turn
-    from pal.benchmark.executors.schedule import run_in_turn
+    from pal.benchmark.executors.schedule import do_in_turn
     from pal.benchmark.systems import choose_systems
 
     chosen = settings.reproduce
@@ -134,8 +134,8 @@ def reproduce(settings: ReproduceSettings) -> str:
     if stages_in_turn(chosen):
         audit = audit_splits(settings)
         stages = Stages(settings, systems)
-        (dialogues,) = run_in_turn([stages.prepare_dialogues()], stages.announce)
-        runs = run_in_turn(stages.runs(dialogues), stages.announce)
+        (dialogues,) = do_in_turn([stages.prepare_dialogues()], stages.announce)
+        runs = do_in_turn(stages.runs(dialogues), stages.announce)
         return score_runs(settings, systems, runs, dialogues, audit)
     stages = Stages(settings, systems)
     with make_schedule(chosen, stages.root, stages.planned(), stages.keys()) as schedule:

@@ -50,10 +50,13 @@ def other_values(annotation, old):
         inner = args[1] if args else Any
         value = {"x": 1} if inner is Any else next(iter(other_values(inner, None)), None)
         if section_of(inner) is not None:
-            value = {"model" if "model" in inner.model_fields else "input": "x"}
+            known = inner.model_fields
+            part = next((key for key in ("model", "input") if key in known), next(iter(known)))
+            value = {part: next(iter(other_values(known[part].annotation, None)))}
         if get_origin(inner) is dict:
             value = {"decoding": {"x": 1}}
-        yield {"other": value}
+        names = get_args(args[0]) if args and get_origin(args[0]) is Literal else ["other"]
+        yield {names[0]: value}
         yield {"learning_rate": 0.5}  # an open group of keys may be one of known names
     elif annotation is Any:
         yield "other"

@@ -53,19 +53,22 @@ def make_schedule(
     Raises:
         ConfigError: the executor cannot be used.
     """
-    remote = chosen.executor == "ray"
-    context = StageContext.of_this_process(root, variables if remote else None)
     executor: StageExecutor
     if chosen.executor == "ray":
-        from pal.benchmark.executors.ray_cluster import RayExecutor
+        from pal.benchmark.executors.ray_cluster import RayExecutor, join_cluster
 
-        executor = RayExecutor(context, chosen)
+        ours = join_cluster()
+        context = StageContext.of_this_process(root, variables)
+        executor = RayExecutor(context, chosen, ours=ours)
     elif chosen.executor == "slurm":
-        from pal.benchmark.executors.slurm import SlurmExecutor
+        from pal.benchmark.executors.slurm import SlurmExecutor, check_slurm
 
+        check_slurm(chosen)
+        context = StageContext.of_this_process(root)
         executor = SlurmExecutor(context, chosen)
     else:
         from pal.benchmark.executors.local import LocalExecutor
 
+        context = StageContext.of_this_process(root)
         executor = LocalExecutor(context, chosen.workers or 1)
     return SideBySide(executor, context, planned)

@@ -7,6 +7,7 @@ again; Ray itself retries nothing, so that a stage is counted once.
 
 import logging
 import os
+import socket
 import time
 from typing import Any
 
@@ -19,33 +20,52 @@ from pal.core.errors import ConfigError, first_line
 logger = logging.getLogger(__name__)
 
 
+def join_cluster() -> bool:
+    """Join the cluster of RAY_ADDRESS, or one of this machine; return whether this call did it.
+
+    Raises:
+        ConfigError: no cluster answers.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    where = os.environ.get("RAY_ADDRESS", "")
+    remedy = "start one with `ray start --head`, or correct or unset RAY_ADDRESS"
+    host, _, port = where.rpartition("//")[2].rpartition(":")
+    if host and port.isdigit():  # the library tries for minutes
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"reproduce.executor=ray: no cluster answers at RAY_ADDRESS={where} "
+                f"({first_line(error)}); {remedy}"
+            ) from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # whatever the library finds wrong
+        raise ConfigError(
+            f"reproduce.executor=ray: the cluster cannot be joined ({first_line(error)}); {remedy}"
+        ) from error
+    return True
+
+
 class RayExecutor:
     """Performs stages on the nodes of a Ray cluster.
 
     Args:
         context: what the stages need of this process.
         chosen: the benchmark's settings.
-
-    Raises:
-        ConfigError: no cluster answers.
+        ours: whether the cluster was joined for this, and is left in the end.
     """
 
-    def __init__(self, context: StageContext, chosen: BenchmarkSettings):
+    def __init__(self, context: StageContext, chosen: BenchmarkSettings, *, ours: bool):
         import ray
 
         self.context, self.chosen, self.width = context, chosen, chosen.workers
         self.ray: Any = ray
-        self.ours = not ray.is_initialized()
-        if self.ours:
-            try:
-                ray.init(logging_level=logging.ERROR, log_to_driver=False)
-            except Exception as error:  # whatever the library finds wrong with an address
-                where = os.environ.get("RAY_ADDRESS")
-                raise ConfigError(
-                    f"reproduce.executor=ray: no cluster answers"
-                    f"{f' at RAY_ADDRESS={where}' if where else ''} ({first_line(error)}); start "
-                    "one with `ray start --head`, or correct or unset RAY_ADDRESS"
-                ) from error
+        self.ours = ours
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
         self.cores = int(max((node.get("CPU", 0) for node in nodes), default=1)) or 1

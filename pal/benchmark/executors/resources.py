@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 
 from pal.benchmark.executors.tasks import StageTask
-from pal.benchmark.settings import StageKind, StageResources
+from pal.benchmark.settings import ResourceKind, StageResources
 
 TRAINING_CORES, OTHER_CORES = 4, 2
 
 
 def fill_resources(
     stage: StageTask,
-    chosen: Mapping[StageKind, StageResources],
+    chosen: Mapping[ResourceKind, StageResources],
     *,
     gpus: int,
     cores: int | None = None,
@@ -19,14 +19,12 @@ def fill_resources(
 
     Args:
         stage: the stage.
-        chosen: what the user says, by kind.
+        chosen: what the user says, by kind; ``all`` for what a kind leaves open.
         gpus: GPUs of a stage that can use one: 1, or 0 where the cluster has none.
         cores: cores of the largest node; a default never asks for more.
     """
-    asked = chosen.get(stage.kind, StageResources())
+    own, common = (chosen.get(kind, StageResources()) for kind in (stage.kind, "all"))
     usual = TRAINING_CORES if stage.kind == "train" else OTHER_CORES
-    return StageResources(
-        gpus=(gpus if stage.on_gpu else 0) if asked.gpus is None else asked.gpus,
-        cpus=min(usual, cores or usual) if asked.cpus is None else asked.cpus,
-        memory_gb=asked.memory_gb,
-    )
+    defaults = {"gpus": gpus if stage.on_gpu else 0, "cpus": min(usual, cores or usual)}
+    given = common.model_dump(exclude_none=True) | own.model_dump(exclude_none=True)
+    return StageResources(**defaults | given)

@@ -50,7 +50,7 @@ class StageExecutor(Protocol):
         """Let go of processes and connections, when nothing runs."""
 
 
-def run_in_turn(runs: Sequence[StageRun[T]], announce: Callable[[str, bool], None]) -> list[T]:
+def do_in_turn(runs: Sequence[StageRun[T]], announce: Callable[[str, bool], None]) -> list[T]:
     """Do the stages of one run after another in this process, and return the results.
 
     Args:

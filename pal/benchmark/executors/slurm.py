@@ -7,7 +7,11 @@ that meets its time limit, is queued again and continues.
 
 import dataclasses
 import shutil
+import subprocess
+import time
 from typing import Any
+
+import psutil
 
 from pal.benchmark.executors.resources import fill_resources
 from pal.benchmark.executors.tasks import (
@@ -22,6 +26,8 @@ from pal.benchmark.settings import BenchmarkSettings
 from pal.core.errors import ConfigError, first_line
 from pal.core.files import read_json, write_json
 
+ASK_EVERY = 5.0  # seconds from one look at the queue to the next
+GONE_AFTER = 20.0  # seconds that a job may be in neither queue nor folder
 DAY = 24 * 60  # minutes: the time limit of a job, unless reproduce.slurm.timeout_min says another
 
 
@@ -39,6 +45,25 @@ class SlurmStage:
         return DelayedSubmission(self, stage, context)
 
 
+def check_slurm(chosen: BenchmarkSettings) -> None:
+    """Refuse a machine without Slurm, and parts of GPUs.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if chosen.slurm.get("cluster", "slurm") == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "reproduce.executor=slurm: this machine has no sbatch; start it on a login node of "
+            "the cluster (reproduce.slurm={cluster: local} tries it here without Slurm)"
+        )
+    for kind, asked in chosen.resources.items():
+        if asked.gpus is not None and asked.gpus % 1:
+            raise ConfigError(
+                f"reproduce.resources.{kind}.gpus={asked.gpus:g}: Slurm gives whole GPUs; "
+                "reproduce.executor=ray shares one among several stages"
+            )
+
+
 class SlurmExecutor:
     """Performs stages as Slurm jobs.
 
@@ -47,7 +72,7 @@ class SlurmExecutor:
         chosen: the benchmark's settings.
 
     Raises:
-        ConfigError: there is no Slurm, or an option that it does not have.
+        ConfigError: an option that submitit or Slurm does not have.
     """
 
     def __init__(self, context: StageContext, chosen: BenchmarkSettings):
@@ -57,11 +82,6 @@ class SlurmExecutor:
         options = dict(chosen.slurm)
         self.cluster = str(options.pop("cluster", "slurm"))
         self.folder = context.root / LOGS / "slurm"
-        if self.cluster == "slurm" and shutil.which("sbatch") is None:
-            raise ConfigError(
-                "reproduce.executor=slurm: this machine has no sbatch; start it on a login node of "
-                "the cluster (reproduce.slurm.cluster=local tries it here without Slurm)"
-            )
         shared = submitit.AutoExecutor._valid_parameters()
         self.options = {
             key if key in shared or key.startswith("slurm_") else f"slurm_{key}": value
@@ -73,13 +93,9 @@ class SlurmExecutor:
         except Exception as error:  # the library checks names and types in several ways
             raise ConfigError(f"reproduce.slurm: {first_line(error)}") from error
         self.gpus = int(self.cluster == "slurm")
-        for kind, asked in chosen.resources.items():
-            if asked.gpus is not None and asked.gpus % 1:
-                raise ConfigError(
-                    f"reproduce.resources.{kind}.gpus={asked.gpus:g}: Slurm gives whole GPUs; "
-                    "reproduce.executor=ray shares one among several stages"
-                )
         self.jobs: dict[str, tuple[StageTask, Any]] = {}
+        self._asked, self._queued = float("-inf"), frozenset[str]()
+        self._missing: dict[str, float] = {}
 
     def submit(self, stage: StageTask) -> None:
         """Submit a stage, or find the job that an earlier driver submitted for it.
@@ -123,16 +139,38 @@ class SlurmExecutor:
         return None if self._ended(job) else job
 
     def _ended(self, job: Any) -> bool:
-        if self.cluster == "local" and job._process is None:  # of an earlier driver
-            import psutil
+        """Return whether a job has a result, or is gone without one."""
+        if self.cluster == "debug" or job.paths.result_pickle.exists():
+            return True
+        if self.cluster == "slurm":
+            return self._is_gone(job.job_id)
+        if job._process is None:  # of an earlier driver
+            return not _is_submitit(int(job.job_id))
+        return bool(job.done())
 
-            return job.paths.result_pickle.exists() or not psutil.pid_exists(int(job.job_id))
-        return self.cluster == "debug" or bool(job.done())
+    def _is_gone(self, number: str) -> bool:
+        """Return whether a job left the queue, and its result had time to be seen here.
+
+        The queue is asked, since the accounts that submitit reads are kept on few clusters.
+        """
+        if time.monotonic() - self._asked > ASK_EVERY:
+            self._asked = time.monotonic()
+            listing = subprocess.run(
+                ["squeue", "--me", "--noheader", "--format=%i"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if listing.returncode:  # the controller does not answer at the moment
+                self._missing.clear()
+                return False
+            self._queued = frozenset(listing.stdout.split())
+        if number in self._queued:
+            self._missing.pop(number, None)
+            return False
+        since = self._missing.setdefault(number, time.monotonic())
+        return time.monotonic() - since > GONE_AFTER
 
     def wait(self, seconds: float) -> list[tuple[StageTask, StageReport]]:
         """Return the stages whose jobs ended."""
-        import time
-
         ended = [name for name, (_, job) in self.jobs.items() if self._ended(job)]
         if not ended:
             time.sleep(seconds)
@@ -144,25 +182,22 @@ class SlurmExecutor:
         return found
 
     def _report(self, job: Any) -> StageReport:
-        from submitit.core.utils import FailedJobError, UncompletedJobError
+        from submitit.core.utils import FailedJobError
 
+        if self.cluster != "debug" and not job.paths.result_pickle.exists():
+            return StageReport("died", trace=f"job {job.job_id} left no result")
         try:
             report: StageReport = job.result()
             return report
-        except UncompletedJobError:
-            return StageReport("died", trace=f"job {job.job_id}, {job.state}")
         except FailedJobError as error:
-            reason = str(error).strip().splitlines()
             problem = ConfigError(
                 f"job {job.job_id} could not perform the stage; {job.paths.stderr} says why; "
                 "install pal-esc on all nodes, in the versions of the driver"
             )
-            return StageReport("failed", error=problem, trace="\n".join(reason))
+            return StageReport("failed", error=problem, trace=str(error))
 
     def stop(self) -> None:
         """Cancel all jobs, and wait until they ended."""
-        import time
-
         for _, job in self.jobs.values():
             job.cancel(check=False)
         until = time.monotonic() + GRACE
@@ -176,3 +211,10 @@ class SlurmExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _is_submitit(process: int) -> bool:
+    try:
+        return any("submitit" in part for part in psutil.Process(process).cmdline())
+    except psutil.Error:
+        return False
