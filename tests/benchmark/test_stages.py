@@ -1,5 +1,6 @@
 import json
 import random
+import signal
 import stat
 import time
 
@@ -107,10 +108,13 @@ def test_what_is_done_is_never_done_again(done, capsys):
     assert command(*benchmark(done)) == 0
 
 
-def same_results(folder, done):
+COMPUTED = ("responses/*.jsonl", "losses/*-????????????.json", "pesconv-*/*.jsonl",
+            "models/*/model.safetensors", "cases.json", "table.md")  # fmt: skip
+
+
+def same_results(folder, done, patterns=COMPUTED):
     """Whether everything that a benchmark computes has the same bytes as that of another folder."""
-    for pattern in ("responses/*.jsonl", "losses/*-????????????.json", "pesconv-*/*.jsonl",
-                    "models/*/model.safetensors", "cases.json", "table.md"):  # fmt: skip
+    for pattern in patterns:
         files = list(done.glob(pattern))
         assert files, pattern
         for path in files:
@@ -144,6 +148,39 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(done, tmp_path)
     same_results(folder, done)
     left = [p.name for p in folder.rglob("*") if p.name.endswith((".tmp", ".lock", ".part0"))]
     assert left == []
+
+
+def test_side_by_side_interrupted_killed_and_run_again_gives_the_same_bytes(done, tmp_path):
+    folder = tmp_path / "run"
+    two = benchmark(folder, "reproduce.workers=2")
+
+    def until(pattern, count):
+        process, end = start(*two), time.time() + 200
+        while process.poll() is None and time.time() < end:
+            if len(list(folder.glob(pattern))) >= count:
+                return process
+            time.sleep(0.01)
+        raise AssertionError(process.stderr.read())
+
+    process = until("models/*/run.json", 2)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in messages
+    assert messages.rstrip().endswith("run the same command again to continue")
+    process = until("responses/*.jsonl", 2)
+    process.kill()
+    process.communicate()
+    process = start(*two)
+    table, messages = process.communicate(timeout=200)
+    assert process.returncode == 0, messages
+    same_results(folder, done)
+    assert table.rstrip("\n") == (folder / "table.md").read_text().rstrip("\n")
+    assert "stages: 100%" in messages
+    began = {path.name: path.read_text() for path in (folder / "logs").glob("*-*.log")}
+    assert len(began) == 18, "what systems share is one stage"
+    assert all(text.count("== finished") == 1 for text in began.values())
+    assert sum(text.count(", process ") for text in began.values()) <= 18 + 4
 
 
 def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):

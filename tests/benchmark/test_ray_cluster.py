@@ -1,0 +1,78 @@
+"""A benchmark on a Ray cluster of processes of this machine, nodes and drivers being killed."""
+
+import time
+
+import pytest
+
+from tests.benchmark.stage_works import attempts
+from tests.benchmark.test_stages import benchmark, same_results
+from tests.jobs import ROOT, command, start
+
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+FOUR = "reproduce.systems=[joint, no_weights, pal_alpha_0, pal]"  # with two seeds each
+STORE = 80_000_000  # bytes; what the library takes itself is a third of the memory
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local") / "run"
+    assert command(*benchmark(folder, FOUR)) == 0
+    return folder
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head that computes nothing, and two nodes with one core each."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    found.two = [found.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
+    yield found
+    found.shutdown()
+
+
+def driver(cluster, folder):
+    more = (FOUR, "reproduce.executor=ray", "reproduce.resources={train: {cpus: 1}}")
+    return start(*benchmark(folder, *more), RAY_ADDRESS=cluster.address)
+
+
+def until(process, folder, pattern, count):
+    """Wait until so many files of a pattern are there."""
+    end = time.time() + 240
+    while len(list(folder.glob(pattern))) < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < end
+        time.sleep(0.02)
+
+
+def begun_twice(folder):
+    counts = attempts(folder)
+    assert all(finished == 1 for _, finished in counts.values()), counts
+    return sum(began - 1 for began, _ in counts.values())
+
+
+def test_a_node_is_killed_in_the_middle_and_the_table_is_the_same_bytes(local, cluster, tmp_path):
+    folder = tmp_path / "run"
+    process = driver(cluster, folder)
+    until(process, folder, "models/*/run.json", 3)
+    cluster.remove_node(cluster.two[0], allow_graceful=False)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    same_results(folder, local)
+    assert begun_twice(folder) <= 1, "none but the one that died with its node"
+    assert messages.count("its process died") == 1, messages
+
+
+@pytest.mark.cluster
+def test_a_driver_is_killed_and_the_next_one_continues(local, cluster, tmp_path):
+    folder = tmp_path / "run"
+    process = driver(cluster, folder)
+    until(process, folder, "models/*/run.json", 3)
+    process.kill()
+    process.wait()
+    process = driver(cluster, folder)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    same_results(folder, local)
+    assert begun_twice(folder) <= 2, "none but the two that died with their driver"
