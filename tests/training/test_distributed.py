@@ -250,9 +250,12 @@ def alone(kinds, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(kinds, tmp_path_factory):
-    """Each kind trained by two processes that have a whole model each."""
+    """Each kind trained by two processes that have a whole model each, and one shared out."""
     folder = tmp_path_factory.mktemp("pairs")
-    workers(2, *(["train", *kinds[name], f"output_dir={folder / name}"] for name in KINDS))
+    shared = {**FSDP, "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+    fsdp = [*(f"{name}={value}" for name, value in shared.items()), "train"]
+    fsdp += [*kinds["decoder-only"], f"output_dir={folder / 'fsdp2'}"]
+    workers(2, *(["train", *kinds[name], f"output_dir={folder / name}"] for name in KINDS), fsdp)
     return folder
 
 
@@ -282,10 +285,9 @@ def test_one_process_continues_what_two_began(alone, pairs, kinds, kind, tmp_pat
     assert command("train", *kinds[kind], f"output_dir={pairs / kind}") == 0  # finished is finished
 
 
-def test_fsdp2_trains_the_model_of_one_process(alone, kinds, tmp_path):
-    folder = tmp_path / "model"
-    arguments = ["train", *kinds["decoder-only"], f"output_dir={folder}"]
-    workers(2, arguments, **FSDP, FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT")
+def test_fsdp2_trains_the_model_of_one_process(alone, pairs):
+    folder = pairs / "fsdp2"
+    assert "ACCELERATE_USE_FSDP" in record(folder)["launcher"]
     assert_equal(alone / "decoder-only", folder)
     assert (folder / "checkpoint-2" / "optimizer_0" / ".metadata").exists()
     # a checkpoint of whatever form is a model that commands take

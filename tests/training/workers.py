@@ -1,6 +1,7 @@
 """What each of several processes of a test runs: commands of ``pal``, one after another.
 
 ``torch.distributed.run -m tests.training.workers COMMANDS`` with a JSON list of argument lists.
+As in a shell, ``NAME=value`` before a command is of its environment, and of the later ones.
 With ACCELERATE_USE_FSDP=true the models are shared out over CPU processes, which accelerate does
 for GPUs alone: on CPUs it drops the wish without a word, and the product refuses it. Here the
 state of CPU processes says FSDP, and all else (wrapping, gathering, clipping, checkpoints) is
@@ -54,13 +55,15 @@ if __name__ == "__main__":
     import pal
 
     pal.configure_runtime()
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        share_models_on_cpus()
+    share_models_on_cpus()
     if "KILLED" in os.environ:
         rank, step = os.environ["KILLED"].split(":")
         kill_once(rank, int(step))
     from pal.cli import main
 
     for arguments in json.loads(sys.argv[1]):
+        while "=" in arguments[0]:
+            name, _, value = arguments.pop(0).partition("=")
+            os.environ[name] = value
         if main(arguments) != 0:
             sys.exit(f"failed: {arguments}")
