@@ -1,5 +1,6 @@
 """A model hub on loopback: serves folders under hub names, as much of the API as loading needs."""
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -12,8 +13,13 @@ COMMIT = "a" * 40
 
 
 @contextlib.contextmanager
-def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``{"owner/name": folder}``; yields the address and the list of paths asked for."""
+def serve(
+    repositories: dict[str, Path], uploads: dict | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve ``{"owner/name": folder}``; yields the address and the list of paths asked for.
+
+    What is uploaded lies in ``uploads``, where it is given.
+    """
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,8 +73,32 @@ def serve(repositories: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
         do_HEAD = do_GET
 
         def do_POST(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.answer(200, b"[]")
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            address = f"http://{self.headers['Host']}"
+            if uploads is None:
+                return self.answer(200, b"[]")
+            if self.path == "/api/repos/create":
+                made = json.loads(sent)
+                uploads["created"] = made
+                name = f"{made.get('organization', 'me')}/{made['name']}"
+                return self.answer(200, json.dumps({"url": f"{address}/{name}"}).encode())
+            if "/preupload/" in self.path:
+                files = [
+                    {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for one in json.loads(sent)["files"]
+                ]
+                return self.answer(200, json.dumps({"files": files}).encode())
+            if "/commit/" in self.path:
+                lines = [json.loads(line) for line in sent.splitlines()]
+                uploads["files"] = {
+                    one["value"]["path"]: base64.b64decode(one["value"]["content"])
+                    for one in lines if one["key"] == "file"
+                }  # fmt: skip
+                name = self.path.removeprefix("/api/models/").split("/commit/")[0]
+                place = f"{address}/{name}/commit/{COMMIT}"
+                done = {"success": True, "commitOid": COMMIT, "commitUrl": place}
+                return self.answer(200, json.dumps(done).encode())
+            return self.answer(200, b"{}")
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

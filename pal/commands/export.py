@@ -7,7 +7,9 @@ engines that know no adapters take it.
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from pal.core.errors import OutputError
 from pal.core.settings import CommandSettings, OutputPath, Source
@@ -25,6 +27,9 @@ class ExportSettings(CommandSettings):
         dtype: number format of the written weights.
         trusted_code: classes from outside of the package that the model's configuration may name,
             their_package.module:Class.
+        push_to: repository of the model hub, owner/name, to upload the written weights,
+            configuration, tokenizer and card to; null uploads nothing.
+        private: whether a repository that ``push_to`` makes is private.
     """
 
     examples = (
@@ -37,6 +42,8 @@ class ExportSettings(CommandSettings):
     overwrite: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trusted_code: list[str] = []
+    push_to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    private: bool = True
 
 
 def export(settings: ExportSettings) -> Path:
@@ -64,7 +71,7 @@ def export(settings: ExportSettings) -> Path:
     from pal.core.files import replace_folder
     from pal.core.job import output_lock
     from pal.core.registry import trust
-    from pal.training.card import CARD
+    from pal.training.card import CARD, EVAL_RESULTS
 
     trust(*settings.trusted_code)
     with output_lock(output):
@@ -76,11 +83,18 @@ def export(settings: ExportSettings) -> Path:
             tokenizer.save_pretrained(str(saving))
             if (inside / CARD).is_file():
                 shutil.copyfile(inside / CARD, saving / CARD)
+            if (inside / EVAL_RESULTS).is_dir():
+                shutil.copytree(inside / EVAL_RESULTS, saving / EVAL_RESULTS)
         except OSError as error:
             shutil.rmtree(saving, ignore_errors=True)
             raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
         replace_folder(output, saving)
     logger.info("written to %s", output)
+    if settings.push_to:
+        from pal.core.upload import upload_model
+
+        place = upload_model(output, settings.push_to, private=settings.private)
+        logger.info("uploaded: %s", place)
     return output
 
 

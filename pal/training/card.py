@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pal.core.files import atomic_writer
 from pal.data.sources import is_hub_id
 
 CARD = "README.md"
+EVAL_RESULTS = ".eval_results"  # folder beside it, a YAML a source, which hubs read too
 
 MARK = "<!-- Written by pal train. Without this line it is yours, and no run replaces it. -->"
 
@@ -48,6 +51,28 @@ def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
         return
     with atomic_writer(path) as file:
         file.write(model_card(record))
+    results = evaluation_results(record)
+    if results:
+        with atomic_writer(folder / EVAL_RESULTS / "pal.yaml") as file:
+            yaml.safe_dump(results, file, sort_keys=False)
+
+
+def evaluation_results(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was measured in the form of a hub's ``.eval_results`` files.
+
+    The form names a data set of the hub, so a corpus from elsewhere has none.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    corpus, loss = str(record["settings"]["data"]["train"]), record.get("validation_nll")
+    if loss is None or not _hub_id(corpus):
+        return []
+    entry = EvalResultEntry(
+        dataset_id=corpus, task_id="validation_loss", value=round(loss, 6),
+        date=str(record["finished"])[:10],
+        notes=f"nats per token, {record['validation_samples']} validation samples",
+    )  # fmt: skip
+    return eval_result_entries_to_yaml([entry])
 
 
 def model_card(record: Mapping[str, Any]) -> str:
