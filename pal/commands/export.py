@@ -5,14 +5,13 @@ engines that know no adapters take it.
 """
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
-from pal.core.errors import OutputError
-from pal.core.settings import CommandSettings, OutputPath, Source
+from pal.core.errors import ConfigError, OutputError
+from pal.core.settings import INERT, CommandSettings, OutputPath, Source
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,8 @@ class ExportSettings(CommandSettings):
     overwrite: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trusted_code: list[str] = []
-    push_to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    private: bool = True
+    push_to: Annotated[str | None, INERT] = None
+    private: Annotated[bool, INERT] = True
 
 
 def export(settings: ExportSettings) -> Path:
@@ -51,11 +50,14 @@ def export(settings: ExportSettings) -> Path:
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        OutputError: the folder holds something, or cannot be written.
+        ConfigError: ``push_to`` is no repository's name.
+        OutputError: the folder holds something or cannot be written, or the hub refuses.
     """
     settings = ExportSettings.of(settings)
     source, target = settings.require("model", "output")
     output = Path(target)
+    if settings.push_to and not re.fullmatch(r"[\w.-]+/[\w.-]+", settings.push_to):
+        raise ConfigError(f"push_to={settings.push_to}: give a repository as owner/name")
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; give the name of a folder as output")
     if output.is_dir() and any(output.iterdir()) and not settings.overwrite:

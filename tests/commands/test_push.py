@@ -8,7 +8,7 @@ import pytest
 
 from pal.training.card import evaluation_results
 from tests.hub import serve
-from tests.jobs import environment
+from tests.jobs import command, environment
 
 
 def push(model, output, address, name="me/mine"):
@@ -61,3 +61,10 @@ def test_results_name_a_data_set_of_the_hub(corpus, loss, number):
     for one in found:
         assert one["dataset"] == {"id": corpus, "task_id": "validation_loss"}
         assert one["value"] == loss
+
+
+def test_a_repository_has_an_owner(tmp_path, capsys):
+    given = [f"model={tmp_path}", f"output={tmp_path / 'out'}", "push_to=mine"]
+    assert command("export", *given) == 2
+    assert "push_to=mine: give a repository as owner/name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

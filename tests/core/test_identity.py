@@ -21,6 +21,7 @@ EXCLUDED = {
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
     "llm.price_out", "llm.api_key_env", "llm.key_over_http", "llm.trust_old_answers",
     "guard.timeout",
+    "push_to", "private",
 }  # fmt: skip
 
 
