@@ -40,21 +40,22 @@ LIMITS = """\
 
 
 def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the card of a finished run, unless a person wrote one of their own.
+    """Write results and card of a finished run; a card that a person wrote stays.
 
     Args:
         folder: of the model.
         record: of the run.
     """
+    results, place = evaluation_results(record), folder / EVAL_RESULTS / "pal.yaml"
+    place.unlink(missing_ok=True)  # of an earlier run in this folder
+    if results:
+        with atomic_writer(place) as file:
+            yaml.safe_dump(results, file, sort_keys=False)
     path = folder / CARD
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
     with atomic_writer(path) as file:
         file.write(model_card(record))
-    results = evaluation_results(record)
-    if results:
-        with atomic_writer(folder / EVAL_RESULTS / "pal.yaml") as file:
-            yaml.safe_dump(results, file, sort_keys=False)
 
 
 def evaluation_results(record: Mapping[str, Any]) -> list[dict[str, Any]]:

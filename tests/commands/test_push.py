@@ -1,12 +1,14 @@
 """``pal export push_to=…``: what a hub is given, and what not."""
 
+import json
 import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 
-from pal.training.card import evaluation_results
+from pal.training.card import MARK, evaluation_results, write_model_card
 from tests.hub import serve
 from tests.jobs import command, environment
 
@@ -68,3 +70,16 @@ def test_a_repository_has_an_owner(tmp_path, capsys):
     assert command("export", *given) == 2
     assert "push_to=mine: give a repository as owner/name" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_an_earlier_run_do_not_stay(response_model, tmp_path):
+    record = json.loads((response_model / "run.json").read_text())
+    (tmp_path / "README.md").write_text("My own words.")
+    record["settings"]["data"]["train"] = "thu-coai/esconv"
+    write_model_card(tmp_path, record)
+    [found] = yaml.safe_load((tmp_path / ".eval_results" / "pal.yaml").read_text())
+    assert found["value"] == round(record["validation_nll"], 6)
+    record["settings"]["data"]["train"] = str(tmp_path / "mine.jsonl")
+    write_model_card(tmp_path, record)
+    assert not (tmp_path / ".eval_results" / "pal.yaml").exists()
+    assert MARK not in (tmp_path / "README.md").read_text()
