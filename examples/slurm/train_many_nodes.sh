@@ -13,6 +13,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=runs/slurm-%x-%j.log
 set -euo pipefail
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # so that workers that start again do not read addresses of the dead
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export first

@@ -12,6 +12,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=runs/slurm-%x-%j.log
 set -euo pipefail
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # so that workers that start again do not read addresses of the dead
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # fetch models and corpora beforehand, where nodes have no network
 
 # Two restarts on this machine, of all workers where one fails; each continues from the last checkpoint.

@@ -105,7 +105,7 @@ class PalTrainer(Seq2SeqTrainer):
         with warnings.catch_warnings():  # peft looks for a config.json beside a GGUF file
             warnings.filterwarnings("ignore", message="Could not find a config file")
             super()._save(output_dir, state_dict)
-        if is_adapted(model):
+        if is_adapted(model) and self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             model.config.to_json_file(str(folder / ADAPTED_CONFIG))
             (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
