@@ -26,7 +26,7 @@ from pal.data.records import (
     parse_dialogue,
 )
 from pal.data.sources import SPLITS, read_entries
-from pal.data.spilled import SeenNames, table_of
+from pal.data.spilled import SeenNames, table_fingerprint, table_of
 from pal.data.strategies import canonical_strategy
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def load_esconv(
         fail_at(name, "no dialogues; give a file with at least one")
     for note in [note for note in NOTES if notes[note]]:
         logger.warning("%s: in %d of %d records, %s", name, notes[note], count, NOTES[note])
-    return Dataset(table, info=DatasetInfo(features=found))
+    return Dataset(table, info=DatasetInfo(features=found), fingerprint=table_fingerprint(table))
 
 
 def split_dialogues(

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pal.data.spilled import SpilledBlocks
+
 _WORD = re.compile(r"\w+")
 # Scripts without spaces between words: every character counts as a word.
 _CHARACTER = "぀-ヿ㐀-䶿一-鿿"
@@ -85,8 +87,9 @@ class NearIndex:
         self._empty = self._sketch.hashvalues
         self._block = np.empty((BLOCK, rows * bands), dtype=np.uint32)
         self._filled = 0
-        self._keys: list[np.ndarray] = []
-        self._sketches: list[np.ndarray] | None = [] if keeps_sketches else None
+        self._count = 0
+        self._keys = SpilledBlocks()  # [bands, n] each
+        self._sketches = SpilledBlocks() if keeps_sketches else None  # [n, bands * rows] each
 
     def add(self, shingles: np.ndarray) -> None:
         """Add a text; texts are numbered from 0 in the order in which they come."""
@@ -105,21 +108,22 @@ class NearIndex:
         for row in range(self.rows):
             keys = (keys ^ values[:, :, row]) * _MIX
             keys ^= keys >> np.uint64(29)
-        self._keys.append(keys)
-        if self._sketches is not None:
-            self._sketches.append(block.copy())
+        if len(keys):
+            self._keys.append(keys.T)
+            if self._sketches is not None:
+                self._sketches.append(block)
+        self._count += self._filled
         self._filled = 0
 
     def pairs(self) -> np.ndarray:
         """Return the candidates, [n, 2], the lower number first, each pair once."""
         self._flush()
-        keys = np.concatenate(self._keys)
-        self._keys = [keys]
-        count = len(keys)
+        count = self._count
         found = [np.empty(0, dtype=np.int64)]
-        for band in range(self.bands):
-            order = np.argsort(keys[:, band], kind="stable")
-            ordered = keys[order, band]
+        for band in range(self.bands if count else 0):
+            keys = np.concatenate([block[band] for block in self._keys.blocks()])
+            order = np.argsort(keys, kind="stable")
+            ordered = keys[order]
             same = ordered[1:] == ordered[:-1]
             if not same.any():
                 continue
@@ -134,10 +138,18 @@ class NearIndex:
     def similarities(self, pairs: np.ndarray) -> np.ndarray:
         """Return the estimated Jaccard similarity of pairs, [n]."""
         self._flush()
-        sketches = np.concatenate(self._sketches or [self._block[:0]])
+        blocks = [] if self._sketches is None else self._sketches.blocks()  # all but one are full
         parts = np.array_split(pairs, max(1, len(pairs) // BLOCK))
+
+        def sketches(numbers: np.ndarray) -> np.ndarray:
+            found = np.empty((len(numbers), self.rows * self.bands), dtype=np.uint32)
+            for number, block in enumerate(blocks):
+                here = numbers // BLOCK == number
+                found[here] = block[numbers[here] % BLOCK]
+            return found
+
         return np.concatenate(
-            [(sketches[part[:, 0]] == sketches[part[:, 1]]).mean(axis=1) for part in parts]
+            [(sketches(part[:, 0]) == sketches(part[:, 1])).mean(axis=1) for part in parts]
         )
 
 

@@ -6,6 +6,7 @@ It lies where the system has its temporary files (``TMPDIR``).
 
 import hashlib
 import mmap
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -53,10 +54,7 @@ def _spilled(batches: Iterable[Any], schema: Any) -> Any:
             handle.flush()
             mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise OutputError(
-            f"cannot keep the dialogues in {tempfile.gettempdir()}: {first_line(error)}; free "
-            "space there, or set TMPDIR to a folder with more"
-        ) from error
+        raise _no_room(error) from error
     return ipc.open_stream(py_buffer(mapped)).read_all()
 
 
@@ -69,6 +67,26 @@ def iterate_rows(dataset: Any) -> Iterator[dict[str, Any]]:
     """
     for block in dataset.with_format("arrow").iter(batch_size=ROWS):
         yield from block.to_pylist()
+
+
+def _no_room(error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot keep the dialogues in {tempfile.gettempdir()}: {first_line(error)}; free "
+        "space there, or set TMPDIR to a folder with more"
+    )
+
+
+def table_fingerprint(table: Any) -> str | None:
+    """Return what ``datasets`` knows a long table by; None for a short one, which it hashes whole.
+
+    Its own hash pickles the table, all of it in memory.
+    """
+    if len(table) <= KEPT * ROWS:
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for batch in table.to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()
 
 
 class Repeated(Iterable[Item]):
@@ -107,6 +125,36 @@ def in_parts(values: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield values in lists of ``size``, the last one shorter; no list is held once it is given."""
     rest = iter(values)
     return iter(lambda: list(islice(rest, size)), [])
+
+
+class SpilledBlocks:
+    """Arrays that lie in a file without a name, and are mapped when they are read."""
+
+    def __init__(self) -> None:
+        self._handle = tempfile.TemporaryFile()  # noqa: SIM115 - it is gone with this object
+        self._shapes: list[tuple[int, tuple[int, ...], np.dtype[Any]]] = []
+
+    def append(self, block: np.ndarray) -> None:
+        """Add an array.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        block = np.ascontiguousarray(block)
+        try:
+            start = self._handle.seek(0, os.SEEK_END)
+            self._handle.write(block.tobytes())
+            self._handle.flush()
+        except OSError as error:
+            raise _no_room(error) from error
+        self._shapes.append((start, block.shape, block.dtype))
+
+    def blocks(self) -> list[np.ndarray]:
+        """Return the arrays, in their order."""
+        return [
+            np.memmap(self._handle, dtype=dtype, mode="r", offset=start, shape=shape)
+            for start, shape, dtype in self._shapes
+        ]
 
 
 class SeenNames:

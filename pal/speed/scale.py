@@ -8,6 +8,7 @@ the figure to compare is how it grows with the corpus.
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,7 @@ def run_measured(
     """
     log = folder / f"{stage}.log"
     held = mapped = 0
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), cpu_of_children()
     with log.open("wb") as handle:
         process = subprocess.Popen(
             [sys.executable, "-m", "pal.speed.stages", *command], stdout=handle, stderr=handle
@@ -124,8 +125,15 @@ def run_measured(
         for path in folder.glob(f"{stage}.*"):
             path.unlink()
     return {
-        "stage": stage, "seconds": seconds, "memory": held, "mapped": mapped, "written": written,
+        "stage": stage, "seconds": seconds, "cpu": cpu_of_children() - worked, "memory": held,
+        "mapped": mapped, "written": written,
     }  # fmt: skip
+
+
+def cpu_of_children() -> float:
+    """Return the seconds that processors spent on processes started here that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def memory_of(process: int) -> tuple[int, int]:
@@ -150,11 +158,11 @@ def memory_of(process: int) -> tuple[int, int]:
 def scale_table(document: dict[str, Any]) -> str:
     """Return a measurement as Markdown."""
     lines = [
-        "| stage | seconds | ms a dialogue | memory, MiB | mapped files, MiB | written, MiB |",
+        "| stage | seconds | CPU ms a dialogue | memory, MiB | mapped files, MiB | written, MiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in document["rows"]:
-        each = 1000 * row["seconds"] / document["dialogues"]
+        each = 1000 * row["cpu"] / document["dialogues"]
         sizes = " | ".join(f"{row[key] / 2**20:,.0f}" for key in ("memory", "mapped", "written"))
         lines.append(f"| {row['stage']} | {row['seconds']:,.1f} | {each:.2f} | {sizes} |")
     stand_in = "; a stand-in answers in place of the models" if document["canned"] else ""
