@@ -129,3 +129,22 @@ def test_a_page_that_no_list_names_is_in_the_menu_too():
     assert "settings" in first
     assert "settings" not in more.split()
     assert {"faq", "guard"} <= set(more.split())
+
+
+def test_the_readme_is_short_and_its_pictures_are_small_and_described():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 10_240
+    pictures = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text)
+    assert len(pictures) == 2
+    for described, place in pictures:
+        assert len(described) > 40, place
+        assert (ROOT / place).stat().st_size < 150_000, place
+
+
+def test_pictures_of_the_repository_load_nothing_and_suit_dark_pages():
+    [picture] = (DOCS / "_static").glob("*.svg")
+    text = picture.read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text
+    assert "<title" in text
+    assert "<desc" in text
+    assert not re.search(r"href=|url\((?!#)|<script|<image|@import", text)
