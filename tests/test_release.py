@@ -53,3 +53,10 @@ def test_the_container_runs_as_nobody_special_and_takes_no_key():
     given = " ".join(line for line in lines if line.startswith(("ARG", "ENV")))
     assert not re.search(r"KEY|TOKEN|SECRET|PASSWORD", given)
     assert {".git", "runs"} <= set(read(".dockerignore").split("\n"))
+
+
+def test_every_extra_is_explained_to_newcomers():
+    page = read("docs/getting_started.md")
+    assert [
+        extra for extra in PROJECT["optional-dependencies"] if f"`.[{extra}]`" not in page
+    ] == []
