@@ -26,6 +26,12 @@ def write(output, *inputs):
         output.write_text(text + output.stem + ".")
 
 
+def note(output, other, variable):
+    """Write a variable of the environment when another stage has begun."""
+    meet(output, other)
+    output.write_text(os.environ.get(variable, "none"))
+
+
 def meet(output, other):
     """Finish when another stage has begun."""
     output.with_suffix(".begun").touch()

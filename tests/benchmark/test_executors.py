@@ -25,6 +25,7 @@ from tests.benchmark.stage_works import (
     die,
     linger,
     meet,
+    note,
     refuse,
     task,
     write,
@@ -78,6 +79,30 @@ def test_stages_run_at_the_same_time(tmp_path):
     left, right = tmp_path / "left.json", tmp_path / "right.json"
     stages = [task(meet, left, right), task(meet, right, left)]
     assert side_by_side(tmp_path, run_of(stages)) == ["done"]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("5,7", {"5", "7"}), ("3", {"3"}), ("", {""})])
+def test_gpus_are_dealt_to_the_processes(given, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    left, right = tmp_path / "left.json", tmp_path / "right.json"
+    name = "CUDA_VISIBLE_DEVICES"
+    side_by_side(tmp_path, run_of([task(note, left, right, name), task(note, right, left, name)]))
+    assert {left.read_text(), right.read_text()} == expected
+
+
+def test_cores_are_divided_unless_the_user_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for given, expected in ((None, "4"), ("3", "3")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        folder = tmp_path / expected
+        folder.mkdir()
+        left, right = folder / "left.json", folder / "right.json"
+        name = "OMP_NUM_THREADS"
+        stages = [task(note, left, right, name), task(note, right, left, name)]
+        side_by_side(folder, run_of(stages))
+        assert left.read_text() == right.read_text() == expected
 
 
 def test_a_stage_whose_process_dies_is_tried_again_and_no_other(tmp_path, caplog):

@@ -4,7 +4,11 @@ import time
 
 import pytest
 
-from tests.benchmark.stage_works import attempts
+from pal.benchmark.executors import make_schedule
+from pal.benchmark.settings import BenchmarkSettings
+from pal.core.errors import DataError
+from tests.benchmark.stage_works import attempts, linger, note, refuse, task
+from tests.benchmark.test_executors import run_of
 from tests.benchmark.test_stages import benchmark, same_results
 from tests.jobs import ROOT, command, start
 
@@ -76,3 +80,31 @@ def test_a_driver_is_killed_and_the_next_one_continues(local, cluster, tmp_path)
     assert process.returncode == 0, messages
     same_results(folder, local)
     assert begun_twice(folder) <= 2, "none but the two that died with their driver"
+
+
+@pytest.mark.cluster
+def test_two_stages_share_a_gpu(cluster, tmp_path, monkeypatch):
+    """The GPU is Ray's word alone; what counts is that both stages get the same one at once."""
+    cluster.add_node(num_cpus=2, num_gpus=1, object_store_memory=STORE)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    left, right = tmp_path / "left.json", tmp_path / "right.json"
+    name = "CUDA_VISIBLE_DEVICES"
+    stages = [task(note, left, right, name), task(note, right, left, name)]
+    half = {"train": {"gpus": 0.5, "cpus": 1}}
+    chosen = BenchmarkSettings(executor="ray", resources=half)
+    with make_schedule(chosen, tmp_path, {"train": 2}) as schedule:
+        assert schedule.run([run_of(stages)]) == ["done"]
+    assert left.read_text() == right.read_text() == "0"
+
+
+@pytest.mark.cluster
+def test_a_mistake_on_a_node_is_one_line_and_stops_the_others(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    long, wrong = task(linger, tmp_path / "long.json"), task(refuse, tmp_path / "wrong.json")
+    chosen = BenchmarkSettings(executor="ray", resources={"all": {"cpus": 1}})
+    with (
+        make_schedule(chosen, tmp_path, {"train": 2}) as schedule,
+        pytest.raises(DataError, match=r"^wrong: .*line 3 is no dialogue$"),
+    ):
+        schedule.run([run_of([long, wrong])])
+    assert set(attempts(tmp_path).values()) == {(1, 0)}

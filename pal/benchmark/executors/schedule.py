@@ -146,7 +146,7 @@ class SideBySide:
             self.bar.close()
             if self.running:
                 logger.info("stopping %d stages; what they finished is kept", len(self.running))
-                self.executor.stop()
+            self.executor.stop()
             raise
         return [results[number] for number in range(len(runs))]
 
@@ -162,8 +162,8 @@ class SideBySide:
         while self.queue and (width is None or len(self.running) < width):
             stage = self.queue.popleft()
             self.attempts[stage.name] = self.attempts.get(stage.name, 0) + 1
-            self.running[stage.name] = stage, time.time()
             self.executor.submit(stage)
+            self.running[stage.name] = stage, time.time()
         self.bar.show(self.running.values())
         finished: list[tuple[StageTask, float | None]] = []
         for stage, report in self.executor.wait(0.5):
