@@ -4,9 +4,8 @@
     python examples/answer_csv.py talks.csv runs/talks seed=7 model=runs/mine_model
 
 The CSV has a turn a row: dialogue, speaker (seeker or supporter), text, and what else you keep. The
-next turn of every dialogue is answered; with a column `strategy`, each supporter turn that follows a
-seeker's. Arguments that begin with `annotate.` or `data.` are settings of `pal annotate`, others of
-`pal generate`.
+next turn of every dialogue is answered; with a column `strategy`, each supporter turn behind one of
+a seeker. Arguments with `annotate.` or `data.` are settings of `pal annotate`, others of generate.
 """
 
 import argparse
