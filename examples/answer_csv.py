@@ -17,7 +17,7 @@ import pal
 from pal.commands.annotate import annotate
 from pal.commands.generate import generate
 from pal.core.errors import DataError, PalError
-from pal.core.files import read_bytes, read_jsonl
+from pal.core.files import read_jsonl
 from pal.core.runtime import show_messages
 from pal.data.corpora import CorpusFile
 from pal.data.corpora.tables import TableReader, find_columns
@@ -28,7 +28,7 @@ ADDED = {"persona": "pal_persona", "strategy": "pal_strategy", "response": "pal_
 
 def read_table(path, names):
     """Return the rows as the commands read them, and the name of the column `dialogue`."""
-    rows = [row for _, row in TableReader().read(CorpusFile(path, ".csv", read_bytes(Path(path))))]
+    rows = [row for _, row in TableReader().read(CorpusFile(path, ".csv"))]
     columns = find_columns(rows[0], names, path) if rows else None
     if columns:
         return rows, columns["dialogue"]

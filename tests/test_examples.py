@@ -178,7 +178,8 @@ def lora_parameters(folder):
     chat_tokenizer().save_pretrained(folder / "tiny")
     short = ["data.max_train_samples=16", "data.max_validation_samples=4",
              "training.num_train_epochs=1", "training.learning_rate=0.01",
-             "architecture.max_context_tokens=256", "architecture.max_target_tokens=32"]  # fmt: skip
+             "architecture.max_context_tokens=256",
+             "architecture.max_target_tokens=32"]  # fmt: skip
     return {
         "BASE": str(folder / "tiny"), "FOLDER": str(folder / "lora"), "SETTINGS": short,
         "DIALOGUES": str(folder / "runs/quickstart/pesconv.jsonl"),
