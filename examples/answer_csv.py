@@ -1,6 +1,5 @@
 """Answer the dialogues of a CSV file, and write the answers beside its rows.
 
-    python examples/answer_csv.py talks.csv runs/talks
     python examples/answer_csv.py talks.csv runs/talks seed=7 model=runs/mine_model
 
 The CSV has a turn a row: dialogue, speaker (seeker or supporter), text, and what else you keep. The
@@ -30,9 +29,9 @@ def read_table(path, names):
     """Return the rows as the commands read them, and the name of the column `dialogue`."""
     rows = [row for _, row in TableReader().read(CorpusFile(path, ".csv"))]
     columns = find_columns(rows[0], names, path) if rows else None
-    if columns:
-        return rows, columns["dialogue"]
-    raise DataError(f"{path}: expected a CSV with the columns dialogue, speaker and text")
+    if not columns:
+        raise DataError(f"{path}: expected a CSV with the columns dialogue, speaker and text")
+    return rows, columns["dialogue"]
 
 
 def join(rows, column, answers):
@@ -41,8 +40,7 @@ def join(rows, column, answers):
     for row in rows:
         dialogue = normalise_text(row[column])
         turns[dialogue] += 1  # an answer's id says which turn it is, counted from 0
-        found = answers.pop(f"{dialogue}/{turns[dialogue]}", None)
-        if found:
+        if found := answers.get(f"{dialogue}/{turns[dialogue]}"):
             found["persona"] = " | ".join(found["persona"])
             row |= {name: found[key] for key, name in ADDED.items()}
     return sum("pal_response" in row for row in rows)
@@ -55,10 +53,12 @@ def main(table, folder, extractor, overrides):
     pesconv, responses = folder / "pesconv.jsonl", folder / "responses.jsonl"
     first = [one for one in overrides if one.startswith(("annotate.", "data.", "overwrite="))]
     given = [f"model={extractor}", f"input={table}", f"output={pesconv}", *first]
-    annotate(infer := pal.load_settings(None, given, command="annotate"))
+    infer = pal.load_settings(None, given, command="annotate")
     then = [one for one in overrides if not one.startswith(("annotate.", "data."))]
     given = ["model=runs/quickstart/model", f"input={pesconv}", f"output={responses}", *then]
-    generate(pal.load_settings(None, given, command="generate"))
+    reply = pal.load_settings(None, given, command="generate")
+    annotate(infer)  # begins when all settings are known to be right
+    generate(reply)
     rows, column = read_table(table, infer.data.columns.model_dump())
     added = join(rows, column, {row["id"]: row for _, row in read_jsonl(responses)})
     with open(folder / "answered.csv", "w", newline="", encoding="utf-8") as file:
