@@ -11,6 +11,7 @@ import pytest
 
 from pal.core.errors import PalError
 from pal.core.files import write_jsonl
+from pal.data.esconv import load_esconv, write_pesconv
 from tests.jobs import ESCONV, ROOT, command
 from tests.llm.server import FakeServer
 
@@ -28,7 +29,7 @@ b,seeker,My friend does not talk to me.,second
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, response_model, extractor_model):
-    """A folder in which `pal quickstart` has run, with small models and some of the answers."""
+    """A folder in which `pal quickstart` has run, on small models and a part of the corpus."""
     from tests.modeling.languages import with_notes
 
     folder = tmp_path_factory.mktemp("examples")
@@ -36,9 +37,9 @@ def place(tmp_path_factory, response_model, extractor_model):
     made.mkdir(parents=True)
     (made / "model").symlink_to(response_model)
     (made / "extractor").symlink_to(extractor_model)
-    rows = [json.loads(line) for line in (ESCONV / "train.jsonl").open()][:20]
-    write_jsonl(made / "pesconv.jsonl", with_notes(rows))
-    answered = [f"input={made / 'pesconv.jsonl'}", "split=test", "data.split=seeded", "limit=6"]
+    rows = list(load_esconv(str(ESCONV / "train.jsonl")))[:20]
+    write_pesconv(made / "pesconv.jsonl", with_notes(rows))
+    answered = [f"input={made / 'pesconv.jsonl'}", "split=test", "data.split=seeded"]
     limits = ["decoding.max_new_tokens=8", f"output={made / 'predictions.jsonl'}"]
     assert command("generate", f"model={made / 'model'}", *answered, *limits) == 0
     return folder
@@ -131,7 +132,7 @@ def test_columns_of_other_names_and_strategies(run, place):
 
 
 def test_a_system_of_ones_own_stands_in_the_table_with_pal(run, place):
-    options = ["limit=6", "statistics.resamples=100", "report.cases=0"]
+    options = ["statistics.resamples=100", "report.cases=0"]
     code, out, errors = run("benchmark_own_system.py", *options, "output_dir=runs/own")
     assert code == 0, errors
     assert "| PAL |" in out
