@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import runpy
 import sys
 from importlib.util import find_spec
@@ -251,7 +252,8 @@ def test_a_notebook_is_valid_and_carries_no_long_outputs(path):
 def test_a_notebook_runs_in_a_kernel(name, place, endpoint, tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    more = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *more]))
     given = (
         lora_parameters(place) | {"FOLDER": str(tmp_path)}
         if "lora" in name
