@@ -60,7 +60,10 @@ def test_a_command_as_it_is_shown_is_taken(page, line):
         return
     given = parse_arguments(words)
     overrides = [
-        item.replace("…", "http://localhost:8000/v1" if "base_url" in item else "x")
+        # A package that carries a model need not be installed for its line to be taken.
+        re.sub("=package:.*", "=x", item).replace(
+            "…", "http://localhost:8000/v1" if "base_url" in item else "x"
+        )
         for item in given.overrides
     ]
     if line in REFUSED:

@@ -149,7 +149,7 @@ def remove_checkpoints(model: Path, kept: Collection[Path] = ()) -> int:
     before = _size(model)
     for folder in checkpoints_of(model).values():
         if folder in kept:
-            strip_checkpoint(folder)
+            strip_checkpoint(folder, finished=True)
         else:
             remove_checkpoint(folder)
     return before - _size(model)

@@ -184,9 +184,12 @@ def quickstart(settings: QuickstartSettings) -> str:
             (metrics, "scores"),
         )
     )
+    least = settings.decoding.min_new_tokens
+    usual = least == DecodingSettings().min_new_tokens
     following = (
         f"Look at it:\n  {page.resolve()}\n"
         f"Talk with it:\n  pal chat model={model} extractor={extractor}"
+        f"{'' if usual else f' decoding.min_new_tokens={least}'}"
     )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 

@@ -323,11 +323,11 @@ def stamp_of(
 
 
 @functools.cache
-def _bundled_keys() -> frozenset[str]:
+def _bundled_keys() -> frozenset[int]:
     """Return the identities of the bundled dialogues."""
     from pal.data.esconv import load_esconv
 
-    return frozenset(map(dialogue_key, load_esconv(str(bundled("sample", "esconv")), None)))
+    return frozenset(_keys_of(load_esconv(str(bundled("sample", "esconv")), None)))
 
 
 def describe_stamp(stamp: Mapping[str, Any]) -> str:

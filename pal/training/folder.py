@@ -55,6 +55,9 @@ TOKENIZER_FILES = (
 # among them: at the end the best model is loaded from it.
 TRAINING_STATE = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "training_args.bin")
 
+# What DeepSpeed and FSDP load the best model from at the end; then nobody reads it any more.
+SHARDED_STATE = ("global_step*", "pytorch_model_fsdp*")
+
 
 class RunFolder:
     """The output folder of one run.
@@ -200,9 +203,15 @@ def remove_checkpoint(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def strip_checkpoint(checkpoint: Path) -> None:
-    """Remove from a checkpoint what only continued training reads; the model stays."""
-    for path in [path for pattern in TRAINING_STATE for path in checkpoint.glob(pattern)]:
+def strip_checkpoint(checkpoint: Path, *, finished: bool = False) -> None:
+    """Remove from a checkpoint what only continued training reads; the model stays.
+
+    Args:
+        checkpoint: the folder.
+        finished: whether training has ended, so that no best model is loaded any more.
+    """
+    patterns = (*TRAINING_STATE, *SHARDED_STATE) if finished else TRAINING_STATE
+    for path in [path for pattern in patterns for path in checkpoint.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

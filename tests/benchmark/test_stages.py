@@ -172,7 +172,10 @@ def test_side_by_side_interrupted_and_run_again_gives_the_same_bytes(done, tmp_p
     assert "stages: 100%" in messages
     began = {path.name: path.read_text() for path in (folder / "logs").glob("*-*.log")}
     assert len(began) == 18, "what systems share is one stage"
-    assert all(text.count("== finished") == 1 for text in began.values())
+    # Who is stopped just after publishing has no time for the line; nobody finishes twice.
+    finished = [text.count("== finished") for text in began.values()]
+    assert max(finished) == 1
+    assert finished.count(0) <= 2, "one for each process"
     assert sum(text.count(", process ") for text in began.values()) <= 18 + 2
 
 

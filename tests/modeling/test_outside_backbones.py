@@ -1,4 +1,4 @@
-"""A family that a user brings, as the page on the architecture shows: one file of theirs."""
+"""A family that a user brings, as the page on extending shows: one file of theirs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.jobs import ESCONV, ROOT, TRAIN_RESPONSE, command, start
 from tests.modeling.families import build_case, published
 from tests.modeling.test_auto import run
 
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n# my_lab_pegasus.py\n(.*?)```", PAGE, re.DOTALL)
 CODE = (
     EXAMPLE
