@@ -137,6 +137,7 @@ def small(tmp_path_factory):
     return folder
 
 
+@pytest.mark.cluster
 def test_through_submitit_a_benchmark_is_the_same_bytes(small, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     more = ["reproduce.executor=slurm", "reproduce.slurm={cluster: local}"]
