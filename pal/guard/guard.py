@@ -380,7 +380,7 @@ def load_guard(settings: GuardSettings, *, shows_help: bool = True) -> Guard:
 
     Args:
         settings: the settings.
-        shows_help: whether people are shown its help, so that what is missing of it is told.
+        shows_help: whether people are shown its help, so that a notice says what is missing.
 
     Raises:
         PalError: anything it needs is missing or cannot be used; without its guard a face does not

@@ -93,18 +93,9 @@ def epoch_line(
         >>> epoch_line(1.0, 2, [{"step": 9, "epoch": 1.0, "loss": 2.5}], {"eval_nll": 2.25})
         'epoch 1 of 2: training loss 2.500, validation loss 2.250 nats per token'
     """
-    begun, before = math.ceil(epoch) - 1, 0
-    weights, losses = [], []
-    for entry in history:
-        if "loss" not in entry:
-            continue
-        if entry["epoch"] > begun:
-            weights.append(entry["step"] - before)
-            losses.append(float(entry["loss"]))
-        before = entry["step"]
     said = []
-    if sum(weights):
-        mean = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    mean = mean_loss(history, after=math.ceil(epoch) - 1)
+    if mean is not None:
         said.append(f"training loss {mean:.3f}")
     if "eval_nll" in metrics:
         said.append(f"validation loss {metrics['eval_nll']:.3f}")
@@ -112,3 +103,21 @@ def epoch_line(
     if "eval_strategy_accuracy" in metrics:
         line += f", {metrics['eval_strategy_accuracy']:.0%} of strategies right"
     return line
+
+
+def mean_loss(history: Sequence[dict[str, Any]], *, after: float = -1) -> float | None:
+    """Return the mean over steps of the losses in a log, each the mean since the one before.
+
+    Args:
+        history: log of the trainer.
+        after: only losses logged after this epoch count.
+    """
+    before, steps, total = 0, 0, 0.0
+    for entry in history:
+        if "loss" not in entry:
+            continue
+        if entry.get("epoch", 0) > after:
+            steps += entry["step"] - before
+            total += (entry["step"] - before) * float(entry["loss"])
+        before = entry["step"]
+    return total / steps if steps else None

@@ -4,7 +4,6 @@ Added here: losses counted by token whatever the batches and without projecting 
 vocabulary, an order of samples that survives interruptions, a log that does not depend on them.
 """
 
-import itertools
 import json
 import logging
 import warnings
@@ -39,7 +38,7 @@ from pal.training.losses import (
 from pal.training.numbers import NumberFormat, launcher_environment_kept
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
-from pal.training.progress import EpochLines
+from pal.training.progress import EpochLines, mean_loss
 from pal.training.pruning import Choosable, PruneCheckpoints
 from pal.training.sharing import FilledSamples, SharedBatches, draw_seed
 
@@ -180,15 +179,6 @@ class LanguageTrainer(PalTrainer):
         model: Any = self.accelerator.unwrap_model(self.model)
         model.config.use_cache = True  # the trainer switches it off
         super()._save(output_dir, state_dict)
-
-
-def mean_loss(history: list[dict[str, float]]) -> float | None:
-    """Return the mean over steps of the losses in a log, each the mean since the one before."""
-    logged = [(0, 0.0), *((int(e["step"]), float(e["loss"])) for e in history if "loss" in e)]
-    steps = logged[-1][0]
-    if not steps:
-        return None
-    return sum((now - then) * loss for (then, _), (now, loss) in itertools.pairwise(logged)) / steps
 
 
 class KeepExact(TrainerCallback):
