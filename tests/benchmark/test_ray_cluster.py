@@ -1,10 +1,15 @@
 """A benchmark on a Ray cluster of processes of this machine, nodes and drivers being killed."""
 
+import os
+import re
+import signal
 import time
 
+import psutil
 import pytest
 
 from pal.benchmark.executors import make_schedule
+from pal.benchmark.executors.tasks import LOGS
 from pal.benchmark.settings import BenchmarkSettings
 from pal.core.errors import DataError
 from tests.benchmark.stage_works import attempts, linger, note, refuse, task
@@ -50,6 +55,25 @@ def until(process, folder, pattern, count):
         time.sleep(0.02)
 
 
+def stop_a_stage(process, folder):
+    """Halt a process that is in the midst of a training, and return it."""
+    until(process, folder, "models/*/run.json", 3)
+    while True:
+        assert process.poll() is None, "all stages ended before one could be stopped"
+        for log in (folder / LOGS).glob("models-*.log"):
+            worker = int(re.findall(r"process (\d+)$", log.read_text(), re.M)[-1])
+            model = folder / "models" / log.stem.removeprefix("models-")
+            if (model / "run.json").exists() or not psutil.pid_exists(worker):
+                continue
+            os.kill(worker, signal.SIGSTOP)
+            while psutil.Process(worker).status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
+            if not (model / "run.json").exists():
+                return psutil.Process(worker)
+            os.kill(worker, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 def begun_twice(folder):
     counts = attempts(folder)
     assert all(finished == 1 for _, finished in counts.values()), counts
@@ -59,12 +83,18 @@ def begun_twice(folder):
 def test_a_node_is_killed_in_the_middle_and_the_table_is_the_same_bytes(local, cluster, tmp_path):
     folder = tmp_path / "run"
     process = driver(cluster, folder)
-    until(process, folder, "models/*/run.json", 3)
-    cluster.remove_node(cluster.two[0], allow_graceful=False)
+    worker = stop_a_stage(process, folder)
+    raylets = {parent.pid for parent in worker.parents()}
+    (node,) = [
+        node for node in cluster.two
+        if raylets & {process.pid for _, process in node.live_processes()}
+    ]  # fmt: skip
+    cluster.remove_node(node, allow_graceful=False)
+    worker.kill()  # what is halted cannot notice that its node is gone
     _, messages = process.communicate(timeout=300)
     assert process.returncode == 0, messages
     same_results(folder, local)
-    assert begun_twice(folder) <= 1, "none but the one that died with its node"
+    assert begun_twice(folder) == 1, "none but the one that died with its node"
     assert messages.count("its process died") == 1, messages
 
 
