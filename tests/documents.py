@@ -9,7 +9,10 @@ from pathlib import Path
 from tests.jobs import ROOT
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "examples/README.md")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SCRIPTS = {"train.py": "train", "generate.py": "generate", "eval.py": "eval"}

@@ -16,9 +16,12 @@ from tests.documents import (
     is_command,
     lines_of,
 )
+from tests.jobs import ROOT
 
 # What a page shows as an example of what is refused.
 REFUSED = ("pal generate tune_alpha.trials=3",)
+# A file of the checkout, as pages name it.
+FILE = re.compile(r"\b(?:examples|configs|data/sample)/[\w./-]+\.(?:py|ipynb|sh|ya?ml|jsonl|txt)\b")
 
 
 def commands():
@@ -72,3 +75,18 @@ def test_a_command_as_it_is_shown_is_taken(page, line):
         return
     config = given.config if given.config and "/alpha.yaml" not in given.config else None
     load_settings(given.command, config, overrides)
+
+
+def named_files():
+    """Yield (page, file) of every file of the checkout that a page names."""
+    for page in PAGES:
+        if page.exists():
+            for found in FILE.findall(page.read_text(encoding="utf-8")):
+                yield str(page.relative_to(ROOT)), found
+
+
+def test_a_file_of_the_checkout_that_a_page_names_is_there():
+    named = set(named_files())
+    assert "examples/README.md" in {page for page, _ in named}
+    assert len(named) > 10
+    assert [pair for pair in named if not (ROOT / pair[1]).exists()] == []
