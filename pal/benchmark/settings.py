@@ -42,24 +42,26 @@ class BenchmarkSettings(Section):
     """The benchmark, which trains, runs and scores every system with every seed.
 
     Attributes:
-        systems: names in the table of systems (pal.benchmark.systems).
+        systems: systems to compare, by their names in the table of systems (docs/benchmark.md) or
+            in overrides.
         seeds: seeds; every system is trained, run and scored once per seed.
-        checkpoint: epoch that generates responses: ``lowest_loss`` (the paper), ``last``, or a
-            number.
-        keep_checkpoints: keep every epoch with its training state; otherwise an epoch is removed
-            as soon as no rule can choose it, and only the weights of the chosen epoch, of the
-            lowest loss and of the last epoch stay.
-        extractor: null if the dialogues hold personas; ``train`` trains the extractor of the YAML's
-            ``persona_extractor`` block and annotates them; otherwise a trained extractor.
-        overrides: settings of single systems, nested as in the YAML: ``{prompt: {training: …}}``.
-        outside: responses of outside systems, name → file: records with ids in any order, or one
-            response per line in the order of the test samples.
+        checkpoint: epoch whose checkpoint generates responses: lowest_loss (as in the paper), last,
+            or a number.
+        keep_checkpoints: keep every epoch's checkpoint with its training state. Otherwise a
+            checkpoint is removed as soon as no rule can choose it, and only the weights of the
+            chosen epoch, of the lowest loss and of the last epoch are kept.
+        extractor: null if the dialogues already have personas; train to train the extractor of the
+            YAML's persona_extractor block and annotate them; otherwise a trained extractor.
+        overrides: settings of individual systems, nested as in the YAML: {prompt: {training: …}}.
+        outside: responses of systems from elsewhere, name → file: records with ids in any order, or
+            one response per line in the order of the test samples.
         executor: where stages run: ``local`` (this machine), ``ray`` (the cluster that RAY_ADDRESS
             names) or ``slurm``.
-        workers: how many stages run side by side; null is one on this machine, and on a cluster as
-            many as it takes.
-        resources: what a stage asks a cluster for, by kind (train, annotate, generate, losses,
-            answer, score; all for the rest): ``{train: {gpus: 0.5, cpus: 4, memory_gb: 16}}``.
+        workers: number of stages that run at the same time; null means one on this machine, and as
+            many as a cluster accepts.
+        resources: resources to request from a cluster for a stage, by kind (train, annotate,
+            generate, losses, answer, score; all for the rest): {train: {gpus: 0.5, cpus: 4,
+            memory_gb: 16}}.
         slurm: options of Slurm jobs: ``{partition: gpu, timeout_min: 720}``.
     """
 

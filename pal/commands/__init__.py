@@ -61,23 +61,23 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.annotate", "annotate", "AnnotateSettings",
     ),
     "generate": Command(
-        "answer every sample of a file",
+        "generate a response for every sample of a file",
         "pal.commands.generate", "generate", "GenerateSettings",
     ),
     "answer": Command(
-        "answer every sample of a file by any language model",
+        "have any language model respond to every sample of a file",
         "pal.commands.answer", "answer", "AnswerSettings",
     ),
     "chat": Command(
-        "talk with a model in the terminal, or over a pipe",
+        "chat with a model in the terminal, or through a pipe",
         "pal.commands.chat", "chat", "ChatSettings",
     ),
     "serve": Command(
-        "serve a model over OpenAI's chat API, with a page to talk to it",
+        "serve a model over OpenAI's chat API, with a web page to chat with it",
         "pal.commands.serve", "serve", "ServeSettings",
     ),
     "export": Command(
-        "write a trained model as a plain folder, LoRA adapters merged",
+        "write a trained model as a plain folder, with LoRA adapters merged",
         "pal.commands.export", "export", "ExportSettings",
     ),
     "eval": Command(
@@ -89,27 +89,27 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.export_task", "export_task", "ExportTaskSettings",
     ),
     "audit": Command(
-        "find duplicates between the splits of a corpus, and within them",
+        "find duplicates between and within the splits of a corpus",
         "pal.commands.audit", "audit", "AuditSettings",
     ),
     "reproduce": Command(
-        "train, run and score every system with every seed: the paper's table",
+        "train, run and score every system with every seed, as in the paper's Table 3",
         "pal.commands.reproduce", "reproduce", "ReproduceSettings",
     ),
     "tune-alpha": Command(
-        "choose α of each strategy on validation dialogues",
+        "search for the best α of each strategy on validation dialogues",
         "pal.commands.tune_alpha", "tune_alpha", "TuneAlphaSettings",
     ),
     "analyze": Command(
-        "similarity, strategies and personas of dialogues and responses",
+        "analyse similarity, strategies and personas in dialogues and responses",
         "pal.commands.analyze", "analyze", "AnalyzeSettings",
     ),
     "report": Command(
-        "write one HTML page of results",
+        "write an HTML page of results",
         "pal.commands.report", "report", "ReportSettings",
     ),
     "human-eval export": Command(
-        "write blinded sheets and a sealed key",
+        "write blinded sheets and a separate key",
         "pal.commands.human_eval", "export_sheets", "ExportSheetsSettings",
     ),
     "human-eval personas": Command(
@@ -117,11 +117,11 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.human_eval", "export_personas", "ExportPersonasSettings",
     ),
     "human-eval score": Command(
-        "read filled-in sheets: win, tie, loss, sign test, Fleiss' κ",
+        "score filled-in sheets: win, tie, loss, sign test, Fleiss' κ",
         "pal.commands.human_eval", "score_sheets", "ScoreSheetsSettings",
     ),
     "study create": Command(
-        "make a study with people: blinded chats with two systems, or judgements of personas",
+        "create a study with people: blinded chats with two systems, or judgements of personas",
         "pal.commands.study", "create_study", "CreateStudySettings",
     ),
     "study serve": Command(
@@ -129,65 +129,70 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.study", "serve_study", "ServeStudySettings",
     ),
     "study export": Command(
-        "write answers, conversations and results of a study",
+        "write the answers, conversations and results of a study",
         "pal.commands.study", "export_study", "ExportStudySettings",
     ),
     "study withdraw": Command(
-        "delete what a rater of a study gave",
+        "delete everything that a rater wrote in a study",
         "pal.commands.study", "withdraw_rater", "WithdrawSettings",
     ),
     "simulate": Command(
-        "whole dialogues of simulated seekers with a trained or any language model",
+        "write whole dialogues between simulated seekers and a trained or language model",
         "pal.commands.simulate", "simulate", "SimulateSettings",
     ),
     "judge pairs": Command(
-        "language models compare two systems at a time, in both orders",
+        "have language models compare two systems at a time, in both orders",
         "pal.commands.judge", "judge_pairs", "JudgePairsSettings",
     ),
     "judge ratings": Command(
-        "language models rate systems, dimension by dimension",
+        "have language models rate systems, dimension by dimension",
         "pal.commands.judge", "judge_ratings", "JudgeRatingsSettings",
     ),
     **{
         f"traits {action}": Command(summary, f"pal.traits.{module}", function, settings)
         for action, (summary, module, function, settings) in {
-            "cards": ("who the seeker of a dialogue or post is",
+            "cards": ("describe the seeker of each dialogue or post as a card",
                       "cards", "cards", "CardsSettings"),
-            "filter": ("keep the cards that say enough", "cards", "filter_cards", "FilterSettings"),
-            "describe": ("a sentence for each of twelve dimensions",
+            "filter": ("keep the cards that contain enough",
+                       "cards", "filter_cards", "FilterSettings"),
+            "describe": ("write a sentence for each of twelve dimensions",
                          "cards", "describe_traits", "DescribeSettings"),
-            "measure": ("let a model fill in inventories for every card",
+            "measure": ("have a model fill in inventories for every card",
                         "measure", "measure", "MeasureSettings"),
-            "correlate": ("personality against communication style (Tables 2 to 4)",
+            "correlate": ("correlate personality with communication style (Tables 2 to 4)",
                           "correlations", "correlate", "CorrelateSettings"),
-            "expand": ("cards from one-line personas", "cards", "expand", "ExpandSettings"),
-            "synthesize": ("dialogues from cards", "synthesis", "synthesize",
+            "expand": ("expand one-line personas into cards", "cards", "expand", "ExpandSettings"),
+            "synthesize": ("write dialogues from cards", "synthesis", "synthesize",
                            "SynthesizeSettings"),
-            "continue": ("a conversation days after a dialogue", "synthesis", "continue_dialogues",
+            "continue": ("continue dialogues some days later", "synthesis", "continue_dialogues",
                          "ContinueSettings"),
-            "compare": ("measurements before and after", "consistency", "compare_measurements",
+            "compare": ("compare measurements before and after",
+                        "consistency", "compare_measurements",
                         "CompareSettings"),
-            "strategies": ("strategies by condition (Tables 5 to 8)",
+            "strategies": ("compare strategies between conditions (Tables 5 to 8)",
                            "strategies", "strategies", "StrategiesSettings"),
-            "stats": ("words and turns by condition (Table 16), what cards hold (Table 1)",
+            "stats": ("count words and turns (Table 16) and the contents of cards (Table 1)",
                       "dialogue_statistics", "stats", "StatsSettings"),
-            "report": ("write the wing's page", "report", "report_traits", "TraitReportSettings"),
-            "run": ("the paper's three questions in one go",
+            "report": ("write an HTML page of the results",
+                       "report", "report_traits", "TraitReportSettings"),
+            "run": ("run the paper's three experiments, all stages",
                     "run", "run_traits", "RunTraitsSettings"),
         }.items()
     },
     **{
         f"bench {what}": Command(summary, "pal.commands.bench", f"bench_{what}", settings)
         for what, (summary, settings) in {
-            "generate": ("decoding, compared with transformers and the authors' way",
+            "generate": ("decoding, compared with transformers and the authors' method",
                          "BenchGenerateSettings"),
             "train": ("training, compared with transformers and the authors' padding",
                       "BenchTrainSettings"),
             "annotate": ("annotation, compared with generate in file order",
                          "BenchAnnotateSettings"),
             "metrics": ("scores, compared with plain Python", "BenchMetricsSettings"),
-            "llm": ("the language model client, compared with openai's", "BenchLlmSettings"),
-            "serve": ("the server, many clients at once compared with one", "BenchServeSettings"),
+            "llm": ("the language model client, compared with the openai package's",
+                    "BenchLlmSettings"),
+            "serve": ("the server, with many concurrent clients compared with one",
+                      "BenchServeSettings"),
             "scale": ("memory and time of every stage on a corpus of any size",
                       "BenchScaleSettings"),
         }.items()
@@ -197,15 +202,15 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.guard", "train_guard", "TrainGuardSettings",
     ),
     "guard eval": Command(
-        "what the guard finds in labelled messages, or in dialogues",
+        "measure what the guard finds in labelled messages, or in dialogues",
         "pal.commands.guard", "evaluate_guard", "EvaluateGuardSettings",
     ),
     "convert-authors": Command(
-        "turn a checkpoint of the authors' code into a PAL model",
+        "convert a checkpoint of the authors' code into a PAL model",
         "pal.commands.convert_authors", "convert_authors", "ConvertAuthorsSettings",
     ),
     "settings": Command(
-        "explain all keys as Markdown, or those that start with a prefix",
+        "explain all settings as Markdown, or those that start with a prefix",
         "pal.commands.settings", "show_settings", "ShowSettings",
     ),
 }  # fmt: skip

@@ -32,8 +32,8 @@ class AnalyzeSettings(WriterSettings):
 
     Attributes:
         input: dialogues with personas: a file, a folder, a hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
-        output: JSON file of the analysis; the summary goes beside it as .md, and is printed anyway.
+        split: split to read, where input is a folder or hub id with splits.
+        output: JSON file of the analysis; the summary is printed, and written beside it as .md.
     """
 
     examples = (

@@ -21,7 +21,7 @@ class AnswerSettings(DialogueSettings, WriterSettings):
     """Answer every sample of a file by a language model.
 
     Attributes:
-        seed: seed of the server's sampling, from which each sample gets its own.
+        seed: random seed of the server's sampling, from which each sample gets its own.
         dtype: number format of a local model's weights.
         decoding: which turns are samples.
     """

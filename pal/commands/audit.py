@@ -25,9 +25,10 @@ class AuditSettings(WriterSettings):
     Attributes:
         data: the splits, in any layout; also files of samples of other projects, such as MISC's.
         audit: what counts as a duplicate.
-        output: JSON file of the report, with examples; a table goes beside it as .md.
-        fix: write beside ``output``, as .ids.json, the ids of the dialogues that share nothing with
-            a later split (train < validation < test) and are no repetition; data.ids reads it.
+        output: JSON file of the report, with examples; a table is written beside it as .md.
+        fix: also write, beside output as .ids.json, the ids of the dialogues that share nothing
+            with a later split (train < validation < test) and are no duplicates; data.ids reads
+            them.
     """
 
     examples = (

@@ -40,8 +40,8 @@ class BenchSettings(WriterSettings):
     """The settings of every measurement.
 
     Attributes:
-        seed: seed of random weights, of the choice of inputs and of sampling.
-        limit: how many inputs are measured; the default of each measurement when null.
+        seed: random seed of weights, of the choice of inputs and of token sampling.
+        limit: number of inputs to measure; each measurement has its own default when null.
     """
 
     seed: int = 42
@@ -52,10 +52,11 @@ class BenchModelSettings(BenchSettings, ModelSettings):
     """A measurement of a model on dialogues.
 
     Attributes:
-        model: folder or hub id; random weights of ``architecture`` when null.
+        model: folder or hub id of the model; null measures a model of architecture with random
+            weights.
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``; random tokens of
             ESConv's lengths (``bench annotate``: the bundled corpus) when null.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
     """
 
     input: Source | None = None
@@ -100,8 +101,8 @@ class BenchMetricsSettings(BenchSettings):
     """Measure scores.
 
     Attributes:
-        predictions: file of records with ``response`` and ``reference``; pairs cut out of the
-            bundled corpus, as long as those of ESConv, when null.
+        predictions: file of records with response and reference; null takes pairs from the bundled
+            corpus, cut to the lengths of ESConv.
     """
 
     examples = (

@@ -15,8 +15,8 @@ class ChatSettings(TalkSettings):
     """Talk with a model in the terminal.
 
     Attributes:
-        persona: sentences about who talks, in place of inferred ones.
-        compare: whether a reply with α = 0 follows each; ``--compare`` for short.
+        persona: sentences about the person who chats, used instead of inferred ones.
+        compare: show a reply with α = 0 after each reply; --compare for short.
     """
 
     examples = (

@@ -15,7 +15,7 @@ class WriterSettings(CommandSettings):
 
     Attributes:
         output: file that the command writes.
-        overwrite: whether an existing output is replaced.
+        overwrite: replace an existing output.
     """
 
     output: OutputPath | None = None
@@ -27,7 +27,7 @@ class CorpusSettings(CommandSettings):
 
     Attributes:
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
         limit: read at most this many dialogues.
     """
 
@@ -42,7 +42,7 @@ class DialogueSettings(CommandSettings):
 
     Attributes:
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
         limit: use at most this many samples.
     """
 

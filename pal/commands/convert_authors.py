@@ -12,12 +12,11 @@ class ConvertAuthorsSettings(CommandSettings):
     """Turn a checkpoint of released code, PAL's or MISC's, into a model.
 
     Attributes:
-        state_dict: file of the weights: ``.bin`` or ``.pt`` (code in it is never run) or
-            ``.safetensors``.
-        config: the ``config.json`` that was saved with it.
+        state_dict: file of the weights: .bin or .pt (code in it is never executed) or .safetensors.
+        config: the config.json that belongs to it.
         output: folder to write.
-        tokenizer: folder or hub id of Blenderbot-small's tokenizer, which is saved beside the
-            model with the added tokens.
+        tokenizer: folder or hub id of Blenderbot-small's tokenizer, which is saved with the model,
+            including the added tokens.
     """
 
     examples = (

@@ -32,7 +32,7 @@ class EvaluateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     Attributes:
         predictions: responses to score: output of ``pal generate``, a JSON list or a CSV of such
             records, or files of other projects, which need ``input``.
-        output: JSON file of the scores; the table goes beside it as .md, and is printed anyway.
+        output: JSON file of the scores; the table is printed, and written beside it as .md.
     """
 
     examples = (

@@ -20,15 +20,15 @@ class ExportSettings(CommandSettings):
     """Write a trained model as a plain folder, LoRA adapters merged.
 
     Attributes:
-        model: folder or hub id of the trained model, a response model or a persona extractor.
+        model: folder or hub id of the trained model: a response model or a persona extractor.
         output: folder to write.
         overwrite: replace an existing output.
         dtype: number format of the written weights.
-        trusted_code: classes from outside of the package that the model's configuration may name,
+        trusted_code: classes from outside the package that the model's configuration may name,
             their_package.module:Class.
-        push_to: repository of the model hub, owner/name, to upload the written weights,
-            configuration, tokenizer and card to; null uploads nothing.
-        private: whether a repository that ``push_to`` makes is private.
+        push_to: repository on the model hub, owner/name, to upload weights, configuration,
+            tokenizer and model card to; null uploads nothing.
+        private: make a new repository of push_to private.
     """
 
     examples = (

@@ -33,7 +33,7 @@ class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
     """Answer every sample of a file.
 
     Attributes:
-        seed: seed of the noise that tokens are sampled with.
+        seed: random seed of token sampling.
     """
 
     examples = (

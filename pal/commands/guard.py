@@ -26,12 +26,14 @@ class HeadSettings(Section):
     """Training of a head on sentence vectors.
 
     Attributes:
-        messages: labelled messages: JSON lines with ``text``, ``label`` (crisis or none) and,
-            better, ``source``.
-        background: ordinary dialogues; the seekers' turns count as messages labelled none.
-        encoder: sentence encoder, a hub id or a folder; the trained folder names it and needs it.
-        false_alarms: share of the messages labelled none that the threshold lets through.
-        folds: folds of the cross-validation that chooses thresholds; a fold holds whole sources.
+        messages: labelled messages: JSON lines with text, label (crisis or none) and preferably
+            source.
+        background: ordinary dialogues; their seeker turns count as messages labelled none.
+        encoder: sentence encoder, a hub id or folder; the trained detector refers to it and needs
+            it.
+        false_alarms: share of the messages labelled none that the threshold may flag.
+        folds: number of cross-validation folds for choosing thresholds; messages from one source
+            stay in one fold.
     """
 
     messages: list[InputPath] = []
@@ -46,8 +48,8 @@ class TrainGuardSettings(CommandSettings):
 
     Attributes:
         output: folder to write; give it as guard.model.
-        overwrite: whether what this command wrote before is replaced.
-        limit: use at most this many turns of the background.
+        overwrite: replace what this command wrote before.
+        limit: use at most this many background turns.
     """
 
     examples = (
@@ -70,9 +72,9 @@ class EvaluateGuardSettings(WriterSettings):
     Attributes:
         input: labelled messages (JSON lines with text and label), or dialogues: a file, a folder, a
             hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
         limit: read at most this many messages or dialogues.
-        output: JSON file to write; the tables are printed anyway.
+        output: JSON file to write; the tables are also printed.
     """
 
     examples = (

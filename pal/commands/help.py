@@ -14,7 +14,7 @@ from pal.core.settings import CommandSettings
 CLOSING = """\
 settings: --config takes a YAML file or the name of a bundled one (small, pal, joint, …);
 key=value overrides follow, dotted for nested keys: training.learning_rate=1e-5
---dry-run prints the settings that a command would run with; `pal settings` explains all keys"""
+--dry-run prints the settings that a command would run with; `pal settings` explains all settings"""
 
 
 def general_help() -> str:
@@ -36,24 +36,24 @@ def general_help() -> str:
         "",
         *lines,
         "",
-        "pal COMMAND --help lists every setting of a command with type, default and meaning",
+        "pal COMMAND --help lists every setting of a command with its type, default and meaning",
         CLOSING,
     ])  # fmt: skip
 
 
 # Commands that take an action as their first argument.
 GROUPS = {
-    "guard": "what watches a conversation for signs of suicide and self-harm",
+    "guard": "the check of conversations for signs of suicide and self-harm",
     "human-eval": "blinded sheets for people to judge",
     "judge": "language models as judges of systems",
     "study": "blinded chats with people over the web",
-    "traits": "personality and style that a language model infers from personas and dialogues",
-    "bench": "the speed on this machine, compared with the alternatives",
+    "traits": "personality and style that language models infer from personas and dialogues",
+    "bench": "speed on this machine, compared with alternatives",
 }
 
 
 def command_help(name: str) -> str:
-    """Return a command's help: what it does, two examples, every key in groups."""
+    """Return a command's help: what it does, examples, every key in groups."""
     if name not in COMMANDS:
         return _actions_help(name)
     command, cls = COMMANDS[name], all_settings()[name]

@@ -31,7 +31,7 @@ class ExportSheetsSettings(DialogueSettings, WriterSettings):
     """Write blinded sheets of two or more systems, and the key that says which is which.
 
     Attributes:
-        input: dialogues that the responses answer; without it the systems' files hold whole
+        input: dialogues that the responses belong to. Without it the systems' files contain whole
             dialogues, which are compared card by card.
         output: folder to write.
         human_eval: the systems that are compared.
@@ -71,8 +71,9 @@ class ScoreSheetsSettings(WriterSettings):
     """Read filled-in sheets: wins, ties and losses with tests and agreement.
 
     Attributes:
-        input: folder that export wrote.
-        output: JSON file to write; the tables go beside it as .md. Without it they are only shown.
+        input: folder that pal human-eval export or personas wrote.
+        output: JSON file to write; the tables are written beside it as .md. Without it they are
+            only printed.
         human_eval: the filled-in sheets of the raters.
         statistics: intervals, where personas were judged.
     """

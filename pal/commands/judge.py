@@ -25,7 +25,7 @@ class JudgeSettings(DialogueSettings, WriterSettings):
     """A command that asks language models to judge.
 
     Attributes:
-        input: dialogues that the responses answer; without it the systems' files hold whole
+        input: dialogues that the responses belong to. Without it the systems' files contain whole
             dialogues, which are judged card by card.
         output: JSON file to write; the tables go beside it as .md.
         dtype: number format of local models' weights.

@@ -49,9 +49,9 @@ class BundledDataSettings(SourceSettings):
     """How the bundled corpus is split, and how much of it is used.
 
     Attributes:
-        split: how the annotated corpus, one file, becomes splits; only ``seeded`` gives it any.
-        max_train_samples: use only the first this many training samples.
-        max_validation_samples: use only the first this many validation samples.
+        split: how the annotated corpus, a single file, is split; only seeded splits a single file.
+        max_train_samples: use only this many training samples, the first ones.
+        max_validation_samples: use only this many validation samples, the first ones.
     """
 
     split: Literal["published", "seeded"] = "seeded"
@@ -64,9 +64,9 @@ class QuickstartSettings(TrainingSettings):
 
     Attributes:
         output_dir: folder of all outputs.
-        overwrite: whether every stage is run again.
-        split: the split that is answered and scored.
-        dtype: number format of the weights for responses.
+        overwrite: run every stage again, and replace its output.
+        split: split to generate responses for and to score.
+        dtype: number format of the weights during generation.
         batch_tokens: maximum number of encoder positions in a batch.
         batch_rows: maximum number of rows in a batch.
         data: how the corpus is split.

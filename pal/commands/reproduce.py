@@ -56,8 +56,8 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
 
     Attributes:
         output_dir: folder of all outputs.
-        input: dialogues to answer; the test split of ``data.train`` when null.
-        limit: answer at most this many test samples.
+        input: dialogues to generate responses for; the test split of data.train when null.
+        limit: use at most this many test samples.
         seed: seed of the persona extractor's training; the systems use ``reproduce.seeds``.
         data: the corpora.
         annotate: how ``reproduce.extractor`` infers personas.

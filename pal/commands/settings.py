@@ -7,7 +7,7 @@ class ShowSettings(CommandSettings):
     """Explain all keys as Markdown.
 
     Attributes:
-        prefix: show only keys that start with this text, or the keys of the command of this name.
+        prefix: show only keys that start with this text, or the keys of the command with this name.
     """
 
     positional = "prefix"

@@ -29,10 +29,11 @@ class SimulateSettings(TalkSettings, WriterSettings):
 
     Attributes:
         input: persona cards, as `pal traits cards` and `pal traits expand` write them.
-        limit: play at most this many cards.
-        output: file of the dialogues; what could not be played is listed beside it.
-        model: folder or hub id of a trained model as supporter; a language model when null.
-        seed: seed of the supporter's noise and of sampling at the endpoint.
+        limit: use at most this many cards.
+        output: file of the dialogues; cards that could not be played are listed beside it.
+        model: folder or hub id of a trained model that plays the supporter; null uses a language
+            model.
+        seed: random seed of the supporter's token sampling and of sampling at the endpoint.
         llm: the language model that plays the seekers, and the supporter where ``model`` is null.
         supporter: the supporter.
         simulation: the seekers.

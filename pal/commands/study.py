@@ -30,9 +30,9 @@ class CreateStudySettings(DialogueSettings):
     """Make a study: its file, and a link for every rater.
 
     Attributes:
-        input: situations of a chat study: a .txt file with one a line, or dialogues that have
-            them; or dialogues with personas for a persona study.
-        output: file to make. It will hold all that raters write.
+        input: situations for a chat study: a .txt file with one per line, or dialogues that have
+            situations. For a persona study, dialogues with personas.
+        output: file of the study. It will hold everything that raters write.
         dtype: number format of the weights.
         trusted_code: classes from outside the package that a model's configuration may name,
             their_package.module:Class.
@@ -57,7 +57,7 @@ class ServeStudySettings(CommandSettings):
     """Serve the pages of a study on this machine.
 
     Attributes:
-        input: file that create made.
+        input: file that pal study create wrote.
     """
 
     positional = "input"
@@ -74,9 +74,9 @@ class ExportStudySettings(CommandSettings):
     """Write answers, conversations and results of a study; it can go on meanwhile.
 
     Attributes:
-        input: file that create made.
+        input: file that pal study create wrote.
         output: folder to write.
-        overwrite: whether an earlier export is replaced.
+        overwrite: replace an earlier export.
     """
 
     examples = (
@@ -93,8 +93,8 @@ class WithdrawSettings(CommandSettings):
     """Delete all that a rater wrote and answered, as the button on the pages does.
 
     Attributes:
-        input: file that create made.
-        link: the rater's link, or the part of it behind the last slash.
+        input: file that pal study create wrote.
+        link: the rater's link, or the part of it after the last slash.
     """
 
     examples = (

@@ -30,9 +30,9 @@ class TrainSettings(TrainingSettings):
     """Train PAL, a baseline, or the persona extractor.
 
     Attributes:
-        task: ``response`` or ``persona_extractor``; a YAML's block of that name applies too.
+        task: response or persona_extractor; the block of that name in the YAML applies too.
         output_dir: folder of the trained model.
-        overwrite: whether an existing run is replaced.
+        overwrite: replace an existing run.
         data: the corpora.
     """
 

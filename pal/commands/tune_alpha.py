@@ -26,7 +26,7 @@ class TuneAlphaSettings(ResponseModelSettings, DialogueSettings, WriterSettings)
     """Choose α of each strategy on validation dialogues.
 
     Attributes:
-        seed: seed of the noise that tokens are sampled with, and of the search.
+        seed: random seed of token sampling and of the search.
         output: JSON file of all trials and the choice; a YAML for ``pal generate`` is written
             beside it.
     """

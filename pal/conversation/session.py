@@ -126,7 +126,7 @@ class Session:
         responder: of the model, from :func:`pal.modeling.responder.make_responder`.
         guard: what watches the conversation.
         inference: infers personas; None leaves them to the caller.
-        rows: replies that grow at once, at most.
+        rows: maximum number of replies generated at the same time.
 
     Attributes:
         model: the model itself.
@@ -484,14 +484,14 @@ def load(
 
     Args:
         source: folder or hub id.
-        extractor: folder or hub id of a persona extractor; the persona is then inferred turn by
-            turn, as in PESConv.
+        extractor: folder or hub id of a persona extractor. With one, the persona is inferred turn
+            by turn, as in PESConv.
         guard: what watches the conversation, or its settings; English, no country by default.
         decoding: how responses are decoded; the model's own way by default.
         annotate: how personas are inferred.
         seed: key of the noise that tokens are drawn with.
         dtype: number format of the weights.
-        rows: replies that grow at once, at most.
+        rows: maximum number of replies generated at the same time.
 
     Raises:
         PalError: model, extractor, guard or settings cannot be used.
@@ -516,7 +516,7 @@ def open_session(settings: TalkSettings, *, rows: int = ROWS, shows_help: bool =
 
     Args:
         settings: of the command.
-        rows: replies that grow at once, at most.
+        rows: maximum number of replies generated at the same time.
         shows_help: whether people are shown the guard's help.
 
     Raises:

@@ -13,10 +13,10 @@ class TalkSettings(CommandSettings):
 
     Attributes:
         model: folder or hub id of the trained response model.
-        extractor: folder or hub id of a persona extractor; the persona is then inferred turn by
-            turn, as in PESConv.
+        extractor: folder or hub id of a persona extractor. With one, the persona is inferred turn
+            by turn, as in PESConv.
         dtype: number format of the weights.
-        seed: seed of the noise that tokens are sampled with.
+        seed: random seed of token sampling.
         trusted_code: classes from outside the package that the model's configuration may name,
             their_package.module:Class.
     """

@@ -55,7 +55,7 @@ def default_text(field: Any) -> str:
 
 
 def explain(cls: type[CommandSettings]) -> list[Row]:
-    """Return one row for every key of a command, top-level keys first.
+    """Return one row for every key of a command, top-level keys first, then section by section.
 
     Raises:
         KeyError: no docstring explains a key. This is a defect, which a test looks for.
@@ -67,4 +67,5 @@ def explain(cls: type[CommandSettings]) -> list[Row]:
         )
         for key, field, section in fields_of(cls)
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: row.group != "")
+    order = {group: place for place, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    return sorted(rows, key=lambda row: order[row.group] if row.group else -1)

@@ -23,7 +23,7 @@ class TrackingSettings(Section):
 
     Attributes:
         wandb: log to Weights & Biases, offline when no key is set.
-        project: name of the project.
+        project: name of the W&B project.
         texts: log responses too; otherwise only numbers and settings are logged.
     """
 

@@ -42,20 +42,19 @@ class ReadingSettings(Section):
     """How dialogues are read.
 
     Attributes:
-        protocol: one name for split, samples and labels, so that scores compare: ``hub``,
-            ``all_turns``, ``not_first``, ``paper_712``, or ``file`` for the user's own ``ids``
-            (``docs/protocols.md``); null takes what ``split`` and ``decoding.samples`` say, which
-            is ``hub`` as they come.
-        ids: list of dialogue ids, which makes the protocol ``file``: a JSON object with ids under
-            ``train``, ``validation`` and ``test``, as ``pal audit fix=true`` writes it.
-        split: ``published`` uses the splits as they are; ``seeded`` joins all and splits 7:2:1 by
-            dialogue with ``split_seed``, as in the paper.
+        protocol: named combination of split, samples and labels, so that scores are comparable:
+            hub, all_turns, not_first, paper_712, or file for your own ids (docs/protocols.md). Null
+            uses split and decoding.samples, whose defaults are those of hub.
+        ids: file of dialogue ids for the protocol file: a JSON object with lists of ids under
+            train, validation and test, as pal audit fix=true writes it.
+        split: published uses the splits as they are; seeded joins them and splits 7:2:1 by dialogue
+            with split_seed, as in the paper.
         split_seed: seed of the seeded split.
         reader: file format, a name in ``pal.data.corpora`` or their_package.module:Class; null
             recognises the format.
         columns: names of a table's columns.
-        strategy_labels: labels of another strategy set, each with a strategy of this one, or null
-            where none fits: ``{Greetings: Others}``.
+        strategy_labels: mapping from the labels of another strategy set to the eight strategies, or
+            to null where none fits: {Greetings: Others}.
     """
 
     protocol: Literal["hub", "all_turns", "not_first", "paper_712", "file"] | None = None
@@ -92,10 +91,10 @@ class SourceSettings(ReadingSettings):
 
     Attributes:
         cards: file of persona cards whose description replaces the seeker's persona, matched by
-            dialogue id. A card uses the whole dialogue, so scores with cards are not comparable
-            with scores without.
-        knowledge: what MISC reads about turns and situations: a file of ``pal annotate
-            annotate.knowledge=…``, or the folder of its released files.
+            dialogue id. A card is based on the whole dialogue, so scores with cards are not
+            comparable with scores without.
+        knowledge: commonsense knowledge about turns and situations, for MISC: a file that pal
+            annotate annotate.knowledge=… wrote, or the folder of MISC's released files.
     """
 
     cards: InputPath | None = None
@@ -107,12 +106,12 @@ class DataSettings(SourceSettings):
 
     Attributes:
         train: dialogues (task response) or persona conversations (task persona_extractor).
-        validation: the same for the validation loss; null uses the published split of ``train``
-            or, for a single file, a part of it by the settings of the split.
-        leave_out_harmful: do not train on the four supporter turns of ESConv that do harm (they
-            agree with the wish to die, ask for means, or give a number that is out of use).
-        max_train_samples: use only the first this many training samples.
-        max_validation_samples: use only the first this many validation samples.
+        validation: validation dialogues or conversations. Null uses the published validation split
+            of train or, for a single file, a part of it by the split settings.
+        leave_out_harmful: do not train on the four harmful supporter turns of ESConv (they agree
+            with the wish to die, ask about means, or give a number that is out of use).
+        max_train_samples: use only this many training samples, the first ones.
+        max_validation_samples: use only this many validation samples, the first ones.
     """
 
     train: Source = "thu-coai/esconv"
@@ -126,7 +125,7 @@ class AuditDataSettings(ReadingSettings):
     """The splits that are compared: files, folders, hub ids, or files of samples of other projects.
 
     Attributes:
-        train: training dialogues; a folder or hub id brings its validation and test split.
+        train: training dialogues; a folder or hub id includes its validation and test splits.
         validation: validation dialogues.
         test: test dialogues.
     """
@@ -140,11 +139,12 @@ class AuditOptions(Section):
     """What counts as a duplicate.
 
     Attributes:
-        min_words: turns of fewer words are ordinary phrases, counted apart.
-        near_words: shorter texts are never near duplicates, since phrases of the trade are alike.
-        near: lowest share of runs of two words that near duplicates have in common.
+        min_words: turns with fewer words are ordinary phrases, which are counted separately.
+        near_words: texts with fewer words are never near duplicates, since stock phrases resemble
+            each other.
+        near: minimum share of word pairs (runs of two words) that near duplicates have in common.
         near_dialogues: the same for whole dialogues and runs of three words.
-        examples: most examples shown of each kind.
+        examples: maximum number of examples shown of each kind.
     """
 
     min_words: int = Field(15, ge=1, le=1000)

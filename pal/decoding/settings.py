@@ -13,11 +13,13 @@ class SamplingOptions(Section):
     """How tokens are chosen from logits; the defaults are those of the PAL paper, section 4.3.
 
     Attributes:
-        do_sample: sample tokens; the most probable token is used when false.
-        temperature: divisor of the logits before sampling.
-        top_k: number of tokens that can be sampled; all when 0.
-        top_p: total probability of the tokens that can be sampled.
-        repetition_penalty: penalty on the scores of tokens that were used before; 1 is none.
+        do_sample: sample tokens; false takes the most probable token.
+        temperature: sampling temperature, by which the logits are divided.
+        top_k: sample among this many of the most probable tokens; 0 means all.
+        top_p: sample among the most probable tokens whose probabilities sum to this (nucleus
+            sampling).
+        repetition_penalty: penalty on the scores of tokens that have already occurred; 1 means
+            none.
         num_beams: beam width; beam search (more than 1) needs ``do_sample: false``.
         min_new_tokens: minimum length of a response, in tokens.
         max_new_tokens: maximum length of a response, in tokens.
@@ -37,8 +39,8 @@ class SampleSettings(Section):
     """The choice of samples, for commands that do not decode.
 
     Attributes:
-        samples: which supporter turns are answered: ``evaluation`` (those after a seeker turn) or
-            ``training`` (all but a dialogue's first turn).
+        samples: which supporter turns are samples: evaluation (those after a seeker turn) or
+            training (all but a dialogue's first turn).
     """
 
     samples: Literal["evaluation", "training"] = "evaluation"
@@ -48,12 +50,15 @@ class DecodingSettings(SampleSettings, SamplingOptions):
     """Response generation (PAL paper, section 3.4 and appendix D).
 
     Attributes:
-        strategy: ``argmax``, ``sample``, ``gold`` or the name of one strategy for all.
-        alpha: contrast weight: one for all strategies, eight of them, or a mapping of names
-            (``{Question: 1}``; the model's own for the others); the model's when null.
-        strategy_alpha: contrast weight of the strategy step; the model's when null.
-        plausibility: drop tokens whose probability with persona is below this share of the best
-            one's, so that a large α draws no nonsense; 0 drops none. For decoder-only models.
+        strategy: how strategies are chosen: argmax, sample, gold, or the name of one strategy for
+            all samples.
+        alpha: contrast weight α: one number for all strategies, eight numbers, or a mapping by
+            name, {Question: 1} (others keep the model's own α). Null means the model's own.
+        strategy_alpha: contrast weight α in the prediction of the strategy; null means the model's
+            own.
+        plausibility: drop tokens whose probability with persona is below this share of the most
+            probable token's, so that a large α cannot select implausible tokens; 0 drops none. For
+            decoder-only models.
     """
 
     strategy: str = "argmax"

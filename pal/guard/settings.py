@@ -11,19 +11,20 @@ class GuardSettings(Section):
     """The guard that watches a conversation for signs of suicide and self-harm.
 
     Attributes:
-        off: run without a guard. A banner says so at every start, and the API shows it.
-        country: two letters of the country whose helplines are shown, such as ``US`` or ``GB``;
-            null shows no number and a link to an international directory. It is never guessed.
-        helplines: YAML of your own with emergency numbers and helplines by country, in place of
-            the bundled one.
-        texts: YAML of your own with the fixed texts, in place of the bundled English ones.
-        model: a second detector beside the lexicon: a folder written by ``pal guard train``, or a
-            text classification model (folder or hub id). Null uses the lexicon alone.
-        labels: for a text classification model, each of its labels and the level that it means:
-            0 none, 1 concern, 2 crisis, 3 emergency.
-        threshold: probability from which on the model's finding counts; null takes the one
-            that training chose, 0.5 for a text classification model.
-        timeout: seconds after which an assessment counts as failed; then help is shown and no
+        off: run without a guard. A warning says so at every start, and the API shows it.
+        country: two-letter code of the country whose helplines are shown, such as US or GB. Null
+            shows no number, only a link to an international directory. The country is never
+            guessed.
+        helplines: YAML file of your own with emergency numbers and helplines by country, used
+            instead of the bundled one.
+        texts: YAML file of your own with the fixed texts, used instead of the bundled English ones.
+        model: a second detector besides the lexicon: a folder written by pal guard train, or a text
+            classification model (folder or hub id). Null uses the lexicon alone.
+        labels: for a text classification model, the level of each of its labels: 0 none, 1 concern,
+            2 crisis, 3 emergency.
+        threshold: probability at which the second detector's finding counts; null takes the
+            threshold chosen in its training, or 0.5 for a text classification model.
+        timeout: seconds after which an assessment counts as failed; then help is shown instead of a
             reply.
     """
 

@@ -10,10 +10,11 @@ class HumanEvalSettings(Section):
 
     Attributes:
         systems: responses to compare, name → file; whole dialogues if ``input`` is not given.
-        pairs: pairs of systems to compare, ``[a, b]``; the first with each other one when null.
+        pairs: pairs of systems to compare, [a, b]; null compares the first system with each of the
+            others.
         items: number of samples per pair.
-        seed: seed of the choice of samples, their order and the sides of the systems; keep it
-            secret from raters.
+        seed: random seed for the choice and order of samples and for the sides of the systems; keep
+            it secret from raters.
     """
 
     systems: dict[str, InputPath] = Field(default_factory=dict)
@@ -36,8 +37,8 @@ class PersonaSheetSettings(Section):
     """Judgement of inferred personas by people.
 
     Attributes:
-        items: number of samples, from as many different dialogues as there are.
-        seed: seed of the choice of samples and of their order; keep it secret from raters.
+        items: number of samples, from as many different dialogues as possible.
+        seed: random seed for the choice and order of samples; keep it secret from raters.
     """
 
     items: int = Field(100, gt=0)

@@ -26,10 +26,10 @@ class JudgingSettings(Section):
 
     Attributes:
         systems: responses to judge, name → file; whole dialogues if ``input`` is not given.
-        judges: several judges, name → settings that differ from ``llm``, such as ``{model: …}``;
-            the model of ``llm`` alone when empty.
-        items: number of samples (of each pair, where pairs are compared).
-        seed: seed of the choice of samples.
+        judges: several judges, name → settings that differ from llm, such as {model: …}; when
+            empty, the model in llm is the only judge.
+        items: number of samples (for each pair, where pairs are compared).
+        seed: random seed for the choice of samples.
         max_tokens: maximum length of an answer, in tokens.
     """
 
@@ -45,7 +45,8 @@ class PairJudgingSettings(JudgingSettings):
 
     Attributes:
         rubric: the questions: ``pal_table4`` or the path of a YAML file.
-        pairs: pairs of systems to compare, ``[a, b]``; the first with each other one when null.
+        pairs: pairs of systems to compare, [a, b]; null compares the first system with each of the
+            others.
     """
 
     rubric: RubricName = "pal_table4"

@@ -52,31 +52,31 @@ class LlmSettings(Section):
     """A language model: an OpenAI-compatible endpoint, or a local one.
 
     Attributes:
-        backend: ``openai`` (any endpoint of its form: vLLM, llama.cpp, Ollama …) or
-            ``transformers``.
-        base_url: address of the endpoint, such as ``http://localhost:8000/v1``. Texts are sent
-            nowhere else; a proxy from the environment is used for other machines, never for this.
+        backend: openai (any OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama …) or transformers
+            (a local model).
+        base_url: address of the endpoint, such as http://localhost:8000/v1. Texts are sent nowhere
+            else. A proxy from the environment is used for other machines, never for this one.
         model: name of the model at the endpoint; a hub id or folder for ``transformers``.
         api_key_env: environment variable that holds the endpoint's key. Null sends no key, except
             the one in OPENAI_API_KEY to api.openai.com.
         key_over_http: send the key to another machine without encryption (plain ``http``).
         connections: maximum number of concurrent requests.
         requests_per_minute: rate limit; none when null.
-        timeout: maximum duration of an answer, in seconds.
-        max_attempts: maximum number of attempts after temporary failures.
+        timeout: maximum time for one answer, in seconds.
+        max_attempts: maximum number of attempts per request, where failures are temporary.
         backoff: maximum wait before the second attempt, in seconds; it doubles each time.
-        structured: how structured answers are requested; ``auto`` probes the endpoint once.
-        body: further fields of every request to an endpoint, such as ``{chat_template_kwargs:
-            {enable_thinking: false}}``; null removes a field, so that ``{max_tokens: null,
-            max_completion_tokens: 4000}`` suits models that need this field.
-        cache: SQLite file of all answers.
-        trust_old_answers: use answers of a cache written by version 0.1, which does not say which
-            endpoint gave them, as answers of this one.
+        structured: how structured output is requested; auto probes the endpoint once.
+        body: additional fields of every request to an endpoint, such as {chat_template_kwargs:
+            {enable_thinking: false}}. Null removes a field: {max_tokens: null,
+            max_completion_tokens: 4000} suits models that require the second field.
+        cache: SQLite file that keeps all answers.
+        trust_old_answers: treat answers in a cache written by version 0.1, which does not record
+            the endpoint, as answers from this one.
         batch_export: write the requests that are not in the cache to this file, and stop.
-        batch_import: read answers from these results files first.
+        batch_import: read answers from these batch result files first.
         estimate_only: report an estimate of time and cost, and stop.
         price_in: price of a million prompt tokens, for the estimate.
-        price_out: price of a million answer tokens, for the estimate.
+        price_out: price of a million completion tokens, for the estimate.
         batch_rows: maximum number of rows in a batch of a ``transformers`` model.
     """
 

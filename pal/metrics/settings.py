@@ -12,8 +12,8 @@ class TextSettings(Section):
 
     Attributes:
         embedder: sentence encoder for cos_sim, a hub id or folder; null leaves cos_sim out.
-        tokenizer: ``words``, or ``characters`` for texts in scripts without spaces between words
-            (Chinese, Japanese, Thai …).
+        tokenizer: words, or characters for languages written without spaces between words (Chinese,
+            Japanese, Thai …).
     """
 
     embedder: Source | None = "princeton-nlp/sup-simcse-bert-base-uncased"
@@ -24,7 +24,7 @@ class ScoreSettings(TextSettings):
     """Scores.
 
     Attributes:
-        variant: ``correct``, or ``authors`` for values as the released scripts compute them.
+        variant: correct, or authors for the values that the released scripts compute.
     """
 
     variant: Literal["correct", "authors"] = "correct"
@@ -35,12 +35,12 @@ class MetricSettings(ScoreSettings):
 
     Attributes:
         names: metric families to compute; all that the inputs allow when null.
-        bertscore: encoder for BERTScore, a hub id or folder; null leaves BERTScore out. Values of
-            different encoders do not compare; papers mostly use ``roberta-large``.
-        bertscore_layer: layer of that encoder, counted from 1, such as 17 of ``roberta-large``; the
+        bertscore: encoder for BERTScore, a hub id or folder; null leaves BERTScore out. Values from
+            different encoders are not comparable; most papers use roberta-large.
+        bertscore_layer: layer of that encoder, counted from 1, such as 17 for roberta-large; the
             last when null.
-        nli: model that tells entailment, neutral and contradiction, a hub id or folder, for what
-            responses say of the persona; null leaves those scores out.
+        nli: natural language inference model (entailment, neutral, contradiction), a hub id or
+            folder, for scores of how responses relate to the persona; null leaves those scores out.
     """
 
     names: Annotated[list[str], Field(min_length=1)] | None = None

@@ -13,10 +13,11 @@ class LoraSettings(Section):
     """Low-rank adapters (LoRA): what is trained in place of a decoder-only model's own weights.
 
     Attributes:
-        rank: of the adapters, which are trained then; all weights are trained when null.
-        alpha: their scale, divided by the rank.
-        dropout: of their inputs in training.
-        targets: modules that get one, by the ends of their names; all linear ones when null.
+        rank: rank of the LoRA adapters; null trains all weights instead.
+        alpha: scale of the adapters, which is divided by the rank.
+        dropout: dropout on the adapters' inputs during training.
+        targets: modules that get an adapter, by the end of their names; all linear modules when
+            null.
     """
 
     rank: Annotated[int, Field(gt=0, le=4096)] | None = None
@@ -30,31 +31,32 @@ class ArchitectureSettings(Section):
 
     Attributes:
         base: hub id or folder of the pretrained model to start from.
-        backbone: family of models, a name in :data:`pal.modeling.backbones.BACKBONES` or
-            ``their_package.module:Class``; found by the base's model type when null.
-        tokenizer: hub id or folder; ``base`` by default; with ``from_scratch`` and no tokenizer one
-            is trained on the training texts.
-        vocab_size: entries of a tokenizer trained on the spot.
-        from_scratch: sizes of a model with random weights (keys of its configuration, and
-            ``model_type`` for another family than usual); the pretrained weights of ``base`` when
-            null.
-        gguf_file: GGUF file of the base; the only one in its folder when null.
+        backbone: model family: a name in pal.modeling.backbones.BACKBONES or
+            their_package.module:Class; null recognises it by the base's model type.
+        tokenizer: hub id or folder of the tokenizer; null takes the tokenizer of base. With
+            from_scratch, null trains one on the training texts.
+        vocab_size: vocabulary size of a tokenizer trained on the training texts.
+        from_scratch: sizes of a model with random initial weights: keys of its configuration, and
+            model_type for a family other than the default. Null starts from the pretrained weights
+            of base.
+        gguf_file: GGUF file in the folder of base; null takes the only one there.
         lora: low-rank adapters in place of all weights (decoder-only models).
-        persona_mode: ``fusion`` (PAL), ``prompt`` (Hard Prompt; notes in the text of a decoder-only
-            model) or ``none`` (Blenderbot-Joint); null takes ``fusion``, and ``prompt`` for
-            decoder-only models.
+        persona_mode: fusion (PAL), prompt (Hard Prompt; for a decoder-only model, persona notes in
+            the text) or none (Blenderbot-Joint). Null means prompt for decoder-only models and
+            fusion for all others.
         persona_dropout: share of the training dialogues that a decoder-only model sees without
-            notes, so that it knows both branches of the contrast.
-        misc_mode: how MISC is computed (``backbone: misc``): ``paper`` as described (the default),
-            ``released`` as its code does.
+            persona notes, so that it learns both branches of the contrast.
+        misc_mode: how MISC (backbone: misc) is computed: paper (as described there; the default) or
+            released (as in the released code).
         fusion: ``masked``, ``reference``, an ablation (``no_weights``, ``no_persona_stream``) or
             ``their_package.module:Class``.
-        template: how a dialogue becomes text: ``clean``, ``natural``, ``authors`` or
-            ``their_package.module:Class``; for decoder-only models ``chat`` (the base's chat
-            template) or ``plain``; null takes ``clean``, and ``chat`` for decoder-only models.
-        max_context_tokens: encoder tokens of the dialogue, or of the extractor's input.
-        max_persona_tokens: encoder tokens of the persona.
-        max_target_tokens: target tokens.
+        template: how a dialogue is written as text: clean, natural, authors or
+            their_package.module:Class; for decoder-only models chat (the base's chat template) or
+            plain. Null means chat for decoder-only models and clean for all others.
+        max_context_tokens: maximum number of encoder tokens for the dialogue, or for the persona
+            extractor's input.
+        max_persona_tokens: maximum number of encoder tokens for the persona.
+        max_target_tokens: maximum number of target tokens.
     """
 
     base: Source = "facebook/blenderbot_small-90M"

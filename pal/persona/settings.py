@@ -11,12 +11,13 @@ class PersonaSettings(Section):
     """How personas are inferred from what a seeker has said.
 
     Attributes:
-        start: first annotated seeker turn: ``third_utterance`` of the conversation (the paper's
-            Table 1) or the seeker's own third turn, ``third_seeker_turn`` (the released data).
-        num_beams: beam width (10 in the released code).
+        start: first seeker turn that gets a persona: third_utterance (from the third utterance of
+            the conversation on, as in the paper's Table 1) or third_seeker_turn (from the seeker's
+            own third turn on, as in the released data).
+        num_beams: beam width of beam search (10 in the released code).
         max_new_tokens: maximum output length, in tokens.
-        min_support: least share of a sentence's content words that the seeker has used so far;
-            sentences with less are dropped. 0 keeps all, as the paper does.
+        min_support: minimum share of a sentence's content words that the seeker has used so far;
+            sentences below it are dropped. 0 keeps all, as the paper does.
     """
 
     start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"
@@ -29,9 +30,8 @@ class ExtractionSettings(PersonaSettings):
     """Persona annotation.
 
     Attributes:
-        extractor: ``bart`` (the trained extractor of ``model``) or ``llm`` (the language model of
-            ``llm``).
-        layout: ``pesconv`` (persona known at every turn) or ``released`` (layout of ESConv.json).
+        extractor: bart (the trained persona extractor in model) or llm (the language model in llm).
+        layout: pesconv (the persona known at every turn) or released (the layout of ESConv.json).
     """
 
     extractor: Literal["bart", "llm"] = "bart"
@@ -42,9 +42,9 @@ class AnnotationSettings(ExtractionSettings):
     """Annotation of dialogues: with personas, or with knowledge for MISC.
 
     Attributes:
-        knowledge: infer knowledge about the seeker's turns and situations in place of personas, by
-            ``comet`` (the COMET model of ``model``) or ``llm`` (the language model of ``llm``).
-        tails: of a relation of knowledge, at most.
+        knowledge: infer commonsense knowledge about the seeker's turns and situations instead of
+            personas, by comet (the COMET model in model) or llm (the language model in llm).
+        tails: maximum number of inferences per relation.
     """
 
     knowledge: Literal["comet", "llm"] | None = None

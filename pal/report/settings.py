@@ -12,8 +12,8 @@ class PageSettings(Section):
         include: outputs to show: results.json, analysis.json, alpha.json, human.json, cases.json,
             scores of ``pal eval``, judgements of ``pal judge`` (``traits report``: the trait
             commands' JSON documents and JSONL records).
-        cases: maximum number of case studies, spread evenly over the test samples (three at most
-            in ``traits report``); 0 leaves texts out.
+        cases: maximum number of case studies, spread evenly over the test samples (at most three in
+            traits report); 0 leaves dialogue texts out.
     """
 
     include: list[InputPath] = Field(default_factory=list)

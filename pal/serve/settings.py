@@ -11,16 +11,16 @@ class ServerSettings(Section):
     """The server that answers over HTTP.
 
     Attributes:
-        host: address to listen on. Any but this machine's own needs a token, which clients send as
-            ``Authorization: Bearer …``, in the environment variable ``PAL_API_TOKEN``.
+        host: address to listen on. Any address other than this machine's own requires a token in
+            the environment variable PAL_API_TOKEN, which clients send as Authorization: Bearer ….
         port: port to listen on; 0 takes a free one.
-        rows: replies that grow at once, at most.
-        queue: requests that wait for a free row, at most; others get status 429.
-        timeout: seconds until a request that is not answered gets status 504.
-        drain: seconds that replies under way get to end when the server is stopped.
-        max_bytes: size of a request, at most; larger ones get status 413. The guard reads all of
-            it, and others wait meanwhile.
-        max_choices: replies to one request (``n``), at most.
+        rows: maximum number of replies generated at the same time.
+        queue: maximum number of waiting requests; further ones get status 429.
+        timeout: seconds after which an unanswered request gets status 504.
+        drain: seconds that replies in progress have to finish when the server is stopped.
+        max_bytes: maximum size of a request; larger ones get status 413. The guard reads the whole
+            request, while others wait.
+        max_choices: maximum number of replies to one request (n).
     """
 
     host: str = "127.0.0.1"

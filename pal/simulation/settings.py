@@ -12,10 +12,11 @@ class SimulatedSupporterSettings(SupporterSettings):
     """The supporter of simulated dialogues; all but ``persona`` is for a language model alone.
 
     Attributes:
-        persona: let the supporter know the card's description from the start; otherwise it knows
-            what it infers itself (``extractor``), or nothing.
-        strategy_first: have the model choose one of the eight strategies, and then respond by it;
-            without, its turns have no strategy, and no model can be trained on the dialogues.
+        persona: show the supporter the card's description from the start. Otherwise it knows only
+            the persona that it infers (with extractor), or nothing.
+        strategy_first: have the model choose one of the eight strategies first, and then respond
+            with it. With false its turns have no strategy, and no model can be trained on the
+            dialogues.
     """
 
     strategy_first: bool = True
@@ -25,10 +26,10 @@ class SimulationSettings(Section):
     """Simulated seekers.
 
     Attributes:
-        supporter: what differs from ``llm`` where a language model is the supporter, such as
-            ``{model: …}``.
+        supporter: settings that differ from llm where a language model is the supporter, such as
+            {model: …}.
         exchanges: maximum number of exchanges, each a turn of the seeker and one of the supporter.
-        least: number of exchanges from which on the seeker may end the talk.
+        least: number of exchanges after which the seeker may end the dialogue.
         use_traits: show the seeker's model a card's trait sentences, if it has any.
         temperature: sampling temperature of the seeker.
         max_tokens: maximum length of a seeker's turn, in tokens.

@@ -11,7 +11,7 @@ class RoundSettings(Section):
     """The number of rounds.
 
     Attributes:
-        rounds: number of runs of each side; medians are compared.
+        rounds: number of runs of each alternative; medians are compared.
     """
 
     rounds: int = Field(3, gt=0, le=1000)
@@ -21,10 +21,10 @@ class GenerationSpeedSettings(RoundSettings):
     """How generation is timed.
 
     Attributes:
-        sides: sides to measure: of ``ours``, ``doubled``, ``two_passes``, or of a decoder-only
-            model ``ours``, ``guidance``, ``two_passes``; all of the model's when null.
-        endings: with ``fixed``, every response has ``decoding.max_new_tokens`` tokens; with
-            ``natural``, responses are about as long as in ESConv, by the bias of the end token.
+        sides: alternatives to measure: of ours, doubled, two_passes; for a decoder-only model, of
+            ours, guidance, two_passes. Null measures all.
+        endings: fixed gives every response decoding.max_new_tokens tokens; natural gives responses
+            about the lengths of ESConv, by a bias on the end token.
     """
 
     sides: list[Literal["ours", "doubled", "two_passes", "guidance"]] | None = None
@@ -35,11 +35,11 @@ class ScaleSettings(Section):
     """What is measured on a synthetic corpus.
 
     Attributes:
-        stages: what is run, in this order; ``eval`` reads what ``generate`` wrote.
-        turns: turns of every dialogue.
+        stages: stages to run, in this order; eval reads what generate wrote.
+        turns: number of turns in every dialogue.
         extractor: persona extractor, for the stage ``annotate``.
-        canned: let a stand-in answer in place of the models, so that only the work that grows with
-            the corpus is measured.
+        canned: replace the models by stand-ins with fixed answers, so that only the work that grows
+            with the corpus is measured.
     """
 
     stages: list[Literal["read", "annotate", "tokens", "generate", "eval", "audit"]] = [

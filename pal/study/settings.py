@@ -32,18 +32,19 @@ class RaterStudySettings(Section):
         systems: the two systems of a chat study, name → model, extractor, decoding. Raters never
             see the names.
         raters: number of raters; each gets a link.
-        items: number of situations or persona samples that are drawn, at most.
-        items_per_rater: how many of them a rater gets; null is 1 in a chat study and all in a
+        items: maximum number of situations or persona samples to draw.
+        items_per_rater: how many of them each rater gets; null means 1 in a chat study and all in a
             persona study.
-        days: days that the links live.
-        min_messages: messages that a rater sends to each system before the questions.
-        max_messages: messages that a rater can send to each system.
+        days: number of days for which the links are valid.
+        min_messages: number of messages that a rater must send to each system before the questions
+            appear.
+        max_messages: maximum number of messages that a rater can send to each system.
         title: title of the pages.
-        contact: whom raters can ask, such as a name and an address; part of the consent text.
-        consent: text file of your own in place of the bundled consent text.
-        address: where raters reach the server; the links start with it.
-        seed: seed of the draw, the order of the systems and the noise of replies; null takes a
-            new one.
+        contact: whom raters can contact, such as a name and an address; part of the consent text.
+        consent: text file of your own, used instead of the bundled consent text.
+        address: address at which raters reach the server; the links start with it.
+        seed: random seed of the draw, the order of the systems and token sampling; null takes a new
+            one.
     """
 
     kind: Literal["chat", "persona"] = "chat"
@@ -68,9 +69,9 @@ class StudyServerSettings(Section):
 
     Attributes:
         port: port to listen on; 0 takes a free one.
-        rows: replies of one system that grow at once, at most.
+        rows: maximum number of replies that one system generates at the same time.
         timeout: seconds after which a rater is asked to try again.
-        drain: seconds that requests under way get to end when the server is stopped.
+        drain: seconds that requests in progress have to finish when the server is stopped.
     """
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8010

@@ -9,10 +9,10 @@ class SupporterSettings(Section):
     """How a language model is asked for the supporter's next turn.
 
     Attributes:
-        persona: show the model what is known of the seeker, sentence by sentence.
-        strategy_first: have the model choose one of the eight strategies, and then respond by it;
-            without, it is asked for a response alone, and strategies are not scored.
-        temperature: sampling temperature of the replies; 0 takes the most probable one.
+        persona: show the model the seeker's persona, sentence by sentence.
+        strategy_first: have the model choose one of the eight strategies first, and then respond
+            with it. False asks for a response alone, and strategies are not scored.
+        temperature: sampling temperature of the replies; 0 takes the most probable token.
         max_tokens: maximum length of a reply, in tokens.
     """
 

@@ -12,7 +12,7 @@ class OptionSettings(CommandSettings):
     """A command that takes the options of transformers' trainer.
 
     Attributes:
-        training: options of transformers' Seq2SeqTrainingArguments, by their own names.
+        training: options of transformers' Seq2SeqTrainingArguments, by the names they have there.
     """
 
     training: Annotated[dict[str, Any], KeysFrom("pal.training.options:option_names")] = {}
@@ -33,12 +33,12 @@ class TrainingSettings(OptionSettings):
     """A command that trains.
 
     Attributes:
-        seed: decides initial weights, the order of samples and dropout.
-        global_batch_size: samples of an update, over all processes together; then the model is
-            the same on any number of them, and a run may continue on another number. By default
-            what ``training.per_device_train_batch_size`` and ``gradient_accumulation_steps`` come
-            to.
-        early_stopping_patience: stop after so many validations without improvement.
+        seed: random seed of initial weights, the order of samples, and dropout.
+        global_batch_size: training samples per update, summed over all processes. With it the
+            trained model is the same on any number of processes, and a run may continue on a
+            different number. When null, training.per_device_train_batch_size and
+            gradient_accumulation_steps decide.
+        early_stopping_patience: stop after this many validations in a row without improvement.
         architecture: what training starts from.
     """
 

@@ -57,7 +57,7 @@ class ExpandSettings(CardFileSettings):
 
     Attributes:
         input: personas, one per line of text, or JSONL with ``persona``.
-        seed: seed of the model's sampling.
+        seed: random seed of the model's sampling.
     """
 
     examples = (

@@ -70,9 +70,9 @@ class RunTraitsSettings(CommandSettings):
     Attributes:
         output_dir: folder of all stages and the page.
         overwrite: make every stage again.
-        seed: of the model's sampling.
-        split: which split of the corpora is read.
-        limit: stop after so many dialogues, posts or personas of each.
+        seed: random seed of the model's sampling.
+        split: split to read from each corpus.
+        limit: use at most this many dialogues, posts or personas of each corpus.
         dtype: number format of a local language model's weights.
     """
 

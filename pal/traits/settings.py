@@ -69,7 +69,7 @@ class MeasuringSettings(InventorySettings, SentenceSettings):
     """How cards are measured.
 
     Attributes:
-        form: ``full``, or ``short`` for the items marked so.
+        form: full, or short for only the items marked as short.
     """
 
     form: Literal["full", "short"] = "full"
@@ -79,7 +79,7 @@ class LabelSettings(Section):
     """How records are labelled.
 
     Attributes:
-        dataset: label of the records; the name of the input when null.
+        dataset: dataset label of the records; the name of the input when null.
     """
 
     dataset: Name | None = None
@@ -89,9 +89,10 @@ class PersonTextSettings(LabelSettings):
     """Texts about people.
 
     Attributes:
-        text_column: column (CSV) or key (JSONL) of a post's text; null: the input holds dialogues.
-        prefix_turns: read only the first turns of each dialogue, this many, so that a card says
-            no more than was known then; null reads all turns.
+        text_column: column (CSV) or key (JSONL) with the text of a post; null where the input holds
+            dialogues.
+        prefix_turns: read only this many turns of each dialogue, the first ones, so that a card
+            says no more than was known then; null reads all turns.
     """
 
     text_column: str | None = None
@@ -127,7 +128,7 @@ class SynthesisSettings(TalkWritingSettings, SentenceSettings):
     """Dialogues from cards.
 
     Attributes:
-        without_persona: write as many dialogues as there are cards, but from no persona.
+        without_persona: write as many dialogues as there are cards, but without giving a persona.
     """
 
     without_persona: bool = False
@@ -137,7 +138,7 @@ class ConditionSettings(TalkWritingSettings, InventorySettings):
     """Dialogues days after others.
 
     Attributes:
-        conditions: which traits of the seeker the model is given.
+        conditions: which traits of the seeker are given to the model.
         days: number of days between the dialogue and its continuation.
     """
 
@@ -149,8 +150,8 @@ class ContinuationSettings(ConditionSettings, LabelSettings):
     """What is known of the seekers.
 
     Attributes:
-        cards: cards that go with the dialogues to continue, matched by id.
-        measurements: measurements that go with them.
+        cards: cards of the dialogues to continue, matched by id.
+        measurements: measurements of those cards.
     """
 
     cards: InputPath | None = None
@@ -162,7 +163,8 @@ class ComparisonSettings(InventorySettings):
 
     Attributes:
         before: measurements of the same cards before a dialogue was written from them.
-        without: measurements of dialogues without persona, to compare how far seekers spread.
+        without: measurements of dialogues written without a persona, to compare how much seekers
+            vary.
     """
 
     before: InputPath | None = None
@@ -235,7 +237,7 @@ class CardFileSettings(AskingSettings):
     """A step that asks about the cards of a file.
 
     Attributes:
-        input: cards, as the steps before write them.
+        input: cards, as an earlier step wrote them.
     """
 
     input: InputPath | None = None
@@ -246,7 +248,7 @@ class CorpusStepSettings(AskingSettings):
 
     Attributes:
         input: dialogues: a file, a folder, a hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
     """
 
     input: Source | None = None
@@ -259,7 +261,7 @@ class TalkStepSettings(StepSettings):
 
     Attributes:
         input: dialogues or predictions: a file, a folder, a hub id, or ``bundled:esconv``.
-        split: which split of a folder or hub id ``input`` means.
+        split: split to read, where input is a folder or hub id with splits.
     """
 
     input: Source | None = None

@@ -28,7 +28,7 @@ class SynthesizeSettings(CardFileSettings):
     """Write a dialogue for every card.
 
     Attributes:
-        seed: seed of the model's sampling, from which each dialogue gets its own seed.
+        seed: random seed of the model's sampling, from which each dialogue gets its own seed.
     """
 
     examples = (
@@ -46,7 +46,7 @@ class ContinueSettings(CorpusStepSettings):
     """Write the talk days after every dialogue, under every condition.
 
     Attributes:
-        seed: seed of the model's sampling, from which each dialogue gets its own seed.
+        seed: random seed of the model's sampling, from which each dialogue gets its own seed.
     """
 
     examples = (
