@@ -5,8 +5,9 @@ With ``annotate.knowledge`` the output is a file of knowledge for MISC instead.
 """
 
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,27 +77,13 @@ def annotate(settings: AnnotateSettings) -> Path:
     return Path(target)
 
 
-class _Part:
-    """A window of dialogues: its prefixes, and the inputs of the extractor that they give.
+def _distinct_prefixes(rows: Iterable[Row], start: str) -> dict[tuple[str, ...], None]:
+    """Return the prefixes of dialogues, each once, in the order in which they come."""
+    from pal.persona.cleaning import annotated_prefixes
 
-    Args:
-        rows: its dialogues.
-        start: see :func:`pal.persona.cleaning.annotated_prefixes`.
-        encode: gives the input of a prefix.
-    """
-
-    def __init__(self, rows: list[Row], start: str, encode: Callable[[Sequence[str]], list[int]]):
-        from pal.persona.cleaning import annotated_prefixes
-
-        self.rows = rows
-        found = (p for row in rows for p in annotated_prefixes(row["dialog"], start).values())
-        self.encoded = {prefix: tuple(encode(prefix)) for prefix in dict.fromkeys(found)}
-        self.sources = list(dict.fromkeys(self.encoded.values()))
-
-    def inferred(self, results: Sequence[list[str]]) -> dict[tuple[str, ...], list[str]]:
-        """Return the sentences of every prefix, from the results of the sources."""
-        of_source = dict(zip(self.sources, results, strict=True))
-        return {prefix: of_source[source] for prefix, source in self.encoded.items()}
+    return dict.fromkeys(
+        prefix for row in rows for prefix in annotated_prefixes(row["dialog"], start).values()
+    )
 
 
 def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
@@ -122,28 +109,38 @@ def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues
         return
     chosen = settings.annotate
     counts: Counter[str] = Counter()
+    source_of: list[array[int]] = []  # of each window, the number of the source of every prefix
 
-    def parts() -> Iterator[_Part]:
-        return (_Part(part, chosen.start, extractor.encode_source) for part in rows.parts(WINDOW))
-
-    def plan(part: _Part) -> Window:
-        counts.update(prefixes=len(part.encoded), distinct_sources=len(part.sources))
-        sources = part.sources
+    def plan(part: list[Row]) -> Window:
+        numbers: dict[tuple[int, ...], int] = {}
+        inputs = map(extractor.encode_source, _distinct_prefixes(part, chosen.start))
+        found = (numbers.setdefault(tuple(ids), len(numbers)) for ids in inputs)
+        source_of.append(array("i", found))
+        sources = list(numbers)
+        counts.update(prefixes=len(source_of[-1]), distinct_sources=len(sources))
         return Window(
             extractor.plan(sources, tokens=settings.batch_tokens, rows=settings.batch_rows),
             lambda batch: extractor([list(sources[index]) for index in batch]),
         )
 
+    def inferred(
+        part: list[Row], numbers: Sequence[int], results: Sequence[list[str]]
+    ) -> dict[tuple[str, ...], list[str]]:
+        prefixes = _distinct_prefixes(part, chosen.start)
+        return {prefix: results[number] for prefix, number in zip(prefixes, numbers, strict=True)}
+
     with job.claimed() as state:
         extractor.model.to(state.device)
         results = job.run_windows(
-            map(plan, parts()), items=None, state=state, description="annotate"
+            map(plan, rows.parts(WINDOW)), items=None, state=state, description="annotate"
         )
         if results is not None:
             known = (
                 row
-                for part, found in zip(parts(), results.windows(), strict=True)
-                for row in _with_personas(part.rows, part.inferred(found), chosen)
+                for part, numbers, found in zip(
+                    rows.parts(WINDOW), source_of, results.windows(), strict=True
+                )
+                for row in _with_personas(part, inferred(part, numbers, found), chosen)
             )
             _publish(job, chosen, known, dialogues=len(rows), **counts)
 
@@ -170,11 +167,7 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
         return
     with job.claimed(processes=False):
         model, start = connect(settings.llm, settings.dtype), settings.annotate.start
-        prefixes = list(
-            dict.fromkeys(
-                p for row in rows for p in annotated_prefixes(row["dialog"], start).values()
-            )
-        )
+        prefixes = list(_distinct_prefixes(rows, start))
         answers = infer_personas(prefixes, model)
         unanswered = [
             {"dialogue": row["id"], "turn": turn, "reason": answers[prefix].reason}

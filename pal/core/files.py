@@ -58,7 +58,10 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 def dumps(value: Any) -> str:
     """Serialise a value to one line of JSON; non-ASCII text stays readable, NaN is refused."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _ENCODE(value)
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def parse_json(text: str) -> Any:

@@ -5,6 +5,7 @@ moment continues where it stopped. Every line carries a checksum, so the work of
 or a bad disk damaged is repeated.
 """
 
+import json
 import logging
 import os
 import re
@@ -81,8 +82,8 @@ class Journal:
         path, offset = place
         with path.open("rb") as handle:
             handle.seek(offset)
-            entry = _parse(handle.readline())
-        if not _is_unit(entry) or entry[0] != key:
+            entry = _unit_of(handle.readline())
+        if entry is None or entry[0] != key:
             raise OutputError(
                 f"{path}: damaged since it was written; run the same command again to continue"
             )
@@ -106,9 +107,9 @@ class Journal:
                         continue
                     if not whole:
                         break
-                    entry = _parse(line.removesuffix(b"\n"))
-                    if _is_unit(entry):
-                        yield entry[0], entry[1], (path, start)
+                    entry = _unit_of(line)
+                    if entry is not None:
+                        yield *entry, (path, start)
                     else:
                         damaged += 1
         if damaged:
@@ -126,7 +127,7 @@ class Journal:
             if self._handle is None:
                 self._handle = self._open()
             place = self.path, self._handle.tell()
-            self._handle.write(_line([key, value, _checksum(key, value)]))
+            self._handle.write(_unit_line(key, value))
             self._handle.flush()
         except OSError as error:
             raise OutputError(
@@ -171,19 +172,24 @@ def _end_of_last_line(handle: IO[bytes]) -> int:
     return 0
 
 
-def _is_unit(entry: Any) -> bool:
-    return (
-        isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)
-        and entry[2] == _checksum(entry[0], entry[1])
-    )  # fmt: skip
+def _unit_line(key: str, value: Any) -> bytes:
+    """Return the line of a unit: ``[key, value, checksum of the line without it]``."""
+    unit = dumps([key, value]).encode()
+    return b"%s, %d]\n" % (unit[:-1], zlib.crc32(unit))
+
+
+def _unit_of(line: bytes) -> tuple[str, Any] | None:
+    """Return key and value of a line; None where its checksum is not that of its bytes."""
+    start, _, checksum = line.removesuffix(b"\n").rpartition(b", ")
+    unit = start + b"]"
+    if checksum != b"%d]" % zlib.crc32(unit):
+        return None
+    key, value = json.loads(unit)  # as it was written, so nothing in it is to be refused
+    return key, value
 
 
 def _line(value: Any) -> bytes:
     return dumps(value).encode() + b"\n"
-
-
-def _checksum(key: str, value: Any) -> int:
-    return zlib.crc32(dumps([key, value]).encode("utf-8", "surrogatepass"))
 
 
 def _parse(line: bytes) -> Any:

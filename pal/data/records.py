@@ -36,6 +36,8 @@ SURVEY = {
 }
 HIGHEST_SCORE = 5
 
+_SENTENCE_MARKS = re.compile("<input>|<persona>")
+
 # A record with these keys only can be a request for a response.
 REQUEST_KEYS = {"id", "dialog", "persona"}
 # ``persona_list`` of the release starts at this turn of the seeker, counted from 1.
@@ -333,5 +335,8 @@ def _parse_sentences(value: Any, where: str) -> list[str] | None:
     pieces = [value] if isinstance(value, str) else value
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         fail_at(where, f"must be a string or a list of strings, got {reprlib.repr(value)}")
-    split = (part for piece in pieces for part in re.split("<input>|<persona>", piece))
+    split = (
+        part for piece in pieces
+        for part in (_SENTENCE_MARKS.split(piece) if "<" in piece else (piece,))
+    )  # fmt: skip
     return [sentence for part in split if (sentence := normalise_text(part))]

@@ -18,6 +18,7 @@ from pal.core.registry import Registry
 from pal.data.samples import Sample
 from pal.data.spilled import RecentTexts
 from pal.data.strategies import strategy_token
+from pal.data.tokenizer import text_encoder
 
 Turn = Mapping[str, Any]
 
@@ -198,6 +199,7 @@ class SampleEncoder:
         self.max_persona_tokens = max_persona_tokens
         self.max_target_tokens = max_target_tokens
         self._ids: RecentTexts[str] = RecentTexts()
+        self._tokenise = text_encoder(tokenizer)
         self._separator = tokenizer.convert_tokens_to_ids(["</s>", "<s>"])
         self._keeps_spaces = self.ids("a") != self.ids(" a")
         marks = "i'm fine, and you?"
@@ -227,22 +229,11 @@ class SampleEncoder:
         """Return the token ids of a text, without start or end token."""
         found = self._ids.get(text)
         if found is None:
-            found = self.tokenizer(text, add_special_tokens=False).input_ids
-            self._ids[text] = found
+            found = self._ids[text] = self._tokenise(text)
         return found
 
     def encode_inputs(self, sample: Sample) -> dict[str, list[int]]:
         """Return what :meth:`encode` does without ``labels``, for decoding."""
-        encoded = self.encode(sample)
-        encoded.pop("labels", None)
-        return encoded
-
-    def encode(self, sample: Sample) -> dict[str, list[int]]:
-        """Return ``input_ids``, ``persona_input_ids`` (mode fusion) and ``labels`` of a sample.
-
-        ``labels`` are strategy token, response and end token; they are left out if the sample has
-        no response. A truncated response has no end token.
-        """
         room = self.max_context_tokens
         heading: list[int] = []
         if self.persona_mode == "prompt":
@@ -251,6 +242,15 @@ class SampleEncoder:
         encoded = {"input_ids": heading + self.encode_context(sample.context, room)}
         if self.persona_mode == "fusion":
             encoded["persona_input_ids"] = self.encode_persona(sample.persona)
+        return encoded
+
+    def encode(self, sample: Sample) -> dict[str, list[int]]:
+        """Return ``input_ids``, ``persona_input_ids`` (mode fusion) and ``labels`` of a sample.
+
+        ``labels`` are strategy token, response and end token; they are left out if the sample has
+        no response. A truncated response has no end token.
+        """
+        encoded = self.encode_inputs(sample)
         if sample.response is not None and sample.strategy is not None:
             encoded["labels"] = self.encode_target(sample.strategy, sample.response)
         return encoded

@@ -30,4 +30,6 @@ def without_invisible(text: str) -> str:
         >>> without_invisible("ti\x00red\nso\u200b")
         'tired\nso'
     """
+    if text.isascii() and text.isprintable():
+        return text
     return _INVISIBLE.sub("", text)

@@ -4,13 +4,14 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, first_line
 from pal.core.files import file_fingerprint, fingerprint
 from pal.core.hub import go_offline_without_network
+from pal.data.spilled import RecentTexts
 from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
 
@@ -104,6 +105,62 @@ def check_strategy_tokens(tokenizer: Any) -> list[int]:
             )
         ids.append(pieces[0])
     return ids
+
+
+def text_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Return what gives the token ids of a text, without start or end token.
+
+    Args:
+        tokenizer: of any class, with all tokens that are added to it.
+    """
+    from transformers import BlenderbotSmallTokenizer
+
+    if type(tokenizer) is BlenderbotSmallTokenizer and not tokenizer.split_special_tokens:
+        added = tokenizer.added_tokens_decoder.values()
+        plain = not any(one.lstrip or one.rstrip or one.single_word for one in added)
+        if plain and set(tokenizer.all_special_tokens) <= {one.content for one in added}:
+            return WordwiseEncoder(tokenizer)
+    return lambda text: tokenizer(text, add_special_tokens=False).input_ids
+
+
+class WordwiseEncoder:
+    """Gives the token ids of texts with Blenderbot-small's tokenizer, a word at a time.
+
+    The library's class is written in Python, takes half a millisecond a text and was most of the
+    work around a model. Its pieces do not reach over a space, so the ids of a text are those of its
+    words, and of these most have come before.
+
+    Args:
+        tokenizer: with all tokens that are added to it; none strips spaces beside it.
+
+    Example:
+        >>> WordwiseEncoder(tokenizer)("so tired") == tokenizer("so tired").input_ids
+        True
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self._added: dict[str, int] = dict(tokenizer.added_tokens_encoder)
+        longest_first = sorted(self._added, key=len, reverse=True)
+        self._marks = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._words: RecentTexts[str] = RecentTexts()
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        ids: list[int] = []
+        words = self._words
+        for place, part in enumerate(self._marks.split(text)):
+            if place % 2:
+                ids.append(self._added[part])
+                continue
+            for word in part.split(" "):
+                if word:
+                    found = words.get(word)
+                    if found is None:
+                        found = self.tokenizer(word, add_special_tokens=False).input_ids
+                        words[word] = found
+                    ids += found
+        return ids
 
 
 def special_token_ids(tokenizer: Any) -> list[int]:

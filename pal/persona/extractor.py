@@ -10,7 +10,7 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError, first_line
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.spilled import RecentTexts
-from pal.data.tokenizer import load_tokenizer
+from pal.data.tokenizer import load_tokenizer, text_encoder
 from pal.modeling.checkpoint import (
     REACHABLE,
     build_of_sizes,
@@ -43,6 +43,7 @@ class ExtractorEncoder:
         probe = tokenizer("a", add_special_tokens=True).input_ids
         self.start = probe[:1] if probe[0] == tokenizer.bos_token_id else []
         self._ids: RecentTexts[str] = RecentTexts()
+        self._tokenise = text_encoder(tokenizer)
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: Any) -> "ExtractorEncoder":
@@ -58,7 +59,7 @@ class ExtractorEncoder:
         """Return the token ids of a text, without start or end token."""
         found = self._ids.get(text)
         if found is None:
-            found = self._ids[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+            found = self._ids[text] = self._tokenise(text)
         return found
 
     def encode_source(self, utterances: Sequence[str]) -> list[int]:

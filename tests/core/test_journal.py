@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 
 import pytest
 
@@ -121,3 +122,12 @@ def test_files_of_other_outputs_are_no_parts(tmp_path):
 
 def test_a_journal_is_for_the_user_alone(journal):
     assert journal.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_line_ends_with_the_checksum_of_what_stands_before_it(tmp_path):
+    journal = Journal(tmp_path / "out", "identity")
+    journal.append("7", {"é": [0.5, "a, b"]})
+    journal.close()
+    line = journal.path.read_bytes().splitlines()[1]
+    checksum = zlib.crc32('["7", {"é": [0.5, "a, b"]}]'.encode())
+    assert line.decode() == f'["7", {{"é": [0.5, "a, b"]}}, {checksum}]'

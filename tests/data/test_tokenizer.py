@@ -1,12 +1,16 @@
+import random
+
 import pytest
 
 from pal.core.errors import CheckpointError
 from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 from pal.data.tokenizer import (
+    WordwiseEncoder,
     add_pal_tokens,
     check_strategy_tokens,
     load_tokenizer,
     special_token_ids,
+    text_encoder,
     train_tokenizer,
 )
 
@@ -66,3 +70,35 @@ def test_no_tokenizer_there(tmp_path):
     with pytest.raises(CheckpointError, match="no tokenizer at") as caught:
         load_tokenizer(tmp_path / "nowhere")
     assert "\n" not in str(caught.value)
+
+
+# What can stand at the border of words and of added tokens.
+BITS = [
+    *ADDED_TOKENS, *ADDED_TOKENS, "__end__", "__start__", "__unk__", "__", "[", "]", "</s", "per",
+    "sona>", " ", " ", "  ", "\n", "\r", "\t", "\x0b", "\x1c", "\u00a0", "\u2003", "\u3000", "'",
+    "don't", "Jobs", "..", "?!", "\u0130", "\u00df", "\u01c5", "\u65e5\u672c", "\U0001f642",
+    "e\u0301", "\u200b", "__newln__", "__newln", "@@", "a@@", "so\nmany", "(", ")", "A", "a", "\0",
+    "[Question", "Question]", "user : ", "1", "\ufb01", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ids_a_word_at_a_time_are_those_of_the_text(small, seed):
+    add_pal_tokens(small)
+    fast = text_encoder(small)
+    assert isinstance(fast, WordwiseEncoder)
+    source = random.Random(seed)
+    for _ in range(3000):
+        text = "".join(source.choices(BITS, k=source.randrange(9)))
+        assert fast(text) == small(text, add_special_tokens=False).input_ids, repr(text)
+
+
+@pytest.mark.parametrize("option", ["lstrip", "rstrip", "single_word"])
+def test_a_tokenizer_whose_tokens_reach_beyond_themselves_is_asked_for_whole_texts(small, option):
+    from transformers import AddedToken
+
+    small.add_tokens([AddedToken("<far>", **{option: True})])
+    fast = text_encoder(small)
+    assert not isinstance(fast, WordwiseEncoder)
+    text = "so <far>many <far> jobs<far>"
+    assert fast(text) == small(text, add_special_tokens=False).input_ids
