@@ -34,7 +34,7 @@ from pal.data.records import read_spoken
 from pal.data.settings import AuditDataSettings, AuditOptions, ReadingSettings
 from pal.data.sources import SPLITS, default_name, has_split, has_splits, read_entries
 from pal.data.spilled import iterate_rows
-from pal.data.splits import is_cut_off, load_split
+from pal.data.splits import CorpusSplits, is_cut_off
 from pal.data.windows import find_window_form, read_windows
 
 logger = logging.getLogger(__name__)
@@ -624,9 +624,11 @@ def audit_sources(
     """
     audit = CorpusAudit(options)
     rules: dict[str, str] = {}
+    corpora: dict[str, CorpusSplits] = {}
     for name, (source, split) in sources.items():
         rule = training_rule(data) if name == "train" else evaluation_rule(data)
-        spoken, windows = read_spoken_split(source, split, data)
+        corpus = corpora.setdefault(source, CorpusSplits(source, data, requests=True, by_name=True))
+        spoken, windows = read_spoken_split(corpus, split)
         audit.read(name, source, spoken, rule=rule, windows=windows)
         rules[name] = rule
     return audit, audit.report(rules)
@@ -663,25 +665,22 @@ def audited_sources(data: AuditDataSettings) -> dict[str, tuple[str, str | None]
     return found
 
 
-def read_spoken_split(
-    source: str, split: str | None, how: ReadingSettings
-) -> tuple[Iterator[Spoken], bool]:
+def read_spoken_split(corpus: CorpusSplits, split: str | None) -> tuple[Iterator[Spoken], bool]:
     """Return the dialogues or windows of one split, and whether they are windows.
 
     Where the split is the source's own, dialogues are read one at a time, whatever their labels.
 
     Args:
-        source: file, folder or hub id.
+        corpus: file, folder or hub id, and how dialogues are read.
         split: split of the source; None for all of it.
-        how: how dialogues are read.
 
     Raises:
         DataError: the source cannot be read.
     """
+    source, how = corpus.source, corpus.how
     cut = is_cut_off(source, split, how, by_name=True)
     if split is not None and (cut or how.protocol == "file"):
-        rows = load_split(source, split, how=how, requests=True, by_name=True)
-        return map(_spoken_row, iterate_rows(rows)), False
+        return map(_spoken_row, iterate_rows(corpus.load(split))), False
     split = split if has_splits(source) else None
     if how.reader is None and kind_of(source) == "file":
         ending = source.lower()

@@ -20,7 +20,8 @@ ROWS = 1000  # of a block
 TEXTS = 1 << 16  # texts whose token ids are kept
 Item = TypeVar("Item")
 KEPT = 4  # blocks that stay in memory
-RECENT = 4096  # names that are kept as they are
+RECENT = 4096  # names, at least, that are kept as they are
+RECENT_SHARE = 16  # and at least one for so many older ones, so that sorting them stays linear
 
 
 def table_of(rows: Iterable[Any], schema: Any) -> Any:
@@ -180,7 +181,7 @@ class SeenNames:
         if key in self._recent or (place < len(self._older) and self._older[place] == key):
             return False
         self._recent.add(key)
-        if len(self._recent) == RECENT:
+        if len(self._recent) >= max(RECENT, len(self._older) // RECENT_SHARE):
             recent = np.fromiter(self._recent, dtype=np.uint64)
             self._older = np.sort(np.concatenate([self._older, recent]))
             self._recent = set()

@@ -1,6 +1,7 @@
 """Choice of the dialogues for training, validation and test."""
 
 import logging
+from functools import cached_property
 from typing import Any, Literal
 
 from pal.core.errors import ConfigError, DataError
@@ -42,25 +43,66 @@ def load_split(
         ConfigError: ``how.protocol`` has published splits, and the source has none.
     """
     how = how or ReadingSettings(split=mode, split_seed=seed)
-    given: dict[str, Any] = {
-        "requests": requests,
-        "reader": how.reader,
-        "columns": how.columns.model_dump(),
-        "strategy_labels": how.strategy_labels,
-    }
-    if split is not None and how.protocol == "file" and how.ids is not None:
-        return _listed(load_esconv(source, **given), how.ids, split, source)
-    if split is None or (how.split == "published" and has_splits(source)):
-        return load_esconv(source, split, **given)
-    if by_name and how.split == "published" and split_of_name(source) == split:
-        logger.info("%s is read whole, since its name says that it is the %s split", source, split)
-        return load_esconv(source, **given)
-    if how.protocol is not None and how.split == "published":
-        raise ConfigError(
-            f"data.protocol={how.protocol} has published splits, and {source} has none; give the "
-            f"folder with train, validation and test, the hub id, or a file named {split}.jsonl"
-        )
-    return split_dialogues(load_esconv(source, **given), seed=how.split_seed)[split]
+    return CorpusSplits(source, how, requests=requests, by_name=by_name).load(split)
+
+
+class CorpusSplits:
+    """The splits of one corpus; those that are cut from the same dialogues are read once.
+
+    Args:
+        source: see :func:`load_split`, as for the others.
+        how: as there.
+        requests: as there.
+        by_name: as there.
+
+    Example:
+        >>> corpus = CorpusSplits("mine.jsonl", ReadingSettings(split="seeded"))
+        >>> train, validation = corpus.load("train"), corpus.load("validation")
+    """
+
+    def __init__(
+        self, source: Any, how: ReadingSettings, *, requests: bool = False, by_name: bool = False
+    ):
+        self.source, self.how, self.by_name = source, how, by_name
+        self._given: dict[str, Any] = {
+            "requests": requests,
+            "reader": how.reader,
+            "columns": how.columns.model_dump(),
+            "strategy_labels": how.strategy_labels,
+        }
+
+    def load(self, split: str | None) -> Any:
+        """Load one split as a ``datasets.Dataset``; see :func:`load_split`.
+
+        Raises:
+            DataError: the source is missing, or a record cannot be used.
+            ConfigError: the protocol has published splits, and the source has none.
+        """
+        how, source = self.how, self.source
+        if split is not None and how.protocol == "file" and how.ids is not None:
+            return _listed(self._whole, how.ids, split, source)
+        if split is None or (how.split == "published" and has_splits(source)):
+            return load_esconv(source, split, **self._given)
+        if self.by_name and how.split == "published" and split_of_name(source) == split:
+            logger.info(
+                "%s is read whole, since its name says that it is the %s split", source, split
+            )
+            return load_esconv(source, **self._given)
+        if how.protocol is not None and how.split == "published":
+            raise ConfigError(
+                f"data.protocol={how.protocol} has published splits, and {source} has none; give "
+                f"the folder with train, validation and test, the hub id, or a file named "
+                f"{split}.jsonl"
+            )
+        return self._cut[split]
+
+    @cached_property
+    def _whole(self) -> Any:
+        return load_esconv(self.source, **self._given)
+
+    @cached_property
+    def _cut(self) -> dict[str, Any]:
+        return split_dialogues(self._whole, seed=self.how.split_seed)
 
 
 def is_cut_off(

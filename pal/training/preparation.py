@@ -28,7 +28,7 @@ from pal.data.samples import CorpusSamples, Sample
 from pal.data.settings import DataSettings
 from pal.data.sources import has_splits
 from pal.data.spilled import Repeated, column_of
-from pal.data.splits import load_split
+from pal.data.splits import CorpusSplits, load_split
 from pal.data.tokenizer import (
     load_tokenizer,
     tokenizer_fingerprint,
@@ -345,13 +345,14 @@ def response_dialogues(data: DataSettings) -> tuple[Dialogues, Dialogues]:
     """
     listed = data.protocol == "file"
     whole = data.validation is not None and not has_splits(data.train) and not listed
-    train_rows = load_split(data.train, None if whole else "train", how=data)
+    corpus = CorpusSplits(data.train, data)
+    train_rows = corpus.load(None if whole else "train")
     if data.validation is not None:
         split = "validation" if listed or has_splits(data.validation) else None
         published = data.model_copy(update={"split": "published"})
         validation_rows = load_split(data.validation, split, how=published)
     else:
-        validation_rows = load_split(data.train, "validation", how=data)
+        validation_rows = corpus.load("validation")
     train = Dialogues(train_rows, cards=data.cards, harmful=not data.leave_out_harmful)
     return train, Dialogues(validation_rows, cards=data.cards)
 

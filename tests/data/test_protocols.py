@@ -1,11 +1,14 @@
 """One name for split, samples and labels; what results say of it; what does not compare."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.settings import bundled
+from pal.data import splits
+from pal.data.audit import audit_sources, audited_sources
 from pal.data.esconv import load_esconv, write_pesconv
 from pal.data.protocols import (
     PROTOCOLS,
@@ -18,8 +21,15 @@ from pal.data.protocols import (
     stamp_of,
 )
 from pal.data.samples import build_samples, load_samples, load_stamped_samples
-from pal.data.settings import DataSettings, ReadingSettings, SourceSettings
+from pal.data.settings import (
+    AuditDataSettings,
+    AuditOptions,
+    DataSettings,
+    ReadingSettings,
+    SourceSettings,
+)
 from pal.data.splits import load_split
+from pal.speed.synthetic import write_synthetic
 from pal.training.preparation import response_dialogues, response_samples
 
 SAMPLE = str(bundled("sample", "esconv"))
@@ -154,6 +164,23 @@ def test_a_list_holds_for_several_files(tmp_path):
     found = response_dialogues(data)
     names = [[row["id"] for row in rows] for rows in found]
     assert names == [["train-00003"], ["validation-00001"]]
+
+
+def test_splits_of_one_file_are_cut_from_one_reading(tmp_path, monkeypatch):
+    source = str(tmp_path / "corpus.jsonl")
+    write_synthetic(Path(source), 20, turns=4, seed=1)
+    read = []
+    load = splits.load_esconv
+    monkeypatch.setattr(splits, "load_esconv", lambda *a, **k: read.append(a) or load(*a, **k))
+    data = DataSettings(train=source, split="seeded")
+    found = response_dialogues(data)
+    assert len(read) == 1
+    for rows, name in zip(found, ("train", "validation"), strict=True):
+        assert list(rows) == list(load_split(source, name, how=data))
+    read.clear()
+    audited = AuditDataSettings(train=source, split="seeded")
+    audit_sources(audited_sources(audited), audited, AuditOptions())
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,18 @@ def test_names_are_new_once():
     assert not seen.add("\ud800")
 
 
+def test_sorting_of_names_grows_as_their_number_does(monkeypatch):
+    moved = []
+    sort = np.sort
+    monkeypatch.setattr(spilled.np, "sort", lambda found: moved.append(len(found)) or sort(found))
+    monkeypatch.setattr(spilled, "RECENT", 16)
+    seen, count = SeenNames(), 20_000
+    for number in range(count):
+        seen.add(str(number))
+    assert sum(moved) < 2 * spilled.RECENT_SHARE * count  # every 16 names: 20 times that
+    assert not any(seen.add(str(number)) for number in range(0, count, 7))
+
+
 def test_arrays_come_back():
     blocks = SpilledBlocks()
     given = [np.arange(12).reshape(3, 4).T, np.ones((2, 5), dtype=np.uint32)]
