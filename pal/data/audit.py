@@ -33,7 +33,7 @@ from pal.data.protocols import SampleRule, evaluation_rule, read_id_list, traini
 from pal.data.records import read_spoken
 from pal.data.settings import AuditDataSettings, AuditOptions, ReadingSettings
 from pal.data.sources import SPLITS, default_name, has_split, has_splits, read_entries
-from pal.data.spilled import iterate_rows
+from pal.data.spilled import SeenKeys, SpilledTexts, iterate_rows
 from pal.data.splits import CorpusSplits, is_cut_off
 from pal.data.windows import find_window_form, read_windows
 
@@ -45,6 +45,7 @@ NO, EXACT, NORMALISED, NEAR = range(4)
 
 TEXT_SHINGLE, DIALOGUE_SHINGLE = 2, 3  # words in a run
 EXCERPT = 120  # characters of an example
+WAITING = 1 << 12  # texts that are looked up at once
 
 # (id, situation, turns) of a dialogue or a window; a turn is (speaker, text).
 Spoken = tuple[str, str | None, Sequence[tuple[str, str]]]
@@ -67,7 +68,7 @@ class AuditedSplit:
     name: str
     source: str
     windows: bool = False
-    ids: list[str] = field(default_factory=list)
+    ids: SpilledTexts = field(default_factory=SpilledTexts)
     first: int = 0
     samples: int = 0
     turns: int = 0
@@ -115,10 +116,11 @@ class TextColumns:
         self._add = [self._columns[name].append for name in self._columns]
         self._shingles = Shingles(TEXT_SHINGLE)
         self._index = NearIndex(rows=5, bands=24)
-        self._seen: set[int] = set()
+        self._waiting: list[tuple[int, int, list[str]]] = []  # row, hash and words of the last
+        self._seen = SeenKeys()
         self._unique = array("q")  # first row of every distinct text that counts
         self._compared = array("q")  # those among them that have a sketch
-        self._texts, self._ends = bytearray(), array("q", [0])
+        self._texts = SpilledTexts()
 
     def add(
         self, text: str, words: list[str], *, split: int, dialogue: int, place: int, target: bool
@@ -131,32 +133,45 @@ class TextColumns:
         values = (split, dialogue, place, len(words), target, hash(text), plain)
         for add, value in zip(self._add, values, strict=True):
             add(value)
-        if len(words) >= self.min_words and plain not in self._seen:
-            self._seen.add(plain)
+        if len(words) >= self.min_words:
+            self._waiting.append((len(self._columns["plain"]) - 1, plain, words))
+            if len(self._waiting) == WAITING:
+                self._number()
+
+    def _number(self) -> None:
+        """Number those of the texts that wait which have not come before."""
+        plain = np.array([one[1] for one in self._waiting], dtype=np.int64)
+        first = np.sort(np.unique(plain, return_index=True)[1])
+        new = first[~self._seen.among(plain[first])]
+        self._seen.add(plain[new])
+        for place in new.tolist():
+            row, _, words = self._waiting[place]
             if len(words) >= self.near_words:
                 self._compared.append(len(self._unique))
                 self._index.add(self._shingles.of(words))
-            self._unique.append(len(self._columns["plain"]) - 1)
-            self._texts += " ".join(words).encode("utf-8", "surrogatepass")
-            self._ends.append(len(self._texts))
+            self._unique.append(row)
+            self._texts.append(" ".join(words))
+        self._waiting = []
 
     def close(self) -> None:
         """Make the columns arrays, and compare what is alike."""
+        self._number()
         self._add = []
-        self._seen = set()
+        self._seen = SeenKeys()
         for name, column in self._columns.items():
-            setattr(self, name, np.array(column))
+            setattr(self, name, np.asarray(column))  # the same memory
         self._columns = {}
-        self.unique = np.array(self._unique, dtype=np.int64)
-        rows = np.arange(len(self.plain))
+        self.unique = np.asarray(self._unique)
         self.long = self.words >= self.min_words
-        order = np.argsort(self.plain[self.unique], kind="stable")
-        keys = self.plain[self.unique][order]
-        self.text_of = np.full(len(rows), -1)  # number among the distinct texts that count
+        keys = self.plain[self.unique]
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        rows = np.arange(len(self.plain), dtype=np.int32)
+        self.text_of = np.full(len(rows), -1, dtype=np.int32)  # among the distinct that count
         if len(keys):
             self.text_of[self.long] = order[np.searchsorted(keys, self.plain[self.long])]
         # First row of every one of them in every split; -1 where it does not stand.
-        self.first_row = np.full((len(keys), len(SPLITS)), -1)
+        self.first_row = np.full((len(keys), len(SPLITS)), -1, dtype=np.int32)
         known = rows[self.long][::-1]
         self.first_row[self.text_of[known], self.split[known]] = known
         self.links = self._find_links()
@@ -179,8 +194,7 @@ class TextColumns:
 
     def excerpt(self, number: int, size: int | None = EXCERPT) -> str:
         """Return the beginning of a distinct text."""
-        text = self._texts[self._ends[number] : self._ends[number + 1]]
-        return text.decode("utf-8", "surrogatepass")[:size]
+        return self._texts[number][:size]
 
     def select(self, split: int, *, targets: bool = False) -> np.ndarray:
         """Return the rows of a split that count."""
@@ -248,22 +262,22 @@ class DialogueColumns:
 
     def __init__(self, *, near: float):
         self.near = near
-        self._rows: list[tuple[int, int, int]] = []
+        self._split, self._exact, self._plain = array("b"), array("q"), array("q")
         self._shingles = Shingles(DIALOGUE_SHINGLE)
         self._index = NearIndex(rows=4, bands=30, keeps_sketches=True)
 
     def add(self, split: int, texts: Sequence[str], words: Sequence[list[str]]) -> None:
         """Add one dialogue."""
         joined = [word for turn in words for word in turn]
-        plain = hash("\n".join("".join(turn) for turn in words))
-        self._rows.append((split, hash("\n".join(texts)), plain))
+        self._split.append(split)
+        self._exact.append(hash("\n".join(texts)))
+        self._plain.append(hash("\n".join("".join(turn) for turn in words)))
         self._index.add(self._shingles.of(joined or [""]))
 
     def close(self) -> None:
         """Make the columns arrays, and compare what is alike."""
-        rows = np.array(self._rows, dtype=np.int64).reshape(-1, 3)
-        self._rows = []
-        self.split, self.exact, self.plain = rows[:, 0], rows[:, 1], rows[:, 2]
+        columns = (self._split, self._exact, self._plain)
+        self.split, self.exact, self.plain = map(np.asarray, columns)
         pairs = self._index.pairs()
         shares = self._index.similarities(pairs)
         self.links: dict[int, list[tuple[int, float]]] = {}

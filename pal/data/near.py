@@ -23,6 +23,7 @@ _WORD_OR_CHARACTER = re.compile(rf"[{_CHARACTER}]|[^\W{_CHARACTER}]+")
 _MULTIPLIER = np.uint32(0x9E3779B1)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 BLOCK = 1 << 14
+WORDS = 1 << 17  # whose hashes are kept
 
 
 def split_words(text: str) -> list[str]:
@@ -54,6 +55,8 @@ class Shingles:
         try:
             ids = [known[word] for word in words]
         except KeyError:
+            if len(known) >= WORDS:
+                known.clear()
             for word in words:
                 if word not in known:
                     known[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))

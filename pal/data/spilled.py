@@ -8,9 +8,10 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pal.core.errors import OutputError, first_line
 ROWS = 1000  # of a block
 TEXTS = 1 << 16  # texts whose token ids are kept
 Item = TypeVar("Item")
+WAITING = 1 << 16  # bytes of texts that are written at once
 KEPT = 4  # blocks that stay in memory
 RECENT = 4096  # names, at least, that are kept as they are
 RECENT_SHARE = 16  # and at least one for so many older ones, so that sorting them stays linear
@@ -156,6 +158,88 @@ class SpilledBlocks:
             np.memmap(self._handle, dtype=dtype, mode="r", offset=start, shape=shape)
             for start, shape, dtype in self._shapes
         ]
+
+
+class SpilledTexts(Sequence[str]):
+    """Texts that lie in a file without a name, eight bytes each in memory: of where they end.
+
+    Example:
+        >>> texts = SpilledTexts()
+        >>> texts.append("so tired")
+        >>> texts[0]
+        'so tired'
+    """
+
+    def __init__(self) -> None:
+        self._handle = tempfile.TemporaryFile()  # noqa: SIM115 - it is gone with this object
+        self._ends = array("q", [0])
+        self._waiting = bytearray()  # behind what lies in the file
+        self._written = 0
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"text {index} of {len(self)}")
+        start, end = self._ends[index] - self._written, self._ends[index + 1] - self._written
+        if start < 0:
+            found = os.pread(self._handle.fileno(), end - start, start + self._written)
+        else:
+            found = bytes(self._waiting[start:end])
+        return found.decode("utf-8", "surrogatepass")
+
+    def append(self, text: str) -> None:
+        """Add a text.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        self._waiting += text.encode("utf-8", "surrogatepass")
+        self._ends.append(self._written + len(self._waiting))
+        if len(self._waiting) >= WAITING:
+            try:
+                self._handle.write(self._waiting)
+                self._handle.flush()
+            except OSError as error:
+                raise _no_room(error) from error
+            self._written += len(self._waiting)
+            self._waiting = bytearray()
+
+
+class SeenKeys:
+    """Numbers that have come before, eight bytes each, in sorted arrays of falling lengths.
+
+    Every array is at least twice as long as the next, so a number is sorted a few times only.
+    """
+
+    def __init__(self) -> None:
+        self._sorted: list[np.ndarray] = []
+
+    def among(self, keys: np.ndarray) -> np.ndarray:
+        """Return which of these numbers have been added, [n]."""
+        found = np.zeros(len(keys), dtype=bool)
+        for part in self._sorted:
+            places = np.minimum(np.searchsorted(part, keys), len(part) - 1)
+            found |= part[places] == keys
+        return found
+
+    def add(self, keys: np.ndarray) -> None:
+        """Add numbers that have not been added, [n]."""
+        if not len(keys):
+            return
+        keys = np.sort(keys)
+        while self._sorted and len(self._sorted[-1]) < 2 * len(keys):
+            keys = np.sort(np.concatenate([self._sorted.pop(), keys]), kind="stable")
+        self._sorted.append(keys)
 
 
 class SeenNames:

@@ -3,11 +3,13 @@
 import json
 import logging
 import random
+import tracemalloc
 
 import pytest
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.settings import bundled
+from pal.data import near
 from pal.data.audit import (
     CorpusAudit,
     audit_sources,
@@ -17,6 +19,7 @@ from pal.data.audit import (
 )
 from pal.data.near import NearIndex, Shingles, shared_share, split_words
 from pal.data.settings import AuditDataSettings, AuditOptions
+from pal.speed.synthetic import synthetic_dialogues
 from tests.data import planted
 from tests.jobs import command
 
@@ -345,3 +348,30 @@ def test_what_was_read_is_logged(caplog):
     caplog.set_level(logging.INFO)
     compare(read("train"), read("test"))
     assert "train.jsonl: 34 dialogues read" in caplog.text
+
+
+def synthetic(count):
+    for row in synthetic_dialogues(count, turns=6, seed=1):
+        turns = [(turn["speaker"], turn["text"]) for turn in row["dialog"]]
+        yield row["id"], row["situation"], turns
+
+
+def held_by_an_audit(count):
+    """The memory at its highest, bytes, from the first dialogue to the report."""
+    tracemalloc.start()
+    try:
+        audit = CorpusAudit(AuditOptions())
+        audit.read("train", "synthetic", synthetic(count), rule="not_first")
+        audit.report()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_audit_holds_numbers_and_no_texts(monkeypatch):
+    monkeypatch.setattr(near, "WORDS", 1000)
+    monkeypatch.setattr(near, "BLOCK", 256)
+    held_by_an_audit(10)
+    few, many = map(held_by_an_audit, (1500, 3000))
+    # A dialogue of six turns is 600 bytes of text, and with the sets of what was seen 1,500.
+    assert (many - few) / 1500 < 700

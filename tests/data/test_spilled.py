@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow
@@ -16,8 +16,10 @@ from pal.data.samples import CorpusSamples, build_samples
 from pal.data.spilled import (
     RecentTexts,
     Repeated,
+    SeenKeys,
     SeenNames,
     SpilledBlocks,
+    SpilledTexts,
     column_of,
     in_parts,
     iterate_rows,
@@ -135,6 +137,36 @@ def test_sorting_of_names_grows_as_their_number_does(monkeypatch):
         seen.add(str(number))
     assert sum(moved) < 2 * spilled.RECENT_SHARE * count  # every 16 names: 20 times that
     assert not any(seen.add(str(number)) for number in range(0, count, 7))
+
+
+def test_texts_come_back(monkeypatch):
+    monkeypatch.setattr(spilled, "WAITING", 50)
+    texts = SpilledTexts()
+    given = ["", "é 😀", "\ud800", "a" * 70, *map(str, range(40))]
+    for number, text in enumerate(given):
+        texts.append(text)
+        assert texts[number] == text
+    assert list(texts) == given
+    assert texts[3:6] == given[3:6]
+    assert len(texts) == len(given)
+    with pytest.raises(IndexError):
+        texts[len(given)]
+    assert not SpilledTexts()
+
+
+def test_numbers_are_known_once_they_are_added():
+    seen, source = SeenKeys(), np.random.default_rng(1)
+    known = set()
+    for _ in range(60):
+        keys = np.unique(source.integers(-500, 500, size=source.integers(0, 40)))
+        expected = [key in known for key in keys.tolist()]
+        found = seen.among(keys)
+        assert found.tolist() == expected
+        seen.add(keys[~found])
+        known.update(keys.tolist())
+    lengths = [len(part) for part in seen._sorted]
+    assert sum(lengths) == len(known)
+    assert all(one >= 2 * other for one, other in pairwise(lengths))
 
 
 def test_arrays_come_back():
