@@ -110,7 +110,7 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
     elif found.help:
         found.command = head
     else:
-        raise UsageError(f"{head}: give what to do: {', '.join(actions)}")
+        raise UsageError(f"{head}: give an action: {', '.join(actions)}")
     return found
 
 

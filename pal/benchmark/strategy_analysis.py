@@ -72,11 +72,11 @@ def _gold_strategies(systems: Mapping[str, Sequence[dict[str, Any]]]) -> dict[st
             if strategy and gold.setdefault(record["id"], strategy) != strategy:
                 raise DataError(
                     f"{name}, id {record['id']!r}: reference_strategy {strategy!r}, and another "
-                    f"system says {gold[record['id']]!r}; give answers to the same input"
+                    f"system says {gold[record['id']]!r}; give responses to the same input"
                 )
         if ids[name] != ids[next(iter(ids))]:
             logger.warning(
-                "%s and %s answer different samples; their numbers do not compare",
+                "%s and %s answer different samples; their numbers are not comparable",
                 next(iter(ids)), name,
             )  # fmt: skip
     return gold

@@ -70,7 +70,8 @@ def annotate(settings: AnnotateSettings) -> Path:
         return Path(target)
     if "tails" in settings.annotate.model_fields_set:
         raise ConfigError(
-            "annotate.tails is of knowledge; give annotate.knowledge too, or leave it out"
+            "annotate.tails applies to knowledge only; also give annotate.knowledge, or leave it "
+            "out"
         )
     by = _annotate_by_llm if settings.annotate.extractor == "llm" else _annotate_by_bart
     by(settings, Path(target), rows)
@@ -200,7 +201,7 @@ def _refuse_persona_settings(chosen: AnnotationSettings) -> None:
     given = chosen.model_fields_set & {"extractor", "layout", "start", "min_support"}
     if given:
         raise ConfigError(
-            f"annotate.{min(given)} is of personas, and annotate.knowledge={chosen.knowledge} "
+            f"annotate.{min(given)} is for personas, and annotate.knowledge={chosen.knowledge} "
             "infers none; leave one of them out"
         )
 

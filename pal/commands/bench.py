@@ -218,7 +218,7 @@ def _measure_language(settings: BenchGenerateSettings) -> tuple[str, dict[str, A
         samples = load_samples(settings.input, settings.split, how, rule=rule, limit=count)
         source = f"from {Path(settings.input).name}"
         if not any(sample.persona for sample in samples):
-            logger.warning("%s holds no personas, so nothing is contrasted", settings.input)
+            logger.warning("%s holds no personas, so there is no contrast", settings.input)
     else:
         rows = load_split(str(bundled("sample", "esconv", "train.jsonl")), None, how=settings.data)
         samples = build_samples(stand_in_notes(list(rows)), rule)[:count]
@@ -246,7 +246,7 @@ def _sides_of(
     for side in chosen:
         if side not in known:
             raise ConfigError(
-                f"bench.sides: {side} is for models of the other kind, and {kind}; give some of "
+                f"bench.sides: {side} is for the other kind of model, and {kind}; give some of "
                 f"{', '.join(known)}"
             )
     return tuple(chosen)

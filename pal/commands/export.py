@@ -61,13 +61,13 @@ def export(settings: ExportSettings) -> Path:
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; give the name of a folder as output")
     if output.is_dir() and any(output.iterdir()) and not settings.overwrite:
-        raise OutputError(f"{output} holds something; choose another output, or overwrite=true")
+        raise OutputError(f"{output} is not empty; choose another output, or overwrite=true")
     inside = Path(source).resolve()
     if Path(source).exists() and output.resolve() in (inside, *inside.parents):
         raise OutputError(f"output={output} holds the model itself; choose another output")
     if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
         raise OutputError(
-            f"{output} holds something that is no model, which overwrite=true does not replace; "
+            f"{output} holds something that is not a model, which overwrite=true does not replace; "
             "choose another output"
         )
     from pal.core.files import replace_folder

@@ -66,7 +66,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     if settings.supporter.persona and not any(sample.persona for sample in samples):
-        logger.warning("%s holds no personas, so prompts have none", given)
+        logger.warning("%s holds no personas, so the prompts contain none", given)
     with output_lock(output):
         saving = output.with_name(output.name + ".saving")
         shutil.rmtree(saving, ignore_errors=True)
@@ -100,10 +100,10 @@ def _check_output(output: Path, given: str, overwrite: bool, mark: str) -> None:
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not overwrite:
-        raise OutputError(f"{output} holds something; choose another output, or overwrite=true")
+        raise OutputError(f"{output} is not empty; choose another output, or overwrite=true")
     if not (output / mark).is_file():
         raise OutputError(
-            f"{output} holds something that is no exported task, which overwrite=true does not "
+            f"{output} holds something that is not an exported task, which overwrite=true does not "
             "replace; choose another output"
         )
     if output.resolve() in (Path(given).resolve(), *Path(given).resolve().parents):

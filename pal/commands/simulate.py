@@ -166,7 +166,7 @@ def read_talks_to_play(source: str, limit: int | None) -> list[Any]:
 
     cards = [card for card in read_cards(source) if is_usable(card)][:limit]
     if not cards:
-        raise DataError(f"{source}: no card that can be played; make some by `pal traits cards`")
+        raise DataError(f"{source}: no card that can be played; make some with `pal traits cards`")
     counts = Counter(card["id"] for card in cards)
     return [
         PlayedTalk(c["id"] if counts[c["id"]] == 1 else f"{c['dataset']}-{c['id']}", c)

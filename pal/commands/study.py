@@ -253,7 +253,7 @@ def serve_study(settings: ServeStudySettings) -> None:
         guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
     server = StudyServer(store, supporters, guard, chosen)
     logger.info(
-        "the study is at http://127.0.0.1:%d; raters come by %s; Ctrl-C stops",
+        "the study is at http://127.0.0.1:%d; raters reach it at %s; Ctrl-C stops",
         listening.getsockname()[1], store.config["address"],
     )  # fmt: skip
     try:

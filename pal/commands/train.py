@@ -175,8 +175,8 @@ def check_sources(settings: TrainSettings) -> None:
     ]
     if named:
         logger.info(
-            "from the Hugging Face hub, unless fetched before: %s; without network give files or "
-            "folders in their places (`pal quickstart` needs none)", " ".join(named),
+            "downloaded from the Hugging Face hub unless cached: %s; without a network give local "
+            "files or folders instead (`pal quickstart` needs none)", " ".join(named),
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ TOGETHER = 8  # requests read at once, lest replies under way wait long for thei
 
 
 class BusyError(PalError):
-    """As many requests wait as may, or the server is going down."""
+    """As many requests wait as may, or the server is shutting down."""
 
 
 # Called in the thread of the batcher with every piece, or with what went wrong.
@@ -118,9 +118,11 @@ class Batcher:
         handles = [Handle(ask, partial(deliver, number), stream) for number, ask in enumerate(asks)]
         with self._news:
             if self._closing:
-                raise BusyError("the server is going down; ask again later")
+                raise BusyError("the server is shutting down; try again later")
             if len(self._waiting) + len(handles) > self.queue:
-                raise BusyError(f"{len(self._waiting)} requests wait already; ask again later")
+                raise BusyError(
+                    f"{len(self._waiting)} requests are already waiting; try again later"
+                )
             self._waiting.extend(handles)
             self._news.notify()
         return handles

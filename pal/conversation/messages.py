@@ -44,7 +44,7 @@ def read_messages(
         )
     turns = [_read_turn(one, f"{where}[{number}]") for number, one in enumerate(messages)]
     if not any(turn["speaker"] == "seeker" for turn in turns):
-        raise DataError(f"{where}: no message of the user; give at least one")
+        raise DataError(f"{where}: no user message; give at least one")
     known = [persona] if isinstance(persona, str) else list(persona or [])
     if not all(isinstance(sentence, str) for sentence in known):
         raise DataError("persona: expected a list of sentences")
@@ -64,7 +64,7 @@ def _read_turn(message: Any, where: str) -> dict[str, Any]:
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"{where}: role must be one of {', '.join(ROLES)}")
     if content is None or not content.strip():
-        raise DataError(f"{where}: content must be a text that is not empty")
+        raise DataError(f"{where}: content must be non-empty text")
     strategy = message.get("strategy") if ROLES[role] == "supporter" else None
     return {"speaker": ROLES[role], "text": content, "strategy": strategy}
 

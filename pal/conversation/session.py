@@ -423,7 +423,7 @@ class Session:
                 f"{self.model.config.persona_mode!r}; leave it out"
             )
         if ask.max_new_tokens is not None and ask.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens={ask.max_new_tokens}: give a number from 1 on")
+            raise ConfigError(f"max_new_tokens={ask.max_new_tokens}: give 1 or more")
         return strategy, alpha
 
     def _make_request(self, turn: Turn) -> None:

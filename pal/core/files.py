@@ -440,7 +440,7 @@ def read_bytes(path: str | Path) -> bytes:
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 reason = str(error).splitlines()[0]
                 raise DataError(
-                    f"{shown}: a damaged {name} file ({reason}); fetch or compress it again"
+                    f"{shown}: a damaged {name} file ({reason}); download or compress it again"
                 ) from None
             break
     if contents.startswith(LFS_POINTER):

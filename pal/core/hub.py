@@ -25,7 +25,9 @@ def go_offline_without_network(source: str) -> None:
 
     if os.path.exists(source) or constants.HF_HUB_OFFLINE or is_reachable(constants.ENDPOINT):
         return
-    logger.warning("no connection to %s: only what was fetched before is used", constants.ENDPOINT)
+    logger.warning(
+        "no connection to %s: only what was downloaded before is used", constants.ENDPOINT
+    )
     constants.HF_HUB_OFFLINE = True  # the libraries ask for it before every request
 
 

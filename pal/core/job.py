@@ -191,7 +191,7 @@ class Job:
         if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))
-        logger.info("%s is already finished; overwrite=true makes it again", output)
+        logger.info("%s is already finished; overwrite=true computes it again", output)
         return True
 
     def check_record(self, path: Path) -> None:

@@ -101,7 +101,7 @@ class Journal:
                         if whole and _parse(line) != self.identity:
                             raise OutputError(
                                 f"{path}: unfinished work made with other settings, inputs, "
-                                "weights or versions; give those again to continue, or "
+                                "weights or versions; give those to continue, or "
                                 "overwrite=true to restart"
                             )
                         continue

@@ -673,7 +673,7 @@ def audited_sources(data: AuditDataSettings) -> dict[str, tuple[str, str | None]
             found[name] = (source, None)
     if len(found) == 1:
         logger.warning(
-            "%s: duplicates are looked for within it alone; data.test=… compares it with another "
+            "%s: only duplicates within it are searched for; data.test=… compares it with another "
             "split, and data.protocol=paper_712 splits it", data.train,
         )  # fmt: skip
     return found

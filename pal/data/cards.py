@@ -83,8 +83,8 @@ def lay_cards(
         persona = personas.get(dialogue["id"])
         if persona is None:
             raise DataError(
-                f"{path}: no card for dialogue {dialogue['id']!r}; make one by `pal traits cards`, "
-                "or leave that dialogue out"
+                f"{path}: no card for dialogue {dialogue['id']!r}; make one with `pal traits "
+                "cards`, or leave that dialogue out"
             )
         dialog = [{**turn, "persona": persona, "card": True} for turn in dialogue["dialog"]]
         yield {**dialogue, "dialog": dialog, "persona": persona}

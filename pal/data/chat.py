@@ -120,7 +120,7 @@ class ChatEncoder:
         strategies: the strategy set.
 
     Raises:
-        CheckpointError: the tokenizer writes strategies with tokens that cannot be told apart, or
+        CheckpointError: the tokenizer writes strategies with indistinguishable tokens, or
             a response has no end.
     """
 

@@ -50,8 +50,8 @@ def report_harmful(count: int) -> None:
     """Log how many turns were marked, if any were."""
     if count:
         logger.info(
-            "%d supporter turns that do harm are no training targets (data.leave_out_harmful=false "
-            "trains on them)", count,
+            "%d harmful supporter turns are not used as training targets "
+            "(data.leave_out_harmful=false trains on them)", count,
         )  # fmt: skip
 
 

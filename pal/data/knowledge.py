@@ -116,7 +116,7 @@ def read_knowledge(path: str) -> KnowledgeBase:
 
 def _check_record(record: Any, where: str) -> dict[str, list[str]]:
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise DataError(f"{where}: not knowledge; give 'text' and 'relations'")
+        raise DataError(f"{where}: not a record of knowledge; give 'text' and 'relations'")
     relations = record.get("relations")
     if not isinstance(relations, dict):
         raise DataError(f"{where}: 'relations' maps relations to lists of texts; add it")
@@ -127,7 +127,7 @@ def _check_record(record: Any, where: str) -> dict[str, list[str]]:
                 f"{', '.join(RELATIONS)})"
             )
         if not isinstance(tails, list) or not all(isinstance(tail, str) for tail in tails):
-            raise DataError(f"{where}: {name} is no list of texts, got {tails!r:.60}")
+            raise DataError(f"{where}: {name} is not a list of texts, got {tails!r:.60}")
     return relations
 
 
@@ -226,7 +226,7 @@ def check_known(samples: "Iterable[Sample]", path: str) -> None:
         situations += bool(sample.knowledge and sample.knowledge.situation)
     if count and not turns + situations:
         raise DataError(
-            f"data.knowledge={path}: nothing in it about any of {count} samples; make it of "
+            f"data.knowledge={path}: nothing in it about any of the {count} samples; make it of "
             "the same dialogues (`pal annotate annotate.knowledge=…`)"
         )
     if turns < count:

@@ -215,7 +215,7 @@ def _read_json(name: str, text: str) -> Iterator[Conversation]:
         whole = parse_json(text)
     except ValueError as error:
         raise DataError(
-            f"{name}: not valid JSON ({why_not_json(error)}); fetch the file again"
+            f"{name}: not valid JSON ({why_not_json(error)}); download the file again"
         ) from None
     for part, talks in whole.items():
         for index, talk in enumerate(_listed(talks, f"{name}, {part}")):
@@ -233,7 +233,7 @@ def _read_json(name: str, text: str) -> Iterator[Conversation]:
                 if not history or not answers or history[: len(before)] != before:
                     raise DataError(
                         f"{place}: 'history' must hold what was said before and 'candidates' the "
-                        "answer at their end; fetch the file again"
+                        "answer at their end; download the file again"
                     )
                 partner.say(history[-1])
                 mine.say(answers[-1])

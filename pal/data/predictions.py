@@ -310,7 +310,7 @@ def _line_entries(path: Path, text: str) -> list[Entry]:
         keys = ", ".join(map(repr, list(whole)[:5]))
         raise DataError(
             f"{path}: one object with the keys {keys:.80}, not records; give a list of records "
-            'such as [{"id": …, "response": …}], or one record a line'
+            'such as [{"id": …, "response": …}], or one record per line'
         )
     return [(f"{path}, line 1", whole)]
 
@@ -359,7 +359,7 @@ def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
             "JSON lines"
         ) from None
     if not found:
-        raise DataError(f"{path}: a header and no rows; give at least one record")
+        raise DataError(f"{path}: a header but no rows; give at least one record")
     return found
 
 

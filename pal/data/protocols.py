@@ -307,8 +307,8 @@ def stamp_of(
     split = next((part for part, known in facts.items() if known.hash == found), None)
     if how.protocol is not None and facts and split is None:
         logger.warning(
-            "data.protocol=%s: these %d dialogues are no split of that protocol's, so the scores "
-            "compare with no others of that name", how.protocol, len(keys),
+            "data.protocol=%s: these %d dialogues are not a split of that protocol, so the scores "
+            "are not comparable with others of that name", how.protocol, len(keys),
         )  # fmt: skip
     return {
         "name": name,
@@ -373,7 +373,7 @@ def check_mergeable(
         if differing:
             raise DataError(
                 f"{first} and {name} are of different protocols ({'; '.join(differing)}), so their "
-                "scores do not compare; make one report each, or score both under one "
+                "scores are not comparable; make one report each, or score both under one "
                 "data.protocol"
             )
 

@@ -85,7 +85,7 @@ class CorpusSplits:
             return load_esconv(source, split, **self._given)
         if self.by_name and how.split == "published" and split_of_name(source) == split:
             logger.info(
-                "%s is read whole, since its name says that it is the %s split", source, split
+                "%s is read whole, because its name says that it is the %s split", source, split
             )
             return load_esconv(source, **self._given)
         if how.protocol is not None and how.split == "published":

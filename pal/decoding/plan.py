@@ -202,8 +202,8 @@ def check_kind(decoding: DecodingSettings, *, language: bool) -> None:
         )
     if decoding.num_beams > 1 and language:
         raise ConfigError(
-            f"decoding.num_beams={decoding.num_beams}: a decoder-only model draws or takes the "
-            "most probable token; give num_beams=1"
+            f"decoding.num_beams={decoding.num_beams}: a decoder-only model samples or takes "
+            "the most probable token; give num_beams=1"
         )
 
 

@@ -340,7 +340,7 @@ class Guard:
             self._report(f"detector {detector.name}", results)
             return None
         if len(results) != len(texts) or not all(map(_is_sound, results)):
-            logger.error("guard: detector %s returned nonsense", detector.name)
+            logger.error("guard: detector %s returned an invalid result", detector.name)
             return None
         return results
 
@@ -388,7 +388,7 @@ def load_guard(settings: GuardSettings, *, shows_help: bool = True) -> Guard:
     """
     if settings.off:
         logger.warning(
-            "THE GUARD IS OFF (guard.off=true): nobody watches for signs of suicide or self-harm, "
+            "THE GUARD IS OFF (guard.off=true): nothing checks for signs of suicide or self-harm, "
             "and no help is shown"
         )
         return NoGuard()
@@ -417,7 +417,7 @@ def load_guard(settings: GuardSettings, *, shows_help: bool = True) -> Guard:
                 f"guard: detector {detector.name} cannot run ({first_line(error):.200})"
             ) from None
         if len(results) != 2 or not all(map(_is_sound, results)):
-            raise ConfigError(f"guard: detector {detector.name} returns no sound findings")
+            raise ConfigError(f"guard: detector {detector.name} returns no valid findings")
     return guard
 
 

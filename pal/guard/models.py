@@ -122,7 +122,7 @@ class HeadDetector:
                 f"guard.model={folder}: {WEIGHTS_FILE} is damaged ({first_line(error):.150})"
             ) from None
         if not (np.isfinite(weights).all() and np.isfinite(bias)):
-            raise CheckpointError(f"guard.model={folder}: the weights are no numbers")
+            raise CheckpointError(f"guard.model={folder}: the weights are not numbers")
         embedder = load_embedder(resolve_source(encoder), device="cpu", batch_size=BATCH)
         vector = unit_vectors(embedder, [PROBE])[0]
         if vector.shape != probe.shape or float(vector @ probe) < 0.999:

@@ -59,7 +59,7 @@ def read_labelled(path: str) -> list[LabelledMessage]:
             raise DataError(f"{where}: expected an object with text and label")
         text, label = row.get("text"), row.get("label")
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: text should be a text that is not empty")
+            raise DataError(f"{where}: text should be a non-empty string")
         if label not in ("crisis", "none"):
             raise DataError(f"{where}: label should be crisis or none")
         context = row.get("context") or []

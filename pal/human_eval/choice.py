@@ -180,7 +180,7 @@ def _transcripts(name: str, path: str) -> dict[str, str]:
             ) from None
         if card in found:
             raise DataError(
-                f"{path}, line {number}: {card!r} comes twice; give one dialogue for each card"
+                f"{path}, line {number}: {card!r} occurs twice; give one dialogue for each card"
             )
         found[card] = "\n".join(turns)
     return found

@@ -263,7 +263,7 @@ def read_judgements(files: Sequence[Path], key: Mapping[str, Any]) -> Judgements
                     note(path, problem, number, item)
                     continue
                 if answer == "Other" and not reason:
-                    note(path, "Other without a reason; it counts", number, item)
+                    note(path, "Other without a reason; it is counted", number, item)
                 cast[rater] = (answer, reason if answer == "Other" else "")
     return found
 

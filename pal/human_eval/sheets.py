@@ -349,7 +349,7 @@ def sheet_rows(
     needed = ["item", *texts, *questions]
     wrong = [name for name in needed if names.count(name.casefold()) != 1]
     if wrong:
-        raise ValueError(f"columns missing or there twice: {', '.join(wrong)}")
+        raise ValueError(f"columns missing or duplicated: {', '.join(wrong)}")
     for number, cells in enumerate(table[1:], start=2):
         if any(cell.strip() for cell in cells):
             found = dict(zip(names, cells + [""] * len(names), strict=False))

@@ -62,7 +62,7 @@ def ask_judges(
         facts[name] = model.describe()
         if failures[name]:
             logger.warning(
-                "judge %s: %d of %d requests brought no answer", name, len(failures[name]),
+                "judge %s: %d of %d requests got no answer", name, len(failures[name]),
                 len(requests),
             )  # fmt: skip
     return answers, failures, facts

@@ -88,7 +88,7 @@ def load_rubric(name: str, kind: str) -> Rubric:
         if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in keys):
             raise DataError(f"{path}, question {number}: expected the texts {', '.join(keys)}")
         if one["name"] in questions:
-            raise DataError(f"{path}: the question {one['name']!r:.40} is there twice")
+            raise DataError(f"{path}: the question {one['name']!r:.40} occurs twice")
         questions[one["name"]] = {key: one[key] for key in keys[1:]}
     if not questions:
         raise DataError(f"{path}: no questions; give a list of name, response and dialogue")

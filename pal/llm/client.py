@@ -126,9 +126,9 @@ class OpenAIBackend:
             self._failures = self._failures + 1 if not reply.final else 0
             if self._failures >= max(32, self.settings.connections):
                 raise PalError(
-                    f"{self.settings.base_url}: {self._failures} requests in a row brought no "
+                    f"{self.settings.base_url}: {self._failures} requests in a row got no "
                     f"answer, the last: {reply.reason}; finished answers are kept, run the same "
-                    "command again once the server is well"
+                    "command again once the server works again"
                 )
 
     async def _reply(self, request: Request, check: Check | None) -> Reply:

@@ -83,13 +83,13 @@ def load_nli(name: str, device: str | None = None, batch_size: int = 64) -> NliM
         tokenizer = AutoTokenizer.from_pretrained(name, **trust)
     except Exception as error:  # damaged folders can raise any error in these libraries
         raise CheckpointError(
-            f"{name:.200}: cannot load a model of inference ({first_line(error):.300}); give a "
-            "model's folder, or a hub id with the network up"
+            f"{name:.200}: cannot load a natural language inference model "
+            f"({first_line(error):.300}); give a model's folder, or a hub id with the network up"
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"{name:.200}: no trained classifier (weights without values: {missing[0]}, …); give a "
-            "model trained on inference"
+            "model trained for natural language inference"
         )
     order = _label_order(name, model.config.id2label)
     model = model.eval().to(best_device(device))

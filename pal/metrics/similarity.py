@@ -162,8 +162,8 @@ def _simcse_modules(name: str) -> list[Any]:
     pooler = getattr(getattr(model, "pooler", None), "dense", None)
     if pooler is None or any("pooler" in key for key in report["missing_keys"]):
         raise CheckpointError(
-            f"{name}: a plain model without pooler weights, so it has no sentence vector of its "
-            "own; give a SimCSE model or a sentence-transformers model"
+            f"{name}: a plain model without pooler weights, so it has no sentence vector; "
+            "give a SimCSE model or a sentence-transformers model"
         )
     width = model.config.hidden_size
     dense = Dense(

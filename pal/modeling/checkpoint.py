@@ -439,7 +439,7 @@ def check_bounds(entries: dict[str, Any]) -> None:
             continue
         most = MOST_LAYERS if name.endswith("_layers") else MOST_ENTRIES
         if abs(value) > most:
-            raise ValueError(f"{name}={value:.6g} is no size of a model (at most {most:,})")
+            raise ValueError(f"{name}={value:.6g} is not a valid model size (at most {most:,})")
 
 
 def build_of_sizes(make_config: Callable[[], Any], model_class: Any) -> Any:

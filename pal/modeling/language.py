@@ -155,7 +155,7 @@ def find_gguf_file(base: str, given: str | None) -> str | None:
         found = sorted(path.name for path in folder.glob("*.gguf"))
         if len(found) > 1:
             raise CheckpointError(
-                f"architecture.base={base}: {len(found)} GGUF files lie there; give "
+                f"architecture.base={base}: {len(found)} GGUF files are there; give "
                 f"architecture.gguf_file={found[0]} or another one"
             )
         name = found[0] if found else None

@@ -49,8 +49,8 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
         make_chat_encoder(tokenizer, model.config)
     elif check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):
         raise CheckpointError(
-            f"model={source}: its tokenizer gives the strategies other ids than the model knows; "
-            "use the tokenizer saved with the model"
+            f"model={source}: its tokenizer gives the strategies different ids than the model "
+            "uses; use the tokenizer saved with the model"
         )
     return model, tokenizer
 
@@ -85,12 +85,12 @@ def check_knowledge(model: Any, samples: Sequence[Sample], path: str | None) -> 
     reads = bool(getattr(model.config, "with_knowledge", False))
     if path is not None and not reads:
         raise ConfigError(
-            "data.knowledge is for MISC, and this model reads none; leave it out, or give a MISC "
-            "model that was trained with knowledge"
+            "data.knowledge is for MISC, and this model does not read it; leave it out, or give a "
+            "MISC model that was trained with knowledge"
         )
     if reads and not any(sample.knowledge for sample in samples):
         logger.warning(
-            "data.knowledge is null, so the model answers without any knowledge, which it was not "
+            "data.knowledge is null, so the model responds without any knowledge, which it was not "
             "trained to do"
         )
 

@@ -124,7 +124,7 @@ class Server:
             except RefusedError as error:
                 refused = error
             except asyncio.CancelledError:  # the server ends, and does not wait any longer
-                refused = RefusedError(503, "the server is going down", "server_error")
+                refused = RefusedError(503, "the server is shutting down", "server_error")
             except Exception as error:  # its message can hold what somebody said
                 logger.error("a request failed: %s", type(error).__name__)
                 refused = RefusedError(500, f"failed ({type(error).__name__})", "server_error")
@@ -165,7 +165,7 @@ class Server:
         if wanted is None:
             return JSONResponse({"object": "list", "data": [model]})
         if wanted != self.name:
-            raise RefusedError(404, f"this server has the model {self.name!r} alone")
+            raise RefusedError(404, f"this server only has the model {self.name!r}")
         return JSONResponse(model)
 
     async def page(self, request: Request) -> Response:
@@ -240,9 +240,9 @@ class Server:
                             413, f"the request has more than {self.settings.max_bytes} bytes"
                         )
         except ClientDisconnect:
-            raise RefusedError(499, "the client left") from None
+            raise RefusedError(499, "the client disconnected") from None
         except TimeoutError:
-            raise RefusedError(408, "the request did not come in time", "timeout_error") from None
+            raise RefusedError(408, "the request did not arrive in time", "timeout_error") from None
         try:
             body = json.loads(contents)
             # Half of a pair of escapes is no character; the guard still has to read the rest.
@@ -259,7 +259,7 @@ class Server:
             await asyncio.wait({left, answered}, return_when=asyncio.FIRST_COMPLETED)
             if answered.done():
                 return answered.result()
-            raise RefusedError(499, "the client left")
+            raise RefusedError(499, "the client disconnected")
         except RefusedError:
             raise
         except TimeoutError:
@@ -345,7 +345,7 @@ class Waiter:
             try:
                 loop.call_soon_threadsafe(self.arrived.put_nowait, (number, piece))
             except RuntimeError:  # the loop is closed, and nobody waits any more
-                logger.debug("a reply came after the server had ended")
+                logger.debug("a reply came after the server had stopped")
 
         self.handles: list[Handle] = batcher.submit_all(asks, deliver, stream=stream)
 

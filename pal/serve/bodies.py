@@ -91,7 +91,7 @@ def read_body(data: Any) -> ChatBody:
             raise ConfigError(f"{name[:60]}: no such field")
         allowed = WITHOUT_EFFECT[name]
         if allowed is not None and value not in allowed:
-            raise ConfigError(f"{name}: not served; leave it out")
+            raise ConfigError(f"{name}: not supported; leave it out")
     if isinstance(body.stop, list) and len(body.stop) > 4:
         raise ConfigError("stop: at most 4 texts")
     return body

@@ -39,7 +39,7 @@ def listen(host: str, port: int, section: str = "serve") -> socket.socket:
         made.close()
         raise ConfigError(
             f"cannot listen at address {host}, {section}.port={port} ({first_line(error)}): "
-            "another program has it, or it is none of this machine's; give another"
+            "another program uses it, or this machine does not have that address; give another"
         ) from None
     return made
 

@@ -81,7 +81,7 @@ def measure_serving(
                 found[clients] = run_to_end(partial(_ask, url, bodies, clients))
                 seconds[clients].append(time.perf_counter() - began)
             if found[1] != found[CLIENTS]:
-                raise PalError("bench serve: a reply depends on others that grow beside it")
+                raise PalError("bench serve: a reply depends on others generated at the same time")
             tokens = sum(one[1] for one in found[1])
     medians = {clients: statistics.median(taken) for clients, taken in seconds.items()}
     ratio = medians[1] / medians[CLIENTS]

@@ -41,8 +41,8 @@ def read_situations(
     situations = list(dict.fromkeys(text for one in found if (text := " ".join(one.split()))))
     if not situations:
         raise DataError(
-            f"{source}: no situation; give a .txt file with one a line, or dialogues with the key "
-            "situation"
+            f"{source}: no situations; give a .txt file with one per line, or dialogues with the "
+            "key situation"
         )
     return situations
 

@@ -121,7 +121,7 @@ def ask_supporter(
 
 
 def refuse_unanswered(outcomes: Sequence[Outcome], what: str) -> None:
-    """Refuse to go on where requests brought no answer for a reason that may pass.
+    """Refuse to go on where requests got no answer for a reason that may pass.
 
     Raises:
         PalError: some did.
@@ -129,7 +129,7 @@ def refuse_unanswered(outcomes: Sequence[Outcome], what: str) -> None:
     open_ones = [one for one in outcomes if one.reason and one.reason.startswith("gave up")]
     if open_ones:
         raise PalError(
-            f"{what}: {len(open_ones)} of {len(outcomes)} requests brought no answer "
+            f"{what}: {len(open_ones)} of {len(outcomes)} requests got no answer "
             f"({open_ones[0].reason}); the other answers are kept, run the same command again"
         )
 

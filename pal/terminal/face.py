@@ -14,13 +14,13 @@ from pal.terminal.conversation import Conversation
 from pal.terminal.screen import Screen, encodable, read_as_text
 from pal.terminal.slash import completions, run_slash
 
-NOTICE = "This is a computer program, not a person; not a crisis service."
+NOTICE = "This is a computer program, not a person, and not a crisis service."
 GUARD_OFF = (
-    "THE GUARD IS OFF (guard.off=true): nobody watches for signs of suicide or self-harm, and no "
+    "THE GUARD IS OFF (guard.off=true): nothing checks for signs of suicide or self-harm, and no "
     "help is shown."
 )
 EVERY = 3 * 60 * 60  # seconds after which people are told again
-ENDED = "the chat has ended; nothing of it is kept"
+ENDED = "the chat has ended; nothing was stored"
 PROMPT = "you> "
 
 
@@ -179,7 +179,7 @@ class Terminal:
             if growing.taken_back:
                 if shown:
                     self.screen.end()
-                    self.screen.line("! What stands above is taken back.", "help")
+                    self.screen.line("! The reply above is withdrawn.", "help")
                 self.screen.line(new)
                 self._help()
                 return
@@ -190,9 +190,9 @@ class Terminal:
             self.screen.flow(new)
         self.screen.end()
         if not growing.text.strip():
-            self.screen.line("(no words)", "dim")
+            self.screen.line("(empty reply)", "dim")
         elif growing.reply is not None and growing.reply.finish == "length":
-            self.screen.line("(cut at its longest)", "dim")
+            self.screen.line("(maximum length reached)", "dim")
 
     def _head(self, growing: Growing) -> None:
         """Show what is known of a reply before its words: persona, strategy and α."""
@@ -244,7 +244,7 @@ def guarded(pieces: Iterator[Piece]) -> Iterator[Piece]:
         raise
     except Exception as error:
         kind = "out of memory" if "out of memory" in str(error).lower() else type(error).__name__
-        raise PalError(f"the model failed ({kind}); /retry asks again") from None
+        raise PalError(f"the model failed ({kind}); /retry tries again") from None
 
 
 def read_line(read: Callable[[], str], encoding: str) -> str:

@@ -69,14 +69,14 @@ def run_slash(conversation: Conversation, line: str) -> SlashAnswer:
     rest = rest.strip()
     if len(inspect.signature(command.run).parameters) == 1:
         if rest:
-            raise SlashError(f"{name} takes nothing behind it")
+            raise SlashError(f"{name} takes no argument")
         return command.run(conversation)
     return command.run(conversation, rest)
 
 
 def _help(conversation: Conversation) -> SlashAnswer:
     lines = [f"{one.usage}\n  {one.about}" for one in SLASH_COMMANDS.values()]
-    lines.append("//TEXT\n  say TEXT, which starts with a slash")
+    lines.append("//TEXT\n  send /TEXT as a message, not as a command")
     if conversation.session.standing_help:
         lines += ["", conversation.session.standing_help]
     return SlashAnswer("\n".join(lines))
@@ -97,7 +97,7 @@ def _persona(conversation: Conversation, rest: str) -> SlashAnswer:
         conversation.know(known[: number - 1] + known[number:])
     elif action == "infer":
         if words:
-            raise SlashError("/persona infer takes nothing behind it")
+            raise SlashError("/persona infer takes no argument")
         if conversation.session.inference is None:
             raise SlashError("/persona infer: no extractor; start with extractor=FOLDER")
         conversation.know(None)
@@ -108,9 +108,9 @@ def _persona(conversation: Conversation, rest: str) -> SlashAnswer:
 
 
 def _known(conversation: Conversation) -> str:
-    how = ", inferred from what is said" if conversation.infers else ""
+    how = ", inferred from the conversation" if conversation.infers else ""
     if conversation.session.inference is not None and not conversation.infers:
-        how = ", as given; /persona infer infers it again"
+        how = ", as given; /persona infer infers it"
     if not conversation.known:
         return f"persona: nothing is known{how}"
     lines = [f"  {number}. {one}" for number, one in enumerate(conversation.known, start=1)]
@@ -126,7 +126,7 @@ def _strategy(conversation: Conversation, rest: str) -> SlashAnswer:
         conversation.strategy = plan.strategies.canonical(rest)
     else:
         names = ", ".join(conversation.session.strategies)
-        return SlashAnswer(f"{_chosen(conversation)}\nthere are: auto, {names}")
+        return SlashAnswer(f"{_chosen(conversation)}\nchoices: auto, {names}")
     return SlashAnswer(_chosen(conversation))
 
 
@@ -164,7 +164,7 @@ def _weight(text: str) -> float:
         return float(text)
     except ValueError:
         raise SlashError(
-            f"/alpha: {text.strip()[:40]!r} is no number; give 0.5, Question=1 or own"
+            f"/alpha: {text.strip()[:40]!r} is not a number; give 0.5, Question=1 or own"
         ) from None
 
 
@@ -196,13 +196,15 @@ def _compare(conversation: Conversation, rest: str) -> SlashAnswer:
     if rest not in ("", "on", "off"):
         raise SlashError(f"/compare: give on or off, got {rest[:40]!r}")
     conversation.set_compare(not conversation.compare if not rest else rest == "on")
-    return SlashAnswer(f"a reply with α = 0 beside each: {'on' if conversation.compare else 'off'}")
+    return SlashAnswer(
+        f"a reply with α = 0 after each reply: {'on' if conversation.compare else 'off'}"
+    )
 
 
 def _undo(conversation: Conversation) -> SlashAnswer:
     conversation.drop_turn()
     turns = sum(one.role == "user" for one in conversation.lines)
-    return SlashAnswer(f"the last turn is taken back; {turns} of yours left", changed=True)
+    return SlashAnswer(f"your last turn is removed; {turns} left", changed=True)
 
 
 def _retry(conversation: Conversation) -> SlashAnswer:
@@ -237,7 +239,7 @@ def _write(conversation: Conversation, rest: str, *, replace: bool) -> SlashAnsw
     if exists and not replace:
         raise OutputError(f"{path} exists; give another name, or /save! {path} to replace it")
     write_jsonl(path, [record])
-    return SlashAnswer(f"saved, readable by you alone: {path.resolve()}")
+    return SlashAnswer(f"saved, readable by you only: {path.resolve()}")
 
 
 def _quit(conversation: Conversation) -> SlashAnswer:
@@ -247,26 +249,26 @@ def _quit(conversation: Conversation) -> SlashAnswer:
 SLASH_COMMANDS: dict[str, SlashCommand] = {
     "/help": SlashCommand("/help", "list the commands", _help),
     "/persona": SlashCommand(
-        "/persona [add TEXT | drop N | infer]", "show or change what is known of you", _persona
+        "/persona [add TEXT | drop N | infer]", "show or change your persona", _persona
     ),
     "/strategy": SlashCommand(
-        "/strategy [NAME | auto]", "show or choose the strategy of replies", _strategy
+        "/strategy [NAME | auto]", "show or set the strategy of replies", _strategy
     ),
     "/alpha": SlashCommand(
-        "/alpha [0.5 | Question=1 | own]", "show or choose the weight of the persona", _alpha
+        "/alpha [0.5 | Question=1 | own]", "show or set α, the weight of the persona", _alpha
     ),
-    "/seed": SlashCommand("/seed [N]", "show or choose the seed of the noise", _seed),
+    "/seed": SlashCommand("/seed [N]", "show or set the random seed", _seed),
     "/compare": SlashCommand(
-        "/compare [on | off]", "show a reply with α = 0 beside each", _compare
+        "/compare [on | off]", "show a reply with α = 0 after each reply", _compare
     ),
-    "/undo": SlashCommand("/undo", "take your last turn back, with its reply", _undo),
+    "/undo": SlashCommand("/undo", "remove your last turn and the reply to it", _undo),
     "/retry": SlashCommand("/retry", "ask for another reply to the same turn", _retry),
     "/new": SlashCommand("/new", "start a new conversation", _new),
     "/save": SlashCommand(
         "/save FILE", "write the conversation as JSON lines; /save! replaces a file", _save
     ),
-    "/save!": SlashCommand("/save! FILE", "the same, in place of a file that exists", _save_over),
-    "/quit": SlashCommand("/quit", "end", _quit),
+    "/save!": SlashCommand("/save! FILE", "the same, replacing an existing file", _save_over),
+    "/quit": SlashCommand("/quit", "end the chat", _quit),
 }
 
 

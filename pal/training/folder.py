@@ -102,15 +102,15 @@ class RunFolder:
             return True
         if begun.get("identity") != job.identity:
             raise OutputError(
-                f"{self.path}: an unfinished run with other settings, data or versions lies there; "
-                "give those again to continue, overwrite=true to restart, or another output_dir"
+                f"{self.path} holds an unfinished run with other settings, data or versions; "
+                "give those to continue, overwrite=true to restart, or another output_dir"
             )
         if not self.any_number and begun.get("devices") != devices:
             raise OutputError(
                 f"{self.path}: an unfinished run on {begun.get('devices')} processes or GPUs lies "
-                f"there and would see other batches on {devices}; start as many again to continue, "
-                "give overwrite=true to restart, or another output_dir (a run with a "
-                "global_batch_size continues on any number, unless DeepSpeed shares it out)"
+                f"there and would see different batches on {devices}; start the same number to "
+                "continue, give overwrite=true to restart, or another output_dir (a run with a "
+                "global_batch_size continues on any number, unless DeepSpeed partitions it)"
             )
         return False
 

@@ -115,8 +115,7 @@ def prepare(
     language = check_base(task, architecture)
     if data.knowledge is not None and (language or task != "response"):
         raise ConfigError(
-            "data.knowledge is for MISC, which alone reads it; leave it out, or give "
-            "architecture.backbone=misc"
+            "only MISC reads data.knowledge; leave it out, or give architecture.backbone=misc"
         )
     if language:
         parts = language_ingredients(task, data, architecture, folder, seed)

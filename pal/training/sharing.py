@@ -108,8 +108,8 @@ def accumulated_batches(
     if "gradient_accumulation_steps" in options:
         raise ConfigError(
             f"training.gradient_accumulation_steps={options['gradient_accumulation_steps']} and "
-            f"global_batch_size={global_batch_size} say the same twice: it follows from the number "
-            "of processes; leave one of them out"
+            f"global_batch_size={global_batch_size} set the same thing twice: it follows from the "
+            "number of processes; leave one of them out"
         )
     rows = options.get("per_device_train_batch_size", DEFAULT_ROWS)
     if rows > global_batch_size:

@@ -103,7 +103,7 @@ def read_measurements(
         if forms.setdefault(inventory.name, record.form) != record.form:
             raise DataError(
                 f"{where}: the {record.form} form of {inventory.name!r} among "
-                f"{forms[inventory.name]} ones; keep one form a file"
+                f"{forms[inventory.name]} ones; keep one form per file"
             )
         try:
             keyed_answers(inventory, record.answers)
@@ -111,7 +111,7 @@ def read_measurements(
             raise DataError(f"{where}: {error}") from None
         key = record.dataset, record.model, record.inventory, record.id
         if key in found:
-            raise DataError(f"{where}: {record.id!r} has {record.inventory!r} twice; drop one")
+            raise DataError(f"{where}: {record.id!r} has {record.inventory!r} twice; remove one")
         found[key] = record.model_dump()
     if not found:
         names = " or ".join(repr(name) for name in by_name)

@@ -91,7 +91,7 @@ def read_talks(
             if "dialog" in row:
                 key = (group, condition, str(row.get("card", row["id"])), row["id"])
                 if key in turns:
-                    raise DataError(f"{where}: the id {row['id']!r} is met twice; drop one")
+                    raise DataError(f"{where}: the id {row['id']!r} occurs twice; remove one")
                 turns[key] = _turns(where, row["dialog"])
             elif "response" in row:
                 dialogue = row["id"].rpartition("/")[0] or row["id"]

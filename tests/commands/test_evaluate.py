@@ -106,7 +106,7 @@ def test_scores_by_models_where_they_are_named(tmp_path, capsys):
     capsys.readouterr()
     for key, value, message in (
         ("bertscore", "no/encoder", "no/encoder: cannot load an encoder"),
-        ("nli", "no/model", "no/model: cannot load a model of inference"),
+        ("nli", "no/model", "no/model: cannot load a natural language inference model"),
         ("nli", str(get_model_path()), "no trained classifier"),
         ("bertscore_layer", "7", "but it has 6 layers"),
     ):

@@ -266,7 +266,7 @@ def test_there_is_no_session_without_a_guard(response_model):
     ("messages", "what"),
     [
         ("hello", "list of messages"),
-        ([], "no message of the user"),
+        ([], "no user message"),
         ([{"role": "user"}], "content"),
         ([{"role": "user", "content": " "}], "content"),
         ([{"role": "user", "content": ["a", 3]}], "content"),
@@ -274,7 +274,7 @@ def test_there_is_no_session_without_a_guard(response_model):
         ([{"role": "system", "content": "secret words"}], "persona"),
         ([{"content": "secret words"}], "role"),
         ([7], "object"),
-        ([{"role": "assistant", "content": "secret words"}], "no message of the user"),
+        ([{"role": "assistant", "content": "secret words"}], "no user message"),
         ([{"role": "user", "content": "hi"},
           {"role": "assistant", "content": "secret words", "strategy": "Nonsense"}], "strategy"),
     ],
@@ -348,7 +348,7 @@ def test_a_full_queue_refuses_and_a_cancelled_row_is_free(model, asked):
         handles = []
         while batcher.waiting < 2:
             handles.append(batcher.submit(Ask(messages), lambda piece: None))
-        with pytest.raises(BusyError, match="2 requests wait"):
+        with pytest.raises(BusyError, match="2 requests are already waiting"):
             batcher.submit_all([Ask(messages)] * 2, lambda number, piece: None)
         for handle in handles:
             batcher.cancel(handle)
@@ -356,7 +356,7 @@ def test_a_full_queue_refuses_and_a_cancelled_row_is_free(model, asked):
     assert reply == session.respond(messages)
     assert batcher.waiting == batcher.active == 0
     batcher.close()
-    with pytest.raises(BusyError, match="going down"):
+    with pytest.raises(BusyError, match="shutting down"):
         batcher.submit(Ask(messages), lambda piece: None)
 
 

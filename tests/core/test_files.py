@@ -93,7 +93,7 @@ def test_a_damaged_archive_is_one_line(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     for contents in (gzip.compress(b"[1]" * 99)[:-9], b"\x1f\x8b" + b"\xff" * 20):
         path.write_bytes(contents)
-        with pytest.raises(DataError, match=r"a damaged gz file .*; fetch or compress it again"):
+        with pytest.raises(DataError, match=r"a damaged gz file .*; download or compress it again"):
             read_text(path)
 
 

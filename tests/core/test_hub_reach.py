@@ -57,7 +57,9 @@ def test_what_is_left_out_is_said_once(monkeypatch):
     monkeypatch.setattr(hub.logger, "warning", lambda text, *values: said.append(text % values))
     hub.go_offline_without_network("some-lab/some-model")
     hub.go_offline_without_network("some-lab/another-model")
-    assert said == [f"no connection to {constants.ENDPOINT}: only what was fetched before is used"]
+    assert said == [
+        f"no connection to {constants.ENDPOINT}: only what was downloaded before is used"
+    ]
 
 
 def test_with_a_network_nothing_changes(monkeypatch):

@@ -202,10 +202,10 @@ def test_own_files_are_matched_by_texts(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"texts": "a"}, "not knowledge; give 'text' and 'relations'"),
+        ({"texts": "a"}, "not a record of knowledge; give 'text' and 'relations'"),
         ({"text": "a"}, "'relations' maps relations to lists"),
         ({"text": "a", "relations": {"xReac": []}}, "unknown relation 'xReac'.*xReact"),
-        ({"text": "a", "relations": {"xReact": "sad"}}, "xReact is no list of texts, got 'sad'"),
+        ({"text": "a", "relations": {"xReact": "sad"}}, "xReact is not a list of texts, got 'sad'"),
     ],
 )
 def test_mistakes_in_own_files_name_the_line(tmp_path, record, message):
@@ -237,7 +237,7 @@ def test_knowledge_of_other_dialogues_is_refused_and_gaps_are_told(tmp_path, cap
     assert give_knowledge(samples, None) is samples
     path = tmp_path / "k.jsonl"
     path.write_text(json.dumps({"text": "elsewhere", "relations": {"xReact": ["sad"]}}) + "\n")
-    with pytest.raises(DataError, match=f"nothing in it about any of {len(samples)} samples"):
+    with pytest.raises(DataError, match=f"nothing in it about any of the {len(samples)} samples"):
         give_knowledge(samples, str(path))
     record = {"text": samples[0].situation, "relations": {name: ["sad"] for name in RELATIONS}}
     path.write_text(json.dumps(record) + "\n")

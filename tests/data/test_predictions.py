@@ -241,7 +241,7 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.jsonl", '{"id": "a", "response": NaN}', "line 1: not valid JSON"),
         ("a.csv", "id,text\n1,x\n", "without the columns 'id' and 'response' .found: 'id', 'text'"),
-        ("a.csv", "id,response\n", "a header and no rows"),
+        ("a.csv", "id,response\n", "a header but no rows"),
         ("a.csv", 'id,response\n1,"open\n2,x\n', "line 3: not a table"),
         ("a.csv", "id,response\n1,well, then\n", "line 2: 3 cells under 2 columns; put cells"),
         ("a.csv", "id,response,response\n1,a,b\n", "two columns have the name 'response'"),

@@ -231,9 +231,9 @@ def test_a_stamp_says_what_was_read():
 
 def test_other_dialogues_under_a_protocols_name_are_warned_of(caplog):
     load_stamped_samples(SAMPLE, "test", SourceSettings())
-    assert "no split of that protocol" not in caplog.text
+    assert "not a split of that protocol" not in caplog.text
     load_stamped_samples(SAMPLE, "test", SourceSettings(protocol="hub"))
-    assert "no split of that protocol" in caplog.text
+    assert "not a split of that protocol" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_only_what_has_splits_gives_one(tmp_path):
         ("a.jsonl", b'{"a": "\xff"}', "not UTF-8 at byte 7; save it as UTF-8"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
          "a Git LFS pointer, not the file itself; run `git lfs pull`"),
-        ("a.parquet", b"PAR1 and nothing", "cannot be read as parquet .*fetch or write the file"),
+        ("a.parquet", b"PAR1 and nothing", "as parquet .*download or write the file"),
         ("a.parquet", b"", "the file is empty"),
         ("a.arrow", b"ARROW1\0\0....", "cannot be read as arrow"),
         ("a.jsonl.gz", gzip.compress(lines(), mtime=0)[:-20], "a damaged gz file"),

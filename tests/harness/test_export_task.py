@@ -199,7 +199,7 @@ def test_a_folder_is_replaced_only_when_asked_and_whole(corpus, tmp_path, capsys
     assert command("export-task", *given, "limit=2") == 0
     capsys.readouterr()
     assert command("export-task", *given) == 2
-    assert "holds something" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     assert len(ExportedTask(output).rows) == 2
     import pal.harness.tasks
 
@@ -219,7 +219,7 @@ def test_a_folder_is_replaced_only_when_asked_and_whole(corpus, tmp_path, capsys
     (output / "task.json").unlink()
     capsys.readouterr()
     assert command("export-task", *given, "overwrite=true") == 2
-    assert "no exported task" in capsys.readouterr().err
+    assert "not an exported task" in capsys.readouterr().err
 
 
 def test_folders_of_models_are_named_so_that_any_place_finds_them(corpus, tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_an_open_quote_in_the_header_of_a_sheet_is_named(tmp_path):
         votes = read_answers([path], key)
         assert not votes.answers
         (problem,) = votes.problems
-        expected = "is not closed" if name == "rater" else f"columns missing or there twice: {name}"
+        expected = "is not closed" if name == "rater" else f"columns missing or duplicated: {name}"
         assert expected in problem["problem"]
 
 

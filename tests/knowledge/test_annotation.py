@@ -114,8 +114,8 @@ def test_what_is_not_answered_is_listed_and_nothing_is_known_of_it(tmp_path):
     ("options", "message"),
     [
         (["annotate.knowledge=comet"], "model="),
-        (["annotate.knowledge=comet", "annotate.start=third_utterance"], "annotate.start is of p"),
-        (["annotate.tails=3"], "annotate.tails is of knowledge"),
+        (["annotate.knowledge=comet", "annotate.start=third_utterance"], "annotate.start is for p"),
+        (["annotate.tails=3"], "annotate.tails applies to knowledge"),
         (["annotate.knowledge=comets"], "annotate.knowledge"),
     ],
 )

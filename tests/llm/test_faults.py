@@ -104,7 +104,7 @@ def test_a_dead_server_stops_the_run_and_loses_nothing(tmp_path):
     with FakeServer(answer) as server:
         settings = settings_for(tmp_path, server.url, "llm.max_attempts=2", "llm.connections=4")
         connect(settings.llm).ask(requests[:50], description="x")
-    with pytest.raises(PalError, match="32 requests in a row brought no answer"):
+    with pytest.raises(PalError, match="32 requests in a row got no answer"):
         connect(settings.llm).ask(requests, description="x")
     with FakeServer(answer, port=server.port) as second:
         outcomes = connect(settings.llm).ask(requests, description="x")

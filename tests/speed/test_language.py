@@ -174,7 +174,7 @@ def test_a_trained_model_and_dialogues_of_ones_own(tmp_path, capsys, caplog):
     assert "5 contexts of 1 dialogues (from test.jsonl)" in table
     assert "0 with notes, 0 with a contrast" in table
     assert "two passes" not in table
-    assert "holds no personas, so nothing is contrasted" in caplog.text
+    assert "holds no personas, so there is no contrast" in caplog.text
 
 
 def test_random_weights_have_a_tokenizer_of_the_contexts(capsys):

@@ -97,7 +97,7 @@ def test_what_is_saved_is_answered_alike_by_generate(response_model, talk, tmp_p
     conversation, shown = talk(
         OPEN, "/persona add i have two kids", "I have two kids to feed.", f"/save {file}"
     )
-    assert f"saved, readable by you alone: {file}" in " ".join(shown.split())
+    assert f"saved, readable by you only: {file}" in " ".join(shown.split())
     assert file.stat().st_mode & 0o777 == 0o600
     assert command("generate", f"model={response_model}", f"input={file}", f"output={out}",
                    "decoding.max_new_tokens=24") == 0  # fmt: skip
@@ -197,11 +197,11 @@ def test_alpha_takes_numbers_and_strategies(session):
     run_slash(conversation, "/alpha 0,0,0,0,0,0,0,1")
     assert conversation.alpha == [0.0] * 7 + [1.0]
     for line, what in (
-        ("/alpha much", "'much' is no number"), ("/alpha 1,2", "8 of them"),
+        ("/alpha much", "'much' is not a number"), ("/alpha 1,2", "8 of them"),
         ("/alpha Qestion=1", "did you mean 'Question'"), ("/alpha nan", "finite"),
-        ("/alpha Question=1,Question=2", "twice"), ("/alpha Question=", "no number"),
+        ("/alpha Question=1,Question=2", "twice"), ("/alpha Question=", "not a number"),
         ("/strategy Qestion", "did you mean 'Question'"), ("/seed x", "whole number"),
-        ("/compare maybe", "on or off"), ("/undo 3", "takes nothing"),
+        ("/compare maybe", "on or off"), ("/undo 3", "takes no argument"),
     ):  # fmt: skip
         with pytest.raises(PalError, match=what):
             run_slash(conversation, line)
@@ -323,7 +323,7 @@ def test_a_reply_that_may_not_be_shown_is_taken_back(session, talk, wordy, monke
     conversation, shown = talk(f"/seed {seed}", OPEN, width=400)
     lines = after(shown, OPEN).splitlines()
     assert lines[1] == " ".join(words[:4])
-    assert lines[2:4] == ["! What stands above is taken back.", "Let us talk of that."]
+    assert lines[2:4] == ["! The reply above is withdrawn.", "Let us talk of that."]
     assert texts(conversation) == ["Let us talk of that."]
 
 

@@ -126,4 +126,4 @@ def test_what_a_hub_would_give_is_named_before_it_is_asked(tmp_path, capsys):
     assert command("train", f"output_dir={tmp_path / 'm'}") == 2
     said = capsys.readouterr().err
     assert "data.train=thu-coai/esconv architecture.base=facebook/blenderbot_small-90M" in said
-    assert said.index("without network") < said.index("pal: error")
+    assert said.index("without a network") < said.index("pal: error")

@@ -193,7 +193,7 @@ class SideBySide:
             if time.monotonic() > until:
                 raise OutputError(
                     f"{stage.label}: {report.host} finished it, and {stage.output} is not seen "
-                    "here; output_dir must lie on storage that all nodes share"
+                    "here; output_dir must be on storage that all nodes share"
                 )
             list(stage.output.parent.glob("*"))  # makes a network file system look again
             time.sleep(0.2)
@@ -207,7 +207,7 @@ class SideBySide:
                 "reproduce.resources); run the same command again to continue"
             )
         self.bar.bar.clear()
-        logger.warning("%s: its process died (%s); it is tried again", stage.label, why)
+        logger.warning("%s: its process died (%s); it is retried", stage.label, why)
         self.queue.appendleft(stage)
 
     def _failure(self, stage: StageTask, report: StageReport) -> BaseException:

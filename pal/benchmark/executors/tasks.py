@@ -171,7 +171,7 @@ class StageContext:
             lacking = self.root if seen != self.token else self.directory
             raise ConfigError(
                 f"{here} does not see {lacking} as the driver does; output_dir, the data and the "
-                "working directory must lie on storage that all nodes share, under the same paths"
+                "working directory must be on storage that all nodes share, under the same paths"
             )
         others = [
             f"{name} {version_of(name)}, not {version}"

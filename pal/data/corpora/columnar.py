@@ -60,7 +60,7 @@ def _rows(file: CorpusFile, load: Callable[[Any], Iterator[Any]]) -> Iterator[tu
             except (ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
                 raise DataError(
                     f"{file.name}: cannot be read as {file.ending.lstrip('.') or 'arrow'} "
-                    f"({first_line(error)[:200]}); fetch or write the file again"
+                    f"({first_line(error)[:200]}); download or write the file again"
                 ) from None
             if batch is None:
                 return

@@ -67,7 +67,7 @@ def _document(text: str, name: str) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(
             f"{name}, line {error.lineno}: not valid JSON ({why_not_json(error)}); correct that "
-            "line, or fetch the file again if it was cut off"
+            "line, or download the file again if it was cut off"
         ) from None
     except ValueError as error:
         raise DataError(f"{name}: not valid JSON ({error}); correct it") from None
@@ -87,7 +87,7 @@ def _documents(text: str, name: str) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{name}, line {error.lineno}: not valid JSON ({why_not_json(error)}); correct "
-                "that line, or fetch the file again if it was cut off"
+                "that line, or download the file again if it was cut off"
             ) from None
         except (ValueError, RecursionError) as error:
             reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"

@@ -82,8 +82,7 @@ class Backbone:
             )
         if knowledge:
             raise ConfigError(
-                "data.knowledge is for MISC, which alone reads it; leave it out, or give "
-                "architecture.backbone=misc"
+                "only MISC reads data.knowledge; leave it out, or give architecture.backbone=misc"
             )
         return {
             "persona_mode": architecture.persona_mode or "fusion",

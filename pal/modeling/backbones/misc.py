@@ -494,7 +494,7 @@ class MiscForConditionalGeneration(  # type: ignore[misc]  # generate takes forw
             if getattr(options, name) is None:
                 setattr(options, name, getattr(self.generation_config, name))
         if (options.num_beams or 1) > 1 or (options.num_return_sequences or 1) > 1:
-            raise ValueError("MISC draws or takes the most probable token: give num_beams=1")
+            raise ValueError("MISC samples or takes the most probable token: give num_beams=1")
         positions = self.config.max_position_embeddings
         if (options.max_new_tokens or 0) + 1 > positions:
             raise ValueError(
@@ -611,8 +611,8 @@ class Misc(Backbone):
         """Check for settings that no model of the family can be decoded with."""
         if decoding.num_beams > 1:
             raise ConfigError(
-                f"decoding.num_beams={decoding.num_beams}: MISC draws or takes the most probable "
-                "token; give num_beams=1"
+                f"decoding.num_beams={decoding.num_beams}: MISC samples or takes the most "
+                "probable token; give num_beams=1"
             )
 
     @classmethod
