@@ -101,7 +101,7 @@ class Plot:
     ):
         self.ident, self.title, self.left, self.height = ident, title, left, height
         self.x, self.y = x, y
-        self.top = 30 if y_label else 6
+        self.top = 30
         self.parts: list[Markup] = []
         self._axes(
             ticks(*x) if x_ticks is None else x_ticks,
@@ -143,12 +143,16 @@ class Plot:
         )  # fmt: skip
 
     def interval(self, x: float, low: float, high: float, kind: str) -> None:
-        """Draw a vertical interval with caps; an end beyond the axis is cut off, without a cap."""
+        """Draw a vertical interval with caps; an end beyond the axis is an arrow at its edge."""
         inside = [min(max(end, self.y[0]), self.y[1]) for end in (low, high)]
         (across, bottom), (_, top) = (self.place(x, end) for end in inside)
         path = f"M{_short(across)} {_short(bottom)}V{_short(top)}"
         for end, shown, down in zip((low, high), inside, (bottom, top), strict=True):
-            path += f"M{_short(across - 4)} {_short(down)}h8" if end == shown else ""
+            if end == shown:
+                path += f"M{_short(across - 4)} {_short(down)}h8"
+            else:
+                back = -6 if end < shown else 6  # away from the edge, down the page
+                path += f"M{_short(across - 4)} {_short(down + back)}l4 {-back}l4 {back}"
         self.add('<path class="line {kind}" d="{path}"/>', kind=kind, path=path)
 
     def bar(self, x: float, value: float, width: float, title: str) -> None:
@@ -196,7 +200,8 @@ class Plot:
             _, down = self.place(self.x[0], value)
             self.add(
                 '<path class="grid" d="M{l} {y}H{r}"/>'
-                '<text class="tick" x="{x}" y="{base}" text-anchor="end">{text}</text>',
+                '<text class="tick" data-axis="y" x="{x}" y="{base}" text-anchor="end">{text}'
+                "</text>",
                 l=self.left, r=right, y=_short(down), x=self.left - 7, base=_short(down + 4),
                 text=text,
             )  # fmt: skip
@@ -204,15 +209,17 @@ class Plot:
             across, _ = self.place(value, self.y[0])
             self.add(
                 '<path class="axis" d="M{x} {b}v4"/>'
-                '<text class="tick" x="{x}" y="{base}" text-anchor="middle">{text}</text>',
+                '<text class="tick" data-axis="x" x="{x}" y="{base}" text-anchor="middle">{text}'
+                "</text>",
                 x=_short(across), b=bottom, base=bottom + 17, text=text,
             )  # fmt: skip
         self.add('<path class="axis" d="M{l} {b}H{r}"/>', l=self.left, b=bottom, r=right)
         self.add(
-            '<text class="name" x="{x}" y="{base}" text-anchor="middle">{text}</text>',
+            '<text class="name" data-axis="x" x="{x}" y="{base}" text-anchor="middle">{text}'
+            "</text>",
             x=(self.left + right) / 2, base=self.height - 8, text=x_label,
         )  # fmt: skip
-        self.add('<text class="name" x="2" y="14">{text}</text>', text=y_label)
+        self.add('<text class="name" data-axis="y" x="2" y="14">{text}</text>', text=y_label)
 
 
 def forest(low: float, high: float, value: float, reach: float, *, filled: bool) -> Markup:

@@ -18,6 +18,7 @@ from pal.core.files import write_text
 from pal.core.job import Job
 from pal.report.parts import Part
 from pal.report.tables import MISSING, show, show_p
+from pal.report.words import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,21 @@ class PageSection:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class PageAnswer:
+    """A question that a page opens with, and its answer.
+
+    Attributes:
+        question: the question.
+        text: the answer, one sentence.
+        section: anchor of the section that holds the numbers; None where there is none.
+    """
+
+    question: str
+    text: str
+    section: str | None = None
+
+
 def lay_out(
     title: str,
     sections: Sequence[PageSection],
@@ -52,6 +68,7 @@ def lay_out(
     facts: Sequence[str],
     notices: Sequence[str] = (),
     summary: Sequence[str] = (),
+    answers: Sequence[PageAnswer] = (),
     templates: Sequence[Path] = (),
     context: Mapping[str, Any] | None = None,
 ) -> str:
@@ -64,6 +81,7 @@ def lay_out(
         facts: lines below the title.
         notices: warnings for the reader, in a box below the title.
         summary: sentences on what was found, below the notices.
+        answers: questions with their answers, below the summary.
         templates: folders of the sections' templates, besides the frame's own; the style sheets
             and scripts in them (``*.css``, ``*.js``) are added to the frame's.
         context: further values for the templates.
@@ -79,9 +97,11 @@ def lay_out(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    environment.globals["word"] = WORDS
     environment.filters |= {"number": show, "p": show_p, "pretty": _pretty}
     folders = [TEMPLATES, *templates]
     style, script = (_joined_files(folders, suffix) for suffix in (".css", ".js"))
+    headings = {section.ident: section for section in sections}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
         {
@@ -90,6 +110,14 @@ def lay_out(
             "facts": facts,
             "notices": notices,
             "summary": summary,
+            "answers": [
+                {
+                    "question": one.question,
+                    "text": one.text,
+                    "section": headings[one.section] if one.section else None,
+                }
+                for one in answers
+            ],
             "sections": sections,
             "recorded": [part for part in parts if part.run],
             "style": Markup(style),

@@ -64,8 +64,9 @@ def load(path):
 
 
 def sections(page):
-    found = [link.removeprefix("#") for link in page.links if link.startswith("#")]
-    return [name for name in found if "-" not in name and name != "content"]
+    found = [value for tag, name, value in page.attributes if (tag, name) == ("section", "id")]
+    assert {f"#{name}" for name in found} <= set(page.links)  # all are in the contents
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -677,17 +678,23 @@ def test_a_phone_never_scrolls_sideways(page, tmp_path, request):
     assert dump(outer.as_uri(), tmp_path) == [375, 0, []]
 
 
-def test_an_interval_beyond_the_axis_is_cut_off():
+def test_an_interval_beyond_the_axis_ends_in_an_arrow():
     from pal.report.charts import Plot
 
     def heights(low, high):
         plot = Plot("p", "t", (0, 1), (0, 1), x_label="x", y_label="y")
         plot.interval(0.5, low, high, "level")
         path = re.findall(r'class="line level" d="([^"]+)"', str(plot.svg()))[0]
-        return path.count("h8"), [float(n) for n in re.findall(r"(?:V|M[-\d.]+ )([-\d.]+)", path)]
+        arrows = re.findall(r"l4 -?6l4 -?6", path)
+        return (
+            path.count("h8"),
+            arrows,
+            [float(n) for n in re.findall(r"(?:V|M[-\d.]+ )([-\d.]+)", path)],
+        )
 
-    caps, inside = heights(0.2, 0.8)
-    assert caps == 2
-    caps, cut = heights(-50, 50)
+    caps, arrows, inside = heights(0.2, 0.8)
+    assert (caps, arrows) == (2, [])
+    caps, arrows, cut = heights(-50, 50)
     assert caps == 0
+    assert arrows == ["l4 6l4 -6", "l4 -6l4 6"]  # down at the bottom, up at the top
     assert 0 < min(cut) < min(inside) < max(inside) < max(cut) < 400

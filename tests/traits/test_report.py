@@ -36,10 +36,9 @@ def measure(inventories, card, latent, draw):
                "scores": score_dimensions(inventory, answers)}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Cards, measurements, dialogues and every document made of them."""
-    folder, draw = tmp_path_factory.mktemp("traits"), random.Random(5)
+def make_files(folder):
+    """Write cards, measurements, dialogues and every document made of them; return their paths."""
+    draw = random.Random(5)
     inventories = {name: load_inventory(name) for name in ("hexaco", "csi")}
     before, after, without, cards, talks = [], [], [], [], []
     for number in range(40):
@@ -87,6 +86,11 @@ def files(tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("traits"))
+
+
 def report(files, output, names):
     include = ", ".join(str(files[name]) for name in names)
     return command("traits", "report", f"output={output}", f"report.include=[{include}]")
@@ -126,11 +130,11 @@ def test_what_is_shown_is_in_the_documents(whole, files):
     for condition in group["conditions"].values():
         for one in condition["shares"].values():
             assert f"{100 * one['value']:z.1f}" in text
-    assert f"χ² {group['comparisons'][0]['chi2']:.1f} (" in text
+    assert f"{group['comparisons'][0]['chi2']:.1f} (2)" in text  # χ², with degrees of freedom
     for one in json.loads(files["stats"].read_text())["dialogues"][0]["conditions"].values():
         assert f"{one['supporter']['words_a_turn']['value']:.2f}" in text
     assert "218,433" in text  # Table 16
-    assert "the paper’s Table 2, gpt-4o-mini" in text
+    assert "paper, Table 2: gpt-4o-mini" in text
     assert "refused by the model" in text
 
 

@@ -191,7 +191,7 @@ def distribution(
     rows = {strategy: float(len(names) - row) for row, strategy in enumerate(names)}
     plot = Plot(
         ident, "Share of each strategy", (0, largest * 1.06), (0.4, len(names) + 0.6),
-        x_label="share of responses, %", y_label="", left=192, height=60 + 30 * len(names),
+        x_label="share of responses, %", y_label="strategy", left=192, height=60 + 30 * len(names),
         y_ticks=[(at, _fit(strategy)) for strategy, at in rows.items()],
     )  # fmt: skip
     for strategy, at in rows.items():

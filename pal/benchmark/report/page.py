@@ -27,6 +27,7 @@ from pal.report.charts import series_class
 from pal.report.page import PageSection, lay_out
 from pal.report.parts import Part, check_part
 from pal.report.tables import number_grid
+from pal.report.words import WORDS
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
 
@@ -86,7 +87,7 @@ def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
         ("human", "Human evaluation", Human, _human),
         ("judged-pairs", "Judged by language models: pairs", JudgedPairs, _judged),
         ("judged-ratings", "Judged by language models: ratings", JudgedRatings, _judged),
-        ("cases", "Case studies", Cases, _cases),
+        ("cases", WORDS["cases"], Cases, _cases),
     )
     scores = [part for part in parts if isinstance(part, ScoresPart)]
     if scores:  # one table of all

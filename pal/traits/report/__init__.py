@@ -4,7 +4,8 @@
 
 JSON files are the documents of ``correlate``, ``compare``, ``strategies`` and ``stats``; JSONL
 files are cards, measurements and dialogues, for case studies and for what is unanswered. The page
-holds all it needs, loads nothing, and shows texts escaped, as they are.
+opens with the paper's three questions and what these files answer. It holds all it needs, loads
+nothing, and shows texts escaped, as they are.
 """
 
 from pal.report.settings import PageSettings
@@ -41,9 +42,10 @@ def report_traits(settings: TraitReportSettings) -> str:
     from pal.core.job import Job, record_path
     from pal.report.page import lay_out, page_output, write_report
     from pal.report.parts import read_part
+    from pal.traits.report.answers import answer_questions
     from pal.traits.report.parts import KINDS
     from pal.traits.report.records import read_records
-    from pal.traits.report.sections import build_sections, facts_of
+    from pal.traits.report.sections import NAMES, build_sections, facts_of
     from pal.traits.steps import failures_path
 
     page_output(target, settings.report.include, "correlate.json, cards.jsonl")
@@ -54,10 +56,12 @@ def report_traits(settings: TraitReportSettings) -> str:
     names = [Path(path).name for path in documents]
 
     def draw() -> str:
+        sections = build_sections(parts, names, records, settings.report.cases)
         return lay_out(
-            next((part.title for part in parts if part.title), TITLE),
-            build_sections(parts, names, records, settings.report.cases), parts,
-            facts=facts_of(parts, records), templates=[Path(__file__).parent / "templates"],
+            next((part.title for part in parts if part.title), TITLE), sections, parts,
+            facts=facts_of(parts, records), context={"name_of": NAMES},
+            answers=answer_questions(parts, [section.ident for section in sections]),
+            templates=[Path(__file__).parent / "templates"],
         )  # fmt: skip
 
     # What lies beside the files is shown too.

@@ -131,7 +131,7 @@ def shares(
     step = 0.7 / max(len(groups), 1)
     plot = Plot(
         ident, "Share of each strategy", (0, largest * 1.06), (0.4, len(names) + 0.6),
-        x_label="share of supporter turns, %", y_label="", left=192,
+        x_label="share of supporter turns, %", y_label="strategy", left=192,
         height=60 + len(names) * (14 + 14 * len(groups)),
         y_ticks=[(float(len(names) - row), name) for row, name in enumerate(names)],
     )  # fmt: skip

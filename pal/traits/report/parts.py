@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from pal.report.parts import Number, Part, PartModel, ShownTurn
+from pal.traits.report.words import dimension_name
 
 
 class ShownEstimate(PartModel):
@@ -102,7 +103,8 @@ class CorrelationPart(Part):
 
     def dimension(self, which: int, key: str) -> str:
         """Return the name of a dimension of the first (0) or second (1) inventory."""
-        return list(self.inventories.values())[which].dimensions.get(key, key).replace("_", " ")
+        inventory = list(self.inventories)[which]
+        return dimension_name(inventory, key, self.inventories[inventory].dimensions)
 
 
 class Shift(PartModel):
@@ -130,6 +132,11 @@ class ConsistencyGroup(PartModel):
     dataset: str
     model: str
     dimensions: list[Shift]
+
+    @property
+    def name(self) -> str:
+        """What headings call it."""
+        return f"{self.dataset}, {self.model}"
 
 
 class SpreadComparison(PartModel):
@@ -203,6 +210,11 @@ class StrategyGroup(PartModel):
     model: str
     conditions: dict[str, ConditionShares]
     comparisons: list[StrategyComparison]
+
+    @property
+    def name(self) -> str:
+        """What headings call it."""
+        return f"{self.dataset}, {self.model}"
 
 
 class PaperStrategies(PartModel):

@@ -13,6 +13,7 @@ from pal.core.errors import DataError
 from pal.core.files import read_json, read_jsonl
 from pal.core.job import record_path
 from pal.traits.report.parts import ShownCard, ShownDialogue, ShownMeasurement, ShownRecord
+from pal.traits.report.words import inventory_name
 from pal.traits.steps import failures_path
 
 MOST_CASES = 3  # case studies a page shows at most
@@ -111,7 +112,7 @@ def unanswered(records: Records) -> list[Unanswered]:
     inventories: dict[str, list[ShownMeasurement]] = {}
     for row in records.measurements:
         if not row.failed:
-            inventories.setdefault(f"{row.inventory}, {row.model}", []).append(row)
+            inventories.setdefault(f"{inventory_name(row.inventory)}, {row.model}", []).append(row)
     for name, found in inventories.items():
         reasons = Counter(why for row in found for why in row.unanswered.values())
         asked = sum(len(row.answers) for row in found) + reasons.total()

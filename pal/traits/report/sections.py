@@ -1,27 +1,42 @@
 """The trait report's sections: what each kind of file has to show."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from pydantic import BaseModel
 
 from pal.data.strategies import STRATEGIES
 from pal.report.page import PageSection
 from pal.report.parts import Part
 from pal.report.tables import show, show_p
+from pal.report.words import WORDS
 from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
     ConsistencyPart,
     CorrelationGroup,
     CorrelationPart,
-    PrintedTable,
     Shift,
     ShownEstimate,
     StatisticsPart,
     StrategiesPart,
 )
-from pal.traits.report.records import Records, cases, makings, unanswered
+from pal.traits.report.records import Records, SeekerCase, cases, makings, unanswered
+from pal.traits.report.words import (
+    condition_name,
+    dimension_name,
+    inventory_name,
+    short_name,
+    spoken,
+)
 
-Map = tuple[str, list[str], list[tuple[str, list[Heat]]]]  # title, columns, rows
+Line = tuple[str, bool, list[Heat]]  # whose numbers, whether measured, cells
+ScoreTable = tuple[str, list[tuple[str, str]], list[tuple[str, list[float | None]]]]
 Make = Callable[[Any, str], dict[str, Any] | None]
+NAMES = {
+    "condition": condition_name, "dimension": dimension_name, "inventory": inventory_name,
+    "short": short_name, "spoken": spoken,
+}  # fmt: skip
 
 
 def build_sections(
@@ -37,9 +52,9 @@ def build_sections(
     """
     found = list(_of_documents(parts))
     nothing = Part(kind="traits_records")
-    shown = cases(records, most)
+    shown = [(case, _scores(case)) for case in cases(records, most)]
     if shown:
-        found.append(_section("cases", "Case studies", nothing, {"cases": shown}))
+        found.append(_section("cases", WORDS["cases"], nothing, {"cases": shown}))
     if records.cards or records.measurements or records.dialogues:
         data = {"lines": unanswered(records)}
         found.append(_section("unanswered", "What is unanswered", nothing, data))
@@ -74,7 +89,7 @@ def _of_documents(parts: Sequence[Part]) -> Iterator[PageSection]:
         ("concentration", "With and without persona", ConsistencyPart, _concentration),
         ("strategies", "Strategies", StrategiesPart, _strategies),
         ("dialogues", "Words and turns", StatisticsPart, _dialogues),
-        ("cards", "Cards", StatisticsPart, _cards),
+        ("cards", "Cards of seekers", StatisticsPart, _cards),
     )
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
@@ -86,91 +101,136 @@ def _of_documents(parts: Sequence[Part]) -> Iterator[PageSection]:
             yield _section(name, title, part, data, more)
 
 
+def why_undefined(shown: Any) -> list[str]:
+    """Return what has no value in these documents, counted by number and reason."""
+    counts: Counter[str] = Counter()
+
+    def look(value: Any) -> None:
+        if isinstance(value, ShownEstimate):
+            if value.value is None:
+                counts[f"n = {value.n:,}, {value.reason or 'no reason is given'}"] += 1
+        elif isinstance(value, BaseModel):
+            for name in type(value).model_fields:
+                look(getattr(value, name))
+        elif isinstance(value, dict):
+            for one in value.values():
+                look(one)
+        elif isinstance(value, list | tuple):
+            for one in value:
+                look(one)
+
+    look(shown)
+    return [f"{count:,} times {WORDS['undefined']}, {why}" for why, count in counts.items()]
+
+
 def _correlations(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
-    return {"groups": [(g, *_maps(part, g)) for g in part.groups]}
+    first = part.groups[0]
+    styles = list(dict.fromkeys(key for group in part.groups for key in group.columns))
+    traits = list(dict.fromkeys(key for group in part.groups for key in group.rows))
+    pairs = {(pair.row, pair.column) for group in part.groups for pair in group.pairs}
+    blocks = [(part.dimension(0, row), _lines(part, row, styles, pairs)) for row in traits]
+    named = list(part.inventories)
+    return {
+        "styles": [part.dimension(1, key) for key in styles], "blocks": blocks,
+        "inventories": [inventory_name(key) for key in named], "printed": bool(first.paper),
+        "undefined": [
+            f"{group.name}: {why}" for group in part.groups for why in why_undefined(group.cells)
+        ],
+    }  # fmt: skip
 
 
-def _maps(
-    part: CorrelationPart, group: CorrelationGroup
-) -> tuple[
-    list[tuple[str, list[str], list[tuple[str, list[Heat]]]]], list[tuple[str, ShownEstimate]]
-]:
-    """Return the heat maps of a group, measured and printed, and its undefined cells."""
-    columns = [part.dimension(1, key) for key in group.columns]
-    pairs = {(pair.row, pair.column) for pair in group.pairs}
-    rows, undefined = [], []
-    for row in group.rows:
-        line = []
-        for column in group.columns:
-            cell, where = group.cells[row][column], f"{row}–{column}"
-            if cell.r.value is None:
-                undefined.append((where, cell.r))
-                said = f"{where}: undefined, n = {cell.r.n}, {cell.r.reason}"
-            else:
-                interval = f"{show(cell.r.low)} to {show(cell.r.high)}"
-                said = f"{where}: r {show(cell.r.value)}, {interval}, n = {cell.r.n}"
-            adjusted = "" if cell.p_holm is None else show_p(cell.p_holm)
-            line.append(heat(cell.r.value, said, marked=(row, column) in pairs, note=adjusted))
-        rows.append((part.dimension(0, row), line))
-    maps = [("measured", columns, rows)]
-    maps += [_printed(part, group, printed, pairs) for printed in group.paper]
-    return maps, undefined
+def _lines(
+    part: CorrelationPart, row: str, styles: Sequence[str], pairs: set[tuple[str, str]]
+) -> list[Line]:
+    """Return the lines of one personality dimension: measured, then as the paper prints them."""
+    lines: list[Line] = []
+    for group in part.groups:
+        if row in group.cells:
+            cells = [_measured(part, group, row, style, (row, style) in pairs) for style in styles]
+            lines.append((f"{group.name}, n = {group.n:,}", True, cells))
+    printed = {table.table: table for group in part.groups for table in group.paper}
+    for number, table in sorted(printed.items()):
+        if row in table.rows:
+            values = dict(zip(table.columns, table.rows[row], strict=True))
+            who = f"paper, Table {number}: {table.model}"
+            name = part.dimension(0, row)
+            lines.append((who, False, [
+                heat(values.get(style), f"{name} and {part.dimension(1, style)}, {who}: "
+                     f"{show(values.get(style))}", marked=(row, style) in pairs)
+                for style in styles
+            ]))  # fmt: skip
+    return lines
 
 
-def _printed(
-    part: CorrelationPart,
-    group: CorrelationGroup,
-    printed: PrintedTable,
-    pairs: set[tuple[str, str]],
-) -> tuple[str, list[str], list[tuple[str, list[Heat]]]]:
-    rows = [
-        (
-            part.dimension(0, row),
-            [
-                heat(value, f"{row}–{column}: printed {show(value)}", marked=(row, column) in pairs)
-                for column, value in zip(printed.columns, printed.rows[row], strict=True)
-            ],
-        )
-        for row in group.rows
-        if row in printed.rows
-    ]
-    columns = [part.dimension(1, key) for key in printed.columns]
-    return f"the paper’s Table {printed.table}, {printed.model}", columns, rows
+def _measured(
+    part: CorrelationPart, group: CorrelationGroup, row: str, style: str, marked: bool
+) -> Heat:
+    where = f"{part.dimension(0, row)} and {part.dimension(1, style)}"
+    cell = group.cells[row].get(style)
+    if cell is None:
+        return heat(None, f"{where}: not measured", marked=marked)
+    if cell.r.value is None:
+        said = f"{where}: {WORDS['undefined']}, n = {cell.r.n}, {cell.r.reason}"
+    else:
+        interval = f"{show(cell.r.low)} to {show(cell.r.high)}"
+        said = f"{where}: r {show(cell.r.value)}, {interval}, n = {cell.r.n}"
+    adjusted = "" if cell.p_holm is None else show_p(cell.p_holm)
+    return heat(cell.r.value, said, marked=marked, note=adjusted)
 
 
 def _pairs(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
-    return {} if any(group.pairs for group in part.groups) else None
+    if not any(group.pairs for group in part.groups):
+        return None
+    return {"titles": [inventory_name(key) for key in part.inventories]}
 
 
 def _reliability(part: CorrelationPart, ident: str) -> dict[str, Any] | None:
-    return {} if any(group.reliability for group in part.groups) else None
+    found = [(group, name, dimensions) for group in part.groups
+             for name, dimensions in group.reliability.items()]  # fmt: skip
+    if not found:
+        return None
+    blocks = []
+    for group, name, dimensions in found:
+        known = part.inventories[name].dimensions if name in part.inventories else None
+        version = part.inventories[name].version if name in part.inventories else ""
+        rows = [(dimension_name(name, key, known), one) for key, one in dimensions.items()]
+        against = [
+            f"{dimension}: {item} ({show(r)})" for dimension, one in rows
+            for item, r in one.items.items() if r is not None and r < 0
+        ]  # fmt: skip
+        title = " ".join(filter(None, (inventory_name(name), version)))
+        blocks.append((f"{group.name}: {title}", rows, against))
+    return {"blocks": blocks, "undefined": why_undefined([rows for _, rows, _ in blocks])}
 
 
 def _consistency(part: ConsistencyPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
     printed = {1: "rises", -1: "falls"}
-    groups = []
+    figures, blocks = [], []
     for number, group in enumerate(part.groups):
+        name = group.name
         panels = [
-            (f"{one.inventory}: {one.name.replace('_', ' ')}",
+            (f"{spoken(one.name, one.inventory)} ({short_name(one.inventory)})",
              {"before": one.before, "after": one.after}, _shift_text(one))
             for one in group.dimensions
         ]  # fmt: skip
-        rows = [
-            (one, printed.get(part.paper.get(one.dimension, 0), "stays")
-             if one.inventory == "hexaco" else "")
-            for one in group.dimensions
-        ]  # fmt: skip
-        groups.append((group, distributions(panels, f"{ident}-{number}"), rows))
-    return {"groups": groups}
+        figures.append((name, distributions(panels, f"{ident}-{number}")))
+        for inventory in dict.fromkeys(one.inventory for one in group.dimensions):
+            rows = [
+                (one, printed.get(part.paper.get(one.dimension, 0), "stays")
+                 if inventory == "hexaco" else "")
+                for one in group.dimensions if one.inventory == inventory
+            ]  # fmt: skip
+            blocks.append((f"{name}: {inventory_name(inventory)}", rows))
+    return {"figures": figures, "blocks": blocks, "undefined": why_undefined(part.groups)}
 
 
 def _shift_text(one: Shift) -> str:
     if one.delta.value is None:
-        return f"undefined, n = {one.delta.n}: {one.delta.reason}"
+        return f"{WORDS['undefined']}, n = {one.delta.n}"
     interval = f"{show(one.delta.low)} to {show(one.delta.high)}"
     return f"Δ {show(one.delta.value)} ({interval}), n = {one.delta.n:,}"
 
@@ -178,26 +238,31 @@ def _shift_text(one: Shift) -> str:
 def _concentration(part: ConsistencyPart, ident: str) -> dict[str, Any] | None:
     if not part.concentration:
         return None
-    groups = []
+    figures, blocks = [], []
     for number, group in enumerate(part.concentration):
-        figure = None
+        name = f"{group.dataset}, {group.model}: {inventory_name(group.inventory)}"
         if group.points and group.explained:
             axes = [f"component {n} ({100 * share:.0f} % of variance)"
                     for n, share in enumerate(group.explained, 1)]  # fmt: skip
-            named = {"with persona": group.points.get("with", []),
-                     "without persona": group.points.get("without", [])}  # fmt: skip
-            figure = scatter(named, (axes[0], axes[1]), f"{ident}-{number}")
-        groups.append((group, figure))
-    return {"groups": groups}
+            named = {WORDS["with_persona"]: group.points.get("with", []),
+                     WORDS["without_persona"]: group.points.get("without", [])}  # fmt: skip
+            figures.append((name, scatter(named, (axes[0], axes[1]), f"{ident}-{number}")))
+        blocks.append((name, group))
+    undefined = [
+        f"{name}: {WORDS['undefined']}, n = {one.n_with:,} and {one.n_without:,}, {one.reason}"
+        for name, one in blocks if not one.statistics
+    ]  # fmt: skip
+    gone = why_undefined([group.statistics for _, group in blocks])
+    return {"figures": figures, "blocks": blocks, "undefined": [*undefined, *gone]}
 
 
 def _strategies(part: StrategiesPart, ident: str) -> dict[str, Any] | None:
     if not part.groups:
         return None
-    groups = []
+    figures = []
     for number, group in enumerate(part.groups):
         found = {
-            name: {
+            condition_name(name): {
                 strategy: (
                     100 * (one.value or 0.0),
                     None if one.low is None else 100 * one.low,
@@ -207,13 +272,46 @@ def _strategies(part: StrategiesPart, ident: str) -> dict[str, Any] | None:
             }
             for name, condition in group.conditions.items()
         }
-        groups.append((group, shares(found, STRATEGIES, f"{ident}-{number}")))
-    return {"groups": groups, "names": STRATEGIES}
+        figures.append((group.name, shares(found, STRATEGIES, f"{ident}-{number}")))
+    reach = max(
+        (abs(one.difference.value or 0.0) for group in part.groups for two in group.comparisons
+         for one in two.strategies.values()), default=0.0,
+    ) or 1.0  # fmt: skip
+    directions = {
+        strategy: one.paper for group in part.groups for two in group.comparisons
+        for strategy, one in two.strategies.items() if one.paper is not None
+    }  # fmt: skip
+    return {
+        "figures": figures, "names": STRATEGIES, "reach": reach, "directions": directions,
+        "compared": [(group, one) for group in part.groups for one in group.comparisons],
+        "undefined": why_undefined(part.groups),
+    }  # fmt: skip
 
 
 def _dialogues(part: StatisticsPart, ident: str) -> dict[str, Any] | None:
-    return {"paper": part.paper.get("dialogues", {})} if part.dialogues else None
+    if not part.dialogues:
+        return None
+    return {
+        "paper": part.paper.get("dialogues", {}), "undefined": why_undefined(part.dialogues)
+    }  # fmt: skip
 
 
 def _cards(part: StatisticsPart, ident: str) -> dict[str, Any] | None:
-    return {"paper": part.paper.get("cards", {})} if part.cards else None
+    if not part.cards:
+        return None
+    return {"paper": part.paper.get("cards", {}), "undefined": why_undefined(part.cards)}
+
+
+def _scores(
+    case: SeekerCase,
+) -> list[tuple[str, list[tuple[str, str]], list[tuple[str, list[float | None]]]]]:
+    """Return a table an inventory: its name, the files measured, and a row a dimension."""
+    tables = []
+    for inventory in dict.fromkeys(one.inventory for one in case.measurements):
+        found = [one for one in case.measurements if one.inventory == inventory]
+        keys = list(dict.fromkeys(key for one in found for key in one.scores))
+        rows = [(dimension_name(inventory, key), [one.scores.get(key) for one in found])
+                for key in keys]  # fmt: skip
+        files = [(one.origin, one.model) for one in found]
+        tables.append((inventory_name(inventory), files, rows))
+    return tables
