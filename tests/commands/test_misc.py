@@ -97,7 +97,7 @@ def test_it_talks(trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["data.knowledge=KNOWLEDGE"], "data.knowledge is for MISC"),
+        (["data.knowledge=KNOWLEDGE"], "only MISC reads data.knowledge"),
         (["architecture.misc_mode=paper"], "architecture.misc_mode is for MISC"),
         ([*MISC, "architecture.misc_mode=best"], "architecture.misc_mode"),
         ([*MISC, "architecture.persona_mode=fusion"], "MISC sees no persona"),

@@ -65,7 +65,7 @@ def test_samples_with_cards_are_warned_of(write, tmp_path, caplog):
         ([{"id": "a", "description": 5}], "line 1: the card has no 'description'"),
         ([{"id": "a", "description": "x", "keep": 1}], "line 1: 'keep' must be true or false"),
         ([{"id": "a", "description": "x"}] * 2, "line 2: a second card for dialogue 'a'"),
-        ([{"id": "b", "description": "x"}], "no card for dialogue 'a'; make one by"),
+        ([{"id": "b", "description": "x"}], "no card for dialogue 'a'; make one with"),
         ([{"id": "a", "description": "x", "keep": False}], "no card for dialogue 'a'"),
     ],
 )  # fmt: skip

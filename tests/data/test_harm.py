@@ -38,7 +38,7 @@ def test_a_marked_turn_is_no_target_and_stays_in_the_context(marked, caplog):
     samples = build_samples(rows, "training")
     assert [sample.turn for sample in samples] == [1, 5, 1, 3, 5]
     assert samples[1].context[3]["text"] == ANSWER
-    assert "1 supporter turns that do harm" in caplog.text
+    assert "1 harmful supporter turns" in caplog.text
 
 
 def test_answers_are_still_scored_at_such_a_turn(marked):
