@@ -95,6 +95,8 @@ def evaluate(settings: EvaluateSettings) -> str:
         records, losses, embedder,
         tokenizer=settings.metrics.tokenizer, reasons=reasons, models=models,
     )  # fmt: skip
+    if not settings.tracking.texts:
+        records = None  # what scores need is in the predictions, and takes a fraction of them
     report = compute_metrics(predictions, names, settings.metrics.variant)
     for note in report.notes:
         logger.warning("%s", note)

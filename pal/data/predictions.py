@@ -11,14 +11,17 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, PalError
-from pal.core.files import parse_json, read_text, why_not_json
+from pal.core.files import kind_of, parse_json, read_text, why_not_json
+from pal.core.streams import read_lines
 from pal.data.samples import Sample
+from pal.data.spilled import Repeated
 from pal.data.strategies import STRATEGIES, canonical_strategy
 
 logger = logging.getLogger(__name__)
@@ -52,12 +55,15 @@ class PredictionFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.entries = _entries(self.path)
+        self.entries: Iterable[Entry] = (
+            Repeated(lambda: _streamed_entries(self.path)) if _is_json_lines(self.path)
+            else _entries(self.path)
+        )  # fmt: skip
 
     @property
     def has_ids(self) -> bool:
         """Return whether the records name their samples; otherwise reading needs the samples."""
-        first = self.entries[0][1]
+        first = next(iter(self.entries))[1]
         return not isinstance(first, str) and not (
             isinstance(first, dict) and "generation" in first
         )
@@ -68,12 +74,13 @@ class PredictionFile:
 
     def answers(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Return one record for every sample; see :func:`read_outside`."""
+        entries = list(self.entries)
         if self.has_ids:
-            rows = _from_ids(self.path, self.entries, samples)
-        elif isinstance(self.entries[0][1], str):
-            rows = _from_list(self.path, self.entries, samples)
+            rows = _from_ids(self.path, entries, samples)
+        elif isinstance(entries[0][1], str):
+            rows = _from_list(self.path, entries, samples)
         else:
-            rows = _from_authors(self.path, self.entries, samples)
+            rows = _from_authors(self.path, entries, samples)
         return [
             {
                 "persona": list(sample.persona),
@@ -196,9 +203,12 @@ def read_outside(path: str | Path, samples: Sequence[Sample]) -> list[dict[str, 
 
 
 def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Check records with ids; convert strategies to canonical names and personas to lists."""
+    """Check records with ids; convert strategies to canonical names and personas to lists.
+
+    Records share the texts of their keys, which are most of what a parsed record takes.
+    """
     records: list[dict[str, Any]] = []
-    seen: dict[str, str] = {}
+    seen: dict[str, int] = {}
     for where, row in entries:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object, got {type(row).__name__}")
@@ -209,11 +219,12 @@ def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             raise DataError(
                 f"{where}: 'reference' must be a string or null, got {row['reference']!r:.60}"
             )
+        place, _, number = where.rpartition(" ")
         if row["id"] in seen:
-            place = seen[row["id"]].rpartition(", ")[2]
+            place = f"{place.rpartition(', ')[2]} {seen[row['id']]}"
             raise DataError(f"{where}: id {row['id']!r} already occurred on {place}")
-        seen[row["id"]] = where
-        record = dict(row)
+        seen[row["id"]] = int(number)
+        record = _with_shared_keys(row)
         for key in ("strategy", "reference_strategy"):
             if row.get(key) is not None:
                 record[key] = _strategy(f"{where}: {key}", row[key])
@@ -224,11 +235,16 @@ def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             )
         if row.get("strategy_probs") is not None:
             _check_probs(f"{where}: 'strategy_probs'", row["strategy_probs"])
+            record["strategy_probs"] = _with_shared_keys(row["strategy_probs"])
         record["persona"] = _persona(where, row.get("persona"))
         if record["persona"] is None:
             del record["persona"]
         records.append(record)
     return records
+
+
+def _with_shared_keys(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {sys.intern(key): value for key, value in row.items()}
 
 
 def _check_probs(where: str, probs: Any) -> None:
@@ -259,6 +275,25 @@ def _strategy(where: str, name: Any) -> str:
         return canonical_strategy(name)
     except PalError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Return whether a file holds one JSON object a line, two at least, so none need be held."""
+    if kind_of(path) != "file" or {".csv", ".tsv"} & set(path.suffixes[-2:]):
+        return False
+    filled = (line for line in read_lines(path) if line.strip())
+    first = next(filled, "")
+    try:
+        return first.lstrip()[:1] == "{" and bool(parse_json(first)) and any(filled)
+    except ValueError:
+        return False
+
+
+def _streamed_entries(path: Path) -> Iterator[Entry]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _parse(where, line, "; correct or delete that line")
 
 
 def _entries(path: Path) -> list[Entry]:

@@ -11,6 +11,7 @@ NLTK does not split scripts without spaces between words, so a Chinese sentence 
 """
 
 import re
+import sys
 from collections.abc import Callable
 from functools import cache, lru_cache
 
@@ -46,7 +47,9 @@ def tokenize(text: str, lower: bool = True) -> tuple[str, ...]:
     """
     words = _word_splitter()
     return tuple(
-        token for part in sentences(text.lower() if lower else text) for token in words(part)
+        sys.intern(token)  # a corpus has few words, each many times
+        for part in sentences(text.lower() if lower else text)
+        for token in words(part)
     )
 
 
@@ -65,7 +68,7 @@ def split_characters(text: str, lower: bool = True) -> tuple[str, ...]:
     return tuple(
         token
         for piece in _PIECE.finditer(text)
-        for token in (tokenize(piece[0], lower) if piece["other"] else [piece[0]])
+        for token in (tokenize(piece[0], lower) if piece["other"] else [sys.intern(piece[0])])
     )
 
 

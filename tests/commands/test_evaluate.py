@@ -1,14 +1,19 @@
 import json
 import math
+import random
+import tracemalloc
 
 import pytest
 
+from pal.commands.evaluate import EvaluateSettings, evaluate
 from pal.data.samples import load_samples
 from pal.data.settings import SourceSettings
 from pal.data.strategies import STRATEGIES
 from pal.metrics import METRICS
+from pal.metrics.text import tokenize
 from pal.modeling.losses import token_losses
 from pal.modeling.responder import load_model_and_tokenizer
+from pal.speed.synthetic import Words
 from tests.jobs import ESCONV, command
 
 SOURCE = ESCONV / "test.jsonl"
@@ -323,3 +328,37 @@ def test_keys_of_other_commands_are_refused(tmp_path, capsys):
     assert "'decoding.top_k'" in capsys.readouterr().err
     assert command("eval", f"predictions={path}", "limit=true") == 2
     assert "limit" in capsys.readouterr().err
+
+
+def peak_of_eval(folder, count):
+    """The memory at its highest, bytes, of scoring so many responses."""
+    path = folder / f"{count}.jsonl"
+    words, probs = Words(random.Random(1)), dict.fromkeys(STRATEGIES, 0.125)
+    more = {"strategy_from": "model", "strategy_probs": probs, "alpha": 0.5, "tokens": 12}
+    path.write_text(
+        "".join(
+            json.dumps({
+                "id": f"d{n // 3}/{n % 3}", "response": words.text(12), "reference": words.text(12),
+                "strategy": STRATEGIES[n % 8], "reference_strategy": STRATEGIES[n % 7],
+                "persona": [f"i {words.text(5)}", f"i {words.text(5)}"], **more,
+            }) + "\n"
+            for n in range(count)
+        )
+    )  # fmt: skip
+    tokenize.cache_clear()
+    settings = EvaluateSettings(
+        predictions=str(path), metrics={"names": ["length", "distinct", "rouge", "strategy"]}
+    )
+    tracemalloc.start()
+    try:
+        assert f"{count} samples" in evaluate(settings)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_scoring_holds_neither_the_file_nor_a_text_twice(tmp_path):
+    peak_of_eval(tmp_path, 10)
+    few, many = (peak_of_eval(tmp_path, count) for count in (300, 900))
+    # A response is 700 bytes in the file; with the file and words of its own each it was 5,100.
+    assert (many - few) / 600 < 3300
