@@ -241,7 +241,7 @@ def serve_study(settings: ServeStudySettings) -> None:
     from pal.serve.running import listen, run_server
     from pal.study.app import StudyServer
     from pal.study.store import StudyStore
-    from pal.study.systems import load_supporters
+    from pal.study.systems import load_supporters, recorded
 
     store = StudyStore(source)
     listening = listen("127.0.0.1", chosen.port, "study_server")
@@ -250,7 +250,7 @@ def serve_study(settings: ServeStudySettings) -> None:
         supporters = load_supporters(store.config, rows=chosen.rows, timeout=chosen.timeout)
         guard = next(iter(supporters.values())).guard
     else:
-        guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
+        guard = load_guard(recorded(GuardSettings, store.config["guard"]))
     server = StudyServer(store, supporters, guard, chosen)
     logger.info(
         "the study is at http://127.0.0.1:%d; raters reach it at %s; Ctrl-C stops",

@@ -43,8 +43,14 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's message, to quote in one of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of another library's message, shortened, to quote in one of ours."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:297]}…"
+
+
+def database_reason(error: BaseException) -> str:
+    """Return what SQLite says of a file, without the text that it could not read."""
+    return first_line(error).partition(" with text ")[0]
 
 
 def without_credentials(text: str) -> str:

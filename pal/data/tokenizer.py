@@ -14,6 +14,9 @@ from pal.core.hub import go_offline_without_network
 from pal.data.spilled import RecentTexts
 from pal.data.strategies import ADDED_TOKENS, STRATEGY_TOKENS
 
+# Signs that a vocabulary made from English texts has no piece for.
+UNKNOWN_WORDS = "\u0e51\u2603 \U000f0123 zq"
+
 
 def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
     """Load a tokenizer from a folder or hub id, as it is.
@@ -41,6 +44,32 @@ def load_tokenizer(source: str | Path, gguf_file: str | None = None) -> Any:
             f"no tokenizer at {source}: {first_line(error)}; give a folder with tokenizer files "
             "or a hub id that can be reached"
         ) from error
+
+
+def check_fit(tokenizer: Any, model: Any, where: str) -> None:
+    """Make sure that a model has an embedding for whatever a tokenizer makes of a text.
+
+    Args:
+        tokenizer: saved with the model.
+        model: any of the library's.
+        where: the setting that named it, for messages.
+
+    Raises:
+        CheckpointError: the tokenizer has ids beyond the model's, or no id for an unknown word.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    try:
+        made = tokenizer(UNKNOWN_WORDS, add_special_tokens=False).input_ids
+    except Exception:  # as above
+        made = [None]
+    ids = [*made, *tokenizer.all_special_ids, *tokenizer.get_vocab().values()]
+    if None in ids:
+        wrong = "has no id for words that it does not know"
+    elif not 0 <= min(ids) <= max(ids) < rows:
+        wrong = f"has ids up to {max(ids)}, and the model has {rows} embeddings"
+    else:
+        return
+    raise CheckpointError(f"{where}: its tokenizer {wrong}; use the one saved with the model")
 
 
 def check_merges(path: Path, vocab: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from pal.core.errors import CheckpointError, ConfigError
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.knowledge import RELATIONS
 from pal.data.texts import normalise_text
-from pal.data.tokenizer import load_tokenizer
+from pal.data.tokenizer import check_fit, load_tokenizer
 from pal.knowledge.queries import clean_tails
 from pal.modeling.checkpoint import (
     REACHABLE,
@@ -44,7 +44,9 @@ def load_comet(source: str, dtype: str = "float32") -> tuple[Any, Any]:
             "fine-tuned on ATOMIC, such as COMET-BART, or annotate.knowledge=llm"
         )
     model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype, own=False)
-    return model.eval(), load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
+    check_fit(tokenizer, model, where)
+    return model.eval(), tokenizer
 
 
 class Comet:

@@ -9,16 +9,20 @@ file holds people's texts, so only the user may read it.
 import contextlib
 import hashlib
 import json
+import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pal.core.errors import DataError, OutputError
+from pal.core.errors import DataError, OutputError, database_reason
 from pal.core.files import dumps, make_private, not_written
 from pal.llm.base import EndpointFacts, Reply, Request
 from pal.llm.origin import Origin
+
+logger = logging.getLogger(__name__)
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS origins (
@@ -26,9 +30,10 @@ CREATE TABLE IF NOT EXISTS origins (
 );
 CREATE TABLE IF NOT EXISTS replies (
     key BLOB PRIMARY KEY, origin INTEGER NOT NULL, value TEXT, reason TEXT, output_mode TEXT,
-    seconds REAL, tokens_in INTEGER, tokens_out INTEGER
+    seconds REAL, tokens_in INTEGER, tokens_out INTEGER, checksum INTEGER
 ) WITHOUT ROWID;
 """
+COLUMNS = "key, origin, value, reason, output_mode, seconds, tokens_in, tokens_out, checksum"
 OLD_TABLE = "answers"  # table of version 0.1, keyed by request_key alone, for any endpoint
 WAIT = 60.0  # seconds for other processes to finish writing
 LOOKUP = 500  # keys per query; older versions of SQLite accept at most 999
@@ -105,11 +110,22 @@ class Cache:
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=NORMAL")
                 self._database.executescript(TABLES)
+                self._add_checksums()
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > last:
                     raise
                 time.sleep(0.05)
+
+    def _add_checksums(self) -> None:
+        """Add the column to a file of a version without; its answers have none and are read."""
+        columns = self._database.execute("PRAGMA table_info(replies)").fetchall()
+        if "checksum" not in [column[1] for column in columns]:
+            try:
+                self._database.execute("ALTER TABLE replies ADD COLUMN checksum INTEGER")
+            except sqlite3.OperationalError as error:
+                if "duplicate column" not in str(error):  # another process was faster
+                    raise
 
     def _count_old(self) -> int:
         query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
@@ -131,13 +147,23 @@ class Cache:
 
     def _read(self, keys: Iterable[bytes], table: str) -> dict[bytes, tuple[Any, str | None]]:
         wanted = list(dict.fromkeys(keys))
-        found = {}
+        found: dict[bytes, tuple[Any, str | None]] = {}
+        damaged = 0
+        checksum = "NULL" if table == OLD_TABLE else "checksum"
         with self._errors("give another llm.cache=FILE"):
             for start in range(0, len(wanted), LOOKUP):
                 part = wanted[start : start + LOOKUP]
-                query = f"SELECT key, value, reason FROM {table} WHERE key IN ({_marks(len(part))})"
-                for key, value, reason in self._database.execute(query, part):
-                    found[key] = (None if value is None else json.loads(value), reason)
+                query = (
+                    f"SELECT key, value, reason, {checksum} FROM {table} "
+                    f"WHERE key IN ({_marks(len(part))})"
+                )
+                for key, value, reason, written in self._database.execute(query, part):
+                    if written is not None and written != _checksum(key, value, reason):
+                        damaged += 1
+                    else:
+                        found[key] = (None if value is None else json.loads(value), reason)
+        if damaged:
+            logger.warning("%s: %d damaged answers are asked for again", self.path, damaged)
         return found
 
     def write(self, origin: Origin, replies: Iterable[tuple[bytes, Reply]]) -> None:
@@ -146,18 +172,18 @@ class Cache:
         Raises:
             OutputError: the disk is full or the file cannot be written.
         """
-        rows = [
-            (
-                key, self._origin(origin), None if reply.reason else dumps(reply.value),
-                reply.reason, reply.output_mode, reply.seconds, reply.tokens_in, reply.tokens_out,
-            )
-            for key, reply in replies
-        ]  # fmt: skip
+        rows = []
+        for key, reply in replies:
+            value = None if reply.reason else dumps(reply.value)
+            rows.append((
+                key, self._origin(origin), value, reply.reason, reply.output_mode, reply.seconds,
+                reply.tokens_in, reply.tokens_out, _checksum(key, value, reply.reason),
+            ))  # fmt: skip
         with self._errors("earlier answers are kept, run the same command again to continue"):
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 self._database.executemany(
-                    f"INSERT OR REPLACE INTO replies VALUES ({_marks(8)})", rows
+                    f"INSERT OR REPLACE INTO replies ({COLUMNS}) VALUES ({_marks(9)})", rows
                 )
                 self._database.execute("COMMIT")
             finally:
@@ -181,7 +207,9 @@ class Cache:
     def measured(self, origin: Origin) -> tuple[int, float | None, float | None]:
         """Return the number of timed answers, their mean seconds and mean tokens."""
         query = "SELECT COUNT(seconds), AVG(seconds), AVG(tokens_out) FROM replies WHERE origin = ?"
-        return self._database.execute(query, (self._origin(origin),)).fetchone()
+        number = self._origin(origin)
+        with self._errors("give another llm.cache=FILE"):
+            return self._database.execute(query, (number,)).fetchone()
 
     def close(self) -> None:
         """Close the file."""
@@ -205,14 +233,20 @@ class Cache:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot use {self.path}: {error}; {remedy}") from None
+            why = database_reason(error)
+            raise OutputError(f"cannot use {self.path}: {why}; {remedy}") from None
         except OSError as error:
             raise not_written(self.path, error) from None
         except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise DataError(
-                f"{self.path}: not a cache of answers, or a damaged one ({error}); give another "
-                "llm.cache=FILE"
+                f"{self.path}: not a cache of answers, or a damaged one "
+                f"({database_reason(error)}); give another llm.cache=FILE"
             ) from None
+
+
+def _checksum(key: bytes, value: str | None, reason: str | None) -> int:
+    """Return what tells whether an answer is as it was written."""
+    return zlib.crc32(repr((bytes(key), value, reason)).encode("utf-8", "surrogatepass"))
 
 
 def _marks(count: int) -> str:

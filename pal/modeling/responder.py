@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from pal.core.errors import CheckpointError, ConfigError
 from pal.data.batches import plan_batches
 from pal.data.samples import Sample
-from pal.data.tokenizer import check_strategy_tokens, load_tokenizer
+from pal.data.tokenizer import check_fit, check_strategy_tokens, load_tokenizer
 from pal.decoding.engine import Answer, DecodingRequest, Encode, Engine
 from pal.decoding.noise import sample_keys
 from pal.decoding.plan import DecodingPlan
@@ -45,6 +45,7 @@ def load_model_and_tokenizer(source: str, dtype: str = "float32") -> tuple[Any, 
     """
     model = load_response_model(source, dtype)
     tokenizer = load_tokenizer(source)
+    check_fit(tokenizer, model, f"model={source}")
     if language_task(model.config):
         make_chat_encoder(tokenizer, model.config)
     elif check_strategy_tokens(tokenizer) != list(model.config.strategy_token_ids or []):

@@ -10,7 +10,7 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError, first_line
 from pal.data.batches import lengths_mask, pad, plan_batches
 from pal.data.spilled import RecentTexts
-from pal.data.tokenizer import load_tokenizer, text_encoder
+from pal.data.tokenizer import check_fit, load_tokenizer, text_encoder
 from pal.modeling.checkpoint import (
     REACHABLE,
     build_of_sizes,
@@ -202,14 +202,19 @@ def load_extractor(source: str, dtype: str = "float32", *, key: str = "model") -
     where, remedy = f"{key}={source}", "give the folder that task=persona_extractor wrote"
     config = read_model_config(source, where, remedy=remedy)
     if language_task(config) == "persona_extractor":
-        return load_language_model(source, config, dtype), load_tokenizer(source)
+        return _fitting(load_language_model(source, config, dtype), load_tokenizer(source), where)
     tokenizer = None if is_response_model(config) else load_tokenizer(source)
     if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
         raise CheckpointError(
             f"{where}: a {config.model_type} model, but not a persona extractor; {remedy}"
         )
     model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
-    return model.eval(), tokenizer
+    return _fitting(model.eval(), tokenizer, where)
+
+
+def _fitting(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:
+    check_fit(tokenizer, model, where)
+    return model, tokenizer
 
 
 def make_extractor(model: Any, tokenizer: Any, *, num_beams: int, max_new: int, rows: int) -> Any:

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pal.core.errors import first_line
+from pal.core.errors import database_reason
 from pal.guard import Guard, Verdict
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
 from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS
@@ -466,7 +466,8 @@ class StudyServer:
 def _kind(error: Exception) -> str:
     """Return what the log says of a fault; of the file also why, which holds no text of a rater."""
     name = type(error).__name__
-    return f"{name}: {first_line(error)}" if isinstance(error, sqlite3.OperationalError) else name
+    known = isinstance(error, sqlite3.OperationalError)
+    return f"{name}: {database_reason(error)}" if known else name
 
 
 def _message(turn: StudyTurn) -> dict[str, Any]:

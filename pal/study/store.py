@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.core.errors import DataError, OutputError, first_line
+from pal.core.errors import DataError, OutputError, database_reason, first_line
 from pal.core.files import not_written
+from pal.study.soundness import check_soundness
 
 FORMAT = 1
 BUSY_SECONDS = 30.0  # how long a writer waits for another
@@ -141,11 +142,19 @@ class StudyStore:
         self._guard = threading.Lock()
         try:
             row = self._connection().execute("SELECT format, kind, config FROM study").fetchone()
+            if row is not None and row[0] == FORMAT:
+                check_soundness(self._connection())
+        except ValueError as error:
+            self.close()
+            raise DataError(
+                f"{path}: a damaged study ({first_line(error)}); put a copy from before in its "
+                "place"
+            ) from None
         except sqlite3.DatabaseError as error:
             self.close()
             raise DataError(
-                f"{path}: not a study, or not writable here ({first_line(error)}); give the file "
-                "that `pal study create` made, in a folder that can be written"
+                f"{path}: not a study, or not writable here ({database_reason(error)}); give the "
+                "file that `pal study create` made, in a folder that can be written"
             ) from None
         if row is None or row[0] != FORMAT:
             self.close()

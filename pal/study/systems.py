@@ -4,7 +4,7 @@ import queue
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pal.core.errors import ConfigError, PalError
+from pal.core.errors import ConfigError, DataError, PalError, first_line
 from pal.core.files import source_fingerprint
 
 if TYPE_CHECKING:
@@ -70,6 +70,21 @@ class SessionSupporter:
         self.batcher.close()
 
 
+def recorded(cls: Any, values: Any) -> Any:
+    """Return settings that a study's file holds.
+
+    Raises:
+        DataError: they are no such settings.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValueError as error:  # pydantic's own is one
+        raise DataError(
+            f"the study's configuration is damaged or of another version ({first_line(error)}); "
+            "put back a whole copy, or create a new study"
+        ) from None
+
+
 def load_supporters(
     config: Mapping[str, Any], *, rows: int, timeout: float
 ) -> dict[str, SessionSupporter]:
@@ -89,13 +104,16 @@ def load_supporters(
     from pal.persona.settings import PersonaSettings
     from pal.study.settings import StudiedSystem
 
+    lacking = [key for key in ("trusted_code", "annotate", "fingerprints") if key not in config]
+    if lacking:
+        raise DataError(f"the study's configuration has no {lacking[0]}; put back a whole copy")
     trust(*config["trusted_code"])
-    guard = load_guard(GuardSettings.model_validate(config["guard"]))  # one for all
-    annotate = PersonaSettings.model_validate(config["annotate"])
+    guard = load_guard(recorded(GuardSettings, config["guard"]))  # one for all
+    annotate = recorded(PersonaSettings, config["annotate"])
     found = {}
     for name, given in config["systems"].items():
-        system = StudiedSystem.model_validate(given)
-        if fingerprints_of(system) != config["fingerprints"][name]:
+        system = recorded(StudiedSystem, given)
+        if fingerprints_of(system) != config["fingerprints"].get(name):
             raise ConfigError(
                 f"study.systems.{name}: model or extractor is not what it was when the study was "
                 "created; put it back, or create a new study"

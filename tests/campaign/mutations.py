@@ -78,6 +78,12 @@ def damage_values(records, rng, times=None):
     return records
 
 
+def damage_one(record, rng, times=None):
+    """Return a record, damaged as :func:`damage_values` does; it may be no record any more."""
+    found = damage_values([record], rng, times)
+    return found[0] if found else None
+
+
 def dump(value, rng):
     """Return JSON of a value, with what no JSON writer writes."""
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)

@@ -16,7 +16,6 @@ import os
 import random
 import types
 import typing
-from collections import Counter
 from functools import cache
 from itertools import pairwise
 
@@ -47,20 +46,15 @@ from pal.traits.documents import read_measurements
 from pal.traits.inventories import load_inventory
 from pal.traits.readers import load_personas, load_posts, read_cards
 from pal.traits.talks import read_talks
+from tests.campaign.conftest import SEED
+from tests.campaign.damaging import check_refusal
 from tests.campaign.mutations import ODD_VALUES, ODD_YAML, damage_text, damage_values, dump
 from tests.jobs import ESCONV, PERSONACHAT
 
 QUICK = 150  # inputs of each kind
 MANY = int(os.environ.get("PAL_FUZZ", "20000")) // 2
-SEED = int(os.environ.get("PAL_SEED", "1"))
 
 campaign = pytest.mark.campaign
-
-
-def check_refusal(error, number):
-    message = str(error)
-    assert "\n" not in message, f"input {number}: {message!r}"
-    assert 10 < len(message) < 3000, f"input {number}: {len(message)} characters"
 
 
 # ------------------------------------------------------------------------------- what is read
@@ -318,8 +312,7 @@ def damaged_file(number, folder):
     return subject, path
 
 
-def read_damaged_files(numbers, folder):
-    outcomes = Counter()
+def read_damaged_files(numbers, folder, outcomes):
     for number in numbers:
         subject, path = damaged_file(number, folder)
         try:
@@ -330,14 +323,14 @@ def read_damaged_files(numbers, folder):
             outcomes["refused"] += 1
         except Exception as error:
             raise AssertionError(f"input {number} ({subject}, {path}): {error!r}") from error
+        outcomes["inputs"] += 1
         path.unlink()
-    return outcomes
 
 
-def test_a_damaged_file_is_read_or_refused(tmp_path):
-    outcomes = read_damaged_files(range(QUICK), tmp_path)
-    assert outcomes["refused"] > QUICK // 4
-    assert outcomes["read"] > QUICK // 20
+def test_a_damaged_file_is_read_or_refused(tmp_path, tally):
+    read_damaged_files(range(QUICK), tmp_path, tally)
+    assert tally["refused"] > QUICK // 4
+    assert tally["read"] > QUICK // 20
 
 
 def test_what_is_damaged_is_read_when_it_is_whole(tmp_path):
@@ -352,9 +345,8 @@ def test_what_is_damaged_is_read_when_it_is_whole(tmp_path):
 
 
 @campaign
-def test_many_damaged_files(tmp_path):
-    outcomes = read_damaged_files(range(MANY), tmp_path)
-    print(f"files: {dict(outcomes)}")
+def test_many_damaged_files(tmp_path, tally):
+    read_damaged_files(range(MANY), tmp_path, tally)
 
 
 def test_damaged_dialogues_in_memory_are_read_or_refused():
@@ -425,8 +417,7 @@ def check_settings(command, cls, settings):
         assert back.model_dump() == tree
 
 
-def read_damaged_settings(numbers, folder):
-    outcomes = Counter()
+def read_damaged_settings(numbers, folder, outcomes):
     classes = all_settings()
     for number in numbers:
         rng = random.Random(f"{SEED} settings {number}")
@@ -450,14 +441,14 @@ def read_damaged_settings(numbers, folder):
             raise AssertionError(
                 f"input {number}: {command} {overrides!r:.500} {error!r:.2000}\n{shown}"
             ) from error
+        outcomes["inputs"] += 1
         path.unlink(missing_ok=True)
-    return outcomes
 
 
-def test_damaged_settings_are_read_or_refused(tmp_path):
-    outcomes = read_damaged_settings(range(QUICK), tmp_path)
-    assert outcomes["refused"] > QUICK // 4
-    assert outcomes["read"] > QUICK // 20
+def test_damaged_settings_are_read_or_refused(tmp_path, tally):
+    read_damaged_settings(range(QUICK), tmp_path, tally)
+    assert tally["refused"] > QUICK // 4
+    assert tally["read"] > QUICK // 20
 
 
 NO_NUMBERS = ("nan", ".nan", "inf", "-.inf", "1e999", "true", "no", "[1]", "{a: 1}", "x", "''",
@@ -489,9 +480,8 @@ def test_what_is_no_number_is_refused_wherever_a_number_is_wanted(command):
 
 
 @campaign
-def test_many_damaged_settings(tmp_path):
-    outcomes = read_damaged_settings(range(MANY), tmp_path)
-    print(f"settings: {dict(outcomes)}")
+def test_many_damaged_settings(tmp_path, tally):
+    read_damaged_settings(range(MANY), tmp_path, tally)
 
 
 @pytest.mark.parametrize("value", ["true", "nan", "inf", "1e999", "9" * 5000, "[1]", "{a: 1}"])

@@ -7,7 +7,7 @@ import pytest
 
 from pal.core.errors import DataError, OutputError
 from pal.llm.base import EndpointFacts, Reply, Request
-from pal.llm.cache import Cache, answer_key, request_key
+from pal.llm.cache import TABLES, Cache, answer_key, request_key
 from pal.llm.origin import origin_of
 from pal.llm.settings import LlmSettings
 
@@ -169,3 +169,47 @@ def test_many_answers_are_read_fast(tmp_path):
     found = cache.read(keys)
     assert len(found) == 20_000
     assert time.monotonic() - started < 5  # 470,000 in a minute would be 2.6 s
+
+
+def test_an_answer_that_a_disk_changed_is_asked_for_again(tmp_path, caplog):
+    keys = [answer_key(HERE, request(n)) for n in range(3)]
+    cache = Cache(tmp_path / "c.sqlite")
+    cache.write(HERE, [(key, Reply({"answer": 4}, None)) for key in keys])
+    cache.close()
+    database = sqlite3.connect(tmp_path / "c.sqlite")
+    database.execute("UPDATE replies SET value = '{\"answer\": 5}' WHERE key = ?", (keys[0],))
+    database.execute("UPDATE replies SET reason = 'refused' WHERE key = ?", (keys[1],))
+    database.commit()
+    database.close()
+    cache = Cache(tmp_path / "c.sqlite")
+    assert cache.read(keys) == {keys[2]: ({"answer": 4}, None)}
+    assert "2 damaged answers are asked for again" in caplog.text
+
+
+def test_answers_of_a_file_without_checksums_are_read(tmp_path):
+    database = sqlite3.connect(tmp_path / "c.sqlite")
+    database.executescript(TABLES.replace(", checksum INTEGER", ""))
+    key = answer_key(HERE, request(1))
+    database.execute("INSERT INTO replies (key, origin, value) VALUES (?, 1, '4')", (key,))
+    database.commit()
+    database.close()
+    cache = Cache(tmp_path / "c.sqlite")
+    assert cache.read([key]) == {key: (4, None)}
+    other = answer_key(HERE, request(2))
+    cache.write(HERE, [(other, Reply(5, None))])
+    assert cache.read([key, other]) == {key: (4, None), other: (5, None)}
+
+
+def test_what_a_damaged_file_holds_is_not_quoted(tmp_path):
+    key = answer_key(HERE, request(1))
+    cache = Cache(tmp_path / "c.sqlite")
+    cache.write(HERE, [(key, Reply("a text of a person", None))])
+    cache.close()
+    database = sqlite3.connect(tmp_path / "c.sqlite")
+    database.execute("UPDATE replies SET value = CAST(value || x'ff0a' AS TEXT)")
+    database.commit()
+    database.close()
+    with pytest.raises(OutputError, match="Could not decode") as caught:
+        Cache(tmp_path / "c.sqlite").read([key])
+    assert "person" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ from pal.modeling.checkpoint import (
     load_response_model,
 )
 from pal.modeling.configuration import PalConfig
+from pal.modeling.responder import load_model_and_tokenizer
 from tests.modeling.small import GatedFusion, build, small_tokenizer
 
 SIZES = {
@@ -358,3 +359,16 @@ def test_a_size_that_is_no_number_is_refused(size):
     with pytest.raises(ConfigError, match=r"from_scratch.d_model: expected a number, got"):
         check_sizes({"d_model": size}, PalConfig())
     check_sizes({"d_model": 16, "dropout": 0, "activation_function": "gelu"}, PalConfig())
+
+
+@pytest.mark.parametrize(("entries", "word"), [
+    ({"unk_token": "nowhere"}, "no id|ids up to"),
+    ({"pad_token": "nowhere at all"}, "no id|ids up to"),
+])  # fmt: skip
+def test_a_tokenizer_without_ids_for_all_words_is_refused(response_model, tmp_path, entries, word):
+    shutil.copytree(response_model, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    with pytest.raises(CheckpointError, match=f"its tokenizer has {word}") as caught:
+        load_model_and_tokenizer(str(tmp_path / "model"))
+    assert len(str(caught.value)) < 400

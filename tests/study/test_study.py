@@ -5,6 +5,7 @@ import logging
 import re
 import resource
 import signal
+import sqlite3
 import stat
 import threading
 import time
@@ -292,7 +293,9 @@ def test_raters_see_and_change_their_own_alone(file):
 
 
 def test_html_is_text(file):
-    nasty = "<img src=x onerror=alert(1)><script>alert(2)</script>&lt;b&gt; </textarea> {{ 7*7 }}"
+    nasty = (
+        "<img src=x onerror=alert(1)><script>alert(2)</script>&lt;b&gt; </textarea> {{ 234*321 }}"
+    )
     items = {"i": {"sample": "s", "situation": f"sit {nasty}"}}
     [token] = make_study(file, raters=1, items=items, consent=f"con {nasty}", title=nasty)
     with served(file) as (address, server):
@@ -303,7 +306,7 @@ def test_html_is_text(file):
     for page in pages:
         assert "<img src=x" not in page
         assert page.count("<script") == 1
-        assert "49" not in page
+        assert "75114" not in page
     assert "&lt;img src=x onerror" in pages[2]
     policy = person.page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -554,3 +557,25 @@ def test_a_file_that_is_no_study(tmp_path):
     with pytest.raises(OutputError, match="never overwritten"):
         make_study(path)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(("damage", "what"), [
+    ("UPDATE study SET config = '{\"title\": \"t\"}'", "study.config: consent is None"),
+    ("UPDATE study SET config = '[1'", "a damaged study"),
+    ("UPDATE items SET content = '{\"sample\": \"s\"}'", "items.content: situation is None"),
+    ("UPDATE raters SET expires = 'tomorrow'", "raters.expires holds 'tomorrow'"),
+    ("UPDATE tasks SET item = 'nowhere'", "a row belongs to none"),
+    ("UPDATE raters SET token = CAST(x'ff' AS TEXT) WHERE rater = 1", "Could not decode to UTF-8 column 'token'"),
+    ("DROP TABLE answers", "answers"),
+])  # fmt: skip
+def test_a_damaged_file_is_one_line(file, damage, what):
+    make_study(file)
+    database = sqlite3.connect(file)
+    database.execute(damage)
+    database.commit()
+    database.close()
+    with pytest.raises(DataError) as caught:
+        StudyStore(file)
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert " with text " not in str(caught.value)

@@ -1,0 +1,73 @@
+"""What a campaign did: counts at the end of the run, and in a file where PAL_REPORT names one.
+
+    PAL_REPORT=campaign.json pytest -n0 -m campaign tests/campaign
+
+Parts that are run one after the other join in one file; a part that is run again replaces its
+counts.
+"""
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+SEED = int(os.environ.get("PAL_SEED", "1"))
+_parts: dict[str, dict] = {}
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory):
+    """A folder of inputs, and a fork server that runs commands."""
+    from tests.campaign.commands import ForkServer, prepared
+
+    folder = tmp_path_factory.mktemp("campaign")
+    fork = ForkServer(folder / "commands.log")
+    prepared(folder, fork)
+    yield folder, fork
+    fork.close()
+
+
+@pytest.fixture
+def tally(request):
+    """A counter whose numbers are reported, with the seconds and the seed of the test."""
+    found, started = Counter(), time.monotonic()
+    yield found
+    seconds = round(time.monotonic() - started, 1)
+    name = request.node.nodeid.removeprefix("tests/")
+    _parts[name] = {**found, "seconds": seconds, "seed": SEED}
+
+
+def sums(parts):
+    """Return the sums of all counts."""
+    total = Counter()
+    for part in parts.values():
+        total.update({key: value for key, value in part.items() if key != "seed"})
+    return {key: round(value, 1) for key, value in total.items()}
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the counts; write them where they are wanted."""
+    if not _parts:
+        return
+    terminalreporter.section("campaign")
+    for name, part in _parts.items():
+        terminalreporter.line(f"{name}: {_shown(part)}")
+    terminalreporter.line(f"in all: {_shown(sums(_parts))}")
+    wanted = os.environ.get("PAL_REPORT")
+    if wanted:
+        path = Path(wanted)
+        parts = json.loads(path.read_text())["parts"] if path.exists() else {}
+        parts |= _parts
+        machine = (
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        )
+        whole = {"machine": machine, "in_all": sums(parts), "parts": dict(sorted(parts.items()))}
+        path.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def _shown(part):
+    return ", ".join(f"{key} {value}" for key, value in part.items())
