@@ -565,7 +565,7 @@ def test_a_file_that_is_no_study(tmp_path):
     ("UPDATE items SET content = '{\"sample\": \"s\"}'", "items.content: situation is None"),
     ("UPDATE raters SET expires = 'tomorrow'", "raters.expires holds 'tomorrow'"),
     ("UPDATE tasks SET item = 'nowhere'", "a row belongs to none"),
-    ("UPDATE raters SET token = CAST(x'ff' AS TEXT) WHERE rater = 1", "Could not decode to UTF-8 column 'token'"),
+    ("UPDATE raters SET token = CAST(x'ff' AS TEXT) WHERE rater = 1", "Could not decode"),
     ("DROP TABLE answers", "answers"),
 ])  # fmt: skip
 def test_a_damaged_file_is_one_line(file, damage, what):
