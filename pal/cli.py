@@ -19,13 +19,13 @@ from pal.core.interrupts import INTERRUPTED
 REFUSALS = {
     errno.ENOSPC: "the disk is full; free space",
     errno.EDQUOT: "the quota is used up; free space",
-    errno.EACCES: "no right to read or write it; change its mode",
+    errno.EACCES: "no permission to read or write it; change its mode",
     errno.EPERM: "the system does not permit it; change its mode",
-    errno.EROFS: "it lies on a read-only file system; choose another place",
+    errno.EROFS: "it is on a read-only file system; choose another place",
     errno.EISDIR: "a folder, not a file; give a file",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.ENOTDIR: "there is a file where a folder is needed; choose another place",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ELOOP: "its links lead in a circle; give the file itself",
+    errno.ELOOP: "its symbolic links form a cycle; give the file itself",
     errno.EIO: "the disk could not be read or written; check it",
     errno.EMFILE: "too many files are open; raise `ulimit -n`",
 }

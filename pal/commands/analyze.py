@@ -266,11 +266,11 @@ def _persona_lines(part: Mapping[str, Any]) -> list[str]:
         "## Personas",
         "",
         f"- {part['with_persona']} of {part['dialogues']} dialogues have a persona.",
-        f"- Sentences a dialogue: mean {sentences['mean']:.2f}, median {sentences['median']:g}, "
+        f"- Sentences per dialogue: mean {sentences['mean']:.2f}, median {sentences['median']:g}, "
         f"most {sentences['max']}.",
         f"- First turn with a persona (1 = the first utterance): mean {first['mean']:.2f}, "
         f"median {first['median']:g}.",
-        f"- Supporter turns after a seeker turn that know a persona: {coverage['with_persona']} "
+        f"- Supporter turns after a seeker turn with a known persona: {coverage['with_persona']} "
         f"of {coverage['turns']} ({share:.1%}).",
     ]
 

@@ -90,7 +90,10 @@ def audit_table(report: Mapping[str, Any], kept: Mapping[str, list[str]] | None 
         report: the result of :meth:`pal.data.audit.CorpusAudit.report`.
         kept: the clean list, if one was made.
     """
-    lines = ["| split | source | holds | turns | samples |", "| --- | --- | ---: | ---: | ---: |"]
+    lines = [
+        "| split | source | contents | turns | samples |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
     for name, split in report["splits"].items():
         holds = f"{split['dialogues']:,} {split['holds']}"
         lines.append(
@@ -136,7 +139,7 @@ def audit_table(report: Mapping[str, Any], kept: Mapping[str, list[str]] | None 
         )
         + f". Near: {options['near']:g} of the runs of two words in common, from "
         f"{options['near_words']} words on; of dialogues {options['near_dialogues']:g} of the runs "
-        "of three words. A target counts where it stands anywhere in the other split.",
+        "of three words. A target counts if it occurs anywhere in the other split.",
     ]  # fmt: skip
     if kept is not None:
         numbers = [

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Why a language model that is asked has no perplexity and no probabilities of strategies.
-NO_LOSSES = "a model that is asked for responses gives no probabilities of the gold ones"
-NO_CHANCES = "a model that is asked says its choice of strategy, and no probabilities"
+NO_LOSSES = "a prompted language model gives no probabilities for the gold responses"
+NO_CHANCES = "a prompted language model states its strategy, but gives no probabilities"
 NO_STRATEGIES = "the model was asked for a response alone; supporter.strategy_first=true asks both"
 
 

@@ -178,7 +178,7 @@ def create_study(settings: CreateStudySettings) -> str:
         lines.append(f"situations left out, in which the guard finds signs of a crisis: {left_out}")
     if chosen.kind == "chat" and chosen.raters * min(each, len(items)) < 2 * len(items):
         lines.append(
-            "not every item gets two raters, so there is κ for part of them at most; raise "
+            "not every item gets two raters, so κ can cover only part of them; raise "
             "study.raters or study.items_per_rater, or lower study.items"
         )
     lines += ["These links are stored nowhere; give each to one rater:"]
@@ -329,6 +329,6 @@ def withdraw_rater(settings: WithdrawSettings) -> str:
     finally:
         store.close()
     return (
-        f"rater-{rater.rater}: everything is deleted from {source}. Earlier exports and copies of "
-        "the file are yours to delete."
+        f"rater-{rater.rater}: everything is deleted from {source}. Delete earlier exports and "
+        "copies of the file yourself."
     )

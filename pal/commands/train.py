@@ -209,7 +209,7 @@ def verdict(loss: float, floor: float) -> str:
         return f"validation loss {loss:.3f} nats per token (token frequencies alone: {floor:.3f})"
     return (
         f"validation loss {loss:.3f} nats per token, no better than token frequencies alone "
-        f"({floor:.3f}): it fits its training dialogues and carries nothing over to others, as "
+        f"({floor:.3f}): it fits its training dialogues and does not generalise to others, as "
         "small models from random weights do on little data"
     )
 

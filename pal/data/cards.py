@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 CARDS_NOTE = (
     "cards describe whole dialogues: at every turn the model knows what the seeker says later; "
-    "compare these results with no others"
+    "these results are not comparable with others"
 )
 _warned: set[str] = set()
 

@@ -175,7 +175,9 @@ def _filled_keys(record: Mapping[str, Any]) -> set[str]:
 
 def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where: str) -> None:
     if record.get("request"):
-        fail_at(where, "a request for the next turn, without an answer to learn from; leave it out")
+        fail_at(
+            where, "a request for the next turn, without a response to learn from; leave it out"
+        )
     if all(turn["speaker"] == "seeker" for turn in dialog):
         fail_at(where, "no supporter turn; add one or delete the dialogue")
     for index, turn in enumerate(dialog):

@@ -37,7 +37,7 @@ def same_text(same: int, samples: int) -> str:
     """Return the sentence on samples with identical texts, which are on no sheet."""
     return (
         f"in {same} of {samples} samples both gave the same text; these are on no sheet and "
-        "count nowhere"
+        "are not counted"
     )
 
 

@@ -46,8 +46,8 @@ def pairs_tables(document: Mapping[str, Any]) -> str:
         table(["judge", "question", "position bias", "p", "p (Holm)", "same in both orders"], rows)
     )
     parts.append(
-        "Position bias: 1 where a judge prefers whatever stands first, −1 whatever stands second, "
-        "0 where the place decides nothing. It favours no system, since every pair is shown in "
+        "Position bias: 1 if a judge always prefers the first position, −1 if always the second, "
+        "0 if the position has no effect. It favours no system, since every pair is shown in "
         "both orders; it makes ties."
     )
     parts += _agreement(document, "κ")
@@ -130,5 +130,7 @@ def _unanswered(document: Mapping[str, Any]) -> list[str]:
             listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
             parts.append(f"Judge {judge} left requests without an answer ({listed}).")
     if any("gave up" in reason for found in document["unanswered"].values() for reason in found):
-        parts.append("overwrite=true asks again what was given up; answers that came are kept.")
+        parts.append(
+            "overwrite=true repeats the requests that were given up; existing answers are kept."
+        )
     return parts

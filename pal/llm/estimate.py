@@ -85,12 +85,12 @@ def _hours(
     if seconds:
         rate = settings.connections / seconds
         rate = min(rate, minute / 60) if minute else rate
-        took = f"{seconds:.2f} s a call over {timed:,} calls, {settings.connections} connections"
+        took = f"{seconds:.2f} s per call over {timed:,} calls, {settings.connections} connections"
         return [f"hours ({took})", *(f"{count / rate / 3600:,.2f}" for count in calls)]
     if minute:
         hours = (count / minute / 60 for count in calls)
         return ["hours (at least, by the rate limit)", *(f"{one:,.2f}" for one in hours)]
     return [
-        "hours (no answer of this model timed yet; ask a few first)",
+        "hours (no answer of this model has been timed yet; request a few first)",
         *("–" for _ in calls),
     ]

@@ -52,11 +52,12 @@ def compute_strategy(predictions: Predictions, variant: Variant = "correct") -> 
             None if np.isnan(value) else float(value) for value in preferences_of_cells(counts)
         ]
     elif (gold == predicted).all():
-        scores.undefined["preference_bias"] = "no strategy was taken for another"
+        scores.undefined["preference_bias"] = "no strategy was confused with another"
     else:
         never = [STRATEGIES[i] for i in _unbeaten(_wins(counts)).nonzero()[0]]
         scores.undefined["preference_bias"] = (
-            f"{', '.join(never)}: predicted for others and never missed, so preferred without limit"
+            f"{', '.join(never)}: predicted for others and never missed, so its preference is "
+            "infinite"
         )
     return scores
 

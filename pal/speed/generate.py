@@ -269,7 +269,8 @@ def phase_table(phases: dict[str, dict[str, float]], ceiling: Ceiling) -> list[s
     """Return the table of the engine's phases in the profiling run."""
     total = sum(phase["seconds"] for phase in phases.values())
     lines = [
-        "| phase (ours) | share of time | ms a call | FLOP/s, of ceiling | bandwidth, of ceiling |",
+        "| phase (ours) | share of time | ms per call | FLOP/s, of ceiling | bandwidth, of "
+        "ceiling |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, phase in phases.items():

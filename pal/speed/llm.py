@@ -88,7 +88,7 @@ def measure_client(llm: LlmSettings, *, count: int = REQUESTS, rounds: int = 3) 
         "study": {"answers": STUDY, "seconds": read.seconds, "memory": read.memory},
     }  # fmt: skip
     lines = [
-        "| | requests/s | of openai's client | of the ceiling | processor, ms a request |",
+        "| | requests/s | of openai's client | of the ceiling | processor, ms per request |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for title, name, rate in (("ours", "ours", ours), ("openai's client alone", "bare", bare)):

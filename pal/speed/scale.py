@@ -158,7 +158,8 @@ def memory_of(process: int) -> tuple[int, int]:
 def scale_table(document: dict[str, Any]) -> str:
     """Return a measurement as Markdown."""
     lines = [
-        "| stage | seconds | CPU ms a dialogue | memory, MiB | mapped files, MiB | written, MiB |",
+        "| stage | seconds | CPU ms per dialogue | memory, MiB | mapped files, MiB | written, MiB "
+        "|",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in document["rows"]:

@@ -336,7 +336,7 @@ class StudyServer:
             )
         if not stored:
             notice = (
-                "This message was not sent: the conversation has gone on, perhaps in another "
+                "This message was not sent: the conversation has continued, perhaps in another "
                 "window. Send it again if it still fits."
             )
             return await self._stage_page(token, rater, notice=notice, draft=text, status=409)
@@ -354,7 +354,7 @@ class StudyServer:
         turns = await self._in_file(self.store.turns, task.task, side)
         limits = self._limits(turns)
         if limits["open"] or limits["missing"]:
-            notice = "Please talk a little longer with this system first."
+            notice = "Please chat a little longer with this system first."
             return await self._stage_page(token, rater, notice=notice, status=400)
         await self._in_file(self.store.end, rater.rater, task.task, stage.side)
         return None

@@ -64,7 +64,7 @@ def _progress(store: StudyStore) -> str:
     ended = sum(rater.expires <= time.time() for rater in active)
     return (
         f"{len(raters)} links: {done} finished, "
-        f"{sum(rater.consented is not None for rater in active) - done} begun and not finished "
+        f"{sum(rater.consented is not None for rater in active) - done} started but not finished "
         f"({sum(rater.stopped is not None for rater in active)} stopped), "
         f"{sum(rater.consented is None for rater in active)} not begun, "
         f"{len(raters) - len(active)} withdrawn and deleted; {ended} have expired."
@@ -119,7 +119,7 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
         _write_sheet(
             folder / ANSWER_FOLDER / f"rater-{rater}.csv", ["item", *TEXTS, *names, "rater"], rows
         )
-    said = f"Tasks left out, in which the guard spoke in place of a system: {guarded}."
+    said = f"Tasks left out because the guard replaced a system's reply: {guarded}."
     if not counted:
         return f"No task counts yet. {said}"
     votes = read_answers([folder / ANSWER_FOLDER], key)

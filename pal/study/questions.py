@@ -25,7 +25,7 @@ CHAT_ANSWERS = {"A": "A", "B": "B", "Tie": "Tie"}
 
 CONSENT = {
     "chat": """\
-You are asked to take part in a study. You get a situation, imagine that it is yours, and talk \
+You are asked to take part in a study. You get a situation, imagine that it is yours, and chat \
 about it with two computer programs, A and B. Then you answer six questions on which of them did \
 better.
 
@@ -46,13 +46,13 @@ well at the moment, please do not take part; the help named on every page is for
 """,
 }
 STORED = """\
-What you write and answer is stored as you go, with the time of day, under a number and not \
+What you write and answer is stored as you go, with the time, under a number and not \
 under your name. It is used for research on such programs.
 
 Taking part is up to you. You can stop at any moment without giving a reason. With the button \
-“Withdraw and delete” you can have all that is stored of you deleted, now or later, with the \
-same link, even after it has expired. What was taken over into results before then cannot be \
-taken back.
+“Withdraw and delete” you can have everything that is stored about you deleted, now or later, \
+with the same link, even after it has expired. What was included in results before then cannot \
+be removed from them.
 """
 
 

@@ -23,7 +23,7 @@ TITLES = {
     "persona_extractor": "A persona extractor",
 }
 USES = {
-    "response": "It answers a seeker of emotional support, with a strategy chosen first.",
+    "response": "It responds to a seeker of emotional support, choosing a strategy first.",
     "persona_extractor": "It infers persona sentences from what a speaker has said.",
 }
 TAGS = {
@@ -32,11 +32,11 @@ TAGS = {
 }
 
 LIMITS = """\
-- Research software. It is no therapist and no crisis service; put a guard before it, and a way to
-  human help (`pal chat`, `pal serve` and `pal.load` have one).
-- It was trained on dialogues in one language and repeats what they hold, mistakes and biases too.
+- This is research software. The model is not a therapist and not a crisis service; put a guard in
+  front of it, and a way to human help (`pal chat`, `pal serve` and `pal.load` have one).
+- It was trained on dialogues in one language and can repeat their mistakes and biases.
 - The loss above says how well it predicts replies of that corpus, not whether a reply helps.
-- What it says of a person can be wrong. Show people what is inferred of them."""
+- What it says about a person can be wrong. Show people what is inferred about them."""
 
 
 def write_model_card(folder: Path, record: Mapping[str, Any]) -> None:
@@ -119,13 +119,13 @@ def model_card(record: Mapping[str, Any]) -> str:
     }
     lines = [
         "---", head.to_yaml(), "---", MARK, "", f"# {title}", "", USES[task],
-        "Load it with `pal.load(FOLDER)` or, after `import pal`, with the library's Auto classes.",
+        "Load it with `pal.load(FOLDER)` or, after `import pal`, with transformers' Auto classes.",
         "", "## How it was made", "", "| | |", "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in rows.items() if value != ""),
         "", "`run.json` has every setting.", "", "## What was measured", "", *_measured(record),
         "", "## Licence", "",
-        "That of its base and of its data; both bind. ESConv is CC BY-NC 4.0: a model that learnt "
-        "from it is for non-commercial use.",
+        "The licences of its base and of its data both apply. ESConv is CC BY-NC 4.0: a "
+        "model trained on it is for non-commercial use.",
         "", "## Limits", "", LIMITS, "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -139,9 +139,9 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
         f"Validation loss {loss:.3f} nats per token on {record['validation_samples']:,} samples."
     ]
     if floor is not None:
-        lines.append(f"Token frequencies alone have {floor:.3f} there.")
+        lines.append(f"Token frequencies alone give {floor:.3f} there.")
         if loss >= floor:
-            lines.append("**So it has learnt nothing that these do not say.**")
+            lines.append("**So it has learnt nothing beyond these.**")
     return lines
 
 

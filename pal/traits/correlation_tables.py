@@ -173,7 +173,7 @@ def show_correlations(document: Mapping[str, Any]) -> str:
         ]
         parts.append(table(["inventory", "dimension", "Cronbach's α", "McDonald's ω"], lines))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
+        parts.append(f"{document['failed']} records had failed before and are not included.")
     return "\n\n".join(parts)
 
 

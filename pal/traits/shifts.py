@@ -273,5 +273,5 @@ def show_shifts(document: Mapping[str, Any]) -> str:
             else f"undefined (n={group['n_with']}, {group['n_without']}: {group['reason']})",
         ]
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
+        parts.append(f"{document['failed']} records had failed before and are not included.")
     return "\n\n".join(parts)

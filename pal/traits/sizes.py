@@ -186,7 +186,7 @@ def show_sizes(document: Mapping[str, Any]) -> str:
         known = ["age known", "gender known", "occupation known"]
         parts.append(table([*head, *known], rows))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
+        parts.append(f"{document['failed']} records had failed before and are not included.")
     return "\n\n".join(parts)
 
 

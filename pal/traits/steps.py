@@ -124,5 +124,7 @@ def _summary(command: str, output: Path, apart: bool) -> str:
     lines += [f"| {name.replace('|', '/')} | {count:,} |" for name, count in counts.items()]
     lines += ["", f"written to {output}"]
     if any("gave up" in reason for reason in (*reasons, *unanswered)):
-        lines.append("overwrite=true asks again what was given up; answers that came are kept")
+        lines.append(
+            "overwrite=true repeats the requests that were given up; existing answers are kept"
+        )
     return "\n".join(lines)

@@ -250,7 +250,7 @@ def show_strategies(document: Mapping[str, Any]) -> str:
                 ]  # fmt: skip
                 parts.append(table(["", "difference, points", "p (Holm)", "paper"], lines))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not in here.")
+        parts.append(f"{document['failed']} records had failed before and are not included.")
     return "\n\n".join(parts)
 
 

@@ -191,7 +191,7 @@ def test_a_preference_without_a_limit_is_named():
     assert report.missing["preference_bias"].startswith(STRATEGIES[2])
     assert "never missed" in report.missing["preference_bias"]
     right = compute_metrics(Predictions(strategies=[0, 1], predicted_strategies=[0, 1]))
-    assert right.missing["preference_bias"] == "no strategy was taken for another"
+    assert right.missing["preference_bias"] == "no strategy was confused with another"
     assert "preference" not in right.details
 
 

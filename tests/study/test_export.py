@@ -54,7 +54,7 @@ def test_results_say_who_won_and_not_which_side(file, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "same text" not in shown
     assert "the guard spoke in place of a system: 2." in shown
-    assert "6 links: 4 finished, 1 begun and not finished (0 stopped), 1 not begun" in shown
+    assert "6 links: 4 finished, 1 started but not finished (0 stopped), 1 not begun" in shown
     document = read_json(folder / "results.json")
     [pair] = document["pairs"]
     assert (pair["a"], pair["b"], pair["raters"], pair["items"]) == ("zebra", "quartz", 3, 2)
