@@ -18,7 +18,7 @@ def test_a_card_says_what_was_measured(name, request):
     assert f"{run['train_samples']:,} samples" in card.text
     worse = run["validation_nll"] >= run["unigram_validation_nll"]
     assert ("learnt nothing" in card.text) == worse
-    assert "no crisis service" in card.text
+    assert "not a crisis service" in card.text
     assert str(folder.parent) not in card.content  # no path of this machine
     assert "/" not in card.data.eval_results[0].dataset_type
 

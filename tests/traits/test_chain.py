@@ -137,7 +137,7 @@ def test_what_was_given_up_is_asked_again_on_request(world, tmp_path, capsys):
     with FakeServer(answer(world), faults) as server:
         down = True
         assert command(*call, *endpoint(server, tmp_path)) == 0
-        assert "overwrite=true asks again" in capsys.readouterr().out
+        assert "overwrite=true repeats" in capsys.readouterr().out
         assert rows(tmp_path / "kept.jsonl")[1]["failed"].startswith("gave up after 2 attempts")
         down = False
         assert command(*call, *endpoint(server, tmp_path), "overwrite=true") == 0
