@@ -186,8 +186,8 @@ class WordwiseEncoder:
                 if word:
                     found = words.get(word)
                     if found is None:
-                        found = self.tokenizer(word, add_special_tokens=False).input_ids
-                        words[word] = found
+                        pieces = self.tokenizer.tokenize(word)
+                        found = words[word] = self.tokenizer.convert_tokens_to_ids(pieces)
                     ids += found
         return ids
 
