@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pal.core.errors import ConfigError, PalError, PlannedStop, without_credentials
+from pal.core.errors import (
+    ConfigError,
+    PalError,
+    PlannedStop,
+    system_refusal,
+    without_credentials,
+)
 from pal.core.interrupts import INTERRUPTED
 
 # What a machine refuses, whatever the program does: told in one line.
@@ -26,7 +32,8 @@ REFUSALS = {
     errno.ENOTDIR: "there is a file where a folder is needed; choose another place",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ELOOP: "its symbolic links form a cycle; give the file itself",
-    errno.EIO: "the disk could not be read or written; check it",
+    errno.EIO: "the disk could not be read or written; free space or check it",
+    errno.EFBIG: "the file may not grow any more; raise `ulimit -f`",
     errno.EMFILE: "too many files are open; raise `ulimit -n`",
 }
 OPTIONS = ("--config", "--dry-run", "--help", "--version")
@@ -148,13 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        place = error.filename2 or error.filename or "a file"
-        return _fail(f"{str(place)[-300:]}: {REFUSALS[error.errno]} and run again")
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
+    except Exception as error:
+        refusal = system_refusal(error)
+        if refusal is not None and refusal.errno in REFUSALS:
+            place = refusal.filename2 or refusal.filename or "a file"
+            return _fail(f"{str(place)[-300:]}: {REFUSALS[refusal.errno]} and run again")
+        if not isinstance(error, RuntimeError) or "out of memory" not in str(error).lower():
             raise
         return _fail(
             "out of memory; lower batch_tokens (annotate, generate, eval) or "

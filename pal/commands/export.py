@@ -70,7 +70,7 @@ def export(settings: ExportSettings) -> Path:
             f"{output} holds something that is not a model, which overwrite=true does not replace; "
             "choose another output"
         )
-    from pal.core.files import replace_folder
+    from pal.core.files import new_folder
     from pal.core.job import output_lock
     from pal.core.registry import trust
     from pal.training.card import CARD, EVAL_RESULTS
@@ -78,19 +78,13 @@ def export(settings: ExportSettings) -> Path:
     trust(*settings.trusted_code)
     with output_lock(output):
         model, tokenizer = load_any(source, settings.dtype)
-        saving = output.with_name(output.name + ".saving")
-        shutil.rmtree(saving, ignore_errors=True)
-        try:
+        with new_folder(output) as saving:
             model.save_pretrained(str(saving))
             tokenizer.save_pretrained(str(saving))
             if (inside / CARD).is_file():
                 shutil.copyfile(inside / CARD, saving / CARD)
             if (inside / EVAL_RESULTS).is_dir():
                 shutil.copytree(inside / EVAL_RESULTS, saving / EVAL_RESULTS)
-        except OSError as error:
-            shutil.rmtree(saving, ignore_errors=True)
-            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-        replace_folder(output, saving)
     logger.info("written to %s", output)
     if settings.push_to:
         from pal.core.upload import upload_model

@@ -5,7 +5,6 @@ that their scores are those of ``pal eval``.
 """
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +53,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
     settings = ExportTaskSettings.of(settings)
     given, target = settings.require("input", "output")
     output = Path(target)
-    from pal.core.files import not_written, replace_folder
+    from pal.core.files import new_folder
     from pal.core.job import output_lock, version_of
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
@@ -67,24 +66,15 @@ def export_task(settings: ExportTaskSettings) -> Path:
     )
     if settings.supporter.persona and not any(sample.persona for sample in samples):
         logger.warning("%s holds no personas, so the prompts contain none", given)
-    with output_lock(output):
-        saving = output.with_name(output.name + ".saving")
-        shutil.rmtree(saving, ignore_errors=True)
-        try:
-            saving.mkdir(parents=True)
-            write_task(
-                saving, samples, name=settings.task_name, supporter=settings.supporter,
-                metrics=settings.metrics,
-                about={
-                    "protocol": stamp, "made with": f"pal-esc {version_of('pal-esc')}",
-                    **cards_note(settings.data.cards),
-                },
-            )  # fmt: skip
-            replace_folder(output, saving)
-        except OSError as error:
-            raise not_written(output, error) from error
-        finally:
-            shutil.rmtree(saving, ignore_errors=True)
+    with output_lock(output), new_folder(output) as unfinished:
+        write_task(
+            unfinished, samples, name=settings.task_name, supporter=settings.supporter,
+            metrics=settings.metrics,
+            about={
+                "protocol": stamp, "made with": f"pal-esc {version_of('pal-esc')}",
+                **cards_note(settings.data.cards),
+            },
+        )  # fmt: skip
     logger.info("%d samples written to %s", len(samples), output)
     return output
 

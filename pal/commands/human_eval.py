@@ -5,15 +5,13 @@ reads that folder and the filled-in sheets.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pal.commands.common import DialogueSettings, WriterSettings, origin_of_responses
 from pal.core.errors import ConfigError, DataError, OutputError
-from pal.core.files import not_written, read_json, sweep_temporary, write_json, write_text
+from pal.core.files import new_folder, read_json, sweep_temporary, write_json, write_text
 from pal.core.job import Job, record_path
 from pal.core.settings import InputPath
 from pal.decoding.settings import SampleSettings
@@ -214,16 +212,9 @@ def _is_written(job: Job) -> bool:
 def _write_whole(job: Job, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Write a folder of sheets with its record, completely or not at all; return its key."""
     folder = job.output
-    with job.claimed(processes=False):
-        unfinished = folder.parent / f".{folder.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with job.claimed(processes=False), new_folder(folder) as unfinished:
         key = write(unfinished)
         write_json(unfinished / "run.json", job.describe(), private=True)
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(unfinished, folder)
-        except OSError as error:
-            raise not_written(folder, error) from error
     return key
 
 

@@ -7,14 +7,14 @@ writes answers, conversations and results, ``withdraw`` deletes what a rater gav
 import logging
 import os
 import secrets
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 from pal.commands.common import DialogueSettings
 from pal.core.errors import ConfigError, DataError, OutputError, first_line
-from pal.core.files import make_private, not_written, read_text
+from pal.core.files import make_private, new_folder, read_text
+from pal.core.job import output_lock
 from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
 from pal.guard.settings import GuardSettings
@@ -285,20 +285,14 @@ def export_study(settings: ExportStudySettings) -> str:
             raise OutputError(
                 f"{folder} exists; replace it with overwrite=true, or give a new name"
             )
-    store = StudyStore(source)
-    unfinished = folder.parent / f".{folder.name}.unfinished"
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True, mode=0o700)
-        tables = write_export(store, unfinished)
-        make_private(unfinished / MARK)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(unfinished, folder)
-    except OSError as error:
-        raise not_written(folder, error) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        store.close()
+    with output_lock(folder):
+        store = StudyStore(source)
+        try:
+            with new_folder(folder, private=True) as unfinished:
+                tables = write_export(store, unfinished)
+                make_private(unfinished / MARK)
+        finally:
+            store.close()
     lines = [tables, f"written to {folder}; it holds what raters wrote"]
     if (folder / ANSWER_FOLDER).is_dir() and any((folder / ANSWER_FOLDER).iterdir()):
         lines.append(

@@ -4,6 +4,8 @@ Commands print the message and exit with code 2; a traceback means a defect of t
 """
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable
 
@@ -46,6 +48,33 @@ def first_line(error: BaseException) -> str:
     """Return the first line of another library's message, shortened, to quote in one of ours."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 300 else f"{line[:297]}…"
+
+
+# What a disk refuses, whatever was written; behind another error it is the reason for it.
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def system_refusal(error: BaseException) -> OSError | None:
+    """Return the system's refusal behind an error, also where a library has its own class for it.
+
+    safetensors and tokenizers quote the system's number; torch says that a write failed, and the
+    system's own error stands behind it or is lost.
+
+    Example:
+        >>> system_refusal(RuntimeError("I/O error: No space left on device (os error 28)")).errno
+        28
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and (seen is error or seen.errno in OF_DISKS):
+            return seen
+        quoted = re.search(r"\(os error (\d+)\)", str(seen))
+        if quoted:
+            return OSError(int(quoted[1]), os.strerror(int(quoted[1])))
+        seen = seen.__cause__ or seen.__context__
+    if "PytorchStreamWriter failed" in str(error) or "inline_container" in str(error):
+        return OSError(errno.EIO, "a write failed")
+    return None
 
 
 def database_reason(error: BaseException) -> str:

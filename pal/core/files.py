@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pal.core.errors import DataError, OutputError, first_line
+from pal.core.errors import DataError, OutputError, PalError, first_line, system_refusal
 
 # Files of a folder that do not affect a result: records of runs, and what commands write beside.
 BESIDE_CONTENTS = re.compile(
@@ -398,22 +398,40 @@ def write_jsonl(path: str | Path, rows: Iterable[Any], *, private: bool = True) 
             handle.write(dumps(row) + "\n")
 
 
-def replace_folder(path: str | Path, new: str | Path) -> None:
-    """Put a finished folder in the place of another, which a kill at any moment does not lose.
+@contextlib.contextmanager
+def new_folder(path: str | Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``path`` only when the block ends well.
+
+    A kill at any moment leaves the folder that was there before, or none, or the new one, and never
+    a part of one. What is unfinished has a hidden name beside it, and the next run removes it.
 
     Args:
-        path: the place; what lies there is moved aside first, and deleted at the end.
-        new: the finished folder, in the same parent folder.
+        path: the place, whose lock the caller holds; what lies there is deleted at the end.
+        private: make the folder readable by the user alone.
+
+    Raises:
+        OutputError: it cannot be written, or the disk is full.
     """
     path = Path(path)
-    if not path.exists():
+    new, old = (path.with_name(f".{path.name}.{what}") for what in ("unfinished", "replaced"))
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True, mode=0o700 if private else 0o777)
+        yield new
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
         os.replace(new, path)
-        return
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.replace(path, old)
-    os.replace(new, path)
-    shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
+    except PalError:
+        raise
+    except Exception as error:  # of safetensors, for example
+        refusal = system_refusal(error)
+        if refusal is None:
+            raise
+        raise not_written(path, refusal) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -1,14 +1,12 @@
 """Checkpoints of released code, PAL's and MISC's, turned into models of this package."""
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, OutputError
-from pal.core.files import not_written, parse_json
+from pal.core.files import new_folder, parse_json
 from pal.core.job import output_lock
 from pal.modeling.backbones import get_backbone
 from pal.modeling.checkpoint import (
@@ -88,17 +86,11 @@ def convert_checkpoint(
         ) from error
     model.generation_config = paper_generation_config(model.config)
     folder = Path(output)
-    try:
-        with output_lock(folder):
-            unfinished = folder.parent / f".{folder.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-            model.save_pretrained(unfinished)
-            if tokenizer is not None:
-                get_backbone(model.config.backbone).prepare_tokenizer(tokenizer)
-                tokenizer.save_pretrained(unfinished)
-            os.replace(unfinished, folder)
-    except OSError as error:
-        raise not_written(folder, error) from error
+    with output_lock(folder), new_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        if tokenizer is not None:
+            get_backbone(model.config.backbone).prepare_tokenizer(tokenizer)
+            tokenizer.save_pretrained(unfinished)
     return folder
 
 

@@ -364,10 +364,19 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def look(self):
-        """Return what the output holds, and the names of all that lies in the folder."""
+        """Return what the output holds, by file, and "names": of all that lies in the folder."""
         names = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
         names = {name for name in names if not re.search(r"\.lock$|c\.sqlite|__pycache__", name)}
-        return self.work.look(self.place), names
+        return {"names": names, **self.work.look(self.place)}
+
+    def differences(self, expected):
+        """Return what is not as expected: name of the file, then and now."""
+        found = self.look()
+        keys = [k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)]
+        if "names" in keys:
+            keys.remove("names")
+            keys += [f"{name} (there or not)" for name in expected["names"] ^ found["names"]]
+        return [(key, repr(expected.get(key))[:300], repr(found.get(key))[:300]) for key in keys]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path, tally):
         assert bench.run() == 0, bench.said
         seconds = bench.took["seconds"]
         expected = bench.look()
-        assert expected[0]
+        assert len(expected) > 1
         while tally["kills"] < -(-KILLS // len(NAMES)):
             bench.clean()
             for _ in range(IN_A_ROW):
@@ -39,5 +39,5 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path, tally):
                 assert code in (0, -9), bench.said
                 tally["kills"] += code == -9
             assert bench.run() == 0, bench.said
-            assert bench.look() == expected
+            assert not bench.differences(expected)
             tally["results equal"] += 1

@@ -6,11 +6,13 @@ import os
 import threading
 
 import pytest
+from safetensors import SafetensorError
 
 from pal.core.errors import DataError, OutputError
 from pal.core.files import (
     atomic_writer,
     kind_of,
+    new_folder,
     parse_json,
     read_json,
     read_jsonl,
@@ -165,3 +167,53 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path):
     with pytest.raises(OutputError, match="device or a pipe"), atomic_writer(pipe):
         raise AssertionError("nothing is written")
     assert pipe.is_fifo()
+
+
+def test_a_folder_is_replaced_whole_and_nothing_beside_it_is_touched(tmp_path):
+    """Also the folders of somebody else whose names begin alike."""
+    folder = tmp_path / "out"
+    for name in ("out", "out.old", "out.saving"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "first").write_text(name)
+    with pytest.raises(TypeError), new_folder(folder) as unfinished:
+        (unfinished / "second").write_text(None)
+    assert [path.name for path in folder.iterdir()] == ["first"]
+    (tmp_path / ".out.unfinished").mkdir()  # of a run that was killed
+    (tmp_path / ".out.replaced").mkdir()
+    with new_folder(folder) as unfinished:
+        (unfinished / "second").write_text("whole")
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old", "out.saving"]
+    assert (tmp_path / "out.old" / "first").read_text() == "out.old"
+
+
+@pytest.mark.parametrize("error", [
+    OSError(28, "No space left on device"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+])  # fmt: skip
+def test_a_folder_for_which_the_disk_is_too_small_is_one_line(tmp_path, error):
+    with pytest.raises(OutputError, match=r"out: No space left .*; free space"), \
+            new_folder(tmp_path / "out"):  # fmt: skip
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_a_folder_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch):
+    folder, moved = tmp_path / "out", os.replace
+    folder.mkdir()
+    (folder / "first").touch()
+
+    def killed(source, target):
+        if calls.append(target) or len(calls) == 2:
+            raise KeyboardInterrupt
+        moved(source, target)
+
+    calls = []
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt), new_folder(folder) as unfinished:
+        (unfinished / "second").touch()
+    monkeypatch.undo()
+    assert (tmp_path / ".out.replaced" / "first").exists()
+    with new_folder(folder) as unfinished:
+        (unfinished / "second").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
