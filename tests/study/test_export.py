@@ -53,7 +53,7 @@ def test_results_say_who_won_and_not_which_side(file, tmp_path, capsys):
     assert export(file, folder) == 0
     shown = capsys.readouterr().out
     assert "same text" not in shown
-    assert "the guard spoke in place of a system: 2." in shown
+    assert "the guard replaced a system's reply: 2." in shown
     assert "6 links: 4 finished, 1 started but not finished (0 stopped), 1 not begun" in shown
     document = read_json(folder / "results.json")
     [pair] = document["pairs"]
