@@ -40,9 +40,14 @@ def report_pages(opened: Callable[[], Tab], folder: Path) -> Tabs:
     from tests.benchmark.test_page_sections import judged
     from tests.traits.test_report import make_files, report, write
 
-    cases = benchmark.cases(6)
+    cases, analysis = benchmark.cases(2), benchmark.analysis(30)
     cases["cases"][0]["responses"]["pal"]["response"] = LONG
-    parts = [cases, *benchmark.all_parts()[1:], judged("judge-pairs"), judged("judge-ratings")]
+    for name in ("prompt", "pal_alpha_0"):  # two systems look like four
+        del analysis["strategies"]["systems"][name]
+    parts = [
+        cases, benchmark.human(), benchmark.alpha(), analysis, benchmark.results(),
+        judged("judge-pairs"), judged("judge-ratings"),
+    ]  # fmt: skip
     written = write_page(folder / "benchmark.html", parts, title="PAL on ESConv")
     files = make_files(folder)
     assert report(files, folder / "traits.html", files) == 0
@@ -117,7 +122,7 @@ def sheets(opened: Callable[[], Tab], folder: Path) -> Tabs:
 
 @contextmanager
 def chat_pages(opened: Callable[[], Tab], folder: Path) -> Tabs:
-    """Yield the page of ``pal serve``: empty, after a chat, with help pinned, and failed."""
+    """Yield the page of ``pal serve``: empty, after a chat, with help and a failure, and asking."""
     from tests.serve.scripted import scripted_server
     from tests.serve.test_page import FIXED, open_page, send
 
@@ -128,11 +133,12 @@ def chat_pages(opened: Callable[[], Tab], folder: Path) -> Tabs:
         server.plans = [{}, {}, {"text": LONG, "persona": ["x" * 200, "i swim"]}, {}]
         send(tabs["chat"], "I lost my job.")
         send(tabs["chat"], "https://example.org/" + "a" * 300)
-        tabs["help"] = open_page(opened(), address)
-        server.plans = [FIXED, "broken"]
-        send(tabs["help"], "I want to die.")
-        send(tabs["help"], "Still there?")
-        tabs["help"].click("#save")
+        for name in ("help", "question"):
+            tabs[name] = open_page(opened(), address)
+            server.plans = [FIXED, "broken"]
+            send(tabs[name], "I want to die.")
+            send(tabs[name], "Still there?")
+        tabs["question"].click("#save")
         for name in ("chat", "help"):
             tabs[name].evaluate(OPEN_ALL)
         yield {f"chat page, {name}": tab for name, tab in tabs.items()}
@@ -206,7 +212,7 @@ FAMILIES: dict[Callable[..., Any], list[str]] = {
     report_pages: ["benchmark", "traits", "traits of cards alone"],
     quickstart_pages: ["quickstart"],
     sheets: ["sheet of pairs", "sheet of personas"],
-    chat_pages: ["chat page, empty", "chat page, chat", "chat page, help"],
+    chat_pages: ["chat page, empty", "chat page, chat", "chat page, help", "chat page, question"],
     study_pages: [
         "study, consent", "study, start", "study, chat", "study, questions", "study, done",
         "study, stopped", "study, withdrawn", "study, failed", "study, unknown", "study, expired",

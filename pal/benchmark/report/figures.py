@@ -107,7 +107,10 @@ def similarity_figure(similarity: Similarity, ident: str) -> Figure:
     ]
     legend = [
         (swatch("gold", "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z"), "one dialogue (moved sideways)"),
-        (swatch("s0", marker(0)), f"mean at a score, {100 * similarity.confidence:g} % interval"),
+        (
+            swatch("s0", marker(0)),
+            f"mean at a score, {100 * similarity.confidence:g} % interval (arrow: it goes on)",
+        ),
         (swatch("s1", line=True), "least squares over dialogues"),
     ]
     return Figure(panels, legend)

@@ -144,11 +144,9 @@ def _describe(group: StrategyGroup, one: StrategyComparison) -> str:
     ]
     base = condition_name(one.a if one.a in BASELINES else one.b)
     dialogues = sum(group.conditions[name].dialogues for name in (one.a, one.b))
-    where = f"{group.dataset}, {group.model} ({dialogues:,} dialogues)"
-    if not _sure(one.p_holm):
-        return (
-            f"with {condition_name(_with(one))} against {base}, no difference is shown in {where}"
-        )
-    which = f": {_join(moved)}" if moved else ", in no single strategy beyond chance"
+    where = f"from those {base} ({group.name}: {dialogues:,} dialogues)"
     said = condition_name(_with(one)).removeprefix("with ")
-    return f"with {said} against {base}, strategies differ in {where}{which}"
+    if not _sure(one.p_holm):
+        return f"dialogues with {said} do not differ beyond chance {where}"
+    which = f": {_join(moved)}" if moved else ", though in no single strategy beyond chance"
+    return f"dialogues with {said} differ in their strategies {where}{which}"
