@@ -210,11 +210,19 @@ def _make_printable() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def _end_progress_bars() -> None:
+    """Let bars of work that failed end their line, so that what is said next has one of its own."""
+    bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+    for bar in list(bars):
+        bar.close()
+
+
 def _say(text: str) -> None:
     print(f"\npal: {text}", file=sys.stderr)
 
 
 def _fail(text: str) -> int:
+    _end_progress_bars()
     print(f"pal: error: {without_credentials(text)}", file=sys.stderr)
     return 2
 

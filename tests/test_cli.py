@@ -4,11 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from safetensors import SafetensorError
+from tqdm import tqdm
 
 from pal import __version__
 from pal.cli import main, parse_arguments
 from pal.commands import COMMANDS
 from pal.commands.help import general_help
+from pal.core.errors import DataError
 from tests.jobs import ROOT, environment
 
 
@@ -181,3 +184,34 @@ def test_a_program_leaves_its_process_group(monkeypatch, code):
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+FULL = SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), FULL, DataError("no such file")])
+def test_what_fails_under_a_progress_bar_has_a_line_of_its_own(capsys, monkeypatch, error):
+    bars = []
+
+    def failing(settings):
+        bars.append(tqdm(total=3))
+        bars[0].update()
+        raise error
+
+    monkeypatch.setattr(type(COMMANDS["settings"]), "load_function", lambda self: failing)
+    assert main(["settings"]) == 2
+    said = capsys.readouterr().err
+    assert said.rstrip().split("\n")[-1].startswith("pal: error: ")
+    assert ("the disk is full" in said) == (error.args[0] != "no such file")
+
+
+def test_a_defect_that_met_a_refusal_on_its_way_is_no_refusal(monkeypatch):
+    def failing(settings):
+        try:
+            raise PermissionError(13, "denied")
+        except OSError:
+            return {}["missing"]
+
+    monkeypatch.setattr(type(COMMANDS["settings"]), "load_function", lambda self: failing)
+    with pytest.raises(KeyError):
+        main(["settings"])
