@@ -45,6 +45,7 @@ from pal.decoding.noise import keyed_gumbel
 from pal.decoding.plan import DecodingPlan
 from pal.decoding.sampling import Sampler
 from pal.decoding.sending import send
+from pal.decoding.shelves import Shelves
 from pal.decoding.states import EncodedInputs
 from pal.decoding.step import choose_tokens, decode_step
 
@@ -292,11 +293,14 @@ class _Run:
 
     def _hold(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.own, self.cross = workspace.own, workspace.cross
-        self.cross_mask, self.token = workspace.cross_mask, workspace.token
+        self.own, self.token, self.keys = workspace.own, workspace.token, workspace.keys
         self.position, self.history = workspace.position, workspace.history
-        self.keys = workspace.keys
-        self.fixed = FixedSteps(self.engine, workspace) if self.engine.fixed else None
+        self.fixed: FixedSteps | None = None
+        if self.engine.fixed:
+            self.fixed = FixedSteps(self.engine, workspace)
+            self.cross, self.cross_mask = workspace.cross, workspace.cross_mask
+        else:
+            self.shelves = Shelves(self.engine.decoder)
 
     def admit(self) -> None:
         """Encode as many waiting requests as there is room for."""
@@ -332,6 +336,8 @@ class _Run:
         places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
         for index, length in zip(group, (mask.bool() * places).amax(1).tolist(), strict=True):
             self.lengths[index] = max(self.lengths[index], length)
+        if self.fixed is None:
+            return
         longest = max(self.lengths[index] for index in group)
         if longest > self.longest:
             self._lengthen(longest)
@@ -341,8 +347,10 @@ class _Run:
                 self.cross[:, :, slot, :, branch.length : longest] = 0
 
     def _lengthen(self, longest: int) -> None:
-        """Make the room for encoder states longer."""
+        """Make the room for encoder states longer; shelves are made as long as they need be."""
         self.longest = longest
+        if self.fixed is None:
+            return
         missing = multiple(longest, ENCODED) - self.cross.shape[4]
         if missing > 0:
             self.cross = F.pad(self.cross, (0, 0, 0, missing))
@@ -438,22 +446,28 @@ class _Run:
         """Add one branch for each of these requests, whose strategy tokens are known."""
         decoder = self.engine.decoder
         first, rows = len(self.branches), len(group)
-        states, mask = states[:, : self.longest], mask[:, : self.longest]
-        length = mask.shape[1]
         place = slice(first, first + rows)
-        for layer, cross in zip(decoder.layers, self.cross, strict=True):
-            both = layer.keys_values(states).view(rows, length, 2, decoder.heads, decoder.size)
-            cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
-            cross[:, place, :, length : self.bound] = 0
-        self.cross_mask[place] = -torch.inf
-        self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
+        lengths = [min(mask.shape[1], self.lengths[index]) for index in group]
+        if self.fixed is None:
+            self.shelves.add(states, mask, lengths)
+        else:
+            states, mask = states[:, : self.longest], mask[:, : self.longest]
+            length = mask.shape[1]
+            for layer, cross in zip(decoder.layers, self.cross, strict=True):
+                both = layer.keys_values(states).view(rows, length, 2, decoder.heads, decoder.size)
+                cross[:, place, :, :length] = both.permute(2, 0, 3, 1, 4)
+                cross[:, place, :, length : self.bound] = 0
+            self.cross_mask[place] = -torch.inf
+            self.cross_mask[place, 0, 0, :length].masked_fill_(mask.bool(), 0.0)
         self.own[:, :, place, :, 0] = own
         self.token[place] = strategies
         self.history[place] = decoder.start
         self.history[place, 1] = strategies
         self.position[place] = 1
         self.keys[place] = keys
-        self.branches += [Branch(index, kind, min(length, self.lengths[index])) for index in group]
+        self.branches += [
+            Branch(index, kind, its) for index, its in zip(group, lengths, strict=True)
+        ]
 
     def _lay_out(self) -> None:
         """Compute the indices that are valid until a branch is added or removed."""
@@ -499,7 +513,7 @@ class _Run:
         with self.engine.phase("decode"):
             states = decode_step(
                 self.engine.decoder, self.token[:active], position, self.all, own=self.own,
-                cross=self.cross, cross_mask=self.cross_mask[:active, :, :, : self.length], top=top,
+                attend_cross=self.shelves.attend, top=top,
             )  # fmt: skip
             hidden = states[self.mains]
         if len(self.plains):
@@ -581,12 +595,11 @@ class _Run:
     def _remove(self, slot: int) -> None:
         """Remove a branch by moving the last active branch into its slot."""
         last = len(self.branches) - 1
+        self.shelves.remove(slot)
         if slot != last:
-            length = self.branches[last].length
             steps = self.steps[last]
             self.own[:, :, slot, :, :steps] = self.own[:, :, last, :, :steps]
-            self.cross[:, :, slot, :, :length] = self.cross[:, :, last, :, :length]
-            for part in (self.cross_mask, self.token, self.position, self.history, self.keys):
+            for part in (self.token, self.position, self.history, self.keys):
                 part[slot] = part[last]
             self.branches[slot], self.steps[slot] = self.branches[last], self.steps[last]
         self.branches.pop()

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pal.decoding.contrast import combine
 from pal.decoding.sending import send
-from pal.decoding.step import choose_tokens, decode_step
+from pal.decoding.step import attend_cached, choose_tokens, decode_step
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ class Workspace:
         slots: number of branches.
         longest: encoder positions.
         steps: decoder positions.
-        fixed: whether steps run on it with fixed shapes; then it also has what they need.
+        fixed: whether steps run on it with fixed shapes; then it also has what they need, such as
+            keys and values of encoder states, which are on shelves otherwise.
     """
 
     def __init__(
@@ -145,10 +146,6 @@ class Workspace:
         layers, heads, width = len(decoder.layers), decoder.heads, decoder.size
         whole: Any = {"dtype": torch.long, "device": like.device}
         self.own = like.new_zeros(layers, 2, slots, heads, steps, width)  # keys and values
-        # Fixed shapes also read slots and positions that nothing was written to.
-        make = like.new_zeros if fixed else like.new_empty
-        self.cross = make(layers, 2, slots, heads, longest, width)
-        self.cross_mask = like.new_full((slots, 1, 1, longest), -torch.inf)  # added to scores
         self.token = torch.zeros(slots, **whole)
         self.position = torch.zeros(slots, **whole)
         self.history = torch.zeros(slots, steps, **whole)
@@ -156,6 +153,9 @@ class Workspace:
         self.repeats: OrderedDict[Shape, Callable[[], None]] = OrderedDict()
         if not fixed:
             return
+        # Slots and positions that nothing was written to are read too.
+        self.cross = like.new_zeros(layers, 2, slots, heads, longest, width)
+        self.cross_mask = like.new_full((slots, 1, 1, longest), -torch.inf)  # added to scores
         self.every = torch.arange(slots, **whole)
         # Of rows: the slot, that of the branch without persona, and α; of slots: the row.
         self.indices = torch.zeros(3, slots, **whole)
@@ -308,9 +308,17 @@ class FixedSteps:
         space, decoder = self.workspace, self.engine.decoder
         slots, rows, length, top, _ = shape
         every, position = space.every[:slots], space.position[:slots]
+        mask = space.cross_mask[:slots, :, :, :length]
+
+        def attend_cross(layer: int, queries: Tensor) -> Tensor:
+            keys, values = space.cross[layer, :, :slots, :, :length]
+            return attend_cached(
+                queries.view(slots, decoder.heads, decoder.size), keys, values, mask
+            )
+
         hidden = decode_step(
-            decoder, space.token[:slots], position, every, own=space.own, cross=space.cross,
-            cross_mask=space.cross_mask[:slots, :, :, :length], top=top,
+            decoder, space.token[:slots], position, every, own=space.own,
+            attend_cross=attend_cross, top=top,
         )  # fmt: skip
         mains, others = space.rows[:rows], space.others[:rows]
         new = choose_tokens(

@@ -8,6 +8,7 @@ Shapes: n branches, B rows, S slots (at least n), d model width, H heads, w widt
 T decoder positions, L encoder positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from pal.decoding.sampling import Sampler
 
 def decode_step(
     decoder: Any, token: Tensor, position: Tensor, every: Tensor, *,
-    own: Tensor, cross: Tensor, cross_mask: Tensor, top: int,
+    own: Tensor, attend_cross: Callable[[int, Tensor], Tensor], top: int,
 ) -> Tensor:  # fmt: skip
     """Return the last hidden states of the decoder, [n, d], and write keys and values of its own.
 
@@ -29,11 +30,11 @@ def decode_step(
         position: where, below ``top`` for a branch whose result counts, [n].
         every: the numbers from 0 to n − 1, [n].
         own: keys and values of the branches' own positions, [layers, 2, S, H, T, w].
-        cross: those of the encoder states, [layers, 2, S, H, L, w] or more positions.
-        cross_mask: what is added to the scores of the encoder states, [n, 1, 1, L].
+        attend_cross: function from the number of a layer and queries, [n, d], to the attention
+            over the encoder states, [n, d].
         top: how many own positions are attended to.
     """
-    active, length = len(token), cross_mask.shape[-1]
+    active = len(token)
     heads, width = decoder.heads, decoder.size
     seen = torch.arange(top, device=position.device)[None] <= position[:, None]
     own_mask = torch.zeros_like(seen, dtype=own.dtype).masked_fill_(~seen, -torch.inf)
@@ -46,12 +47,8 @@ def decode_step(
         own[1][every, :, position] = values
         return attend_cached(queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask)
 
-    def attend_cross(cross: Tensor, queries: Tensor) -> Tensor:
-        keys, values = cross[:, :active, :, :length]
-        return attend_cached(queries.view(active, heads, width), keys, values, cross_mask)
-
-    for layer, own_part, cross_part in zip(decoder.layers, own, cross, strict=True):
-        x = layer(x, partial(attend_own, own_part), partial(attend_cross, cross_part))
+    for number, (layer, own_part) in enumerate(zip(decoder.layers, own, strict=True)):
+        x = layer(x, partial(attend_own, own_part), partial(attend_cross, number))
     return x
 
 

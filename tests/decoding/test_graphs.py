@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from pal.decoding import graphs
+from pal.decoding import graphs, shelves
 from pal.decoding.engine import DecodingRequest, Engine
 from pal.decoding.graphs import round_up
 from pal.decoding.noise import sample_keys
@@ -133,14 +133,13 @@ def test_fused_states_longer_than_both_inputs(tokenizer, encoded, fixed):
 
 def test_longer_states_of_a_later_row_uncover_nothing(tokenizer, encoded, monkeypatch):
     """Slots that were filled for shorter states hold numbers up to the longer ones' end."""
-    init = graphs.Workspace.__init__
+    init = shelves.Shelf.__init__
 
-    def unwritten(self, *args, **settings):
-        init(self, *args, **settings)
-        if not settings.get("fixed"):
-            self.cross.fill_(torch.nan)
+    def unwritten(self, *args):
+        init(self, *args)
+        self.held.fill_(torch.nan)
 
-    monkeypatch.setattr(graphs.Workspace, "__init__", unwritten)
+    monkeypatch.setattr(shelves.Shelf, "__init__", unwritten)
     model = build_ending(tokenizer)
     model.fusion.__class__ = JoinedFusion
     long = [row["input_ids"] for row in encoded if len(row["input_ids"]) > 100][:6]
