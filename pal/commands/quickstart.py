@@ -27,7 +27,7 @@ NOTE = (
     "not how good PAL is."
 )
 PRETRAINED_NOTE = (
-    "A pretrained model, trained further on a small corpus of written examples: this shows how the "
+    "A pretrained model, fine-tuned on a small corpus of written examples: this shows how the "
     "pipeline's output reads, not how good PAL is."
 )
 
