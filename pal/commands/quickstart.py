@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.core.settings import Count, OutputPath, bundled
+from pal.core.settings import Count, OutputPath, Source, bundled
 from pal.core.tracking import TrackingSettings
 from pal.data.settings import SourceSettings
 from pal.decoding.settings import DecodingSettings
@@ -50,11 +50,13 @@ class BundledDataSettings(SourceSettings):
 
     Attributes:
         split: how the annotated corpus, a single file, is split; only seeded splits a single file.
+        more: further dialogues with personas to train on, beside the bundled corpus.
         max_train_samples: use only this many training samples, the first ones.
         max_validation_samples: use only this many validation samples, the first ones.
     """
 
     split: Literal["published", "seeded"] = "seeded"
+    more: Source | None = None
     max_train_samples: Count | None = None
     max_validation_samples: Count | None = None
 
@@ -134,8 +136,9 @@ def quickstart(settings: QuickstartSettings) -> str:
         ("train", "persona_extractor", {
             "output_dir": str(extractor), **base,
             "data": {
-                name: str(bundled("sample", "personachat", f"{name}.txt"))
-                for name in ("train", "validation")
+                "train": str(bundled("sample", "personachat", "train.txt")),
+                "validation": str(bundled("sample", "personachat", "validation.txt")),
+                "more": None,
             },
         }),
         ("annotate", "response", {

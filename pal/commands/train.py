@@ -158,7 +158,8 @@ def check_sources(settings: TrainSettings) -> None:
     from pal.data.sources import is_hub_id
 
     data, chosen = settings.data, settings.architecture
-    sources = {"data.train": data.train, "data.validation": data.validation}
+    sources = {"data.train": data.train, "data.validation": data.validation,
+               "data.more": data.more}  # fmt: skip
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from pyarrow import ArrowInvalid
 
 from pal import __version__
@@ -25,7 +25,7 @@ from pal.data.dialogues import Dialogues
 from pal.data.personachat import load_personachat
 from pal.data.protocols import evaluation_rule, training_rule
 from pal.data.samples import CorpusSamples, Sample
-from pal.data.settings import DataSettings
+from pal.data.settings import DataSettings, ReadingSettings
 from pal.data.sources import has_splits
 from pal.data.spilled import Repeated, column_of
 from pal.data.splits import CorpusSplits, load_split
@@ -346,6 +346,11 @@ def response_dialogues(data: DataSettings) -> tuple[Dialogues, Dialogues]:
     whole = data.validation is not None and not has_splits(data.train) and not listed
     corpus = CorpusSplits(data.train, data)
     train_rows = corpus.load(None if whole else "train")
+    if data.more is not None:
+        everything = ReadingSettings(
+            reader=data.reader, columns=data.columns, strategy_labels=data.strategy_labels
+        )
+        train_rows = concatenate_datasets([train_rows, load_split(data.more, None, how=everything)])
     if data.validation is not None:
         split = "validation" if listed or has_splits(data.validation) else None
         published = data.model_copy(update={"split": "published"})
@@ -379,7 +384,16 @@ def response_samples(data: DataSettings) -> tuple[CorpusSamples, CorpusSamples]:
 def persona_conversations(
     data: DataSettings,
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """Return training and validation conversations of PersonaChat."""
+    """Return training and validation conversations of PersonaChat.
+
+    Raises:
+        ConfigError: more dialogues are given, which are none.
+    """
+    if data.more is not None:
+        raise ConfigError(
+            f"data.more={data.more}: the persona extractor trains on persona conversations, not on "
+            "dialogues; leave it out"
+        )
     rows = list(load_personachat(data.train, data.reader))
     if data.validation is not None:
         validation = list(load_personachat(data.validation, data.reader))

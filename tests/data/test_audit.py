@@ -236,7 +236,7 @@ def test_seeded_and_listed_splits_are_compared_as_they_are_read(tmp_path):
     _, report = audit_sources(audited_sources(data), data, AuditOptions())
     assert [part["dialogues"] for part in report["splits"].values()] == [24, 7, 3]
     ids = tmp_path / "ids.json"
-    ids.write_text(json.dumps({"train": ["test-00001"], "test": ["train-00003"]}))
+    ids.write_text(json.dumps({"train": ["sample-41"], "test": ["sample-03"]}))
     data = AuditDataSettings(train=str(SAMPLE), ids=str(ids))
     _, report = audit_sources(audited_sources(data), data, AuditOptions())
     assert {n: part["dialogues"] for n, part in report["splits"].items()} == {"train": 1, "test": 1}

@@ -149,21 +149,21 @@ def test_a_file_without_splits_has_no_published_one():
 
 
 def test_a_list_chooses_dialogues_whatever_their_split(tmp_path):
-    ids = list_file(tmp_path, train=["test-00001", "train-00003"], test=["train-00000"], why="x")
+    ids = list_file(tmp_path, train=["sample-41", "sample-03"], test=["sample-00"], why="x")
     data = DataSettings(train=SAMPLE, protocol="file", ids=ids)
-    assert load_split(SAMPLE, "train", how=data)["id"][:] == ["train-00003", "test-00001"]
+    assert load_split(SAMPLE, "train", how=data)["id"][:] == ["sample-03", "sample-41"]
     samples, stamp = load_stamped_samples(SAMPLE, "test", data)
-    assert {sample.dialogue_id for sample in samples} == {"train-00000"}
+    assert {sample.dialogue_id for sample in samples} == {"sample-00"}
     assert (stamp["name"], stamp["split"], stamp["dialogues"]) == ("file", None, 1)
 
 
 def test_a_list_holds_for_several_files(tmp_path):
-    ids = list_file(tmp_path, train=["train-00003"], validation=["validation-00001"])
+    ids = list_file(tmp_path, train=["sample-03"], validation=["sample-35"])
     train, validation = f"{SAMPLE}/train.jsonl", f"{SAMPLE}/validation.jsonl"
     data = DataSettings(train=train, validation=validation, protocol="file", ids=ids)
     found = response_dialogues(data)
     names = [[row["id"] for row in rows] for rows in found]
-    assert names == [["train-00003"], ["validation-00001"]]
+    assert names == [["sample-03"], ["sample-35"]]
 
 
 def test_splits_of_one_file_are_cut_from_one_reading(tmp_path, monkeypatch):
@@ -200,7 +200,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path, ids, message):
 
 
 def test_a_list_needs_a_split(tmp_path):
-    ids = list_file(tmp_path, test=["test-00000"])
+    ids = list_file(tmp_path, test=["sample-40"])
     assert list(read_id_list(ids)) == ["test"]
     with pytest.raises(ConfigError, match="give split"):
         load_samples(SAMPLE, None, SourceSettings(protocol="file", ids=ids))

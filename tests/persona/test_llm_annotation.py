@@ -49,7 +49,7 @@ def test_what_is_not_answered_adds_nothing_and_is_listed(tmp_path):
     row = load_esconv(tmp_path / "out.jsonl")[0]
     assert [turn["persona"] for turn in row["dialog"]][2:5] == [[], [], ["I sew."]]
     (listed,) = read_json(tmp_path / "out.jsonl.run.json")["unanswered"]
-    assert (listed["dialogue"], listed["turn"]) == ("test-00000", 2)
+    assert (listed["dialogue"], listed["turn"]) == ("sample-40", 2)
     assert listed["reason"].startswith("refused")
 
 
