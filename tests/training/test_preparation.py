@@ -4,8 +4,13 @@ import logging
 
 import pytest
 
-from pal.training.preparation import encode_all
+from pal.core.errors import ConfigError
+from pal.core.settings import bundled
+from pal.data.esconv import load_esconv, write_pesconv
+from pal.data.settings import DataSettings
+from pal.training.preparation import encode_all, persona_conversations, response_dialogues
 
+SAMPLE = str(bundled("sample", "esconv"))
 ITEMS = ["ab", "abc", "a"]
 
 
@@ -52,3 +57,17 @@ def test_a_damaged_file_is_made_again(tmp_path, damage, caplog, monkeypatch):
     check(encode_all(again, ITEMS, tmp_path, "key"))
     assert again.asked == ITEMS
     assert "made again" in caplog.text
+
+
+def test_more_dialogues_are_trained_on_and_nothing_else(tmp_path):
+    rows = load_esconv(SAMPLE, "train").to_list()
+    write_pesconv(tmp_path / "some.jsonl", rows[:8])
+    write_pesconv(tmp_path / "more.jsonl", rows[8:11])
+    given = {"train": str(tmp_path / "some.jsonl"), "split": "seeded"}
+    alone = response_dialogues(DataSettings(**given))
+    train, validation = response_dialogues(DataSettings(**given, more=str(tmp_path / "more.jsonl")))
+    added = [row["id"] for row in rows[8:11]]
+    assert [row["id"] for row in train] == [*(row["id"] for row in alone[0]), *added]
+    assert [row["id"] for row in validation] == [row["id"] for row in alone[1]]
+    with pytest.raises(ConfigError, match="not on dialogues"):
+        persona_conversations(DataSettings(**given, more=str(tmp_path / "more.jsonl")))
