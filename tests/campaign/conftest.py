@@ -46,6 +46,8 @@ def tally(request):
     seconds = round(time.monotonic() - started, 1)
     name = request.node.nodeid.removeprefix("tests/")
     _parts[name] = {**found, "seconds": seconds, "seed": SEED}
+    if "PAL_REPORT" in os.environ:
+        keep(Path(os.environ["PAL_REPORT"]))
 
 
 def sums(parts):
@@ -56,24 +58,23 @@ def sums(parts):
     return {key: round(value, 1) for key, value in total.items()}
 
 
+def keep(path):
+    """Join the counts with those that a file has."""
+    parts = json.loads(path.read_text())["parts"] if path.exists() else {}
+    parts |= _parts
+    machine = [platform.platform(), f"{os.cpu_count()} cores", platform.python_version()]
+    whole = {"machine": machine, "in_all": sums(parts), "parts": dict(sorted(parts.items()))}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Print the counts; write them where they are wanted."""
+    """Print the counts."""
     if not _parts:
         return
     terminalreporter.section("campaign")
     for name, part in _parts.items():
         terminalreporter.line(f"{name}: {_shown(part)}")
     terminalreporter.line(f"in all: {_shown(sums(_parts))}")
-    wanted = os.environ.get("PAL_REPORT")
-    if wanted:
-        path = Path(wanted)
-        parts = json.loads(path.read_text())["parts"] if path.exists() else {}
-        parts |= _parts
-        machine = (
-            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        )
-        whole = {"machine": machine, "in_all": sums(parts), "parts": dict(sorted(parts.items()))}
-        path.write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def _shown(part):
