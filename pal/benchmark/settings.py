@@ -1,9 +1,10 @@
 """Settings of the benchmark, the search for α and the analysis."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
+from pal.cluster.settings import ClusterResources
 from pal.core.settings import INERT, Count, InputPath, Name, Section, Source
 
 
@@ -11,26 +12,6 @@ def _distinct(values: list[int]) -> list[int]:
     if len(set(values)) < len(values):
         raise ValueError("should hold each value once")
     return values
-
-
-class StageResources(Section):
-    """What one stage of the benchmark asks a cluster for.
-
-    Attributes:
-        gpus: number of GPUs; on Ray also a part of one, such as 0.25.
-        cpus: number of CPU cores.
-        memory_gb: gigabytes of memory.
-    """
-
-    gpus: Annotated[float, Field(ge=0)] | None = None
-    cpus: Count | None = None
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _whole_or_a_part(self) -> Self:
-        if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
-            raise ValueError("gpus: should be a part of one GPU or a whole number")
-        return self
 
 
 # Stages by what they ask a cluster for: the command of that name, token losses, or the scores.
@@ -74,7 +55,7 @@ class BenchmarkSettings(Section):
     outside: dict[Name, InputPath] = Field(default_factory=dict)
     executor: Annotated[Literal["local", "ray", "slurm"], INERT] = "local"
     workers: Annotated[Count | None, INERT] = None
-    resources: Annotated[dict[ResourceKind, StageResources], INERT] = Field(default_factory=dict)
+    resources: Annotated[dict[ResourceKind, ClusterResources], INERT] = Field(default_factory=dict)
     slurm: Annotated[dict[str, Any], INERT] = Field(default_factory=dict)
 
 

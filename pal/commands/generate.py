@@ -9,13 +9,24 @@ come so close that the batch decides between them (5 of 2,295 responses of a sma
 record of the run says so.
 """
 
+import contextlib
 import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pal.cluster.settings import ClusterResources
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
+from pal.core.errors import ConfigError
 from pal.core.job import Job
 from pal.core.runtime import configure_runtime
+from pal.core.settings import INERT, Count, Section
 from pal.decoding.settings import DecodingSettings
+
+if TYPE_CHECKING:
+    from pal.data.samples import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +38,23 @@ BATCHES = (
 
 WINDOW = 1 << 15  # samples that are planned, and in memory, at once
 REFILLS = 4  # size of a batch, in multiples of the rows decoded at once
+
+
+class BatchExecutorSettings(Section):
+    """Where the batches of samples are answered.
+
+    Attributes:
+        executor: ``local`` (this process, or those of torchrun) or ``ray`` (processes of the
+            cluster that RAY_ADDRESS names, through Ray Data).
+        workers: number of processes with ``ray``, each with a model of its own; null is as many as
+            the cluster has room for.
+        resources: what each of them asks the cluster for; without a word a GPU where there is any,
+            and one core.
+    """
+
+    executor: Annotated[Literal["local", "ray"], INERT] = "local"
+    workers: Annotated[Count | None, INERT] = None
+    resources: ClusterResources = ClusterResources()
 
 
 class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
@@ -43,6 +71,54 @@ class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
 
     seed: int = 42
     decoding: DecodingSettings = DecodingSettings()
+    generate: BatchExecutorSettings = BatchExecutorSettings()
+
+
+@dataclass(frozen=True)
+class ResponseWork:
+    """What a process of a cluster does: it answers batches of samples as this process would.
+
+    Attributes:
+        settings: those of the command.
+        weights: hash of the model as the driver sees it.
+    """
+
+    settings: GenerateSettings
+    weights: str
+
+    def load(self) -> Callable[[list["Sample"]], tuple[list[dict[str, Any]], str]]:
+        """Load the model and return what answers a batch: records, and the device.
+
+        Raises:
+            ConfigError: the model is another one here.
+            PalError: it cannot be loaded.
+        """
+        import torch
+
+        from pal.core.files import source_fingerprint
+        from pal.core.job import process_state
+        from pal.modeling.responder import load_model_and_tokenizer, make_responder
+
+        chosen, (source,) = self.settings, self.settings.require("model")
+        if source_fingerprint(source) != self.weights:
+            raise ConfigError(
+                f"model={source} is not the same on {socket.gethostname()} as on the driver; give "
+                "a folder on storage that all nodes share, or a hub id"
+            )
+        model, tokenizer = load_model_and_tokenizer(source, chosen.dtype)
+        responder = make_responder(model, tokenizer, chosen.decoding, chosen.seed)
+        device = process_state().device
+        model.to(device)
+
+        def answer(samples: list["Sample"]) -> tuple[list[dict[str, Any]], str]:
+            with torch.inference_mode():
+                records = responder.answer(
+                    samples, responder.encode(samples),
+                    rows=chosen.batch_rows, tokens=chosen.batch_tokens,
+                )  # fmt: skip
+            return records, str(device)
+
+        return answer
 
 
 def generate(settings: GenerateSettings) -> Path:
@@ -59,7 +135,11 @@ def generate(settings: GenerateSettings) -> Path:
     import torch
 
     from pal.benchmark.notices import notices_of
+    from pal.cluster.actors import ActorPool
+    from pal.cluster.joining import require_ray
+    from pal.cluster.nodes import NodeContext
     from pal.core.files import write_jsonl
+    from pal.core.job import refuse_several_processes
     from pal.core.registry import trust
     from pal.core.windows import Window
     from pal.data.cards import cards_note
@@ -70,6 +150,10 @@ def generate(settings: GenerateSettings) -> Path:
         make_responder,
     )
 
+    chosen = settings.generate
+    if chosen.executor == "ray":
+        require_ray("generate.executor=ray")
+        refuse_several_processes("pal generate with generate.executor=ray")
     trust(*settings.trusted_code)
     samples, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
@@ -86,22 +170,42 @@ def generate(settings: GenerateSettings) -> Path:
     # rows decoded at once: within it, a sample that ends makes room for the next.
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
 
+    devices: set[str] = set()
+
     def plan(part: list[Sample]) -> Window:
         encoded = responder.encode(part)
         batches = responder.plan_batches(
             part, encoded, tokens=settings.batch_tokens * refills,
             rows=settings.batch_rows * refills,
         )  # fmt: skip
+
+        def by_pool(places: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
+            assert pool is not None
+            tasks = {str(place): [part[i] for i in batches[place]] for place in places}
+            for place, (records, device) in pool.run(work, tasks, NodeContext.of_driver()):
+                devices.add(device)
+                yield int(place), records
+
         return Window(
             batches,
             lambda batch: responder.answer(
                 [part[i] for i in batch], [encoded[i] for i in batch],
                 rows=settings.batch_rows, tokens=settings.batch_tokens,
             ),
+            by_pool if pool else None,
         )  # fmt: skip
 
-    with job.claimed() as state, torch.inference_mode():
-        model.to(state.device)
+    with contextlib.ExitStack() as stack:
+        state = stack.enter_context(job.claimed())
+        stack.enter_context(torch.inference_mode())
+        pool = None
+        if chosen.executor == "ray":
+            pool = stack.enter_context(
+                ActorPool("generate.executor=ray", "generate", chosen.workers, chosen.resources)
+            )
+            work = ResponseWork(settings, job.made_of["model"])
+        else:
+            model.to(state.device)
         results = job.run_windows(
             map(plan, samples.parts(WINDOW)), items=len(samples), state=state,
             description="generate",
@@ -109,7 +213,8 @@ def generate(settings: GenerateSettings) -> Path:
         if results is not None:
             job.publish(
                 lambda path: write_jsonl(path, results),
-                samples=len(samples), device=str(state.device), processes=state.num_processes,
+                samples=len(samples), device=", ".join(sorted(devices)) or str(state.device),
+                processes=state.num_processes,
                 depends_on_batches=BATCHES if settings.dtype != "float32" else None,
                 protocol=stamp,
                 notices=notices_of(

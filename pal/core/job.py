@@ -369,10 +369,10 @@ class Job:
                     bar.update(old)
                 mine = todo[state.process_index :: state.num_processes]
                 share = len(mine) / max(len(todo), 1)
-                for number in mine:
-                    batch = window.batches[number - first]
-                    places[str(number)] = journal.append(str(number), window.work(batch))
-                    bar.update(len(batch) / share)
+                for place, results in window.results([number - first for number in mine]):
+                    key = str(first + place)
+                    places[key] = journal.append(key, results)
+                    bar.update(len(window.batches[place]) / share)
                 plans.append(plan)
                 first += len(plan.numbers)
                 window = None  # the next is made without this one in memory

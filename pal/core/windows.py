@@ -21,10 +21,21 @@ class Window:
     Attributes:
         batches: one list of item numbers per batch, counted from 0 in this window.
         work: function that computes one result per item of a batch.
+        elsewhere: function that has batches computed by other processes, in place of ``work``: it
+            takes their places in ``batches`` and yields each with its results as it comes.
     """
 
     batches: Sequence[Sequence[int]]
     work: Callable[[Sequence[int]], list[Any]]
+    elsewhere: Callable[[Sequence[int]], Iterator[tuple[int, list[Any]]]] | None = None
+
+    def results(self, places: Sequence[int]) -> Iterator[tuple[int, list[Any]]]:
+        """Yield places in ``batches`` with the results of these batches, in any order."""
+        if self.elsewhere is not None:
+            yield from self.elsewhere(places)
+            return
+        for place in places:
+            yield place, self.work(self.batches[place])
 
 
 class Plan:

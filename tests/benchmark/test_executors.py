@@ -16,7 +16,8 @@ from pal.benchmark.executors.progress import StageBar
 from pal.benchmark.executors.resources import fill_resources
 from pal.benchmark.executors.schedule import SideBySide, do_in_turn
 from pal.benchmark.executors.tasks import StageContext, StageReport, perform_stage
-from pal.benchmark.settings import BenchmarkSettings, StageResources
+from pal.benchmark.settings import BenchmarkSettings
+from pal.cluster.settings import ClusterResources
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.job import output_lock
 from tests.benchmark.stage_works import (
@@ -248,11 +249,11 @@ def test_keys_go_to_ray_alone(tmp_path, monkeypatch):
 
 def test_resources_of_a_kind_those_of_all_and_defaults(tmp_path):
     stage = task(write, tmp_path / "a.json")
-    chosen = {"train": StageResources(gpus=0.25), "all": StageResources(gpus=2, memory_gb=8)}
-    assert fill_resources(stage, chosen, gpus=1) == StageResources(gpus=0.25, cpus=4, memory_gb=8)
-    assert fill_resources(stage, {}, gpus=1, cores=2) == StageResources(gpus=1, cpus=2)
+    chosen = {"train": ClusterResources(gpus=0.25), "all": ClusterResources(gpus=2, memory_gb=8)}
+    assert fill_resources(stage, chosen, gpus=1) == ClusterResources(gpus=0.25, cpus=4, memory_gb=8)
+    assert fill_resources(stage, {}, gpus=1, cores=2) == ClusterResources(gpus=1, cpus=2)
     asked = dataclasses.replace(stage, kind="answer", on_gpu=False)
-    assert fill_resources(asked, {}, gpus=1) == StageResources(gpus=0, cpus=2)
+    assert fill_resources(asked, {}, gpus=1) == ClusterResources(gpus=0, cpus=2)
 
 
 def test_the_bar_estimates_from_stages_of_the_same_kind(tmp_path):

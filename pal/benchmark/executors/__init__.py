@@ -55,9 +55,10 @@ def make_schedule(
     """
     executor: StageExecutor
     if chosen.executor == "ray":
-        from pal.benchmark.executors.ray_cluster import RayExecutor, join_cluster
+        from pal.benchmark.executors.ray_cluster import RayExecutor
+        from pal.cluster.joining import join_cluster
 
-        ours = join_cluster()
+        ours = join_cluster("reproduce.executor=ray")
         context = StageContext.of_this_process(root, variables)
         executor = RayExecutor(context, chosen, ours=ours)
     elif chosen.executor == "slurm":

@@ -5,9 +5,6 @@ started. A task that dies with its process or node is reported as dead, and the 
 again; Ray itself retries nothing, so that a stage is counted once.
 """
 
-import logging
-import os
-import socket
 import time
 from typing import Any
 
@@ -15,40 +12,8 @@ from pal.benchmark.executors.resources import fill_resources
 from pal.benchmark.executors.tasks import StageContext, StageReport, StageTask, perform_stage
 from pal.benchmark.executors.worker import GRACE
 from pal.benchmark.settings import BenchmarkSettings
+from pal.cluster.joining import nodes_alive, warn_of_waiting
 from pal.core.errors import ConfigError, first_line
-
-logger = logging.getLogger(__name__)
-
-
-def join_cluster() -> bool:
-    """Join the cluster of RAY_ADDRESS, or one of this machine; return whether this call did it.
-
-    Raises:
-        ConfigError: no cluster answers.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return False
-    where = os.environ.get("RAY_ADDRESS", "")
-    remedy = "start one with `ray start --head`, or correct or unset RAY_ADDRESS"
-    host, _, port = where.rpartition("//")[2].rpartition(":")
-    if host and port.isdigit():  # the library tries for minutes
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise ConfigError(
-                f"reproduce.executor=ray: no cluster answers at RAY_ADDRESS={where} "
-                f"({first_line(error)}); {remedy}"
-            ) from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    except Exception as error:  # whatever the library finds wrong
-        raise ConfigError(
-            f"reproduce.executor=ray: the cluster cannot be joined ({first_line(error)}); {remedy}"
-        ) from error
-    return True
 
 
 class RayExecutor:
@@ -66,7 +31,7 @@ class RayExecutor:
         self.context, self.chosen, self.width = context, chosen, chosen.workers
         self.ray: Any = ray
         self.ours = ours
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = nodes_alive()
         self.gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
         self.cores = int(max((node.get("CPU", 0) for node in nodes), default=1)) or 1
         self.nodes = nodes
@@ -79,14 +44,10 @@ class RayExecutor:
         asked = fill_resources(stage, self.chosen.resources, gpus=self.gpus, cores=self.cores)
         memory = None if asked.memory_gb is None else int(asked.memory_gb * 1e9)
         needs = {"GPU": asked.gpus or 0, "CPU": asked.cpus or 1, "memory": memory or 0}
-        fits = any(all(node.get(k, 0) >= v for k, v in needs.items()) for node in self.nodes)
-        if not fits and stage.kind not in self.warned:
-            self.warned.add(stage.kind)
-            logger.warning(
-                "no node of the cluster has %g GPUs, %d CPU cores%s together, which %s asks for "
-                "(reproduce.resources.%s): it waits until one joins", needs["GPU"], needs["CPU"],
-                f" and {asked.memory_gb:g} GB" if memory else "", stage.label, stage.kind,
-            )  # fmt: skip
+        if stage.kind not in self.warned:
+            key = f"reproduce.resources.{stage.kind}"
+            if warn_of_waiting(self.nodes, needs, stage.label, key):
+                self.warned.add(stage.kind)
         task = self.perform.options(
             name=stage.label, num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=memory,
             max_retries=0, scheduling_strategy="SPREAD",

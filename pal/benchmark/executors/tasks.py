@@ -9,10 +9,8 @@ import contextlib
 import importlib
 import logging
 import os
-import pickle
 import secrets
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +19,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from pal.benchmark.settings import StageKind
-from pal.core.errors import ConfigError, OutputError, OutputInUse, PalError
+from pal.cluster.nodes import NodeContext, describe_process, not_shared, portable_error
+from pal.core.errors import OutputInUse
 from pal.core.files import read_json, write_text
-from pal.core.job import COMPUTING, record_path, version_of
+from pal.core.job import record_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +31,6 @@ LOGS = "logs"  # folder of the stages' messages, beside their outputs
 # Seconds that a stage waits for the lock of another process that is writing its output: one whose
 # node or driver died needs a moment to notice.
 PATIENCE = 120.0
-
-# Variables that decide where libraries look for files and what they send; a node gets the driver's.
-FORWARDED = ("ACCELERATE_", "FSDP_", "HF_", "TRANSFORMERS_", "WANDB_", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True)
@@ -110,27 +106,17 @@ class StageReport:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class StageContext:
+@dataclass(frozen=True, kw_only=True)
+class StageContext(NodeContext):
     """What a stage needs of the process that asks for it.
 
     Attributes:
         root: folder of the benchmark.
         token: contents of the file that shows that a node sees the same folder.
-        directory: the working directory, which relative paths start from.
-        environment: variables of the environment.
-        modules: folders that modules of the user's are imported from.
-        versions: versions that decide results.
-        trusted: classes from outside the package that the user named.
     """
 
     root: Path
     token: str
-    directory: Path
-    environment: Mapping[str, str]
-    modules: Sequence[str]
-    versions: Mapping[str, str | None]
-    trusted: Sequence[str] = ()
 
     @classmethod
     def of_this_process(cls, root: Path, variables: Sequence[str] | None = None) -> "StageContext":
@@ -141,20 +127,12 @@ class StageContext:
             variables: variables to hand over besides the libraries'; None where the stages'
                 processes have this one's environment anyway, so that no key is written anywhere.
         """
-        from pal.core.registry import trusted_names
-
         mark = root.absolute() / LOGS / ".folder"
         mark.parent.mkdir(parents=True, exist_ok=True)
         if not mark.exists():
             write_text(mark, secrets.token_hex(8))
-        return cls(
-            root.absolute(), mark.read_text(encoding="utf-8"), Path.cwd(),
-            {} if variables is None else {
-                name: value for name, value in os.environ.items()
-                if name.startswith(FORWARDED) or name in variables
-            },
-            [os.path.abspath(path) for path in sys.path], _versions(), trusted_names(),
-        )  # fmt: skip
+        token = mark.read_text(encoding="utf-8")
+        return cls(root=root.absolute(), token=token, **describe_process(variables))
 
     def enter(self) -> None:
         """Make this process one that computes the same as the one that asks.
@@ -162,38 +140,10 @@ class StageContext:
         Raises:
             ConfigError: it cannot: another folder, or other versions.
         """
-        from pal.core.registry import trust
-        from pal.core.runtime import configure_runtime, show_messages
-
-        here, mark = socket.gethostname(), self.root / LOGS / ".folder"
-        seen = mark.read_text(encoding="utf-8") if mark.exists() else None
-        if seen != self.token or not self.directory.is_dir():
-            lacking = self.root if seen != self.token else self.directory
-            raise ConfigError(
-                f"{here} does not see {lacking} as the driver does; output_dir, the data and the "
-                "working directory must be on storage that all nodes share, under the same paths"
-            )
-        others = [
-            f"{name} {version_of(name)}, not {version}"
-            for name, version in self.versions.items()
-            if version_of(name) != version
-        ]
-        if others:
-            raise ConfigError(
-                f"{here} has {others[0]} as the driver has; results depend on it, so install the "
-                "same versions on all nodes"
-            )
-        os.chdir(self.directory)
-        for name, value in self.environment.items():
-            os.environ.setdefault(name, value)
-        sys.path += [path for path in self.modules if path not in sys.path]
-        trust(*self.trusted)
-        configure_runtime()
-        show_messages()
-
-
-def _versions() -> dict[str, str | None]:
-    return {name: version_of(name) for name in ("pal-esc", *COMPUTING)}
+        mark = self.root / LOGS / ".folder"
+        if not mark.exists() or mark.read_text(encoding="utf-8") != self.token:
+            raise not_shared(socket.gethostname(), self.root)
+        super().enter()
 
 
 def perform_stage(stage: StageTask, context: StageContext) -> StageReport:
@@ -214,7 +164,7 @@ def perform_stage(stage: StageTask, context: StageContext) -> StageReport:
         report.outcome = "stopped"
     except BaseException as error:
         report.outcome, report.trace = "failed", traceback.format_exc()
-        report.error = _portable(error)
+        report.error = portable_error(error)
     finally:
         os.chdir(before)
     report.seconds = time.time() - began
@@ -233,16 +183,6 @@ def _perform_once(stage: StageTask) -> bool:
                 raise
         time.sleep(0.5)
     return False
-
-
-def _portable(error: BaseException) -> BaseException:
-    """Return an error that can travel to another process: itself, or one with its message."""
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        plain = OutputError if isinstance(error, PalError) else RuntimeError
-        return plain(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
