@@ -45,7 +45,8 @@ class ActorPool:
         asked: the setting that asks for Ray, as ``key=value``, for messages.
         section: section of the settings ``workers`` and ``resources``, for messages.
         workers: number of processes; None for as many as the cluster has room for.
-        resources: of one process; by default one GPU where the cluster has any, and one core.
+        resources: of one process; by default one core.
+        gpus: GPUs of one process where the cluster has any and ``resources`` does not say.
 
     Example:
         >>> with ActorPool("generate.executor=ray", "generate", 2, ClusterResources()) as pool:
@@ -53,9 +54,17 @@ class ActorPool:
         ...         print(key, result)
     """
 
-    def __init__(self, asked: str, section: str, workers: int | None, resources: ClusterResources):
+    def __init__(
+        self,
+        asked: str,
+        section: str,
+        workers: int | None,
+        resources: ClusterResources,
+        *,
+        gpus: int = 1,
+    ):
         self.asked, self.section = asked, section
-        self.workers, self.resources = workers, resources
+        self.workers, self.resources, self.gpus = workers, resources, gpus
         self._ours = False
         require_ray(asked)
 
@@ -132,7 +141,7 @@ class ActorPool:
     def _needs(self, nodes: list[dict[str, float]]) -> dict[str, Any]:
         chosen, some = self.resources, any(node.get("GPU", 0) >= 1 for node in nodes)
         return {
-            "GPU": int(some) if chosen.gpus is None else chosen.gpus,
+            "GPU": self.gpus * int(some) if chosen.gpus is None else chosen.gpus,
             "CPU": chosen.cpus or 1,
             "memory": int((chosen.memory_gb or 0) * 1e9),
         }

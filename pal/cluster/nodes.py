@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pal.core.errors import ConfigError, OutputError, PalError
+from pal.core.files import source_fingerprint
 from pal.core.job import COMPUTING, version_of
 
 # Variables that decide where libraries look for files and what they send; a node gets the driver's.
@@ -99,6 +100,24 @@ def describe_process(
         "versions": {name: version_of(name) for name in ("pal-esc", *packages)},
         "trusted": trusted_names(),
     }  # fmt: skip
+
+
+def check_source(key: str, source: str, fingerprint: str) -> None:
+    """Make sure that a model is the same on this node as on the driver.
+
+    Args:
+        key: the setting that names it.
+        source: folder or hub id.
+        fingerprint: its :func:`pal.core.files.source_fingerprint` on the driver.
+
+    Raises:
+        ConfigError: it is another one, or not there.
+    """
+    if source_fingerprint(source) != fingerprint:
+        raise ConfigError(
+            f"{key}={source} is not the same on {socket.gethostname()} as on the driver; give a "
+            "folder on storage that all nodes share, or a hub id"
+        )
 
 
 def not_shared(host: str, path: Path) -> ConfigError:

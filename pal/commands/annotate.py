@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pal.commands.common import CorpusSettings, ModelSettings, WriterSettings
 from pal.core.errors import ConfigError
 from pal.core.files import Streamed
-from pal.core.job import COMPUTING, Job, record_path
+from pal.core.job import Job, record_path
 from pal.core.runtime import configure_runtime
 from pal.core.windows import Window
 from pal.llm.settings import LlmSettings
@@ -148,9 +148,9 @@ def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues
 
 def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     """Annotate with a language model; the record lists prefixes that got no answer."""
-    from pal.core.files import source_fingerprint
     from pal.core.job import refuse_several_processes
     from pal.llm import connect
+    from pal.llm.facts import model_facts, versions_of_model
     from pal.persona.by_llm import infer_personas, load_persona_prompt
     from pal.persona.cleaning import annotated_prefixes
 
@@ -160,10 +160,9 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
         "dialogues": Streamed(rows),
         "prompt": [prompt.version, prompt.system, prompt.user],
     }
-    local = settings.llm.backend == "transformers"
-    if local and settings.llm.model is not None:
-        facts["weights"] = source_fingerprint(settings.llm.model)
-    job = Job("annotate", settings, output, versions=COMPUTING if local else (), facts=facts)
+    facts |= model_facts(settings.llm)
+    versions = versions_of_model(settings.llm)
+    job = Job("annotate", settings, output, versions=versions, facts=facts)
     if job.is_finished():
         return
     with job.claimed(processes=False):
@@ -244,11 +243,11 @@ def _know_by_comet(settings: AnnotateSettings, output: Path, rows: "Dialogues") 
 
 def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     """Infer knowledge with a language model and write it; the record lists texts without answer."""
-    from pal.core.files import source_fingerprint
     from pal.core.job import refuse_several_processes
     from pal.knowledge.by_llm import infer_knowledge, load_knowledge_prompt
     from pal.knowledge.queries import clean_tails, knowledge_queries
     from pal.llm import connect
+    from pal.llm.facts import model_facts, versions_of_model
 
     refuse_several_processes("annotate with a language model")
     prompt, texts = load_knowledge_prompt(), knowledge_queries(rows)
@@ -256,10 +255,9 @@ def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") ->
         "texts": texts,
         "prompt": [prompt.version, prompt.system, prompt.user],
     }
-    local = settings.llm.backend == "transformers"
-    if local and settings.llm.model is not None:
-        facts["weights"] = source_fingerprint(settings.llm.model)
-    job = Job("annotate", settings, output, versions=COMPUTING if local else (), facts=facts)
+    facts |= model_facts(settings.llm)
+    versions = versions_of_model(settings.llm)
+    job = Job("annotate", settings, output, versions=versions, facts=facts)
     if job.is_finished():
         return
     with job.claimed(processes=False):

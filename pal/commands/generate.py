@@ -11,7 +11,6 @@ record of the run says so.
 
 import contextlib
 import logging
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pal.cluster.settings import ClusterResources
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
-from pal.core.errors import ConfigError
 from pal.core.job import Job
 from pal.core.runtime import configure_runtime
 from pal.core.settings import INERT, Count, Section
@@ -95,16 +93,12 @@ class ResponseWork:
         """
         import torch
 
-        from pal.core.files import source_fingerprint
+        from pal.cluster.nodes import check_source
         from pal.core.job import process_state
         from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
         chosen, (source,) = self.settings, self.settings.require("model")
-        if source_fingerprint(source) != self.weights:
-            raise ConfigError(
-                f"model={source} is not the same on {socket.gethostname()} as on the driver; give "
-                "a folder on storage that all nodes share, or a hub id"
-            )
+        check_source("model", source, self.weights)
         model, tokenizer = load_model_and_tokenizer(source, chosen.dtype)
         responder = make_responder(model, tokenizer, chosen.decoding, chosen.seed)
         device = process_state().device

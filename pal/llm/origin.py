@@ -44,10 +44,16 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
     if llm.model is None:
         raise ConfigError("missing settings: give llm.model=… (the name the endpoint knows it by)")
     parts: dict[str, Any] = {"backend": llm.backend, "model": llm.model}
-    if llm.backend == "transformers":
-        if llm.body:
+    if llm.engine and llm.backend != "vllm":
+        raise ConfigError(
+            f"llm.engine is for llm.backend=vllm; llm.backend={llm.backend} has none, so remove it"
+        )
+    if llm.backend != "openai":
+        if llm.body and llm.backend == "transformers":
             raise ConfigError("llm.body is for endpoints; llm.backend=transformers sends nothing")
         parts |= {"dtype": dtype}
+        if llm.backend == "vllm":
+            parts |= {"engine": llm.engine, "body": llm.body}
         if Path(llm.model).is_dir():
             parts["weights"] = source_fingerprint(llm.model)
     else:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from pal.cluster.settings import ClusterResources
 from pal.core.settings import INERT, Count, InputPath, OutputPath, Section, Unshown
 
 # Ways to request structured answers, from the most strictly enforced to those that need no support:
@@ -48,15 +49,31 @@ def _check_address(url: str) -> str:
     return url.rstrip("/")
 
 
+def _check_engine(engine: dict[str, Any]) -> dict[str, Any]:
+    """Refuse options that have a setting of their own, and code that comes with a model."""
+    settings = {"model": "llm.model", "dtype": "dtype", "tokenizer": "llm.model"}
+    for name in engine:
+        if name in settings:
+            raise ValueError(f"{name} is not for the engine's options; give {settings[name]}")
+        if name == "trust_remote_code":
+            raise ValueError("trust_remote_code: no code of a model is run; remove it")
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        size = engine.get(name, 1)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} should be a whole number from 1")
+    return engine
+
+
 class LlmSettings(Section):
     """A language model: an OpenAI-compatible endpoint, or a local one.
 
     Attributes:
-        backend: openai (any OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama …) or transformers
-            (a local model).
+        backend: openai (any OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama …), transformers
+            (a local model in this process) or vllm (a local model in processes of a Ray cluster, or
+            of this machine, which load it for each list of requests).
         base_url: address of the endpoint, such as http://localhost:8000/v1. Texts are sent nowhere
             else. A proxy from the environment is used for other machines, never for this one.
-        model: name of the model at the endpoint; a hub id or folder for ``transformers``.
+        model: name of the model at the endpoint; a hub id or folder for a local model.
         api_key_env: environment variable that holds the endpoint's key. Null sends no key, except
             the one in OPENAI_API_KEY to api.openai.com.
         key_over_http: send the key to another machine without encryption (plain ``http``).
@@ -68,7 +85,8 @@ class LlmSettings(Section):
         structured: how structured output is requested; auto probes the endpoint once.
         body: additional fields of every request to an endpoint, such as {chat_template_kwargs:
             {enable_thinking: false}}. Null removes a field: {max_tokens: null,
-            max_completion_tokens: 4000} suits models that require the second field.
+            max_completion_tokens: 4000} suits models that require the second field. With vllm:
+            chat_template_kwargs, and fields of its SamplingParams.
         cache: SQLite file that keeps all answers.
         trust_old_answers: treat answers in a cache written by version 0.1, which does not record
             the endpoint, as answers from this one.
@@ -78,12 +96,17 @@ class LlmSettings(Section):
         price_in: price of a million prompt tokens, for the estimate.
         price_out: price of a million completion tokens, for the estimate.
         batch_rows: maximum number of rows in a batch of a ``transformers`` model.
+        engine: options of vLLM's LLM class: {tensor_parallel_size: 2, max_model_len: 8192}.
+        workers: number of vllm processes, each with a model of its own. Null starts as many as the
+            cluster has room for.
+        resources: what each vllm process requests from the cluster. By default one core and, where
+            there are GPUs, as many of them as engine spreads the model over.
     """
 
     renamed: ClassVar = {"tries": "max_attempts"}
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    backend: Literal["openai", "transformers"] = "openai"
+    backend: Literal["openai", "transformers", "vllm"] = "openai"
     base_url: Annotated[str | None, AfterValidator(lambda url: url and _check_address(url)),
                         Unshown()] = None  # fmt: skip
     model: str | None = None
@@ -107,3 +130,6 @@ class LlmSettings(Section):
     price_in: Annotated[float | None, Field(ge=0), INERT] = None
     price_out: Annotated[float | None, Field(ge=0), INERT] = None
     batch_rows: Count = 16
+    engine: Annotated[dict[str, Any], AfterValidator(_check_engine)] = Field(default_factory=dict)
+    workers: Annotated[Count | None, INERT] = None
+    resources: ClusterResources = ClusterResources()

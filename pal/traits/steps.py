@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.files import read_jsonl, write_jsonl
-from pal.core.job import COMPUTING, Job
+from pal.core.job import Job
 from pal.llm import connect
 from pal.llm.base import LanguageModel
-from pal.llm.facts import model_facts, wording_of
+from pal.llm.facts import model_facts, versions_of_model, wording_of
 from pal.llm.prompts import Prompt, load_prompt
 from pal.traits.settings import AskingSettings
 
@@ -73,7 +73,7 @@ def run_step(
     (target,) = settings.require("output")
     job = Job(
         f"traits {command}", settings, target,
-        versions=COMPUTING if settings.llm.backend == "transformers" else (),
+        versions=versions_of_model(settings.llm),
         facts={
             "prompts": wording_of(prompts),
             **model_facts(settings.llm),
