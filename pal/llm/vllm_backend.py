@@ -126,9 +126,9 @@ class VllmWork:
         """
         name = str(self.settings.model)
         check_source("llm.model", name, self.weights)
-        import vllm
-
         try:
+            import vllm
+
             engine = vllm.LLM(
                 model=name, dtype=self.dtype, trust_remote_code=False, **self.settings.engine
             )
@@ -175,6 +175,11 @@ class EngineCalls:
             except Exception as error:  # of the template, or a prompt that is too long
                 refusal = first_line(error)
                 continue
+            if any(output.outputs[0].finish_reason in ("error", "abort") for output in outputs):
+                raise CheckpointError(
+                    f"{self.settings.model}: vLLM gave up on a request with llm.structured="
+                    f"{self.mode}, as its log says; give llm.structured=text, or another llm.model"
+                )
             self.system_role = system_role
             seconds = (time.monotonic() - began) / len(requests)
             found = [_completion(output) for output in outputs]
@@ -213,8 +218,8 @@ class EngineCalls:
 
 
 def _completion(output: Any) -> dict[str, Any]:
-    """Return one output of the engine as a chat completion."""
-    (answer,) = output.outputs[:1]
+    """Return an output of the engine as a chat completion."""
+    answer = output.outputs[0]
     return {
         "choices": [{"message": {"content": answer.text}, "finish_reason": answer.finish_reason}],
         "usage": {

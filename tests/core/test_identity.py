@@ -18,6 +18,7 @@ EXCLUDED = {
     "reproduce.keep_checkpoints", "reproduce.executor", "reproduce.workers",
     "reproduce.resources", "reproduce.slurm", "generate.executor", "generate.workers",
     "generate.resources.gpus", "generate.resources.cpus", "generate.resources.memory_gb",
+    "llm.workers", "llm.resources.gpus", "llm.resources.cpus", "llm.resources.memory_gb",
     "llm.connections", "llm.requests_per_minute", "llm.timeout", "llm.max_attempts", "llm.backoff",
     "llm.cache", "llm.batch_export", "llm.batch_import", "llm.estimate_only", "llm.price_in",
     "llm.price_out", "llm.api_key_env", "llm.key_over_http", "llm.trust_old_answers",
