@@ -42,12 +42,12 @@ class BatchExecutorSettings(Section):
     """Where the batches of samples are answered.
 
     Attributes:
-        executor: ``local`` (this process, or those of torchrun) or ``ray`` (processes of the
-            cluster that RAY_ADDRESS names, through Ray Data).
-        workers: number of processes with ``ray``, each with a model of its own; null is as many as
+        executor: local (this process, or those of torchrun) or ray (processes of the Ray cluster
+            that RAY_ADDRESS names, or of this machine).
+        workers: number of processes with ray, each with a model of its own. Null starts as many as
             the cluster has room for.
-        resources: what each of them asks the cluster for; without a word a GPU where there is any,
-            and one core.
+        resources: what each of these processes requests from the cluster. By default one core and,
+            where there are GPUs, one of them.
     """
 
     executor: Annotated[Literal["local", "ray"], INERT] = "local"

@@ -128,9 +128,7 @@ def test_a_task_whose_process_dies_every_time_ends_the_run(cluster):
 
 def test_a_process_with_another_model_refuses(model, tmp_path):
     settings = load_settings(None, [f"model={model}"], command="generate")
-    with pytest.raises(
-        ConfigError, match=r"^model=.* is not the same on .* as on the driver"
-    ):
+    with pytest.raises(ConfigError, match=r"^model=.* is not the same on .* as on the driver"):
         ResponseWork(settings, "other").load()
     check_source("model", "some/hub-id", "some/hub-id")
 
@@ -229,15 +227,11 @@ def test_mistakes_of_a_model_with_vllm_are_one_line(tmp_path, vllm_path):
         return VllmWork(settings, "float32", "name").load()
 
     one = [Request("a", (("user", "Hello"),))]
-    with pytest.raises(
-        CheckpointError, match=r"cannot load it \(max_model_len is too small\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"cannot load it \(max_model_len is too small\)"):
         engine(engine={"max_model_len": 1})
     with pytest.raises(ConfigError, match=r"llm\.body: vLLM's SamplingParams take no such field"):
         engine(body={"nonsense": 1})(one)
-    with pytest.raises(
-        CheckpointError, match=r"cannot answer \(the prompt is too long\); give"
-    ):
+    with pytest.raises(CheckpointError, match=r"cannot answer \(the prompt is too long\); give"):
         engine(engine={"too_long": True})(one)
     with pytest.raises(CheckpointError, match=r"gave up on a request with llm\.structured=text"):
         engine(engine={"broken": True}, structured="text")(one)

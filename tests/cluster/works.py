@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 from pal.core.errors import DataError
@@ -12,6 +13,7 @@ class Doubling:
     """Doubles numbers; is killed by 13, and cannot be loaded where it has a problem."""
 
     problem: str = ""
+    seconds: float = 0.0
 
     def load(self):
         if self.problem:
@@ -19,6 +21,7 @@ class Doubling:
         return self.double
 
     def double(self, number):
+        time.sleep(self.seconds)
         if number == 13:
             os.kill(os.getpid(), signal.SIGKILL)
         if number == 14:
