@@ -2,7 +2,8 @@
 
 Every task is a block of a dataset of its own, so its result comes back as soon as it is there. A
 process that dies, with its node or alone, is started again by Ray with the task it had. A task
-whose process died three times is not tried again.
+whose process died three times is not tried again. Where Ray itself gives a dataset up, what is left
+is given to it as a new one, until it fails three times without any result.
 """
 
 import contextlib
@@ -99,22 +100,28 @@ class ActorPool:
         import ray.data
 
         self._ours = join_cluster(self.asked) or self._ours
-        left = set(tasks)
-        try:
-            with _quietly(ray.data.DataContext.get_current()):
-                for row in self._rows(work, tasks, context):
-                    if row["failed"]:
-                        raise pickle.loads(row["result"])
-                    if row["key"] in left:  # the library promises each once
-                        left.remove(row["key"])
-                        yield row["key"], pickle.loads(row["result"])
-        except ray.exceptions.RayError as error:
-            raise OutputError(
-                f"{self.asked}: the cluster failed ({type(error).__name__}: {first_line(error)}); "
-                f"{AGAIN}"
-            ) from error
-        if left:
-            raise OutputError(f"{self.asked}: {len(left)} results were lost; {AGAIN}")
+        left, failures = dict(tasks), 0
+        with _quietly(ray.data.DataContext.get_current()):
+            while left:
+                try:
+                    for row in self._rows(work, left, context):
+                        if row["failed"]:
+                            raise pickle.loads(row["result"])
+                        if row["key"] in left:
+                            del left[row["key"]]
+                            failures = 0
+                            yield row["key"], pickle.loads(row["result"])
+                    reason = "results were lost"
+                except ray.exceptions.RayError as error:
+                    reason = f"{type(error).__name__}: {first_line(error)}"
+                failures += 1
+                if left and failures == ATTEMPTS:
+                    raise OutputError(f"{self.asked}: the cluster failed ({reason}); {AGAIN}")
+                if left:
+                    logger.warning(
+                        "%s: the cluster failed (%s); what is left is tried again",
+                        self.asked, reason,
+                    )  # fmt: skip
 
     def _rows(
         self, work: ActorWork, tasks: Mapping[str, Any], context: NodeContext

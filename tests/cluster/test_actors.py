@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import sys
 
 import pytest
@@ -118,6 +119,29 @@ def test_the_results_of_all_tasks_come_once_and_a_mistake_is_the_drivers_own(clu
 def test_a_model_that_cannot_be_loaded_there_is_one_line(cluster):
     with pytest.raises(DataError, match=r"^line 3 is no weight$"):
         run(Doubling("line 3 is no weight"), {"a": 1})
+
+
+def test_what_ray_gives_up_is_given_to_it_again_until_nothing_comes(monkeypatch):
+    rounds = []
+
+    def rows(self, work, tasks, context):
+        rounds.append(sorted(tasks))
+        if len(rounds) == 1:
+            yield {"key": "a", "failed": False, "result": pickle.dumps("A")}
+            yield {"key": "a", "failed": False, "result": pickle.dumps("A")}
+        if "c" in tasks or len(rounds) == 1:
+            raise ray.exceptions.ActorDiedError
+        for key in sorted(tasks):
+            yield {"key": key, "failed": False, "result": pickle.dumps(key.upper())}
+
+    monkeypatch.setattr(ActorPool, "_rows", rows)
+    monkeypatch.setattr("pal.cluster.actors.join_cluster", lambda asked: False)
+    assert run(None, {"a": None, "b": None}) == {"a": "A", "b": "B"}
+    assert rounds == [["a", "b"], ["b"]]
+    rounds.clear()
+    with pytest.raises(OutputError, match=r"^x=ray: the cluster failed \(ActorDiedError: "):
+        run(None, {"a": None, "c": None})
+    assert rounds == [["a", "c"], ["c"], ["c"]], "three times, the first of which brought a result"
 
 
 @pytest.mark.cluster
