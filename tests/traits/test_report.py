@@ -154,6 +154,43 @@ def test_the_same_files_give_the_same_page(whole, files, tmp_path):
     assert again.read_text(encoding="utf-8") == whole
 
 
+def test_a_second_group_adds_lines_and_no_table(whole, files, tmp_path):
+    """Two models are compared in one matrix, not in two tables of one layout."""
+    twice = {}
+    for name in ("correlate", "compare", "strategies", "stats"):
+        document = json.loads(files[name].read_text())
+        for kind in {"groups", "concentration", "dialogues"} & set(document):
+            document[kind] += [{**one, "model": "second"} for one in document[kind]]
+        twice[name] = tmp_path / f"{name}.json"
+        twice[name].write_text(json.dumps(document))
+    assert report(twice, tmp_path / "twice.html", twice) == 0
+    text = (tmp_path / "twice.html").read_text(encoding="utf-8")
+
+    def tables(text):
+        bodies = re.findall(r'<section id="([a-z]+)"(.*?)</section>', text, flags=re.DOTALL)
+        return {name: body.count("<table") for name, body in bodies}
+
+    once, found = tables(whole), tables(text)
+    measured = ["correlations", "pairs", "reliability", "consistency", "concentration",
+                "strategies", "dialogues"]  # fmt: skip
+    assert [found[name] for name in measured] == [once[name] for name in measured]
+    assert max(found[name] for name in measured) == 2  # strategies: shares, and differences
+    assert "ESConv, second" in text
+    assert "4 of 6 (ESConv, small: 40 personas) and 4 of 6 (ESConv, second: 40 personas)" in text
+
+
+def test_inventories_and_dimensions_have_their_full_names(whole):
+    """No heading, label of a line or head of a column is a bare code or a key."""
+    labels = re.findall(r"<(?:th|h[1-6]|b)\b[^>]*>(?:<span>)?([^<]+)", whole)
+    assert {"Honesty-Humility", "Verbal aggressiveness", "Emotionality"} <= set(labels)
+    codes = {"H", "E", "X", "A", "C", "O", "P", "VA", "Q", "IM", "hexaco", "csi", "both", "none"}
+    assert not codes & set(labels)
+    assert not [label for label in labels if "_" in label and not label.endswith(".jsonl")]
+    assert "HEXACO Personality Inventory" in whole
+    assert "Communication Styles Inventory (CSI)" in whole
+    assert "are not the published ones" in whole
+
+
 def test_undefined_figures_are_told(files, tmp_path):
     """Three personas have no correlation: the page says so, with the number and the reason."""
     few = [json.loads(line) for line in files["before"].read_text().splitlines()][:6]

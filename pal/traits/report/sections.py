@@ -68,7 +68,8 @@ def build_sections(
 def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
     """Return what is said beneath the title."""
     counts = {"cards": len(records.cards), "dialogues": len(records.dialogues)}
-    facts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    facts = [f"{count:,} {name.removesuffix('s') if count == 1 else name}"
+             for name, count in counts.items() if count]  # fmt: skip
     groups = [group for part in parts if isinstance(part, CorrelationPart) for group in part.groups]
     facts += dict.fromkeys(group.name for group in groups)
     return facts
