@@ -101,10 +101,13 @@ def _value(schema, seed):
 
 
 def whole_study(place):
-    """Return what an output holds; its page shows documents that name their moment."""
-    found = contents(place)
+    """Return what an output holds, without what workers logged.
+
+    Its page shows documents that name their moment.
+    """
+    found = {name: kept for name, kept in contents(place).items() if "/logs/" not in name}
     for name in [name for name in found if name.endswith("report.html")]:
-        found[name] = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", b"then", found[name])
+        found[name] = re.sub(MOMENT, b"then", found[name])
         found.pop(f"{name}.run.json", None)
     return found
 
@@ -122,6 +125,12 @@ def measured(place):
 
 
 # ----------------------------------------------------------------------- the commands
+
+
+MOMENT = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d[+-]\d{4})?"
+
+# Names of what lies beside results: locks, caches, logs.
+BESIDE_RESULTS = r"\.lock$|c\.sqlite|__pycache__|/logs(/|$)"
 
 
 @dataclass(frozen=True)
@@ -366,7 +375,7 @@ class Bench:
     def look(self):
         """Return what the output holds, by file, and "names": of all that lies in the folder."""
         names = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
-        names = {name for name in names if not re.search(r"\.lock$|c\.sqlite|__pycache__", name)}
+        names = {name for name in names if not re.search(BESIDE_RESULTS, name)}
         return {"names": names, **self.work.look(self.place)}
 
     def differences(self, expected):
