@@ -21,6 +21,7 @@ from pal.core.errors import DataError, OutputError, database_reason
 from pal.core.files import dumps, make_private, not_written
 from pal.llm.base import EndpointFacts, Reply, Request
 from pal.llm.origin import Origin
+from pal.llm.settings import OUTPUT_MODES
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,9 @@ class Cache:
         query = "SELECT output_mode, system_role FROM origins WHERE origin = ?"
         with self._errors("give another llm.cache=FILE"):
             row = self._database.execute(query, (origin.text,)).fetchone()
-        return EndpointFacts(row[0], row[1] != 0) if row else EndpointFacts()
+        if not row or row[0] not in (None, *OUTPUT_MODES):  # nothing known, or damaged
+            return EndpointFacts()
+        return EndpointFacts(row[0], row[1] != 0)
 
     def record_endpoint(self, origin: Origin, facts: EndpointFacts) -> None:
         """Store facts about an endpoint."""
@@ -237,7 +240,7 @@ class Cache:
             raise OutputError(f"cannot use {self.path}: {why}; {remedy}") from None
         except OSError as error:
             raise not_written(self.path, error) from None
-        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+        except (sqlite3.DatabaseError, ValueError) as error:  # ValueError: JSON, or not UTF-8
             raise DataError(
                 f"{self.path}: not a cache of answers, or a damaged one "
                 f"({database_reason(error)}); give another llm.cache=FILE"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pal.core.errors import OutputError
+from pal.core.errors import OutputError, database_reason
 from pal.core.files import fingerprint, source_fingerprint
 from pal.metrics.base import Embedder
 from pal.metrics.similarity import load_embedder
@@ -68,10 +68,10 @@ class StoredEmbedder:
                     with store:
                         store.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
                     known.update(rows)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise OutputError(
-                f"{self.path}: cannot keep sentence vectors ({error}); free space or delete the "
-                "file, which is then made again"
+                f"{self.path}: cannot keep sentence vectors ({database_reason(error)}); free space "
+                "or delete the file, which is then made again"
             ) from error
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
 

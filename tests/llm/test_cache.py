@@ -1,3 +1,4 @@
+import contextlib
 import multiprocessing
 import sqlite3
 import stat
@@ -213,3 +214,24 @@ def test_what_a_damaged_file_holds_is_not_quoted(tmp_path):
         Cache(tmp_path / "c.sqlite").read([key])
     assert "person" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_schema_that_is_no_text_is_one_line(tmp_path):
+    """SQLite quotes it, and Python cannot decode the quotation."""
+    Cache(tmp_path / "c.sqlite").close()
+    path = tmp_path / "c.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    contents = path.read_bytes()
+    path.write_bytes(
+        contents.replace(b"CREATE TABLE origins", b"CREATE \xa3\xa3\xa3\xa3\xa3 origins")
+    )
+    with pytest.raises((DataError, OutputError)) as caught:
+        Cache(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_form_of_answers_that_does_not_exist_is_not_known(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    cache.record_endpoint(HERE, EndpointFacts("json_schexa", True))
+    assert cache.endpoint(HERE) == EndpointFacts()
