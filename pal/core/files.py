@@ -321,8 +321,8 @@ def not_written(path: str | Path, error: Exception) -> OutputError:
     of a file in a folder like /proc "No such file or directory".
 
     Example:
-        >>> raise not_written("notes.txt/out.jsonl", FileExistsError(17, "File exists"))
-        OutputError: cannot write notes.txt/out.jsonl: notes.txt is no folder; choose another output
+        >>> raise not_written("notes/out.jsonl", FileExistsError(17, "File exists"))
+        OutputError: cannot write notes/out.jsonl: notes is not a folder; choose another output
     """
     why, remedy = getattr(error, "strerror", None) or first_line(error), "choose another output"
     code = getattr(error, "errno", None)
@@ -331,7 +331,9 @@ def not_written(path: str | Path, error: Exception) -> OutputError:
     elif code in _OF_THE_FOLDER:
         folder = next((one for one in Path(path).parents if os.path.exists(one)), Path("/"))
         no_folder = not folder.is_dir()
-        why = f"{folder} is no folder" if no_folder else f"nothing can be made in {folder} ({why})"
+        why = (
+            f"{folder} is not a folder" if no_folder else f"nothing can be made in {folder} ({why})"
+        )
     return OutputError(f"cannot write {path}: {why}; {remedy}")
 
 

@@ -81,7 +81,7 @@ class ChatFormat:
                 raise ValueError("turns of one speaker are written in different ways")
         except Exception as error:  # a template is a program, which may raise anything
             raise ConfigError(
-                f"{where}: its chat template is no sequence of turns ({error}); give "
+                f"{where}: its chat template is not a sequence of turns ({error}); give "
                 "architecture.template=plain"
             ) from error
         # What ends a turn and what begins the next stand together between two turns.

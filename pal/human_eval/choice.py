@@ -106,7 +106,7 @@ def read_responses(
         unknown = [sample for sample in found if sample not in known]
         if unknown:
             raise DataError(
-                f"{path}: {len(unknown)} ids are no samples of {source}, the first "
+                f"{path}: {len(unknown)} ids are not samples of {source}, the first "
                 f"{unknown[0]!r}; give the input the responses were made from"
             )
         responses[name] = found

@@ -607,7 +607,7 @@ def _check_files(source: str, where: str, own: bool) -> None:
         for key in ("dtype", "torch_dtype"):
             if not _is_number_format(found.get(key)):
                 raise CheckpointError(
-                    f"{where}: config.json: {key} is no number format of weights, such as "
+                    f"{where}: config.json: {key} is not a number format of weights, such as "
                     f"float32, got {found[key]!r:.80}; {REMEDY}"
                 )
     _check_generation_config(folder / "generation_config.json", where)

@@ -73,28 +73,28 @@ class PalEntries:
             )
         for name in ("fusion", "template"):
             if not isinstance(getattr(self, name), str):
-                found.append(f"{name} is no name")
+                found.append(f"{name} is not a name")
         limits: Any = self
         positions = getattr(limits, "max_position_embeddings", None)
         for name in ("max_context_tokens", "max_persona_tokens", "max_target_tokens"):
             value = getattr(self, name)
             if not is_count(value) or (positions is not None and value > positions):
-                found.append(f"{name}={value!r} is no number of tokens that fits the model")
+                found.append(f"{name}={value!r} is not a number of tokens that fits the model")
         for name in ("strategy_token_ids", "special_token_ids"):
             ids = getattr(self, name)
             if not isinstance(ids, list) or not all(
                 is_count(token, 0) and token < limits.vocab_size for token in ids
             ):
-                found.append(f"{name} are no tokens of the model")
+                found.append(f"{name} are not tokens of the model")
         for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
             token = getattr(self, name)
             if not is_count(token, 0) or token >= limits.vocab_size:
-                found.append(f"{name}={token!r} is no token of the model")
+                found.append(f"{name}={token!r} is not a token of the model")
         weights = self.alpha if isinstance(self.alpha, list | tuple) else ()
         if len(weights) != len(ESCONV) or not all(map(is_number, weights)):
             found.append(f"alpha are not {len(ESCONV)} numbers")
         if not is_number(self.strategy_alpha):
-            found.append("strategy_alpha is no number")
+            found.append("strategy_alpha is not a number")
         return found
 
 
@@ -197,7 +197,7 @@ class MiscConfig(PalEntries, BlenderbotSmallConfig):
         for name in ("utterance_blocks", "situation_blocks", "block_tokens"):
             value = getattr(self, name)
             if not is_count(value) or value > 1024:
-                found.append(f"{name}={value!r} is no number of blocks or tokens")
+                found.append(f"{name}={value!r} is not a number of blocks or tokens")
         return found
 
 

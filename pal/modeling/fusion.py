@@ -200,7 +200,7 @@ def build_fusion(name: str, d_model: int) -> Fusion:
     found = FUSIONS.find(name, trusted=False)
     if not issubclass(found, Fusion):
         raise ConfigError(
-            f"fusion {name!r} is no fusion: expected a subclass of pal.modeling.fusion.Fusion, got "
-            f"{found.__mro__[1].__module__}.{found.__mro__[1].__name__} as its base"
+            f"fusion {name!r} is not a fusion: expected a subclass of pal.modeling.fusion.Fusion, "
+            f"got {found.__mro__[1].__module__}.{found.__mro__[1].__name__} as its base"
         )
     return found(d_model)

@@ -30,7 +30,7 @@ def keyed_answers(inventory: Inventory, answers: Mapping[str, int]) -> dict[str,
     keys = {item.id: item.keyed for item in inventory.items}
     for name, answer in answers.items():
         if name not in keys:
-            raise DataError(f"answers: {name!r} is no item of the inventory {inventory.name!r}")
+            raise DataError(f"answers: {name!r} is not an item of the inventory {inventory.name!r}")
         if isinstance(answer, bool) or answer not in SCALE:
             raise DataError(f"answers: item {name!r}: got {answer!r}, expected a whole number 1..5")
     return {name: answer if keys[name] == 1 else 6 - answer for name, answer in answers.items()}

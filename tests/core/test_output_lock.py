@@ -42,7 +42,7 @@ def test_a_place_that_holds_no_files_is_called_so(name):
 @pytest.mark.parametrize("write", [write_text, lambda path, _: output_lock(path).__enter__()])
 def test_a_file_in_the_place_of_a_folder_is_called_so(tmp_path, below, write):
     (tmp_path / "notes").write_text("a file")
-    with pytest.raises(OutputError, match=r"notes is no folder; choose another output$"):
+    with pytest.raises(OutputError, match=r"notes is not a folder; choose another output$"):
         write(tmp_path / "notes" / below, "text")
 
 

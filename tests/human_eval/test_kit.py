@@ -246,7 +246,7 @@ def test_mistakes_in_export(systems, tmp_path, capsys):
     short.write_text("".join(lines[1:]))
     assert "1 samples are answered in one only" in error({**one, "short": short})
     strange.write_text("".join(lines) + '{"id": "elsewhere/3", "response": "x"}\n')
-    assert "1 ids are no samples of" in error({**one, "strange": strange})
+    assert "1 ids are not samples of" in error({**one, "strange": strange})
     assert not (tmp_path / "x").exists()
 
 

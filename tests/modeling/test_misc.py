@@ -240,7 +240,7 @@ def test_impossible_configurations_are_refused_in_one_line(tokenizer, tmp_path):
     entries = json.loads((tmp_path / "config.json").read_text())
     for name, value, message in (
         ("misc_mode", "best", "misc_mode='best' is none of paper, released"),
-        ("block_tokens", 0, "block_tokens=0 is no number"),
+        ("block_tokens", 0, "block_tokens=0 is not a number"),
         ("with_knowledge", 3, "with_knowledge is neither true nor false"),
         ("persona_mode", "fusion", "MISC sees no persona"),
     ):

@@ -110,7 +110,7 @@ def test_training_goes_on_from_its_checkpoint(module, tmp_path):
         ("my_lab_pegasus:Nobody", "cannot be imported: AttributeError"),
         ("no_such_lab:Pegasus", "cannot be imported: ModuleNotFoundError"),
         ("my_lab_pegasus:function", "is not a class but a function"),
-        ("my_lab_pegasus:Other", "is no subclass of pal.modeling.backbones.base.Backbone"),
+        ("my_lab_pegasus:Other", "is not a subclass of pal.modeling.backbones.base.Backbone"),
         ("my_lab_pegasus:NoConfig", "has no config_class; see"),
         ("my_lab_pegasus:Plain", "without pal.modeling.configuration.PalEntries"),
         ("my_lab_pegasus:Taken", "with the model_type 'pegasus', which is another model's"),

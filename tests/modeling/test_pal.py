@@ -283,7 +283,9 @@ def test_every_fusion_trains_all_it_has_and_survives_saving(name, tokenizer, enc
 
 def test_a_class_that_is_no_fusion_is_refused(monkeypatch):
     monkeypatch.setattr("pal.core.registry._trusted", {"torch.nn:Linear"})
-    with pytest.raises(ConfigError, match=r"'torch.nn:Linear' is no fusion: expected a subclass"):
+    with pytest.raises(
+        ConfigError, match=r"'torch.nn:Linear' is not a fusion: expected a subclass"
+    ):
         build_fusion("torch.nn:Linear", 8)
 
 

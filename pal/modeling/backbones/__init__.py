@@ -61,7 +61,7 @@ def _mistake(found: Any) -> str | None:
     from pal.modeling.configuration import CONFIGURATIONS, PalEntries
 
     if not issubclass(found, Backbone):
-        return "is no subclass of pal.modeling.backbones.base.Backbone"
+        return "is not a subclass of pal.modeling.backbones.base.Backbone"
     if found.decoder_only:
         return None
     for attribute in ("name", "config_class", "model_class", "tokenizer_class"):
