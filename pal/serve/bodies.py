@@ -88,7 +88,8 @@ def read_body(data: Any) -> ChatBody:
         raise ConfigError(f"{place}: {found['msg']}") from None
     for name, value in (body.model_extra or {}).items():
         if name not in WITHOUT_EFFECT:
-            raise ConfigError(f"{name[:60]}: no such field")
+            shown = name[:60] if name.isprintable() else ascii(name[:60])
+            raise ConfigError(f"{shown}: no such field")
         allowed = WITHOUT_EFFECT[name]
         if allowed is not None and value not in allowed:
             raise ConfigError(f"{name}: not supported; leave it out")

@@ -199,6 +199,7 @@ def test_mistakes_are_told_in_openais_form(session, caplog):
         ({"temperature": "hot"}, "temperature: expected a number from 0 to 2"),
         ({"temperature": 3}, "temperature: expected a number from 0 to 2"),
         ({"top_p": 0}, "top_p: expected a number above 0 and at most 1"),
+        ({"stream\noptions": 1}, "'stream\\noptions': no such field"),
     ],
 )
 def test_fields_of_several_kinds_say_what_they_take(body, message):
