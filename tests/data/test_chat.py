@@ -77,9 +77,9 @@ def test_what_the_template_writes_is_what_is_written():
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{{ raise_exception('no') }}", "no sequence of turns"),
+        ("{{ raise_exception('no') }}", "not a sequence of turns"),
         ("{{ messages[0].content }}<|im_end|>", "leaves out a turn"),
-        ("{% for m in messages %}{{ m.content }}", "no sequence of turns"),
+        ("{% for m in messages %}{{ m.content }}", "not a sequence of turns"),
         (
             "{% for m in messages %}{{ loop.index }}{{ m.content }}<|im_end|>{% endfor %}",
             "written in different ways",
