@@ -143,6 +143,7 @@ class Work:
         key: the setting that says where.
         answers: who answers at the endpoint, for commands that ask one.
         look: returns what an output holds that two runs share.
+        done: exit code where all is done already; some commands refuse to replace what is there.
     """
 
     arguments: list[Any]
@@ -150,6 +151,7 @@ class Work:
     key: str = "output"
     answers: Callable[[dict], Any] | None = None
     look: Callable[[Path], Any] = contents
+    done: int = 0
 
 
 def prepared(folder, fork):
@@ -282,10 +284,10 @@ def works(folder):
         "analyze": table("analyze", f"input={pes}", f"analyze.systems={{a: {out}}}",
                          "metrics.embedder=null"),
         "audit": table("audit", f"data.train={ESCONV}", "fix=true"),
-        "export": Work(["export", f"model={model}"], "out"),
-        "export-task": Work(["export-task", f"input={pes}"], "out"),
+        "export": Work(["export", f"model={model}"], "out", done=2),
+        "export-task": Work(["export-task", f"input={pes}"], "out", done=2),
         "convert-authors": Work(["convert-authors", folder / "theirs.safetensors",
-                                 f"config={folder / 'theirs.json'}"], "out"),
+                                 f"config={folder / 'theirs.json'}"], "out", done=2),
         "human-eval export": Work(["human-eval", "export", f"input={pes}",
                                    f"human_eval.systems={systems}"], "out"),
         "human-eval personas": Work(["human-eval", "personas", f"input={pes}",
@@ -347,7 +349,7 @@ class Bench:
 
     def __init__(self, work, folder, fork, server=None, more=()):
         self.work, self.folder, self.fork = work, folder, fork
-        self.place = folder / work.output
+        self.place, self.first = folder / work.output, True
         asked = [*endpoint(server), f"llm.cache={folder / 'c.sqlite'}"] if server else []
         self.call = [*work.arguments, *asked, *more, f"{work.key}={self.place}"]
 
@@ -357,6 +359,8 @@ class Bench:
         Messages of a command that ends otherwise than well are one line and no traceback.
         """
         self.folder.mkdir(exist_ok=True)
+        if self.first:  # later runs do not pay for its imports
+            how["learn"], self.first = f"{self.fork.log}.modules", False
         self.took = self.fork(*self.call, **how)
         self.said = self.fork.log.read_text(errors="replace")
         code = self.took["code"]

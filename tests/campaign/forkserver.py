@@ -7,9 +7,11 @@ Reads one JSON object a line and answers each with ``{"code", "codes", "seconds"
 - ``kill_after``: seconds after which it is killed with SIGKILL; its code is −9 then;
 - ``clock``: a seed; the clock of the process then jumps by hours and days, back and forth;
 - ``largest``: bytes beyond which no file can grow (RLIMIT_FSIZE);
-- ``writers``: how many processes run the command at the same time.
+- ``writers``: how many processes run the command at the same time;
+- ``learn``: whether what it imported is imported here, once for all that come later.
 """
 
+import importlib
 import json
 import os
 import random
@@ -59,7 +61,7 @@ def start(order):
     handle = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    code = 1
+    code, before = 1, set(sys.modules)
     try:
         from pal.cli import main
 
@@ -68,6 +70,10 @@ def start(order):
         if "largest" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
         code = main(order["arguments"])
+        if "learn" in order:
+            new = [name for name in sys.modules if name not in before and name != "__main__"]
+            with open(order["learn"], "w") as handle:
+                json.dump(new, handle)
     except BaseException:
         import traceback
 
@@ -76,6 +82,17 @@ def start(order):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def learn(path):
+    """Import the modules that a file names, those that can be."""
+    with open(path) as handle:
+        names = json.load(handle)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception:  # made by a library as it ran
+            continue
 
 
 def run(order):
@@ -94,6 +111,8 @@ def run(order):
             except ProcessLookupError:  # it has no group of its own yet
                 os.kill(children[0], signal.SIGKILL)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if "learn" in order and os.path.exists(order["learn"]):
+        learn(order["learn"])
     return {"code": codes[0], "codes": codes, "seconds": time.monotonic() - started}
 
 
