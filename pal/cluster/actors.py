@@ -40,7 +40,8 @@ class ActorWork(Protocol):
 class ActorPool:
     """Processes that answer, and what they ask the cluster for.
 
-    The cluster is joined when the first task comes, and left in the end by whoever joined it.
+    The cluster is joined when the first task comes, and left when this process ends: in a second
+    session of one process, what is left of the first takes the actors of the second for its own.
 
     Args:
         asked: the setting that asks for Ray, as ``key=value``, for messages.
@@ -50,9 +51,9 @@ class ActorPool:
         gpus: GPUs of one process where the cluster has any and ``resources`` does not say.
 
     Example:
-        >>> with ActorPool("generate.executor=ray", "generate", 2, ClusterResources()) as pool:
-        ...     for key, result in pool.run(work, {"0": "a task"}, NodeContext.of_driver()):
-        ...         print(key, result)
+        >>> pool = ActorPool("generate.executor=ray", "generate", 2, ClusterResources())
+        >>> dict(pool.run(work, {"0": "a task"}, NodeContext.of_driver()))
+        {'0': 'its result'}
     """
 
     def __init__(
@@ -66,17 +67,7 @@ class ActorPool:
     ):
         self.asked, self.section = asked, section
         self.workers, self.resources, self.gpus = workers, resources, gpus
-        self._ours = False
         require_ray(asked)
-
-    def __enter__(self) -> "ActorPool":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._ours:
-            import ray
-
-            ray.shutdown()
 
     def run(
         self, work: ActorWork, tasks: Mapping[str, Any], context: NodeContext
@@ -99,7 +90,7 @@ class ActorPool:
         import ray
         import ray.data
 
-        self._ours = join_cluster(self.asked) or self._ours
+        join_cluster(self.asked)
         left, failures = dict(tasks), 0
         with _quietly(ray.data.DataContext.get_current()):
             while left:

@@ -9,7 +9,6 @@ come so close that the batch decides between them (5 of 2,295 responses of a sma
 record of the run says so.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -189,16 +188,13 @@ def generate(settings: GenerateSettings) -> Path:
             by_pool if pool else None,
         )  # fmt: skip
 
-    with contextlib.ExitStack() as stack:
-        state = stack.enter_context(job.claimed())
-        stack.enter_context(torch.inference_mode())
-        pool = None
-        if chosen.executor == "ray":
-            pool = stack.enter_context(
-                ActorPool("generate.executor=ray", "generate", chosen.workers, chosen.resources)
-            )
-            work = ResponseWork(settings, job.made_of["model"])
-        else:
+    pool: ActorPool | None = None
+    if chosen.executor == "ray":
+        pool = ActorPool("generate.executor=ray", "generate", chosen.workers, chosen.resources)
+        work = ResponseWork(settings, job.made_of["model"])
+
+    with job.claimed() as state, torch.inference_mode():
+        if pool is None:
             model.to(state.device)
         results = job.run_windows(
             map(plan, samples.parts(WINDOW)), items=len(samples), state=state,

@@ -75,15 +75,14 @@ class VllmBackend:
         tasks = {str(at): keys[at : at + size] for at in range(0, len(keys), size)}
         work = VllmWork(self._settings, self._dtype, source_fingerprint(str(self._settings.model)))
         context = NodeContext.of_driver(versions_of_model(self._settings))
-        with self._pool as pool:
-            given = {at: [requests[key] for key in part] for at, part in tasks.items()}
-            for at, found in pool.run(work, given, context):
-                self.facts = EndpointFacts(found.output_mode, found.system_role)
-                for key, completion in zip(tasks[at], found.completions, strict=True):
-                    reply = read_completion(
-                        completion, requests[key], check, found.output_mode, found.seconds
-                    )
-                    done(key, reply)
+        given = {at: [requests[key] for key in part] for at, part in tasks.items()}
+        for at, found in self._pool.run(work, given, context):
+            self.facts = EndpointFacts(found.output_mode, found.system_role)
+            for key, completion in zip(tasks[at], found.completions, strict=True):
+                reply = read_completion(
+                    completion, requests[key], check, found.output_mode, found.seconds
+                )
+                done(key, reply)
 
 
 @dataclass(frozen=True)

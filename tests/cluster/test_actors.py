@@ -45,8 +45,8 @@ def cluster(tmp_path_factory):
 
 
 def run(work, tasks, **more):
-    with ActorPool("x=ray", "x", 1, ClusterResources(), **more) as pool:
-        return dict(pool.run(work, tasks, NodeContext.of_driver()))
+    pool = ActorPool("x=ray", "x", 1, ClusterResources(), **more)
+    return dict(pool.run(work, tasks, NodeContext.of_driver()))
 
 
 # ------------------------------------------------------------------------------ generate
