@@ -26,6 +26,11 @@ POSITIONS = 32  # lengths of shelves are multiples of this
 class Shelf:
     """Keys and values of branches of similar length.
 
+    Args:
+        decoder: a :class:`pal.decoding.engine.FastDecoder`.
+        places: number of branches.
+        length: encoder positions.
+
     Attributes:
         slots: the engine's slot of the branch in each place; the places in use come first.
         held: keys and values, [layers, 2, C, H, L, w].
@@ -33,7 +38,7 @@ class Shelf:
     """
 
     def __init__(self, decoder: Any, places: int, length: int):
-        like = decoder.like
+        like, self.length = decoder.like, length
         self.slots: list[int] = []
         self.held = like.new_empty(
             len(decoder.layers), 2, places, decoder.heads, length, decoder.size
@@ -67,7 +72,7 @@ class Shelves:
     def __init__(self, decoder: Any):
         self.decoder = decoder
         self.shelves: dict[int, list[Shelf]] = {}  # by length
-        self.where: list[tuple[int, Shelf]] = []  # length and shelf of each slot
+        self.where: list[Shelf] = []  # the shelf of each slot
         self.changed = True
 
     def add(self, states: Tensor, mask: Tensor, lengths: Sequence[int]) -> None:
@@ -92,36 +97,33 @@ class Shelves:
                 now, rows = rows[: shelf.free], rows[shelf.free :]
                 places.append((shelf, len(shelf.slots), now))
                 shelf.slots += [first + row for row in now]
-        found: dict[int, tuple[int, Shelf]] = {}
+        found: dict[int, Shelf] = {}
         for shelf, start, rows in places:
-            length = shelf.mask.shape[-1]
-            there, kept = slice(start, start + len(rows)), min(length, mask.shape[1])
+            there, kept = slice(start, start + len(rows)), min(shelf.length, mask.shape[1])
             shelf.mask[there] = -torch.inf
             shelf.mask[there, 0, 0, :kept].masked_fill_(mask[rows, :kept].bool(), 0.0)
             shelf.held[:, :, there, :, kept:] = 0
-            found |= dict.fromkeys(rows, (length, shelf))
+            found |= dict.fromkeys(rows, shelf)
         self.where += [found[row] for row in range(len(lengths))]
         for number, layer in enumerate(decoder.layers):
             both = layer.keys_values(states)
             both = both.view(*mask.shape, 2, decoder.heads, decoder.size).permute(2, 0, 3, 1, 4)
             for shelf, start, rows in places:
-                there, kept = (
-                    slice(start, start + len(rows)),
-                    min(shelf.mask.shape[-1], mask.shape[1]),
-                )
-                shelf.held[number, :, there, :, :kept] = both[:, rows, :, :kept]
+                there, kept = slice(start, start + len(rows)), min(shelf.length, mask.shape[1])
+                some = both if len(rows) == len(lengths) else both[:, rows]
+                shelf.held[number, :, there, :, :kept] = some[:, :, :, :kept]
         self.changed = True
 
     def remove(self, slot: int) -> None:
         """Forget a slot's branch; that of the last slot moves to the slot."""
-        length, shelf = self.where[slot]
+        shelf = self.where[slot]
         shelf.remove(shelf.slots.index(slot))
         if not shelf.slots:
-            self.shelves[length].remove(shelf)
+            self.shelves[shelf.length].remove(shelf)
         last = len(self.where) - 1
         if slot != last:
             moved = self.where[slot] = self.where[last]
-            moved[1].slots[moved[1].slots.index(last)] = slot
+            moved.slots[moved.slots.index(last)] = slot
         self.where.pop()
         self.changed = True
 
@@ -143,11 +145,9 @@ class Shelves:
         if self.changed:
             self.lay_out()
         heads, width = self.decoder.heads, self.decoder.size
-        sorted_queries = queries[self.order].view(-1, heads, width)
-        parts = [
-            attend_cached(some, *shelf.held[layer, :, :size], shelf.mask[:size])
-            for shelf, size, some in zip(
-                self.used, self.sizes, sorted_queries.split(self.sizes), strict=True
-            )
-        ]
+        groups = queries[self.order].view(-1, heads, width).split(self.sizes)
+        parts = []
+        for shelf, some in zip(self.used, groups, strict=True):
+            keys, values = shelf.held[layer, :, : len(some)].unbind()
+            parts.append(attend_cached(some, keys, values, shelf.mask[: len(some)]))
         return torch.cat(parts)[self.back]

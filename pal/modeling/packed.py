@@ -10,11 +10,14 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pal.modeling.attention import use_products
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +34,22 @@ class PackedLinear(nn.Linear):
     Args:
         weight: a parameter, [out, in].
         bias: a parameter, [out].
+        gelu: whether GELU is applied to the product, while it is in the processor's cache.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False):
         nn.Module.__init__(self)
         self.out_features, self.in_features = weight.shape
         self.weight, self.bias = weight, bias  # type: ignore[assignment]
+        self.gelu = gelu
         self.packed: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs [..., out] of ``input`` [..., in]."""
         if self.packed is None:
             self.packed = reorder_weight(self.weight.detach())
-        return multiply_reordered(input, self.packed, self.bias)
+        multiply = multiply_with_gelu if self.gelu else multiply_reordered
+        return multiply(input, self.packed, self.bias)
 
 
 def reorder_weight(weight: Tensor) -> Tensor:
@@ -56,9 +62,14 @@ def multiply_reordered(input: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 
 
+def multiply_with_gelu(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return GELU of the product with a reordered weight; an operation private to torch."""
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "gelu", [], "none")
+
+
 @cache
 def products_work(dtype: torch.dtype) -> bool:
-    """Return whether the two private operations are there and give what ``F.linear`` gives.
+    """Return whether the private operations are there and give what ``F.linear`` gives.
 
     They may change with any release of torch, so each process tries them once on real products.
     """
@@ -70,9 +81,11 @@ def products_work(dtype: torch.dtype) -> bool:
     try:
         with torch.no_grad():
             packed = reorder_weight(weight)
-            for one in (bias, None):
-                found = multiply_reordered(inputs, packed, one)
+            for one, gelu in product((bias, None), (False, True)):
+                multiply = multiply_with_gelu if gelu else multiply_reordered
+                found = multiply(inputs, packed, one)
                 wanted = F.linear(inputs, weight, one)
+                wanted = F.gelu(wanted) if gelu else wanted
                 if found.dtype != dtype or found.shape != wanted.shape:
                     return False
                 if not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
@@ -85,12 +98,17 @@ def products_work(dtype: torch.dtype) -> bool:
 
 def can_pack(model: Any) -> bool:
     """Return whether packed layers can replace the model's: x86 CPU, float32 or bfloat16."""
+    return packs(model.device, model.dtype)
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether there are products with reordered weights on a device in a number format."""
     return (
-        model.device.type == "cpu"
-        and model.dtype in (torch.float32, torch.bfloat16)
+        device.type == "cpu"
+        and dtype in (torch.float32, torch.bfloat16)
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
         and torch.backends.mkldnn.is_available()
-        and products_work(model.dtype)
+        and products_work(dtype)
     )
 
 
@@ -111,7 +129,25 @@ def packed_model(model: Any) -> Any:
         for name, child in module.named_children():
             if type(child) is nn.Linear:
                 setattr(module, name, PackedLinear(child.weight, child.bias))
+        if applies_gelu(module):
+            module.fc1.gelu, module.activation_fn = True, nn.Identity()
+    use_products(ready)
     return ready
+
+
+@torch.no_grad()
+def applies_gelu(layer: nn.Module) -> bool:
+    """Return whether a layer's feed-forward part is one of BART's kind, with GELU behind ``fc1``.
+
+    Args:
+        layer: any module, with packed linear layers. Of one from elsewhere nothing is known.
+    """
+    activation = getattr(layer, "activation_fn", None)
+    known = type(layer).__module__.startswith(("transformers.models.", "pal."))
+    if not known or activation is None or type(getattr(layer, "fc1", None)) is not PackedLinear:
+        return False
+    probe = torch.linspace(-4, 4, 33)
+    return bool(torch.equal(activation(probe), F.gelu(probe)))
 
 
 def join(layers: Sequence[nn.Linear], bias: Tensor | None = None) -> nn.Linear:

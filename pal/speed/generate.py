@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pal.decoding.engine import Engine
 from pal.modeling.encoding import input_length
-from pal.speed.machine import Ceiling, machine, measure_ceiling, synchronize
+from pal.speed.machine import Ceiling, Taken, machine, measure_ceiling, synchronize
 from pal.speed.peers import DOUBLED_ROWS, TWO_PASS_ROWS, run_doubled, run_two_passes
 from pal.speed.sides import (
     Side,
@@ -90,7 +90,7 @@ def measure_generation(
             NAMES[name], statistics.median(run.seconds for run in side.runs), len(lengths),
             sum(map(len, side.answers)), 1 - int(side.seen["real"]) / side.seen["all"], flops,
             max(run.memory for run in side.runs), dtype,
-            rounds=tuple(run.seconds for run in side.runs),
+            rounds=tuple(run.seconds for run in side.runs), processor=_processor(side.runs),
         )
         for name, side in taken.items()
     ]  # fmt: skip
@@ -100,6 +100,11 @@ def measure_generation(
         lines += [*phase_table(phases, ceiling), ""]
     lines.append(describe_workload(workload, lengths))
     return "\n".join(lines), {**sides_document("generate", measured, ceilings), "phases": phases}
+
+
+def _processor(runs: Sequence[Taken]) -> float | None:
+    found = [run.processor for run in runs if run.processor is not None]
+    return statistics.median(found) if found else None
 
 
 @contextmanager

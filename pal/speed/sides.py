@@ -30,6 +30,7 @@ class Side:
         rounds: seconds of each round, if there are several.
         positions: positions that the model computed, padding included; None if not counted.
         same: share of the tokens that are those of the first side; None if not compared.
+        processor: seconds that the processor computed, all threads together; None if not counted.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Side:
     rounds: tuple[float, ...] = ()
     positions: int | None = None
     same: float | None = None
+    processor: float | None = None
 
 
 @dataclass
@@ -118,6 +120,7 @@ def _cells(side: Side, first: Side, unit: str, ceiling: Ceiling) -> dict[str, st
     spread = f" ({min(side.rounds):.1f}–{max(side.rounds):.1f})" if len(side.rounds) > 1 else ""
     return {
         "seconds": f"{side.seconds:.1f}{spread}",
+        "processor s": "" if side.processor is None else f"{side.processor:.1f}",
         "tokens/s": f"{rate:.1f}",
         f"{unit}/s": f"{side.samples / side.seconds:.2f}",
         "speedup of ours": f"{first.tokens / first.seconds / rate:.2f}",

@@ -1,0 +1,169 @@
+"""Attention of packed models, for inference on CPUs: two matrix products and a softmax.
+
+The library's choice, ``scaled_dot_product_attention``, has one kernel for CPUs. For one query a
+row, as in a step of decoding, it takes about twice as long as the products; and in bfloat16 it
+takes as long as in float32, where oneDNN's products take a sixth. In float32 with many queries its
+kernel is the fastest there is, and stays.
+
+Shapes: B rows, H heads, Q queries, K keys, w width of a head.
+"""
+
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+logger = logging.getLogger(__name__)
+
+NAME = "pal_products"  # by which the library knows it
+
+MULTIPLE = 32  # keys are padded to multiples of this: torch's softmax is half as fast elsewhere
+NEVER = -1e30  # added to the scores of keys that are not to be seen
+
+
+def product_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **settings: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attend; arguments and results are those of the library's attention functions.
+
+    What the products cannot do, or do no faster, is left to the library's function.
+
+    Args:
+        module: the attention layer.
+        query: [B, H, Q, w].
+        key: [B, H, K, w].
+        value: [B, H, K, w].
+        attention_mask: true where a query sees a key, or what is added to scores, [B, 1, Q, K].
+        scaling: of the scores; w^−½ by default.
+        dropout: share of scores that training leaves out.
+        **settings: what else the library passes.
+
+    Returns:
+        [B, Q, H, w], and None for the weights.
+    """
+    if not _suits(module, query, key, attention_mask, dropout, settings):
+        return _library()(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings
+        )  # type: ignore[no-any-return]
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if query.shape[2] == 1:
+        scores = query @ key.transpose(2, 3)
+        if attention_mask is not None:
+            scores = scores + _as_added(attention_mask, scores.dtype)
+        return (scores.softmax(-1) @ value).transpose(1, 2), None
+    return _attend_all(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
+
+
+def _suits(
+    module: Any, query: Tensor, key: Tensor, mask: Tensor | None, dropout: float,
+    settings: dict[str, Any],
+) -> bool:  # fmt: skip
+    """Return whether the products give what the library's function would, and faster."""
+    one = query.shape[2] == 1
+    if not (one or query.dtype == torch.bfloat16) or query.shape[:2] != key.shape[:2] or dropout:
+        return False
+    if any(settings.get(name) is not None for name in ("position_bias", "softcap", "cache")):
+        return False
+    causal = settings.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return one or mask is not None or not causal
+
+
+def _attend_all(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the attention of many queries, [B, H, Q, w].
+
+    A mask that is the same for all queries takes part in the first product, as one more entry of
+    each key, which a one in each query meets: an addition to all scores would take as long as the
+    product does.
+    """
+    rows, heads, queries, width = query.shape
+    count = key.shape[2]
+    padded = -(-count // MULTIPLE) * MULTIPLE
+    alike = mask is None or mask.shape[2] == 1 or bool((mask == mask[:, :, :1]).all())
+    wide_query = query.new_zeros(rows, heads, queries, width + 2)
+    wide_query[..., :width] = query
+    wide_query[..., width] = 1
+    wide_key = key.new_zeros(rows, heads, padded, width + 2)
+    wide_key[:, :, :count, :width] = key
+    wide_key[:, :, count:, width] = NEVER
+    if mask is not None and alike:
+        wide_key[:, :, :count, width] = _as_added(mask[:, :, 0], key.dtype)
+    values = value.new_zeros(rows, heads, padded, width)
+    values[:, :, :count] = value
+    scores = wide_query @ wide_key.transpose(2, 3)  # [B, H, Q, padded]
+    if mask is not None and not alike:
+        scores[..., :count] += _as_added(mask, key.dtype)
+    return scores.softmax(-1) @ values
+
+
+def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask as what is added to scores."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, NEVER)
+
+
+def _library() -> Any:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+@cache
+def register() -> bool:
+    """Make the attention known to the library; return whether it can be."""
+    try:
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+
+        AttentionInterface.register(NAME, product_attention)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+    except Exception as error:  # another version of the library may have other names
+        logger.debug("attention stays the library's: %s", error)
+        return False
+    return True
+
+
+@torch.no_grad()
+def attention_works(dtype: torch.dtype) -> bool:
+    """Return whether the products give what the library's function gives, on a small case."""
+    if not register():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 3, count, 16, generator=generator).to(dtype) for count in (9, 21, 21)
+    )
+    mask = torch.ones(2, 1, 1, 21, dtype=torch.bool)
+    mask[1, :, :, 15:] = False
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    try:
+        for queries in (query, query[:, :, :1]):
+            seen = mask.expand(-1, -1, queries.shape[2], -1)
+            found = product_attention(None, queries, key, value, seen)[0].transpose(1, 2)
+            wanted = F.scaled_dot_product_attention(queries, key, value, attn_mask=seen)
+            if not torch.allclose(found.float(), wanted.float(), atol=tolerance, rtol=tolerance):
+                return False
+    except Exception as error:
+        logger.debug("attention stays the library's: %s", error)
+        return False
+    return True
+
+
+def use_products(model: Any) -> None:
+    """Let a model attend by products, where it attends by the library's own choice until now.
+
+    Args:
+        model: of the library; its configuration must be its own.
+    """
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return
+    if not attention_works(model.dtype):
+        return
+    try:
+        model.set_attn_implementation(NAME)
+    except Exception as error:  # a family whose attention is its own
+        logger.debug("attention stays the library's: %s", error)
