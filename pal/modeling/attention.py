@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 NAME = "pal_products"  # by which the library knows it
 
 MULTIPLE = 32  # keys are padded to multiples of this: torch's softmax is half as fast elsewhere
+SCORES = 2**21  # computed at once; more take twice as long, since they leave the cache
 NEVER = -1e30  # added to the scores of keys that are not to be seen
 
 
@@ -68,6 +69,8 @@ def _suits(
         return False
     if any(settings.get(name) is not None for name in ("position_bias", "softcap", "cache")):
         return False
+    if mask is not None and mask.shape[1] != 1:
+        return False
     causal = settings.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     return one or mask is not None or not causal
@@ -94,10 +97,18 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
         wide_key[:, :, :count, width] = _as_added(mask[:, :, 0], key.dtype)
     values = value.new_zeros(rows, heads, padded, width)
     values[:, :, :count] = value
-    scores = wide_query @ wide_key.transpose(2, 3)  # [B, H, Q, padded]
+    added = None
     if mask is not None and not alike:
-        scores[..., :count] += _as_added(mask, key.dtype)
-    return scores.softmax(-1) @ values
+        added = _as_added(mask, key.dtype).expand(rows, heads, queries, count).flatten(0, 1)
+    parts, some = [], max(1, SCORES // (queries * padded))
+    flat = [part.flatten(0, 1) for part in (wide_query, wide_key, values)]
+    for first in range(0, rows * heads, some):
+        its_query, its_key, its_value = (part[first : first + some] for part in flat)
+        scores = its_query @ its_key.transpose(1, 2)  # [some, Q, padded]
+        if added is not None:
+            scores[..., :count] += added[first : first + some]
+        parts.append(scores.softmax(-1) @ its_value)
+    return torch.cat(parts).view(rows, heads, queries, width)
 
 
 def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
