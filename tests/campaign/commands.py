@@ -368,7 +368,8 @@ class Bench:
         assert "Traceback" not in self.said, self.said[-3000:]
         assert "Exception ignored" not in self.said, self.said[-3000:]
         if code == 2:
-            errors = [line for line in self.said.split("\n") if line.startswith("pal: error: ")]
+            start = "" if "writers" in how else "(?m)^"  # two write to one log
+            errors = re.findall(f"{start}pal: error: ", self.said)
             assert len(errors) == 1, self.said[-3000:]
         return code
 
