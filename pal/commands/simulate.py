@@ -87,7 +87,7 @@ def simulate(settings: SimulateSettings) -> str:
     with job.claimed(processes=False):
         from tqdm.auto import tqdm
 
-        seeker, supporter, names, facts = _speakers(settings)
+        seeker, supporter, names, asked = _speakers(settings)
         journal = job.journal()
         done = job.open_journal(journal)
         exchanges = settings.simulation.exchanges
@@ -113,7 +113,8 @@ def simulate(settings: SimulateSettings) -> str:
 
         job.publish(
             write, dialogues=len(kept), failed=len(failed), note=NO_PEOPLE,
-            prompts={prompt.name: prompt.version for prompt in prompts}, **facts,
+            prompts={prompt.name: prompt.version for prompt in prompts},
+            **{role: model.describe() for role, model in asked.items()},  # known once asked
         )  # fmt: skip
     return _summary(job.output)
 
@@ -175,13 +176,13 @@ def read_talks_to_play(source: str, limit: int | None) -> list[Any]:
 
 
 def _speakers(settings: SimulateSettings) -> tuple[Any, Any, dict[str, str], dict[str, Any]]:
-    """Return seeker and supporter, their names, and facts for the record."""
+    """Return seeker and supporter, their names, and the language models that play them."""
     from pal.llm import connect
     from pal.simulation.talks import AskedSupporter, CardSeeker, TrainedSupporter
 
     playing = connect(settings.llm, settings.dtype)
     seeker = CardSeeker(playing, settings.simulation, settings.seed)
-    facts: dict[str, Any] = {"seeker": playing.describe()}
+    asked: dict[str, Any] = {"seeker": playing}
     if settings.model is not None:
         from pal.conversation.session import open_session
         from pal.core.runtime import configure_runtime
@@ -191,11 +192,11 @@ def _speakers(settings: SimulateSettings) -> tuple[Any, Any, dict[str, str], dic
         told = settings.supporter.persona
         trained = TrainedSupporter(session, told, settings.seed)
         names = {"model": Path(settings.model).name, "seeker": playing.name}
-        return seeker, trained, names, facts
+        return seeker, trained, names, asked
     model = connect(supporter_llm(settings), settings.dtype)
-    facts["supporter"] = model.describe()
+    asked["supporter"] = model
     names = {"model": model.name, "seeker": playing.name}
-    return seeker, AskedSupporter(model, settings.supporter, settings.seed), names, facts
+    return seeker, AskedSupporter(model, settings.supporter, settings.seed), names, asked
 
 
 def _summary(output: Path) -> str:

@@ -85,6 +85,9 @@ def test_a_language_model_as_supporter(tmp_path):
         asked = [body for body in server.requests[sent:] if body["model"] == "other"]
         assert len(asked) == 12
         assert all("cats" in body["messages"][1]["content"] for body in asked)
+    facts = json.loads((tmp_path / "talks.jsonl.run.json").read_text())
+    for role in ("seeker", "supporter"):
+        assert facts[role]["structured_output"] is not None
     plain = [
         body for body in server.requests[:sent]
         if body["messages"][0]["content"].startswith("You are the Supporter")
