@@ -49,7 +49,8 @@ FIRST_INFERRED_UTTERANCE = 3
 # Notes to the user on records that were read, by the names under which they are counted.
 NOTES = {
     "unanswered": "the last turn is the seeker's and is not answered, since supporter turns before "
-    'it have strategies; "request": true in a record has the next turn answered',
+    'it have strategies; give the record "request": true, or leave its strategies out, to get the '
+    "next response",
     "echoed": "persona_list repeats the seeker's utterances, as the authors' processing writes "
     "it, and is read as the persona; PESConv.json holds the inferred one",
 }
