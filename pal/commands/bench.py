@@ -384,11 +384,8 @@ def bench_serve(settings: BenchServeSettings) -> str:
     settings = BenchServeSettings.of(settings)
     output = _prepare(settings)
     settings.require("model", "input")
-    from pal.commands.serve import check_stack
-    from pal.data.samples import load_samples
-
-    check_stack("pal bench serve")
     from pal.conversation.session import open_session
+    from pal.data.samples import load_samples
     from pal.speed.serve import CLIENTS, measure_serving
 
     samples = load_samples(

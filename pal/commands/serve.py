@@ -37,7 +37,6 @@ def serve(settings: ServeSettings) -> None:
     settings = ServeSettings.of(settings)
     configure_runtime()
     (source,) = settings.require("model")
-    check_stack("pal serve")
     from pal.conversation.session import open_session
     from pal.serve.app import OWN, Server
     from pal.serve.running import listen, run_server
@@ -58,25 +57,6 @@ def serve(settings: ServeSettings) -> None:
         server.name, shown, port,
     )  # fmt: skip
     run_server(server, listening)
-
-
-def check_stack(who: str) -> None:
-    """Make sure that what serves is installed.
-
-    Args:
-        who: the command, for the message.
-
-    Raises:
-        ConfigError: a library of the extra is missing.
-    """
-    try:
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"{who} needs {error.name}; install it with pip install 'pal-esc[serve]'"
-        ) from None
 
 
 def _name(source: str) -> str:

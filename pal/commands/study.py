@@ -234,9 +234,6 @@ def serve_study(settings: ServeStudySettings) -> None:
     configure_runtime()
     (source,) = settings.require("input")
     chosen = settings.study_server
-    from pal.commands.serve import check_stack
-
-    check_stack("pal study serve")
     from pal.guard import GuardSettings, load_guard
     from pal.serve.running import listen, run_server
     from pal.study.app import StudyServer

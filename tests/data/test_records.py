@@ -67,7 +67,7 @@ def test_a_record_may_say_what_it_is(write):
     assert kinds(waiting, {"id": "b", "dialog": LABELLED, "request": False}) == [True, False]
     (sample,) = load_samples(str(write(waiting)), None, SourceSettings())
     assert (sample.turn, sample.context[1]["strategy"]) == (3, "Question")
-    with pytest.raises(DataError, match="a request for the next turn, without an answer to learn"):
+    with pytest.raises(DataError, match="the next turn, without a response to learn from"):
         load_esconv(write(waiting))
     with pytest.raises(DataError, match="'request' must be true or false, got 1"):
         load_esconv(write({**waiting, "request": 1}), requests=True)
