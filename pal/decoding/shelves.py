@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pal.decoding.sending import send
 from pal.decoding.step import attend_cached
 
 POSITIONS = 32  # lengths of shelves are multiples of this
@@ -131,7 +132,9 @@ class Shelves:
         """Compute what is valid until a branch is added or removed."""
         self.used = [shelf for shelves in self.shelves.values() for shelf in shelves]
         order = torch.tensor([slot for shelf in self.used for slot in shelf.slots])
-        self.order, self.back = order, order.argsort()
+        back = order.argsort()
+        device = self.used[0].held.device if self.used else order.device
+        self.order, self.back = send(order, device), send(back, device)
         self.sizes = [len(shelf.slots) for shelf in self.used]
         self.changed = False
 

@@ -85,7 +85,8 @@ def test_released_layout_holds_the_same(extractor_model, tmp_path):
 def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path):
     source = tmp_path / "twice.jsonl"
     line = (ESCONV / "test.jsonl").read_text().splitlines()[0]
-    source.write_text(f"{line}\n{line}\n")
+    again = json.dumps(json.loads(line) | {"id": "again"})
+    source.write_text(f"{line}\n{again}\n")
     output = tmp_path / "out.jsonl"
     assert command(*arguments(extractor_model, output, source=source)) == 0
     run = json.loads((tmp_path / "out.jsonl.run.json").read_text())

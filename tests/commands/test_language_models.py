@@ -73,7 +73,7 @@ def test_records_do_not_depend_on_batches(model, corpus, tmp_path):
         for one, two in zip(together, found, strict=True):
             probs, others = one.pop("strategy_probs"), two.pop("strategy_probs")
             assert one == two
-            assert probs == pytest.approx(others, abs=2e-6)
+            assert probs == pytest.approx(others, abs=4e-6)
             one["strategy_probs"] = probs
     assert len({one["response"] for one in together}) > len(together) // 2
     assert {one["strategy_from"] for one in together} == {"model"}

@@ -286,7 +286,7 @@ def test_settings_of_other_models_are_refused():
     other = ArchitectureSettings(misc_mode="released")
     with pytest.raises(ConfigError, match=r"architecture\.misc_mode is for MISC"):
         BACKBONES["bart"].own_entries(other, knowledge=False)
-    with pytest.raises(ConfigError, match=r"data\.knowledge is for MISC"):
+    with pytest.raises(ConfigError, match=r"only MISC reads data\.knowledge"):
         BACKBONES["bart"].own_entries(ArchitectureSettings(), knowledge=True)
     with pytest.raises(ConfigError, match="MISC sees no persona"):
         Misc.own_entries(ArchitectureSettings(persona_mode="fusion"), knowledge=True)

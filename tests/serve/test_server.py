@@ -475,6 +475,10 @@ def test_who_leaves_frees_the_row(session, monkeypatch):
         url = f"{address}/v1/chat/completions"
         with httpx.stream("POST", url, json={"messages": HELLO, "stream": True}) as answer:
             next(answer.iter_lines())
+            for _ in range(200):
+                if server.batcher.active == 1:
+                    break
+                threading.Event().wait(0.02)
             assert server.batcher.active == 1
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(url, json={"messages": HELLO}, timeout=0.2)

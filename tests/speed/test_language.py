@@ -187,7 +187,10 @@ def test_random_weights_have_a_tokenizer_of_the_contexts(capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([QWEN, "bench.sides=[ours, doubled]"], "bench.sides: doubled is for models of the other"),
+        (
+            [QWEN, "bench.sides=[ours, doubled]"],
+            "bench.sides: doubled is for the other kind of model",
+        ),
         (["bench.sides=[guidance]"], "bench.sides: guidance .* this one has an encoder"),
         ([QWEN, "bench.endings=natural"], "endings=natural .* give bench.endings=fixed"),
         ([QWEN, "decoding.num_beams=2", "decoding.do_sample=false"], "num_beams=2: a decoder-only"),
