@@ -1,4 +1,4 @@
-"""Keys and values of encoder states on a CPU, kept in dense tensors by length.
+"""Keys and values of encoder states in dense tensors by length, for steps that are not recorded.
 
 Attention of one query reads each key and value once, so a step's time is that of its reads. Rows of
 similar length lie together on a shelf, so little of what is read is padding, and a shelf is read as
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pal.decoding.graphs import multiple
 from pal.decoding.sending import send
 from pal.decoding.step import attend_cached
 
@@ -85,7 +86,7 @@ class Shelves:
             lengths: of the rows.
         """
         decoder, first = self.decoder, len(self.where)
-        rounded = [-(-length // POSITIONS) * POSITIONS for length in lengths]
+        rounded = [multiple(length, POSITIONS) for length in lengths]
         places: list[tuple[Shelf, int, list[int]]] = []  # shelf, its first free place, rows
         for length in dict.fromkeys(rounded):
             rows = [row for row, its in enumerate(rounded) if its == length]
@@ -133,7 +134,7 @@ class Shelves:
         self.used = [shelf for shelves in self.shelves.values() for shelf in shelves]
         order = torch.tensor([slot for shelf in self.used for slot in shelf.slots])
         back = order.argsort()
-        device = self.used[0].held.device if self.used else order.device
+        device = self.decoder.like.device
         self.order, self.back = send(order, device), send(back, device)
         self.sizes = [len(shelf.slots) for shelf in self.used]
         self.changed = False
