@@ -22,9 +22,8 @@ from pal.core.errors import OutputError, PalError, first_line
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = (
-    3  # how often a task or the loading of a model is begun before its deaths count as its own
-)
+# How often a task, or the loading of a model, is begun before its deaths count as its own.
+ATTEMPTS = 3
 
 Perform = Callable[[Any], Any]
 
