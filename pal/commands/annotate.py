@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pal.commands.common import CorpusSettings, ModelSettings, WriterSettings
 from pal.core.errors import ConfigError
 from pal.core.files import Streamed
-from pal.core.job import Job, record_path
+from pal.core.job import Job, counted, record_path
 from pal.core.runtime import configure_runtime
 from pal.core.windows import Window
 from pal.llm.settings import LlmSettings
@@ -296,7 +296,7 @@ def _publish_knowledge(
 
     records = knowledge_records(texts, found)
     job.publish(lambda path: write_jsonl(path, records), texts=len(texts), **facts)
-    logger.info("knowledge about %d texts written to %s", len(texts), job.output)
+    logger.info("knowledge about %s written to %s", counted(len(texts), "text"), job.output)
 
 
 def _with_personas(
@@ -318,4 +318,4 @@ def _publish(
 
     write = write_pesconv if chosen.layout == "pesconv" else write_released
     job.publish(lambda path: write(path, rows), dialogues=dialogues, **facts)
-    logger.info("personas of %d dialogues written to %s", dialogues, job.output)
+    logger.info("personas of %s written to %s", counted(dialogues, "dialogue"), job.output)

@@ -50,6 +50,7 @@ def answer(settings: AnswerSettings) -> Path:
     given, target = settings.require("input", "output")
     from pal.benchmark.notices import notices_of
     from pal.core.files import write_jsonl
+    from pal.core.job import counted
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
     from pal.llm import connect
@@ -92,5 +93,5 @@ def answer(settings: AnswerSettings) -> Path:
         )  # fmt: skip
     if failed:
         logger.warning("%d of %d requests were refused or malformed", failed, len(records))
-    logger.info("%d responses written to %s", len(records), job.output)
+    logger.info("%s written to %s", counted(len(records), "response"), job.output)
     return job.output

@@ -89,6 +89,8 @@ def evaluate(settings: EvaluateSettings) -> str:
         records, stamp = _read_predictions(settings)
     embedder, models, reasons = load_scorers(records, settings.metrics)  # reported first
     losses: dict[str, Any] = {}
+    if settings.model is None:
+        reasons["token_nll"] = "no model to score the references with: give model=… input=… split=…"
     if settings.model is not None:
         losses, stamp = _token_losses(settings, records)
     predictions = build_predictions(

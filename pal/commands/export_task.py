@@ -54,7 +54,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
     given, target = settings.require("input", "output")
     output = Path(target)
     from pal.core.files import new_folder
-    from pal.core.job import output_lock, version_of
+    from pal.core.job import counted, output_lock, version_of
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
     from pal.harness.scoring import ABOUT
@@ -75,7 +75,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
                 **cards_note(settings.data.cards),
             },
         )  # fmt: skip
-    logger.info("%d samples written to %s", len(samples), output)
+    logger.info("%s written to %s", counted(len(samples), "sample"), output)
     return output
 
 

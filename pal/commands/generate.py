@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pal.cluster.settings import ClusterResources
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
-from pal.core.job import Job
+from pal.core.job import Job, counted
 from pal.core.runtime import configure_runtime
 from pal.core.settings import INERT, Count, Section
 from pal.decoding.settings import DecodingSettings
@@ -213,5 +213,5 @@ def generate(settings: GenerateSettings) -> Path:
                 ),
                 **cards_note(settings.data.cards),
             )  # fmt: skip
-            logger.info("%d responses written to %s", len(samples), job.output)
+            logger.info("%s written to %s", counted(len(samples), "response"), job.output)
     return job.output

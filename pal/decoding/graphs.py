@@ -234,7 +234,7 @@ class FixedSteps:
         options, sampler = engine.plan.options, engine.sampler
         self.last = options.max_new_tokens + 1  # position of the last token
         self.options = (
-            options.do_sample, options.repetition_penalty, options.min_new_tokens, self.last,
+            options.do_sample, options.repetition_penalty, options.least, self.last,
             sampler.temperature, sampler.top_k, sampler.top_p,
         )  # fmt: skip
 

@@ -597,7 +597,7 @@ class Batch:
         """Rule out, in place, what no response holds, and its end where that comes too early."""
         engine = self.engine
         scores[:, engine.suppressed] = -torch.inf
-        least = engine.plan.options.min_new_tokens
+        least = engine.plan.options.least
         short = [len(row.answer.tokens) < least for row in rows]
         if any(short):
             scores[send(torch.tensor(short), scores.device), engine.end] = -torch.inf

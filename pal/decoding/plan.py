@@ -88,8 +88,11 @@ class DecodingPlan:
                 f"fit the model's {positions} positions"
             )
         named = decoding.strategy not in WAYS
+        least = decoding.least
+        if decoding.min_new_tokens is None and is_language(config):
+            least = 1
         return cls(
-            options=decoding,
+            options=decoding.model_copy(update={"min_new_tokens": least}),
             alpha=alpha,
             strategy_alpha=strategy_alpha,
             choice="sample" if decoding.strategy == "sample" else "argmax",

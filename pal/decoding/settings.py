@@ -21,7 +21,8 @@ class SamplingOptions(Section):
         repetition_penalty: penalty on the scores of tokens that have already occurred; 1 means
             none.
         num_beams: beam width; beam search (more than 1) needs ``do_sample: false``.
-        min_new_tokens: minimum length of a response, in tokens.
+        min_new_tokens: minimum length of a response, in tokens; null means 10, as in the paper, and
+            1 for decoder-only models, which with more continue as the other speaker.
         max_new_tokens: maximum length of a response, in tokens.
     """
 
@@ -31,8 +32,13 @@ class SamplingOptions(Section):
     top_p: float = Field(0.9, gt=0, le=1)
     repetition_penalty: float = Field(1.03, gt=0)
     num_beams: int = Field(1, gt=0, le=1024)
-    min_new_tokens: int = Field(10, ge=0, le=2**20)
+    min_new_tokens: int | None = Field(None, ge=0, le=2**20)
     max_new_tokens: int = Field(50, gt=0, le=2**20)
+
+    @property
+    def least(self) -> int:
+        """The minimum length, as it is used: the paper's where none is given."""
+        return 10 if self.min_new_tokens is None else self.min_new_tokens
 
 
 class SampleSettings(Section):

@@ -73,8 +73,8 @@ def choose_tokens(
         found = scores.gather(1, history)
         penalty = options.repetition_penalty
         scores.scatter_(1, history, torch.where(found < 0, found * penalty, found / penalty))
-    if options.min_new_tokens:
-        early = length - 2 < options.min_new_tokens
+    if options.least:
+        early = length - 2 < options.least
         scores[:, decoder.end].masked_fill_(early, -torch.inf)
     if not options.do_sample:
         return scores.argmax(-1)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
-from pal.core.files import parse_json
+from pal.core.files import is_path, parse_json
 from pal.core.hub import go_offline_without_network
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
@@ -287,6 +287,8 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     quiet_when_local(source)
     go_offline_without_network(source)
     _check_files(source, where, own)
+    if is_path(source) and not Path(source).expanduser().exists():
+        raise CheckpointError(f"{where}: no such folder; {remedy}")
     try:
         config = AutoConfig.from_pretrained(_config_place(source), trust_remote_code=False)
     except Exception as error:  # the library raises many kinds on what it cannot read

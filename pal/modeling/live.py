@@ -244,7 +244,7 @@ class WholeResponder(LiveResponder):
         options = self.plan.options
         most = min(options.max_new_tokens, first.limit or options.max_new_tokens)
         least: Any = {
-            "max_new_tokens": most, "min_new_tokens": min(options.min_new_tokens, most),
+            "max_new_tokens": most, "min_new_tokens": min(options.least, most),
         }  # fmt: skip
         responder = copy(self.responder)
         responder.seed = first.seed

@@ -64,10 +64,11 @@ def generation_config(options: SamplingOptions, config: Any) -> GenerationConfig
         config: the model's configuration, for its special tokens.
     """
     names = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "num_beams",
-             "min_new_tokens", "max_new_tokens")  # fmt: skip
+             "max_new_tokens")  # fmt: skip
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     return GenerationConfig(
         **{name: getattr(options, name) for name in names},
+        min_new_tokens=options.least,
         **{name: getattr(config, name, None) for name in tokens},
     )
 

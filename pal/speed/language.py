@@ -269,7 +269,7 @@ class ResponseRules(LogitsProcessor):
             penalty = self.options.repetition_penalty
             scores = scores.scatter(1, said, torch.where(old < 0, old * penalty, old / penalty))
         scores[:, self.suppressed] = -torch.inf
-        if said.shape[1] < self.options.min_new_tokens:
+        if said.shape[1] < self.options.least:
             scores[:, self.end] = -torch.inf
         if self.sampler is None:
             chosen = scores.argmax(-1)

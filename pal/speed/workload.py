@@ -86,10 +86,10 @@ class Workload:
         options, device = self.options, str(self.model.device)
         found = LogitsProcessorList()
         found.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
-        if options.min_new_tokens:
+        if options.least:
             found.append(
                 MinNewTokensLengthLogitsProcessor(
-                    2, options.min_new_tokens, self.model.config.eos_token_id, device=device
+                    2, options.least, self.model.config.eos_token_id, device=device
                 )
             )
         suppressed = self.model.suppressed_tokens()

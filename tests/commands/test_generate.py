@@ -208,7 +208,7 @@ def test_wrong_models_are_refused(extractor_model, response_model, tmp_path, cap
     assert command(*arguments(extractor_model, output)) == 2
     assert "a bart model, not a PAL response model" in capsys.readouterr().err
     assert command(*arguments(tmp_path / "nowhere", output)) == 2
-    assert "no model there" in capsys.readouterr().err
+    assert "nowhere: no such folder; give the folder that" in capsys.readouterr().err
     assert command("generate", f"output={output}") == 2
     assert "model=… input=…" in capsys.readouterr().err
 

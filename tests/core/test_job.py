@@ -164,6 +164,12 @@ def test_what_is_no_file_is_never_replaced(tmp_path, overwrite):
         job(tmp_path, overwrite=overwrite).is_finished()
 
 
+@pytest.mark.parametrize("ending", ["csv", "TSV", "xlsx", "parquet"])
+def test_an_output_named_like_a_table_is_refused(tmp_path, ending):
+    with pytest.raises(OutputError, match=r"generate writes JSON; .* ends in \.jsonl"):
+        job(tmp_path / f"out.{ending}").is_finished()
+
+
 def test_the_difference_names_the_key_inside_of_a_group(tmp_path):
     output = tmp_path / "out.jsonl"
 

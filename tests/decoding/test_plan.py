@@ -146,6 +146,15 @@ def test_responses_must_fit_the_positions():
     DecodingPlan.from_settings(DecodingSettings(max_new_tokens=126), config())
 
 
+@pytest.mark.parametrize(
+    ("given", "task", "used"), [(None, None, 10), (None, "response_lm", 1), (3, "response_lm", 3)]
+)
+def test_the_least_length_is_the_papers_and_none_for_decoder_only_models(given, task, used):
+    model = config(pal_task=task, persona_mode="fusion" if task is None else "prompt")
+    plan = DecodingPlan.from_settings(DecodingSettings(min_new_tokens=given), model)
+    assert (plan.options.min_new_tokens, plan.options.least) == (used, used)
+
+
 def test_another_strategy_set_decides_names_numbers_and_messages():
     two = StrategySet(("Ask", "Comfort"), aliases={"Question": "Ask"})
     assert alpha_of({"question": 2}, own=(0, 1), strategies=two) == (2.0, 1.0)
