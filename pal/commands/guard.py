@@ -5,8 +5,6 @@ dialogues, with the guard of the settings, and says what it finds.
 """
 
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,6 +105,7 @@ def train_guard(settings: TrainGuardSettings) -> str:
         raise ConfigError("missing settings: give head.messages=…, labelled messages")
     folder = Path(target)
     _refuse_other_work(folder, settings.overwrite)
+    from pal.core.files import new_folder
     from pal.core.job import output_lock
     from pal.core.runtime import configure_runtime
     from pal.data.splits import load_split
@@ -130,18 +129,11 @@ def train_guard(settings: TrainGuardSettings) -> str:
             embedder, folds=settings.head.folds, false_alarms=settings.head.false_alarms,
         )  # fmt: skip
         facts = describe_head(head, rows, settings.statistics.confidence)
-        saving = folder.with_name(folder.name + ".saving")
-        shutil.rmtree(saving, ignore_errors=True)
-        try:
+        with new_folder(folder) as unfinished:
             save_head(
-                saving, head, settings.head.encoder, embedder,
+                unfinished, head, settings.head.encoder, embedder,
                 false_alarms=settings.head.false_alarms, folds=settings.head.folds, trained=facts,
             )  # fmt: skip
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(saving, folder)
-        except OSError as error:
-            shutil.rmtree(saving, ignore_errors=True)
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     logger.info("written to %s", folder)
     return show_head(facts)
 

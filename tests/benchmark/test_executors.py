@@ -153,6 +153,20 @@ def test_an_output_that_another_process_is_writing_is_waited_for(tmp_path, monke
     assert attempts(tmp_path) == {f"{tmp_path.name}-taken": (2, 1)}
 
 
+def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
+    """Neither that of a stage, nor when the bar is shown, nor what it estimates."""
+    clock = iter(range(2_000_000_000, 0, -86_400))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    stage, shown = task(write, tmp_path / "a.json"), []
+    report = perform_stage(stage, StageContext.of_this_process(tmp_path))
+    assert report.outcome == "finished"
+    assert 0 <= report.seconds < 60
+    monkeypatch.setattr(StageBar, "eta", lambda bar, running: shown.extend(running.values()))
+    side_by_side(tmp_path, run_of([task(linger, tmp_path / "b.json", 2)]))
+    assert shown
+    assert all(0 <= seconds < 60 for seconds in shown)
+
+
 def start_driver(folder):
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(

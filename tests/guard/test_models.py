@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from pal.commands.study import _without_crises
 from pal.core.errors import CheckpointError, ConfigError, DataError
@@ -111,6 +112,46 @@ def test_cross_validation_keeps_a_source_together():
     assert "recall with the lexicon" in show_head(facts)
     with pytest.raises(DataError, match="at least 5"):
         train(ROWS[:3] + ROWS[-20:])
+
+
+def trained_by_command(folder, monkeypatch):
+    messages = folder / "messages.jsonl"
+    rows = [{"text": r.text, "label": ("none", "crisis")[r.crisis], "source": r.source}
+            for r in ROWS]  # fmt: skip
+    messages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("pal.metrics.similarity.load_embedder", lambda *args, **options: embed)
+    return ["guard", "train", f"head.messages={messages}", "overwrite=true",
+            f"output={folder / 'head'}"]  # fmt: skip
+
+
+def test_a_training_leaves_the_folders_of_others_alone(tmp_path, monkeypatch):
+    for name in ("head.saving", "head.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    call = trained_by_command(tmp_path, monkeypatch)
+    assert command(*call) == command(*call) == 0
+    names = {"head", "head.saving", "head.old", "messages.jsonl"}
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == names
+    assert (tmp_path / "head.saving" / "mine").exists()
+
+
+def test_a_training_that_ends_early_leaves_the_head_that_was_there(tmp_path, monkeypatch, capsys):
+    call = trained_by_command(tmp_path, monkeypatch)
+    assert command(*call) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
+
+    def full(*arguments):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("safetensors.numpy.save_file", full)
+        capsys.readouterr()
+        assert command(*call) == 2
+    said = capsys.readouterr().err
+    assert said.count("pal: error: ") == 1
+    assert "No space left" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()} == before
+    assert command(*call) == 0
 
 
 def test_windows_hold_every_sentence_and_are_not_endless():

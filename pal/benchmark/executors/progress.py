@@ -25,7 +25,7 @@ class StageBar:
             total=sum(planned.values()), desc="stages", unit="stage", dynamic_ncols=True,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )  # fmt: skip
-        self._shown = 0.0
+        self._shown = float("-inf")
 
     def done(self, stage: StageTask, seconds: float | None = None) -> None:
         """Count a stage as done; ``seconds`` if it was performed now."""
@@ -57,7 +57,7 @@ class StageBar:
         Args:
             running: the stages that run, each with the time it began.
         """
-        now = time.time()
+        now = time.monotonic()
         if now - self._shown < 1:
             return
         self._shown, running = now, list(running)

@@ -163,7 +163,7 @@ class SideBySide:
             stage = self.queue.popleft()
             self.attempts[stage.name] = self.attempts.get(stage.name, 0) + 1
             self.executor.submit(stage)
-            self.running[stage.name] = stage, time.time()
+            self.running[stage.name] = stage, time.monotonic()
         self.bar.show(self.running.values())
         finished: list[tuple[StageTask, float | None]] = []
         for stage, report in self.executor.wait(0.5):

@@ -152,7 +152,7 @@ def perform_stage(stage: StageTask, context: StageContext) -> StageReport:
     Its messages go to a file of its name in ``logs``, one headed part an attempt. A stage whose
     output is there is not done again. An output that another process is writing is waited for.
     """
-    began, warned = time.time(), _Warnings()
+    began, warned = time.monotonic(), _Warnings()
     report = StageReport("finished", host=socket.gethostname(), warnings=warned.found)
     before = os.getcwd()
     try:
@@ -167,7 +167,7 @@ def perform_stage(stage: StageTask, context: StageContext) -> StageReport:
         report.error = portable_error(error)
     finally:
         os.chdir(before)
-    report.seconds = time.time() - began
+    report.seconds = time.monotonic() - began
     return report
 
 
