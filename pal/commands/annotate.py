@@ -150,6 +150,7 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
     """Annotate with a language model; the record lists prefixes that got no answer."""
     from pal.core.job import refuse_several_processes
     from pal.llm import connect
+    from pal.llm.base import how_to_repeat, refuse_silence
     from pal.llm.facts import model_facts, versions_of_model
     from pal.persona.by_llm import infer_personas, load_persona_prompt
     from pal.persona.cleaning import annotated_prefixes
@@ -169,6 +170,7 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
         model, start = connect(settings.llm, settings.dtype), settings.annotate.start
         prefixes = list(_distinct_prefixes(rows, start))
         answers = infer_personas(prefixes, model)
+        refuse_silence([*answers.values()], "annotate")
         unanswered = [
             {"dialogue": row["id"], "turn": turn, "reason": answers[prefix].reason}
             for row in rows
@@ -177,8 +179,8 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
         ]
         if unanswered:
             logger.warning(
-                "%d turns have no answer and add nothing to the persona; %s lists them",
-                len(unanswered), record_path(output),
+                "%d turns have no answer and add nothing to the persona; %s lists them%s",
+                len(unanswered), record_path(output), how_to_repeat(unanswered),
             )  # fmt: skip
         inferred = {
             prefix: [] if outcome.reason else outcome.value["sentences"]
@@ -247,6 +249,7 @@ def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") ->
     from pal.knowledge.by_llm import infer_knowledge, load_knowledge_prompt
     from pal.knowledge.queries import clean_tails, knowledge_queries
     from pal.llm import connect
+    from pal.llm.base import how_to_repeat, refuse_silence
     from pal.llm.facts import model_facts, versions_of_model
 
     refuse_several_processes("annotate with a language model")
@@ -263,6 +266,7 @@ def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") ->
     with job.claimed(processes=False):
         model, most = connect(settings.llm, settings.dtype), settings.annotate.tails
         answers = infer_knowledge(texts, model, tails=most)
+        refuse_silence(answers, "annotate")
         found = {
             text: {} if outcome.reason else {
                 name: clean_tails(tails, most) for name, tails in outcome.value.items()
@@ -275,8 +279,8 @@ def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") ->
         ]  # fmt: skip
         if unanswered:
             logger.warning(
-                "%d texts have no answer, so nothing is known about them; %s lists them",
-                len(unanswered), record_path(output),
+                "%d texts have no answer, so nothing is known about them; %s lists them%s",
+                len(unanswered), record_path(output), how_to_repeat(unanswered),
             )  # fmt: skip
         _publish_knowledge(
             job, texts, found, prompts={prompt.name: prompt.version}, unanswered=unanswered,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.llm import connect
-from pal.llm.base import Request
+from pal.llm.base import Request, refuse_silence
 from pal.llm.facts import changed_llm
 from pal.llm.prompts import Prompt, load_prompt
 from pal.llm.settings import LlmSettings
@@ -49,7 +49,7 @@ def ask_judges(
         judge is, for the record.
 
     Raises:
-        PalError: a judge cannot be used.
+        PalError: a judge cannot be used, or answers nothing.
     """
     answers: dict[str, Answers] = {}
     failures: dict[str, dict[str, str]] = {}
@@ -57,6 +57,7 @@ def ask_judges(
     for name, llm in judges.items():
         model = connect(llm, dtype)
         outcomes = model.ask(requests, description=f"judge {name}")
+        refuse_silence(outcomes, f"judge {name}")
         answers[name] = {one.id: one.value for one in outcomes if one.reason is None}
         failures[name] = {one.id: one.reason for one in outcomes if one.reason is not None}
         facts[name] = model.describe()

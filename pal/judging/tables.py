@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pal.llm.base import GIVEN_UP, REPEAT
 from pal.stats.estimates import cell, p_text, table
 
 NOT_PEOPLE = (
@@ -129,8 +130,6 @@ def _unanswered(document: Mapping[str, Any]) -> list[str]:
         if reasons:
             listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
             parts.append(f"Judge {judge} left requests without an answer ({listed}).")
-    if any("gave up" in reason for found in document["unanswered"].values() for reason in found):
-        parts.append(
-            "overwrite=true repeats the requests that were given up; existing answers are kept."
-        )
+    if any(GIVEN_UP in reason for found in document["unanswered"].values() for reason in found):
+        parts.append(f"{REPEAT}.")
     return parts

@@ -1,8 +1,13 @@
 """The interface of language models: requests and outcomes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from pal.core.errors import PalError
+
+GIVEN_UP = "gave up"  # begins a reason that may pass: the request can be sent again
+REPEAT = "overwrite=true repeats the requests that were given up; existing answers are kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,36 @@ class Outcome:
     id: str
     value: Any
     reason: str | None
+
+
+def refuse_silence(outcomes: Sequence[Outcome], what: str) -> None:
+    """Refuse to make a result of requests that were all given up.
+
+    Without answers the result would hold nothing, yet count as finished.
+
+    Args:
+        outcomes: those of a whole step.
+        what: the step, for the message.
+
+    Raises:
+        PalError: there are outcomes, and all were given up.
+    """
+    reasons = [one.reason for one in outcomes if one.reason and one.reason.startswith(GIVEN_UP)]
+    if reasons and len(reasons) == len(outcomes):
+        raise PalError(
+            f"{what}: none of {len(outcomes)} requests got an answer, the last: {reasons[-1]}; "
+            "nothing is written, run the same command again once the server works again"
+        )
+
+
+def how_to_repeat(unanswered: Sequence[Mapping[str, Any]]) -> str:
+    """Return the end of a message about requests without an answer: how to send them again.
+
+    Args:
+        unanswered: what has no answer, each with its ``reason``.
+    """
+    passing = any(one["reason"].startswith(GIVEN_UP) for one in unanswered)
+    return f"; {REPEAT}" if passing else ""
 
 
 Check = Callable[[Request, Any], str | None]

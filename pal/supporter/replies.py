@@ -9,7 +9,7 @@ from pal.core.errors import PalError
 from pal.core.files import fingerprint
 from pal.data.strategies import DEFINITIONS, STRATEGIES
 from pal.data.texts import normalise_text
-from pal.llm.base import LanguageModel, Outcome, Request
+from pal.llm.base import GIVEN_UP, LanguageModel, Outcome, Request
 from pal.llm.prompts import Prompt, load_prompt
 from pal.llm.structured import parse
 from pal.supporter.settings import SupporterSettings
@@ -126,7 +126,7 @@ def refuse_unanswered(outcomes: Sequence[Outcome], what: str) -> None:
     Raises:
         PalError: some did.
     """
-    open_ones = [one for one in outcomes if one.reason and one.reason.startswith("gave up")]
+    open_ones = [one for one in outcomes if one.reason and one.reason.startswith(GIVEN_UP)]
     if open_ones:
         raise PalError(
             f"{what}: {len(open_ones)} of {len(outcomes)} requests got no answer "

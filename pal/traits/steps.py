@@ -14,7 +14,15 @@ from typing import Any
 from pal.core.files import read_jsonl, write_jsonl
 from pal.core.job import Job
 from pal.llm import connect
-from pal.llm.base import LanguageModel
+from pal.llm.base import (
+    GIVEN_UP,
+    REPEAT,
+    Check,
+    LanguageModel,
+    Outcome,
+    Request,
+    refuse_silence,
+)
 from pal.llm.facts import model_facts, versions_of_model, wording_of
 from pal.llm.prompts import Prompt, load_prompt
 from pal.traits.settings import AskingSettings
@@ -32,6 +40,25 @@ def asked_instead(model: LanguageModel) -> Iterator[None]:
         yield
     finally:
         _stand_in.reset(token)
+
+
+class _Heard:
+    """A model that remembers all outcomes of a step.
+
+    Args:
+        model: the model that is asked.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.name, self.describe, self._model = model.name, model.describe, model
+        self.outcomes: list[Outcome] = []
+
+    def ask(
+        self, requests: Sequence[Request], *, description: str, check: Check | None = None
+    ) -> list[Outcome]:
+        outcomes = self._model.ask(requests, description=description, check=check)
+        self.outcomes += outcomes
+        return outcomes
 
 
 def load_trait_prompt(name: str) -> Prompt:
@@ -68,7 +95,7 @@ def run_step(
         A Markdown summary.
 
     Raises:
-        PalError: the model cannot be reached or the output not be written.
+        PalError: the model cannot be reached, it answers nothing, or the output cannot be written.
     """
     (target,) = settings.require("output")
     job = Job(
@@ -82,8 +109,9 @@ def run_step(
     )  # fmt: skip
     if not job.is_finished():
         with job.claimed(processes=False):
-            model = _stand_in.get() or connect(settings.llm, settings.dtype)
+            model = _Heard(_stand_in.get() or connect(settings.llm, settings.dtype))
             records = make(model)
+            refuse_silence(model.outcomes, f"traits {command}")
             failed = [record for record in records if "failed" in record]
 
             def write(output: Path) -> None:
@@ -123,8 +151,6 @@ def _summary(command: str, output: Path, apart: bool) -> str:
     lines = [f"| {command} | count |", "| --- | --- |"]
     lines += [f"| {name.replace('|', '/')} | {count:,} |" for name, count in counts.items()]
     lines += ["", f"written to {output}"]
-    if any("gave up" in reason for reason in (*reasons, *unanswered)):
-        lines.append(
-            "overwrite=true repeats the requests that were given up; existing answers are kept"
-        )
+    if any(GIVEN_UP in reason for reason in (*reasons, *unanswered)):
+        lines.append(REPEAT)
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Every command that writes something, on inputs small enough to be run hundreds of times.
 
 :func:`prepared` makes the inputs, :func:`works` names the commands, and :class:`Bench` runs one of
-them again and again in processes that a fork server makes.
+them again and again in processes that a fork server makes. The file is long because it lists every
+command, and the campaign's parts choose from one list.
 """
 
 import csv
@@ -26,17 +27,23 @@ from tests.commands.authors import authors_weights, write_config
 from tests.jobs import (
     ESCONV,
     ROOT,
+    TINY_EXTRACTOR,
+    TINY_RESPONSE,
     TRAIN_EXTRACTOR,
     TRAIN_LANGUAGE,
     TRAIN_RESPONSE,
     environment,
 )
 from tests.llm.server import FakeServer
+from tests.metrics.test_similarity import save_bert
 from tests.modeling.languages import chat_tokenizer, tiny
 from tests.traits.fakes import World, answer, planted
 
 STEPS = ["training.save_strategy=steps", "training.save_steps=3", "training.eval_strategy=steps",
          "training.eval_steps=3"]  # fmt: skip
+QUICK = [*TINY_RESPONSE, *(f"persona_extractor.{given}" for given in TINY_EXTRACTOR),
+         "training.num_train_epochs=1", "annotate.max_new_tokens=8",
+         "decoding.max_new_tokens=12"]  # fmt: skip
 
 
 class ForkServer:
@@ -101,11 +108,13 @@ def _value(schema, seed):
 
 
 def whole_study(place):
-    """Return what an output holds, without what workers logged.
+    """Return what an output holds, without what workers logged and the moments its page shows."""
+    return {name: kept for name, kept in without_moments(place).items() if "/logs/" not in name}
 
-    Its page shows documents that name their moment.
-    """
-    found = {name: kept for name, kept in contents(place).items() if "/logs/" not in name}
+
+def without_moments(place):
+    """Return what an output holds; its page shows documents that name their moment."""
+    found = contents(place)
     for name in [name for name in found if name.endswith("report.html")]:
         found[name] = re.sub(MOMENT, b"then", found[name])
         found.pop(f"{name}.run.json", None)
@@ -197,6 +206,8 @@ def prepared(folder, fork):
         {"text": text, "label": label, "source": f"s{n}"}
         for n in range(6) for text, label in (("I want to die.", "crisis"), ("I swim.", "none"))
     ])  # fmt: skip
+    (folder / "encoder").mkdir(exist_ok=True)
+    save_bert(folder / "encoder", ["i", "want", "to", "die", "swim", "."])
     (folder / "situations.txt").write_text("".join(f"The rent of {n} is due.\n" for n in range(6)))
     made("study", "create", f"input={folder / 'pes.jsonl'}", "study.kind=persona", "study.raters=2",
          f"output={folder / 'study.db'}")  # fmt: skip
@@ -304,9 +315,14 @@ def works(folder):
                           f"extractor={folder / 'extractor'}", "simulation.exchanges=2",
                           "simulation.least=1", "decoding.max_new_tokens=12", "limit=4"],
                          answers=anybody),
+        "guard train": Work(["guard", "train", f"head.messages={folder / 'labelled.jsonl'}",
+                             f"head.encoder={folder / 'encoder'}", "head.background=bundled:esconv",
+                             "limit=40", "overwrite=true"], "out"),
         "guard eval": table("guard", "eval", f"input={folder / 'labelled.jsonl'}"),
         "report": Work(["report", f"report.include=[{folder / 'analysis.json'}, "
                         f"{folder / 'alpha.json'}]"], "out.html"),
+        "quickstart": Work(["quickstart", "--config", "quickstart", *QUICK], "out", "output_dir",
+                           look=without_moments),
         "reproduce": Work(reproduce, "out", "output_dir", look=whole_study),
         "reproduce, two at once": Work([*reproduce, "reproduce.executor=local",
                                         "reproduce.workers=2"], "out", "output_dir",

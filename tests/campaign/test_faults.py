@@ -10,6 +10,8 @@ need a Linux whose user may mount them.
 """
 
 import contextlib
+import json
+import math
 import os
 import random
 import re
@@ -139,26 +141,51 @@ def test_an_endpoint_that_breaks_off_changes_nothing(assets, name, tmp_path, tal
     chance = random.Random(f"{SEED} {name}")
     how = {"stall": 1.0, "retry_after": "0.05"}
     more = ["llm.timeout=0.5", "llm.max_attempts=12"]
-    share = [0.0]
+    share, until, malformed = [0.0], [math.inf], set()
 
     def faults(number, body):
+        if number >= until[0]:
+            return chance.choice(("500", "cut", "drop"))
         if chance.random() >= share[0]:
             return None
+        fault, asked = chance.choice(FAULTS), json.dumps(body)
+        if fault == "malformed" and asked in malformed:  # the third would be final
+            return None
+        malformed.update([asked] if fault == "malformed" else [])
         tally["network faults"] += 1
-        return chance.choice(FAULTS)
+        return fault
 
     with answering(work, faults=faults, **how) as server:
         bench = Bench(work, tmp_path / "work", fork, server, more)
         assert bench.run() == 0, bench.said
         expected = bench.look()
-        share[0] = 0.15
+        share[0] = 0.3
         for _ in range(ROUNDS):
             bench.clean()
+            malformed.clear()
             assert bench.run() == 0, bench.said
             assert not bench.differences(expected)
             tally["results equal"] += 1
+        needed = len(server.requests)
+        bench.clean()
+        share[0] = 0.0
+        assert bench.run() == 0, bench.said
+        needed = len(server.requests) - needed
+        for _ in range(ROUNDS):  # breaks off for good, and is there again
+            bench.clean()
+            until[0] = len(server.requests) + chance.randrange(needed)
+            bench.call.insert(-1, "llm.max_attempts=2")
+            code = bench.run()
+            tally["endpoints gone"] += 1
+            assert code == 2 or "overwrite=true repeats the requests" in bench.said, bench.said
+            until[0] = math.inf
+            bench.call[-2] = f"overwrite={'true' if code == 0 else 'false'}"
+            assert bench.run() == 0, bench.said
+            del bench.call[-2]
+            assert not bench.differences(expected)
+            tally["results equal"] += 1
     bench.clean()  # and now nobody answers
-    bench.call[-1:-1] = ["llm.max_attempts=1"]
+    bench.call.insert(-1, "llm.max_attempts=1")
     assert bench.run() == 2, bench.said
     assert not [path for path in bench.folder.rglob("out*") if path.suffix in (".jsonl", ".json")]
     tally["nobody answers"] += 1

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.campaign
 KILLS = int(os.environ.get("PAL_KILLS", "1000"))
 IN_A_ROW = 6  # kills before a job may finish
 NAMES = list(works(Path()))
-SLOW = ("reproduce", "traits run", "train", "tune-alpha")  # these are killed less often
+SLOW = ("quickstart", "reproduce", "traits run", "train", "tune-alpha")  # killed less often
 SHARE = 4
 
 
