@@ -108,12 +108,12 @@ def _value(schema, seed):
 
 
 def whole_study(place):
-    """Return what an output holds, without what workers logged and the moments its page shows."""
+    """Return what an output holds, without what workers logged; see :func:`without_moments`."""
     return {name: kept for name, kept in without_moments(place).items() if "/logs/" not in name}
 
 
 def without_moments(place):
-    """Return what an output holds; its page shows documents that name their moment."""
+    """Return what an output holds; its page shows when and how its documents were made."""
     found = contents(place)
     for name in [name for name in found if name.endswith("report.html")]:
         found[name] = re.sub(MOMENT, b"then", found[name])
@@ -136,7 +136,7 @@ def measured(place):
 # ----------------------------------------------------------------------- the commands
 
 
-MOMENT = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d[+-]\d{4})?"
+MOMENT = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d[+-]\d{4})?|overwrite&#34;: \w+"
 
 # Names of what lies beside results: locks, caches, logs.
 BESIDE_RESULTS = r"\.lock$|c\.sqlite|__pycache__|/logs(/|$)"

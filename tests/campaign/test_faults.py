@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from pal.llm.base import REPEAT
 from tests.campaign.commands import Bench, answering, works
 from tests.campaign.conftest import SEED
 
@@ -177,12 +178,15 @@ def test_an_endpoint_that_breaks_off_changes_nothing(assets, name, tmp_path, tal
             bench.call.insert(-1, "llm.max_attempts=2")
             code = bench.run()
             tally["endpoints gone"] += 1
-            assert code == 2 or "overwrite=true repeats the requests" in bench.said, bench.said
+            partly = REPEAT in bench.said  # a step of several may be, before one that got nothing
+            assert code == 2 or partly, bench.said
             until[0] = math.inf
-            bench.call[-2] = f"overwrite={'true' if code == 0 else 'false'}"
+            bench.call[-2] = f"overwrite={str(partly).lower()}"
             assert bench.run() == 0, bench.said
             del bench.call[-2]
-            assert not bench.differences(expected)
+            # Files of a study are named after what is in them: those of missing answers stay.
+            wrong = [(name, then) for name, then, _ in bench.differences(expected)]
+            assert not [name for name, then in wrong if not partly or then != "None"], wrong
             tally["results equal"] += 1
     bench.clean()  # and now nobody answers
     bench.call.insert(-1, "llm.max_attempts=1")
