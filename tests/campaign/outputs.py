@@ -20,7 +20,10 @@ def contents(place: Path):
         if path.suffix in (".lock", ".sqlite") or ".sqlite-" in path.name or "optimizer" in name:
             continue
         if path.suffix == ".json":
-            found[name] = without_times(json.loads(path.read_text()))
+            try:
+                found[name] = without_times(json.loads(path.read_text()))
+            except ValueError:  # half of one, in a folder that a kill left unfinished
+                found[name] = path.read_bytes()
         elif path.suffix in (".pt", ".pth", ".bin"):
             continue  # pickles of the resumable state
         else:

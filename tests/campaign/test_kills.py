@@ -54,3 +54,33 @@ def test_a_killed_command_ends_in_the_same_bytes(assets, name, tmp_path, tally):
             assert bench.run() in (0, work.done), bench.said
             assert not bench.differences(expected)
             tally["results equal"] += 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "convert-authors"])
+def test_a_command_killed_while_it_replaces_its_output_ends_in_the_same_bytes(
+    assets, name, tmp_path, tally
+):
+    """With ``overwrite=true``; without it, what was there before or what is new is whole."""
+    folder, fork = assets
+    work = works(folder)[name]
+    chance = random.Random(f"{SEED} {name} again")
+    with answering(work) as server:
+        plain = Bench(work, tmp_path / "work", fork, server)
+        again = Bench(work, tmp_path / "work", fork, server, ["overwrite=true"])
+        assert plain.run() == 0, plain.said
+        expected = plain.look()
+        assert again.run() == 0, again.said
+        seconds = again.took["seconds"]
+        while tally["kills while replacing"] < wanted(name):
+            for _ in range(chance.randrange(1, IN_A_ROW)):
+                code = again.run(kill_after=chance.uniform(0, seconds))
+                tally["kills while replacing"] += code == -9
+                if code != -9:
+                    assert code == 0, again.said
+                    seconds = min(seconds, again.took["seconds"])
+            assert plain.run() in (0, work.done), plain.said
+            wrong = [(name, then) for name, then, _ in plain.differences(expected)]
+            assert not [name for name, then in wrong if then != "None"], wrong
+            assert again.run() == 0, again.said  # and what the kills left is gone
+            assert not again.differences(expected)
+            tally["results equal"] += 1
