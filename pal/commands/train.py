@@ -68,6 +68,7 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
     from transformers import set_seed
     from transformers.integrations import unset_hf_deepspeed_config
 
+    from pal.modeling.attention import training_products
     from pal.training.arguments import build_arguments
     from pal.training.folder import SPOT_TOKENIZER, TOKENS, RunFolder, no_empty_folder
     from pal.training.numbers import (
@@ -134,7 +135,9 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
         if resume:
             logger.info("continuing from %s", resume)
         try:
-            run_training(trainer, resume)
+            bf16_on_cpu = numbers.name == "bfloat16" and state.device.type == "cpu"
+            with training_products(parts.model, bf16_on_cpu):
+                run_training(trainer, resume)
             publish(trainer, parts, job, folder, begin)
         except Exception as error:
             full = shutil.disk_usage(output).free < 2**20  # torch and safetensors hide it

@@ -1,14 +1,16 @@
-"""Attention of packed models, for inference on CPUs: two matrix products and a softmax.
+"""Attention by two matrix products and a softmax, on CPUs: of packed models, and in training.
 
 The library's choice, ``scaled_dot_product_attention``, has one kernel for CPUs. For one query a
 row, as in a step of decoding, it takes about twice as long as the products; and in bfloat16 it
-takes as long as in float32, where oneDNN's products take a sixth. In float32 with many queries its
-kernel is the fastest there is, and stays.
+takes as long as in float32, where oneDNN's products take a sixth, or with gradients less than half.
+In float32 with many queries its kernel is the fastest there is, and stays.
 
 Shapes: B rows, H heads, Q queries, K keys, w width of a head.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -18,7 +20,9 @@ from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
-NAME = "pal_products"  # by which the library knows it
+# By which the library knows them.
+NAME = "pal_products"
+TRAINING = "pal_products_training"
 
 MULTIPLE = 32  # keys are padded to multiples of this: torch's softmax is half as fast elsewhere
 SCORES = 2**21  # computed at once; more take twice as long, since they leave the cache
@@ -111,6 +115,41 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
     return torch.cat(parts).view(rows, heads, queries, width)
 
 
+def training_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **settings: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attend in bfloat16, with gradients; arguments and results as :func:`product_attention`'s.
+
+    Keys may have fewer heads than queries, each for as many neighbours. Masks that the library left
+    out, dropout and few queries stay the library's.
+    """
+    alike = attention_mask is not None and attention_mask.shape[1] == 1
+    odd = any(settings.get(name) is not None for name in ("position_bias", "softcap", "cache"))
+    if not alike or odd or dropout or query.shape[2] == 1:
+        return _library()(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings
+        )  # type: ignore[no-any-return]
+    rows, heads, queries, width = query.shape
+    count, each = key.shape[2], heads // key.shape[1]
+    query = query * (width**-0.5 if scaling is None else scaling)
+    its_query, its_key, its_value = (
+        part.to(torch.bfloat16).flatten(0, 1)
+        for part in (
+            query, key.repeat_interleave(each, 1), value.repeat_interleave(each, 1),
+        )
+    )  # fmt: skip
+    added = _as_added(attention_mask, torch.bfloat16)  # type: ignore[arg-type]
+    added = added.expand(rows, heads, queries, count).flatten(0, 1)
+    parts, some = [], max(1, SCORES // (queries * count))
+    for first in range(0, rows * heads, some):
+        part = slice(first, first + some)
+        scores = torch.baddbmm(added[part], its_query[part], its_key[part].transpose(1, 2))
+        parts.append(scores.softmax(-1, dtype=torch.bfloat16) @ its_value[part])
+    found = torch.cat(parts).view(rows, heads, queries, width)
+    return found.transpose(1, 2).contiguous(), None
+
+
 def _as_added(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask as what is added to scores."""
     if mask.dtype != torch.bool:
@@ -131,8 +170,9 @@ def register() -> bool:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
 
-        AttentionInterface.register(NAME, product_attention)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
+        for name, attend in ((NAME, product_attention), (TRAINING, training_attention)):
+            AttentionInterface.register(name, attend)
+            AttentionMaskInterface.register(name, sdpa_mask)
     except Exception as error:  # another version of the library may have other names
         logger.debug("attention stays the library's: %s", error)
         return False
@@ -178,3 +218,26 @@ def use_products(model: Any) -> None:
         model.set_attn_implementation(NAME)
     except Exception as error:  # a family whose attention is its own
         logger.debug("attention stays the library's: %s", error)
+
+
+@contextlib.contextmanager
+def training_products(model: Any, wanted: bool) -> Iterator[None]:
+    """Let a model train with attention by products, where it attends by the library's own choice.
+
+    Args:
+        model: of the library; its configuration is again as it was when the block ends.
+        wanted: whether products are computed in bfloat16 on a CPU, where this is faster.
+    """
+    before = getattr(model.config, "_attn_implementation", None)
+    changed = wanted and before == "sdpa" and register()
+    if changed:
+        try:
+            model.set_attn_implementation(TRAINING)
+        except Exception as error:  # a family whose attention is its own
+            logger.debug("attention stays the library's: %s", error)
+            changed = False
+    try:
+        yield
+    finally:
+        if changed:
+            model.set_attn_implementation(before)

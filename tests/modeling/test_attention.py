@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from pal.modeling import attention
-from pal.modeling.attention import product_attention, register
+from pal.modeling.attention import (
+    product_attention,
+    register,
+    training_attention,
+    training_products,
+)
 from pal.modeling.packed import can_pack, packed_model
 from tests.modeling.families import build_case
 from tests.modeling.small import build, small_tokenizer
@@ -91,3 +96,44 @@ def test_the_model_keeps_its_own_attention(monkeypatch):
     assert model.config._attn_implementation == "sdpa"
     monkeypatch.setattr(attention, "product_attention", lambda *args, **settings: args[1:2])
     assert packed_model(model).config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+@pytest.mark.parametrize("kind", ["none", "padding", "causal"])
+def test_gradients_in_training_are_the_librarys(kind, shared, monkeypatch):
+    monkeypatch.setattr(attention, "SCORES", 3 * 37 * KEYS)  # three heads at once
+    generator = torch.Generator().manual_seed(0)
+    given = [
+        torch.randn(2, heads, count, 24, generator=generator).bfloat16().requires_grad_()
+        for heads, count in ((4, 37), (4 // shared, KEYS), (4 // shared, KEYS))
+    ]
+    layer = Layer()
+    layer.num_key_value_groups = shared
+    mask = MASKS[kind] and MASKS[kind](37)
+    results = []
+    for attend in (training_attention, attention._library()):
+        out = attend(layer, *given, mask, scaling=0.3)[0].float()
+        results.append((out, *torch.autograd.grad((out**2).sum(), given)))
+    for found, wanted in zip(*results, strict=True):
+        assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_a_model_attends_by_products_only_while_it_trains_in_bf16(monkeypatch):
+    model = build(small_tokenizer())
+    calls = []
+
+    def counted(*given, **settings):
+        calls.append(1)
+        return training_attention(*given, **settings)
+
+    monkeypatch.setattr(attention, "training_attention", counted)
+    register.cache_clear()
+    inputs = {"input_ids": torch.arange(24).view(2, 12) % 9 + 5, "labels": torch.ones(2, 4).long()}
+    for wanted in (False, True):
+        with training_products(model, wanted), torch.autocast("cpu", torch.bfloat16):
+            model(**inputs).loss.backward()
+        assert bool(calls) == wanted
+        assert model.config._attn_implementation == "sdpa"
+    monkeypatch.undo()
+    register.cache_clear()
+    assert register()
