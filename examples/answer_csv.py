@@ -16,7 +16,7 @@ import pal
 from pal.commands.annotate import annotate
 from pal.commands.generate import generate
 from pal.core.errors import DataError, PalError
-from pal.core.files import read_jsonl
+from pal.core.files import atomic_writer, read_jsonl
 from pal.core.runtime import show_messages
 from pal.data.corpora import CorpusFile
 from pal.data.corpora.tables import TableReader, find_columns
@@ -61,7 +61,7 @@ def main(table, folder, extractor, overrides):
     generate(reply)
     rows, column = read_table(table, infer.data.columns.model_dump())
     added = join(rows, column, {row["id"]: row for _, row in read_jsonl(responses)})
-    with open(folder / "answered.csv", "w", newline="", encoding="utf-8") as file:
+    with atomic_writer(folder / "answered.csv", private=True) as file:  # it holds people's words
         writer = csv.DictWriter(file, dict.fromkeys([*rows[0], *ADDED.values()]))
         writer.writeheader()
         writer.writerows(rows)

@@ -483,14 +483,14 @@ def markdown_results(document: Mapping[str, Any]) -> str:
         for a, b in pairs:
             cells = [_difference(by.get((a, b, key))) for key in keys]
             lines.append(f"| {labels[a]} − {labels[b]} | {' | '.join(cells)} |")
+    gone: dict[tuple[str, str], dict[str, None]] = {}  # (whose, why) → names of scores
+    for system in document["systems"].values():
+        for key, why in system["missing"].items():
+            whose = f" of {system['label']}" if key in document["metrics"] else ""
+            gone.setdefault((whose, why), {})[key] = None
     missing = [
-        f"Left out: {key} of {system['label']} ({why})."
-        for system in document["systems"].values() for key, why in system["missing"].items()
-        if key in document["metrics"]
-    ]  # fmt: skip
-    nowhere = {k: r for s in document["systems"].values() for k, r in s["missing"].items()
-               if k not in document["metrics"]}  # fmt: skip
-    missing += [f"Left out: {key} ({why})." for key, why in nowhere.items()]
+        f"Left out: {', '.join(names)}{whose} ({why})." for (whose, why), names in gone.items()
+    ]
     notes = [f"{document['samples']} samples of {document['dialogues']} dialogues."]
     notes += document["notes"]
     notes += missing

@@ -295,16 +295,24 @@ def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
     records = [record for _, record in read_jsonl(predictions)]
     without = {record["id"]: record["response"] for _, record in read_jsonl(plain)}
     step = max(1, len(records) // SHOWN)
+    chosen = records[::step][:SHOWN]
+
+    def differs(record: Any) -> bool:
+        return bool(without[record["id"]] != record["response"])
+
+    if not any(map(differs, chosen)):  # show one that the contrast changes, if there is any
+        chosen[-1:] = list(filter(differs, records))[:1] or chosen[-1:]
     shown = []
-    for record in records[::step][:SHOWN]:
+    for record in chosen:
         dialogue, _, turn = record["id"].rpartition("/")
         persona = " | ".join(record["persona"]) or "none known yet"
         lines = [
             f"seeker     {turns[dialogue][int(turn) - 1]['text']}",
             f"persona    {persona}",
             f"supporter  [{record['strategy']}, α {record['alpha']:g}] {record['response']}",
-            f"with α = 0 {without[record['id']]}",
             f"reference  [{record['reference_strategy']}] {record['reference']}",
         ]
+        if record["alpha"] or differs(record):
+            lines.insert(3, f"with α = 0 {without[record['id']]}")
         shown.append("\n".join(lines))
     return "```\n" + "\n\n".join(shown) + "\n```"

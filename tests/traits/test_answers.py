@@ -93,6 +93,7 @@ def test_every_group_is_named_and_nothing_computed_is_undefined():
     assert text.startswith("In part: ")
     text = answered(correlations(("ESConv", [(None, None, None)])))[0]
     assert text.startswith("Undefined: none of the 1 correlations")
+    assert text.endswith("could be computed (too few).")
 
 
 def test_a_shift_is_named_and_none_is_no_proof():

@@ -69,16 +69,21 @@ def _correlate(groups: Sequence[CorrelationGroup]) -> str:
     """Say how many pairs of the theory correlate with the sign it expects."""
     said: list[str] = []
     asked = known = held = 0
+    why: dict[str, None] = {}
     for group in groups:
         cells = [(pair, group.cells[pair.row][pair.column]) for pair in group.pairs]
         sure = sum(_sure(cell.p_holm) and pair.sign_as_expected is True for pair, cell in cells)
         asked, held = asked + len(cells), held + sure
         known += sum(cell.r.value is not None for _, cell in cells)
+        why |= dict.fromkeys(cell.r.reason for _, cell in cells if cell.r.reason)
         said.append(f"{sure} of {len(cells)} ({group.name}: {group.n:,} personas)")
     if not groups:
         return ""
     if not known:
-        return f"Undefined: none of the {asked} correlations that theory expects could be computed."
+        return (
+            f"Undefined: none of the {asked} correlations that theory expects could be computed "
+            f"({'; '.join(why)})."
+        )
     gone = f"; {asked - known} could not be computed" if known < asked else ""
     return (
         f"{_verdict(held, asked)}: of the pairs of dimensions that theory ties together, "
