@@ -12,7 +12,7 @@ from typing import Any
 from pal.commands.common import DialogueSettings, WriterSettings, origin_of_responses
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.files import new_folder, read_json, sweep_temporary, write_json, write_text
-from pal.core.job import Job, record_path
+from pal.core.job import Job, counted, record_path
 from pal.core.settings import InputPath
 from pal.decoding.settings import SampleSettings
 from pal.human_eval.settings import (
@@ -187,7 +187,7 @@ def export_personas(settings: ExportPersonasSettings) -> str:
         )
     asked = "" if len(key["items"]) == chosen.items else f" ({chosen.items} were asked for)"
     return "\n".join([
-        f"{len(key['items'])} items written to {folder / FOLDER}{asked}",
+        f"{counted(len(key['items']), 'item')} written to {folder / FOLDER}{asked}",
         f"Hand out {folder / FOLDER} (form.html or sheet.csv, with guidelines.md) to each rater.",
         f"Keep {folder / KEY} and {folder / 'run.json'} from them.",
         f"Then: pal human-eval score input={folder} human_eval.answers=[…] output=personas.json",
@@ -231,9 +231,9 @@ def _export_summary(folder: Path, key: Mapping[str, Any], asked: int) -> str:
     from pal.human_eval.results import same_text
     from pal.human_eval.sheets import FOLDER, KEY
 
-    lines = [f"{len(key['items'])} items written to {folder / FOLDER}"]
+    lines = [f"{counted(len(key['items']), 'item')} written to {folder / FOLDER}"]
     for pair in key["pairs"]:
-        line = f"- {pair['a']} vs. {pair['b']}: {pair['items']} items"
+        line = f"- {pair['a']} vs. {pair['b']}: {counted(pair['items'], 'item')}"
         if pair["items"] < asked:
             line += f" ({asked} were asked for)"
         lines.append(f"{line}; {same_text(pair['same'], pair['samples'])}")

@@ -10,11 +10,12 @@ import secrets
 import time
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pal.commands.common import DialogueSettings
 from pal.core.errors import ConfigError, DataError, OutputError, first_line
 from pal.core.files import make_private, new_folder, read_text
-from pal.core.job import output_lock
+from pal.core.job import counted, output_lock
 from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
 from pal.guard.settings import GuardSettings
@@ -23,6 +24,7 @@ from pal.study.settings import RaterStudySettings, StudyServerSettings
 
 logger = logging.getLogger(__name__)
 
+LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that are the machine of the server
 MARK = ".pal-study-export"  # a folder with this file is replaced with overwrite=true
 
 
@@ -173,7 +175,10 @@ def create_study(settings: CreateStudySettings) -> str:
         target, kind=chosen.kind, config=config, items=items, raters=dealt, expires=expires
     )
     until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires))
-    lines = [f"{target}: {len(items)} items, {len(tokens)} raters; links until {until}"]
+    lines = [
+        f"{target}: {counted(len(items), 'item')}, {counted(len(tokens), 'rater')}; "
+        f"links until {until}"
+    ]
     if left_out:
         lines.append(f"situations left out, in which the guard finds signs of a crisis: {left_out}")
     if chosen.kind == "chat" and chosen.raters * min(each, len(items)) < 2 * len(items):
@@ -183,7 +188,10 @@ def create_study(settings: CreateStudySettings) -> str:
         )
     lines += ["These links are stored nowhere; give each to one rater:"]
     lines += [f"{config['address']}/s/{token}" for token in tokens]
-    return "\n".join([*lines, f"Then: pal study serve input={target}"])
+    port = _local_port(chosen.address)
+    usual = StudyServerSettings().port
+    given = "" if port in (None, usual) else f" study_server.port={port}"
+    return "\n".join([*lines, f"Then: pal study serve input={target}{given}"])
 
 
 def _check_study(chosen: RaterStudySettings) -> None:
@@ -203,6 +211,10 @@ def _check_study(chosen: RaterStudySettings) -> None:
             f"study.min_messages={chosen.min_messages} is more than "
             f"study.max_messages={chosen.max_messages}; lower it"
         )
+    try:
+        _local_port(chosen.address)
+    except ValueError as error:
+        raise ConfigError(f"study.address={chosen.address}: {first_line(error)}") from None
     if chosen.consent and chosen.contact:
         raise ConfigError("study.contact is part of the bundled consent text; put it into your own")
 
@@ -249,9 +261,12 @@ def serve_study(settings: ServeStudySettings) -> None:
     else:
         guard = load_guard(recorded(GuardSettings, store.config["guard"]))
     server = StudyServer(store, supporters, guard, chosen)
+    port = listening.getsockname()[1]
+    if astray := _links_astray(store.config["address"], port):
+        logger.warning("%s", astray)
     logger.info(
         "the study is at http://127.0.0.1:%d; raters reach it at %s; Ctrl-C stops",
-        listening.getsockname()[1], store.config["address"],
+        port, store.config["address"],
     )  # fmt: skip
     try:
         run_server(server, listening)
@@ -259,6 +274,32 @@ def serve_study(settings: ServeStudySettings) -> None:
         for supporter in supporters.values():
             supporter.close()
         store.close()
+
+
+def _links_astray(address: str, port: int) -> str | None:
+    """Return what to do where the links of a study lead to another port of this machine."""
+    try:
+        wanted = _local_port(address)
+    except ValueError:  # create refuses such an address; a file can hold it all the same
+        return None
+    if wanted in (None, port):
+        return None
+    return (
+        f"the raters' links start with {address}, but the server listens at port {port}: without a "
+        f"proxy between them the links are dead; serve with study_server.port={wanted}, or create "
+        f"the study with study.address=http://127.0.0.1:{port}"
+    )
+
+
+def _local_port(address: str) -> int | None:
+    """Return the port that a browser opens for an address of this machine, None for another's.
+
+    Raises:
+        ValueError: it cannot be an address.
+    """
+    parts = urlsplit(address)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return port if parts.hostname in LOCAL else None
 
 
 def export_study(settings: ExportStudySettings) -> str:

@@ -141,10 +141,11 @@ class Reader:
         """Return '; did you mean …?' for an unknown key, or an empty string."""
         keys: dict[str, str] = {}
         for cls in reversed(self._classes().values()):
-            for key, field, _ in fields_of(cls):
-                keys[key] = key
-                if len(path) == 1:  # perhaps a key of some section, without the section's name
-                    keys.setdefault(key.rpartition(".")[2], key)
+            fields = list(fields_of(cls))
+            if len(path) == 1:  # perhaps a key of some section, without the section's name
+                keys |= {key.rpartition(".")[2]: key for key, _, _ in reversed(fields)}
+            keys |= {key: key for key, _, _ in fields}
+            for key, field, _ in fields:
                 for mark in marks_of(field):
                     if isinstance(mark, KeysFrom) and cls is self.cls:
                         keys |= {f"{key}.{name}": f"{key}.{name}" for name in mark.names()}
@@ -152,6 +153,11 @@ class Reader:
                             keys = {name: f"{key}.{name}" for name in mark.names()} | keys
         close = difflib.get_close_matches(".".join(path), list(keys), n=1, cutoff=0.6)
         return f"; did you mean {keys[close[0]]!r}?" if close else ""
+
+    def _own_key(self, name: str) -> str:
+        """Return what to do about another command's key: the command's own of that name, if any."""
+        own = [key for key, _, _ in fields_of(self.cls) if key.rpartition(".")[2] == name]
+        return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
 
     def _lay_override(self, given: dict[str, Any], item: str) -> None:
         key, equals, text = item.partition("=")
@@ -167,7 +173,7 @@ class Reader:
             if owners:
                 self.mistakes.append(
                     f"{quoted(key)} is a setting of {_listed_names(owners)}, not of "
-                    f"{self.command}; leave it out"
+                    f"{self.command}; {self._own_key(path[-1])}"
                 )
             else:
                 self.mistakes.append(f"unknown key {quoted(key)}{self._hint(path)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from pal.core.errors import ConfigError, DataError, suggest
 from pal.core.files import read_jsonl
+from pal.core.job import counted
 from pal.data.predictions import read_predictions
 from pal.data.samples import Sample
 from pal.data.texts import normalise_text
@@ -106,7 +107,7 @@ def read_responses(
         unknown = [sample for sample in found if sample not in known]
         if unknown:
             raise DataError(
-                f"{path}: {len(unknown)} ids are not samples of {source}, the first "
+                f"{path}: not of the samples of {source}: {counted(len(unknown), 'id')}, the first "
                 f"{unknown[0]!r}; give the input the responses were made from"
             )
         responses[name] = found
@@ -114,8 +115,9 @@ def read_responses(
         apart = sorted(responses[one].keys() ^ responses[other].keys())
         if apart:
             raise DataError(
-                f"{systems[one]} and {systems[other]}: {len(apart)} samples are answered in one "
-                f"only, the first {apart[0]!r}; give responses to the same samples"
+                f"{systems[one]} and {systems[other]}: answered in one only: "
+                f"{counted(len(apart), 'sample')}, the first {apart[0]!r}; give responses to "
+                "the same samples"
             )
     return responses
 
@@ -135,7 +137,9 @@ def read_transcripts(systems: Mapping[str, str]) -> dict[str, dict[str, str]]:
             "the same cards"
         )
     if left:
-        logger.info("%d cards lack a dialogue of one system or more and are left out", len(left))
+        logger.info(
+            "left out for lack of a dialogue of every system: %s", counted(len(left), "card")
+        )
     return {
         name: {card: text for card, text in texts.items() if card in shared}
         for name, texts in found.items()
@@ -228,8 +232,8 @@ def draw_comparisons(
         ]
         if not differing:
             raise DataError(
-                f"{a} and {b}: all {len(common)} responses are "
-                "the same texts; there is nothing to compare"
+                f"{a} and {b}: the same text in every response (compared: {len(common):,}); "
+                "there is nothing to compare"
             )
         drawn = sorted(differing, key=rank)[:items]
         used.update(sample.id for sample in drawn)

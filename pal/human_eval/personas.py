@@ -19,6 +19,7 @@ import numpy as np
 
 from pal.core.errors import DataError
 from pal.core.files import fingerprint, read_json, write_json, write_text
+from pal.core.job import counted
 from pal.data.samples import Sample
 from pal.human_eval.sheets import (
     FOLDER,
@@ -334,7 +335,8 @@ def judgement_tables(document: Mapping[str, Any], most: int = 20) -> str:
     ]
     parts = [
         table(["judgement", "answers", "share"], rows),
-        f"{document['judged']} of {document['items']} items judged by {document['raters']} raters; "
+        f"{document['judged']:,} of {counted(document['items'], 'item')} judged by "
+        f"{counted(document['raters'], 'rater')}; "
         f"{100 * document['confidence']:g} % bootstrap intervals over dialogues. Fleiss' κ: "
         f"{cell(document['kappa'], 3)}.",
     ]
@@ -346,7 +348,7 @@ def judgement_tables(document: Mapping[str, Any], most: int = 20) -> str:
             )
         )
     problems = document["problems"]
-    lines = [f"{len(problems)} problems in the answers."]
+    lines = [f"{counted(len(problems), 'problem')} in the answers."]
     for one in problems[:most]:
         place = [one["file"], one["row"] and f"row {one['row']}"]
         lines.append(f"- {', '.join(filter(None, place))}: {one['problem']}")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pal.core.job import counted
 from pal.human_eval.sheets import Votes
 from pal.stats.agreement import count_rated, fleiss_kappa, sign_test
 from pal.stats.permutation import holm
@@ -36,8 +37,8 @@ def tally_votes(key: Mapping[str, Any], votes: Votes) -> list[dict[str, Any]]:
 def same_text(same: int, samples: int) -> str:
     """Return the sentence on samples with identical texts, which are on no sheet."""
     return (
-        f"in {same} of {samples} samples both gave the same text; these are on no sheet and "
-        "are not counted"
+        f"in {same:,} of {counted(samples, 'sample')} both gave the same text; such a sample "
+        "is on no sheet and is not counted"
     )
 
 
@@ -129,18 +130,18 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
         # Conversations of raters are no samples that were compared before.
         same = f"; {same_text(pair['same_text'], pair['samples'])}" if pair["samples"] else ""
         lines.append(
-            f"{name}: {pair['raters']} raters, {pair['items']} of {pair['items_exported']} items "
-            f"answered{same}."
+            f"{name}: {counted(pair['raters'], 'rater')}, {pair['items']:,} of "
+            f"{counted(pair['items_exported'], 'item')} answered{same}."
         )
         for count, found in _group(pair["kappa_items"]).items():
             if count < pair["items"]:
                 lines.append(
-                    f"κ for {', '.join(found)} is over {count} of {pair['items']} items, those "
-                    "with two answers or more."
+                    f"κ for {', '.join(found)} is over {count:,} of "
+                    f"{counted(pair['items'], 'item')}, those with two answers or more."
                 )
         for reason, found in _group(pair["kappa_missing"]).items():
             lines.append(f"No κ for {', '.join(found)}: {reason}.")
-    lines += ["", f"{len(problems)} problems in the answers."]
+    lines += ["", f"{counted(len(problems), 'problem')} in the answers."]
     for problem in problems[:SHOWN_PROBLEMS]:
         place = [problem["file"], problem["row"] and f"row {problem['row']}", problem["question"]]
         lines.append(f"- {', '.join(filter(None, place))}: {problem['problem']}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.files import make_private, write_json, write_jsonl, write_text
+from pal.core.job import counted
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
 from pal.human_eval.results import results_tables, tally_votes
 from pal.human_eval.sheets import (
@@ -30,6 +31,7 @@ from pal.study.questions import CHAT_QUESTIONS
 from pal.study.store import SIDES, StudyStore, StudyTask
 
 ANSWER_FOLDER = "answers"
+SEPARATOR = " | "  # between the sentences of a persona in a cell
 SPEAKERS = {"rater": "seeker", "system": "supporter", "guard": "supporter"}
 
 
@@ -63,11 +65,11 @@ def _progress(store: StudyStore) -> str:
     done = sum(rater.consented is not None and not left[rater.rater] for rater in active)
     ended = sum(rater.expires <= time.time() for rater in active)
     return (
-        f"{len(raters)} links: {done} finished, "
+        f"{counted(len(raters), 'link')}: {done} finished, "
         f"{sum(rater.consented is not None for rater in active) - done} started but not finished "
         f"({sum(rater.stopped is not None for rater in active)} stopped), "
         f"{sum(rater.consented is None for rater in active)} not begun, "
-        f"{len(raters) - len(active)} withdrawn and deleted; {ended} have expired."
+        f"{len(raters) - len(active)} withdrawn and deleted; {ended} expired."
     )
 
 
@@ -77,14 +79,14 @@ def _progress(store: StudyStore) -> str:
 def _write_chats(store: StudyStore, folder: Path) -> str:
     a, b = store.config["systems"]
     conversations = []
-    counted: list[StudyTask] = []
+    handed_in: list[StudyTask] = []  # without what the guard said
     guarded = 0
     for task in store.all_tasks():
         found = {side: store.turns(task.task, side) for side in SIDES}
         spoke = any(turn.speaker == "guard" for turns in found.values() for turn in turns)
         guarded += task.finished and spoke
         if task.finished and not spoke:
-            counted.append(task)
+            handed_in.append(task)
         for side, turns in found.items():
             if turns:
                 conversations.append(_conversation(task, side, turns))
@@ -93,7 +95,7 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
     names = [question.name for question in CHAT_QUESTIONS]
     items: dict[str, dict[str, str]] = {}
     contexts: dict[str, str] = {}
-    for task in counted:
+    for task in handed_in:
         contexts[task.item] = join_turns([("Situation", task.content["situation"])])
         items[task.item] = {
             "sample": task.content["sample"], "A": a, "B": b,
@@ -108,9 +110,9 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
     (folder / ANSWER_FOLDER).mkdir()
     make_private(folder / ANSWER_FOLDER)
     sides = {a: "A", b: "B"}
-    for rater in sorted({task.rater for task in counted}):
+    for rater in sorted({task.rater for task in handed_in}):
         rows = []
-        for task in counted:
+        for task in handed_in:
             if task.rater == rater:
                 given = store.answers(task.task)
                 # The key has the first system at A; what raters called A was drawn for each task.
@@ -120,7 +122,7 @@ def _write_chats(store: StudyStore, folder: Path) -> str:
             folder / ANSWER_FOLDER / f"rater-{rater}.csv", ["item", *TEXTS, *names, "rater"], rows
         )
     said = f"Tasks left out because the guard replaced a system's reply: {guarded}."
-    if not counted:
+    if not handed_in:
         return f"No task counts yet. {said}"
     votes = read_answers([folder / ANSWER_FOLDER], key)
     results = tally_votes(key, votes)
@@ -155,16 +157,18 @@ def _conversation(task: StudyTask, side: str, turns: Sequence[Any]) -> dict[str,
 
 def _write_judgements(store: StudyStore, folder: Path) -> str:
     rows, reasons = [], []
+    typed = 0
     judged: dict[str, Counter[str]] = {}
     for task in store.all_tasks():
         answer, reason = store.answers(task.task).get(PERSONA_QUESTION.name, ("", ""))
         if not task.finished or not answer:
             continue
         judged.setdefault(task.item, Counter())[answer] += 1
-        reason = reason if answer == "Other" else ""
-        sentences = " ".join(task.content["persona"])
+        sentences = SEPARATOR.join(task.content["persona"])
         rows.append([task.content["sample"], f"rater-{task.rater}", sentences, answer, reason])
-        reasons += [reason] if reason else []
+        typed += bool(reason)
+        # The results list the reasons of Other alone, which says nothing without one.
+        reasons += [reason] if reason and answer == "Other" else []
     names = ["sample", "rater", "persona sentences", "answer", "reason"]
     _write_sheet(folder / "judgements.csv", names, rows)
     counts = [[given[name] for name in PERSONA_ANSWERS] for given in judged.values()]
@@ -176,23 +180,25 @@ def _write_judgements(store: StudyStore, folder: Path) -> str:
         "reasons": reasons,
     }  # fmt: skip
     write_json(folder / "results.json", document, private=True)
-    return _judgement_table(document)
+    return _judgement_table(document, typed)
 
 
-def _judgement_table(found: Mapping[str, Any]) -> str:
+def _judgement_table(found: Mapping[str, Any], typed: int) -> str:
     total = sum(found["answers"].values())
     if not total:
         return "No sample is judged yet."
     lines = ["| judgement | answers | % |", "| --- | ---: | ---: |"]
     for name, count in found["answers"].items():
         lines.append(f"| {name} | {count} | {100 * count / total:.1f} |")
+    judgements = counted(total, "judgement")
     agreed = (
         f"no κ: {found['kappa_missing']}" if found["kappa"] is None
-        else f"Fleiss' κ {found['kappa']:.3f} over {found['kappa_items']} samples"
+        else f"Fleiss' κ {found['kappa']:.3f} over {counted(found['kappa_items'], 'sample')}"
     )  # fmt: skip
-    lines += ["", f"{total} judgements of {found['samples']} samples; {agreed}."]
-    if found["reasons"]:
-        lines += [f"{len(found['reasons'])} reasons of Other are in judgements.csv."]
+    lines += ["", f"{judgements} of {counted(found['samples'], 'sample')}; {agreed}."]
+    if typed:
+        reasons = counted(typed, "reason")
+        lines += [f"judgements.csv holds {reasons}, {len(found['reasons'])} of them of Other."]
     return "\n".join(lines)
 
 

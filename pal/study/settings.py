@@ -42,7 +42,8 @@ class RaterStudySettings(Section):
         title: title of the pages.
         contact: whom raters can contact, such as a name and an address; part of the consent text.
         consent: text file of your own, used instead of the bundled consent text.
-        address: address at which raters reach the server; the links start with it.
+        address: address at which raters reach the server; the links start with it. Without a proxy
+            it is http://127.0.0.1: and the port of ``pal study serve``.
         seed: random seed of the draw, the order of the systems and token sampling; null takes a new
             one.
     """

@@ -79,6 +79,23 @@ def test_an_override_for_another_command_is_refused_with_the_command_that_has_it
         load_settings("generate", None, ["data.train=x"])
 
 
+@pytest.mark.parametrize("given", ["serve.port=8742", "port=8742"])
+@pytest.mark.parametrize(("command", "own"), [
+    ("study serve", "study_server.port"), ("serve", "serve.port"),
+])  # fmt: skip
+def test_a_key_of_another_command_leads_to_the_own_one_of_that_name(command, own, given):
+    if given.partition("=")[0] == own:
+        assert load_settings(command, None, [given]).serve.port == 8742
+        return
+    with pytest.raises(ConfigError, match=rf"; did you mean '{own}'\?$"):
+        load_settings(command, None, [given])
+
+
+def test_a_key_of_another_command_without_an_own_one_of_that_name_is_left_out():
+    with pytest.raises(ConfigError, match=r"not of study create; leave it out$"):
+        load_settings("study create", None, ["study_server.port=1"])
+
+
 def test_all_mistakes_come_at_once_in_one_line(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(

@@ -244,9 +244,9 @@ def test_mistakes_in_export(systems, tmp_path, capsys):
     lines = systems[SYSTEMS[1]].read_text().splitlines(keepends=True)
     short, strange = tmp_path / "short.jsonl", tmp_path / "strange.jsonl"
     short.write_text("".join(lines[1:]))
-    assert "1 samples are answered in one only" in error({**one, "short": short})
+    assert "answered in one only: 1 sample, the first" in error({**one, "short": short})
     strange.write_text("".join(lines) + '{"id": "elsewhere/3", "response": "x"}\n')
-    assert "1 ids are not samples of" in error({**one, "strange": strange})
+    assert ": 1 id, the first" in error({**one, "strange": strange})
     assert not (tmp_path / "x").exists()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import stat
 
 import pytest
@@ -137,6 +138,84 @@ def test_judgements_of_personas(file, tmp_path, capsys):
     [other] = [row for row in rows if row["answer"] == "Other"]
     assert other["reason"] == "'=HYPERLINK(1)"
     assert other["persona sentences"].startswith("'=1+1")
+
+
+def test_every_reason_that_was_typed_is_exported(file, tmp_path, capsys):
+    """A reason beside another answer than Other is among the judgements, and changes no result."""
+    persona = ["i own a shop.", "i sing."]
+    items = {f"p{n}": {"sample": f"d/{n}", "persona": persona, "context": []} for n in range(2)}
+    plain = tmp_path / "plain.db"
+    answers = [("Contradictory", "sold it"), ("Other", "too vague"), ("Reasonable", "but dull"),
+               ("Hallucinatory", "")]  # fmt: skip
+    for path in (file, plain):
+        make_study(path, kind="persona", raters=2, each=2, items=items)
+        store = StudyStore(path)
+        given = iter(answers)
+        for rater in (1, 2):
+            store.consent(rater)
+            for task in store.tasks(rater):
+                answer, reason = next(given)
+                kept = reason if path == file or answer == "Other" else ""
+                store.answer(rater, task.task, {"Persona": (answer, kept)}, ["Persona"])
+        store.close()
+        assert export(path, tmp_path / path.stem) == 0
+    typed, without = capsys.readouterr().out.split("written to", 1)
+    assert "judgements.csv holds 3 reasons, 1 of them of Other." in typed
+    assert "judgements.csv holds 1 reason, 1 of them of Other." in without
+    with open(tmp_path / "study" / "judgements.csv", encoding="utf-8-sig") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["answer"], row["reason"]) for row in rows] == answers
+    assert {row["persona sentences"] for row in rows} == {"i own a shop. | i sing."}
+    found = read_json(tmp_path / "study" / "results.json")
+    assert found == read_json(tmp_path / "plain" / "results.json")
+    assert found["reasons"] == ["too vague"]
+
+
+# A count of one before a plural, as in "1 raters"; decimals and "1 of 3 items" are none.
+ONE_OF_MANY = re.compile(r"(?<![\d.,])1 (?!of )[a-z]+s\b|of 1 [a-z]+s\b|\b1 have\b")
+
+
+def test_one_of_a_kind_is_counted_as_one(file, tmp_path, capsys):
+    items = {"p": {"sample": "d/1", "persona": ["i sing."], "context": []}}
+    make_study(file, kind="persona", raters=1, items=items)
+    store = StudyStore(file)
+    store.consent(1)
+    store.answer(1, store.tasks(1)[0].task, {"Persona": ("Other", "vague")}, ["Persona"])
+    store.close()
+    assert export(file, tmp_path / "personas") == 0
+    shown = capsys.readouterr().out
+    for part in ("1 judgement of 1 sample;", "holds 1 reason,", "1 link: 1 finished"):
+        assert part in shown
+    assert not ONE_OF_MANY.findall(shown)
+
+    chats = tmp_path / "chats.db"
+    make_study(chats, raters=1)
+    store = StudyStore(chats)
+    finish(store, 1, answers=["A"] * 6)
+    store.close()
+    folder = tmp_path / "chats"
+    assert export(chats, folder) == 0
+    assert command(
+        "human-eval", "score", f"input={folder}", f"human_eval.answers={folder / 'answers'}"
+    ) == 0  # fmt: skip
+    shown = capsys.readouterr().out
+    assert shown.count("1 rater, 1 of 1 item answered") == 2
+    assert not ONE_OF_MANY.findall(shown)
+    assert ONE_OF_MANY.findall("1 raters, 1 of 1 items; 1 have expired") == [
+        "1 raters", "of 1 items", "1 have"
+    ]  # fmt: skip
+
+
+def test_results_of_chats_are_there_once_a_task_counts(file, tmp_path):
+    make_study(file, raters=1)
+    assert export(file, tmp_path / "export") == 0
+    assert not (tmp_path / "export" / "results.json").exists()
+    assert "No task counts yet" in (tmp_path / "export" / "results.md").read_text()
+    store = StudyStore(file)
+    finish(store, 1, answers=["A"] * 6)
+    store.close()
+    assert export(file, tmp_path / "export", "overwrite=true") == 0
+    assert (tmp_path / "export" / "results.json").exists()
 
 
 def test_nothing_of_who_withdrew_is_exported(file, tmp_path):

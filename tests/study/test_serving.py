@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 import pal
+from pal.commands.study import _links_astray
 from pal.core.files import read_json
 from pal.data.esconv import load_esconv
 from pal.guard import GuardSettings
@@ -155,6 +156,7 @@ def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
     (["study.kind=persona"], "situations.txt"),
     (["study.kind=nonsense"], "study.kind"), (["study.days=0"], "study.days"),
     (["study.address=ftp://x"], "study.address"),
+    (["study.kind=persona", "study.address=http://127.0.0.1:80100"], "study.address=http"),
     (["study.kind=persona", "study.contact=x", "study.consent=y"], "study.contact"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
@@ -176,6 +178,31 @@ def test_a_port_that_is_taken(tmp_path, capsys):
     assert given in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", [
+    "http://127.0.0.1:8010", "http://localhost:8010/study", "http://localhost", "https://[::1]",
+])  # fmt: skip
+def test_links_to_another_port_of_this_machine_are_warned_of(address):
+    said = _links_astray(address, 8743)
+    assert "\n" not in said
+    wanted = {"http://localhost": 80, "https://[::1]": 443}.get(address, 8010)
+    for part in (address, f"study_server.port={wanted},", "study.address=http://127.0.0.1:8743"):
+        assert part in said
+    assert _links_astray(address, wanted) is None
+
+
+def test_links_to_a_proxy_elsewhere_are_not_warned_of():
+    assert _links_astray("https://study.example.org", 8010) is None
+    assert _links_astray("http://study.example.org:8010", 8743) is None
+    assert _links_astray("http://localhost:80100", 8743) is None
+
+
+def test_the_port_of_another_server_is_told_from_that_of_a_study(tmp_path, capsys):
+    for given in ("serve.port=8742", "port=8742"):
+        assert command("study", "serve", str(tmp_path / "s.db"), given) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "did you mean 'study_server.port'?" in line
+
+
 def test_a_persona_study_needs_no_model(tmp_path, capsys):
     corpus = tmp_path / "pesconv.jsonl"
     rows = [dict(row) for row in load_esconv(str(ESCONV), "validation")][:6]
@@ -190,10 +217,15 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
     corpus.write_text("\n".join(lines))
     assert command(
         "study", "create", f"input={corpus}", f"output={tmp_path / 'p.db'}", "study.kind=persona",
-        "study.items=4", "study.raters=3",
+        "study.items=4", "study.raters=3", "study.address=http://localhost:9",
     ) == 0  # fmt: skip
-    [token, *_] = re.findall(r"/s/(\S{22})$", capsys.readouterr().out, re.MULTILINE)
-    process, address = serving(tmp_path / "p.db")
+    shown = capsys.readouterr().out
+    assert shown.rstrip().endswith("p.db study_server.port=9")
+    [token, *_] = re.findall(r"/s/(\S{22})$", shown, re.MULTILINE)
+    told = []
+    process, address = serving(tmp_path / "p.db", told)
+    [warned] = [line for line in told if "links are dead" in line]
+    assert f"study.address={address}" in warned
     try:
         person = Person(address, token)
         person.begin()

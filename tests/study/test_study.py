@@ -533,18 +533,19 @@ def test_a_persona_study(file):
         page = person.begin()
         assert "&lt;b&gt;nurse" in page
         assert "Task 1 of 3" in page
+        assert "A reason is welcome for any “no” and needed for “something else”." in page
         assert "Please answer Persona" in person.answer(finish="yes")
         assert "say what is wrong" in person.answer(Persona="Other", finish="yes")
         assert 'value="Other" required checked' in person.text
         person.answer(Persona="Other", reason="it is odd", finish="yes")
         assert "Task 2 of 3" in person.text
-        person.answer(Persona="Hallucinatory", finish="yes")
+        person.answer(Persona="Hallucinatory", reason="no cat", finish="yes")
         person.answer(Persona="Reasonable")
         assert "Task 3 of 3" in person.text
         assert "You have done all" in person.answer(Persona="Contradictory", finish="yes")
     store = StudyStore(file)
     found = [store.answers(task.task)["Persona"] for task in store.tasks(1)]
-    assert found == [("Other", "it is odd"), ("Hallucinatory", ""), ("Contradictory", "")]
+    assert found == [("Other", "it is odd"), ("Hallucinatory", "no cat"), ("Contradictory", "")]
 
 
 def test_a_file_that_is_no_study(tmp_path):
