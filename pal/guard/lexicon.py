@@ -14,7 +14,7 @@ from typing import Any
 
 from pal.core.yaml_files import read_yaml, typed_values
 from pal.guard.levels import Detection
-from pal.guard.normalise import Normaliser
+from pal.guard.normalise import Normaliser, PlainSpelling
 
 # Python's own reader of expressions; without it every pattern is tried on every sentence.
 _PARSER: Any = getattr(re, "_parser", None)
@@ -69,14 +69,15 @@ class Lexicon:
 
     Args:
         file: file of the package whose patterns are used; ``lexicon.yaml`` has the parts,
-            spellings, negations and vetoes of all.
+            spellings, negations and vetoes where the file has none of its own. A file with
+            ``spelling: plain`` is for other languages: words are read as they are written.
     """
 
     name = "lexicon"
     quick = True
 
     def __init__(self, file: str = "lexicon.yaml"):
-        tree = _read("lexicon.yaml") | _read(file)
+        tree = read_lexicon_file("lexicon.yaml") | read_lexicon_file(file)
         self.version = sha256((_text("lexicon.yaml") + _text(file)).encode()).hexdigest()[:8]
         parts = {name: f"(?:{text})" for name, text in tree["parts"].items()}
         # A part may be made of parts that stand above it.
@@ -86,9 +87,13 @@ class Lexicon:
         self._vetoes = [_veto(entry, parts) for entry in tree["vetoes"]]
         self._negated = re.compile(rf"\b(?:{_fill(tree['negation'], parts)}) ?$")
         written = [entry["match"] for entry in tree["patterns"]] + list(tree["parts"].values())
-        self._normaliser = Normaliser(
-            words=_words_of(written), spellings=tree["spellings"], real=_real_words()
-        )
+        self._normaliser: Normaliser | PlainSpelling
+        if tree.get("spelling") == "plain":
+            self._normaliser = PlainSpelling()
+        else:
+            self._normaliser = Normaliser(
+                words=_words_of(written), spellings=tree["spellings"], real=_real_words()
+            )
 
     def detect(self, texts: Sequence[str]) -> list[Detection]:
         """Return what is found in each text."""
@@ -157,7 +162,8 @@ def _text(file: str) -> str:
 
 
 @cache
-def _read(file: str) -> Any:
+def read_lexicon_file(file: str) -> Any:
+    """Return what stands in a file of this folder."""
     return typed_values(read_yaml(_text(file), file))
 
 

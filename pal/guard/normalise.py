@@ -28,6 +28,10 @@ _SPACED = re.compile(r"(?<![\w])(?:[a-z][ .\-_*]){2,}[a-z](?![\w])")
 _STRETCHED = re.compile(r"([a-z])\1{2,}")
 _BREAK = re.compile(r"[.!;\n]+|\?+")
 _OTHER = re.compile(r"[^a-z0-9 ]+")
+_NO_WORD = re.compile(r"[\W_]+")
+
+# Letters that have no accent to leave out.
+_BARRED = str.maketrans({"ł": "l", "đ": "d", "ø": "o", "\u0131": "i", "æ": "ae", "œ": "oe"})
 
 
 def has_surrogate(text: str) -> bool:
@@ -144,6 +148,35 @@ class Normaliser:
         if not known and _NUMBER.fullmatch(word):
             return word
         return (known or [self._nearest(forms[0])])[0]
+
+
+class PlainSpelling:
+    """Brings texts in any language into small letters without accents, and changes nothing else."""
+
+    def sentences(self, text: str) -> list[str]:
+        """Return the sentences of a text: words and numbers, and single spaces."""
+        text = plain_letters(_APOSTROPHES.sub("", without_invisible(text)))
+        parts = []
+        for part in _BREAK.split(text):
+            # "No, quiero morir" is an answer and what follows, and no negation.
+            first, comma, rest = part.partition(",")
+            parts += [first, rest] if comma and len(first.split()) == 1 else [part]
+        plain = (" ".join(_NO_WORD.sub(" ", part).split()) for part in parts)
+        return [part for part in plain if part]
+
+
+def plain_letters(text: str) -> str:
+    """Return a text in small letters without accents.
+
+    Example:
+        >>> plain_letters("Chcę żyć, Łucja")
+        'chce zyc, lucja'
+    """
+    if text.isascii():
+        return text.lower()
+    # The dot of a Turkish capital I is an accent before it is made small.
+    text = unicodedata.normalize("NFKD", text).casefold().translate(_BARRED)
+    return "".join(letter for letter in text if not unicodedata.combining(letter))
 
 
 def _plain_letter(letter: str) -> str:

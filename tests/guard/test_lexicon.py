@@ -12,6 +12,7 @@ from pal.guard.lexicon import Lexicon
 
 LEXICON = Lexicon()
 REPLIES = Lexicon("replies.yaml")
+LANGUAGES = Lexicon("other_languages.yaml")
 
 EXPLICIT = [
     "I want to kill myself.",
@@ -44,7 +45,9 @@ FINE = [
 ]
 
 
-@pytest.mark.parametrize("lexicon", [LEXICON, REPLIES], ids=["seeker", "replies"])
+@pytest.mark.parametrize(
+    "lexicon", [LEXICON, REPLIES, LANGUAGES], ids=["seeker", "replies", "languages"]
+)
 def test_every_pattern_has_examples_that_hold(lexicon):
     for pattern in lexicon.patterns:
         assert len(pattern.hits) >= 2, pattern
@@ -57,7 +60,7 @@ def test_every_pattern_has_examples_that_hold(lexicon):
 
 
 def test_every_pattern_has_a_quick_first_look():
-    assert all(pattern.needs for pattern in LEXICON.patterns)
+    assert all(pattern.needs for pattern in [*LEXICON.patterns, *LANGUAGES.patterns])
 
 
 @pytest.mark.parametrize("text", FINE)
