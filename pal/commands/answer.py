@@ -67,7 +67,7 @@ def answer(settings: AnswerSettings) -> Path:
     )
     how, prompt = settings.supporter, load_supporter_prompt()
     if how.persona and not any(sample.persona for sample in samples):
-        logger.warning("%s holds no personas, so the model responds without any", given)
+        logger.warning("no sample of %s has a persona, so the model responds without any", given)
     job = asking_job("answer", settings, target, models=[settings.llm], prompts=[prompt])
     if job.is_finished():
         return job.output

@@ -65,7 +65,7 @@ def export_task(settings: ExportTaskSettings) -> Path:
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
     if settings.supporter.persona and not any(sample.persona for sample in samples):
-        logger.warning("%s holds no personas, so the prompts contain none", given)
+        logger.warning("no sample of %s has a persona, so the prompts contain none", given)
     with output_lock(output), new_folder(output) as unfinished:
         write_task(
             unfinished, samples, name=settings.task_name, supporter=settings.supporter,

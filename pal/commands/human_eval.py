@@ -118,7 +118,9 @@ def export_sheets(settings: ExportSheetsSettings) -> str:
             limit=settings.limit,
         )  # fmt: skip
         facts = origin_of_responses(chosen.systems, settings.input, stamp)
-        responses = choice.read_responses(chosen.systems, samples, settings.input)
+        responses = choice.read_responses(
+            chosen.systems, samples, settings.input, limited=settings.limit is not None
+        )
     job = Job(
         "human-eval export", settings, folder, versions=(),
         facts={"questions": [(question.name, question.text) for question in questions]},

@@ -172,7 +172,9 @@ def _read_judged(
         limit=settings.limit,
     )  # fmt: skip
     origin = origin_of_responses(systems, settings.input, stamp)
-    responses = choice.read_responses(systems, samples, settings.input)
+    responses = choice.read_responses(
+        systems, samples, settings.input, limited=settings.limit is not None
+    )
     return samples, responses, "response", origin
 
 

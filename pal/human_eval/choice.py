@@ -93,9 +93,16 @@ def choose_pairs(
 
 
 def read_responses(
-    systems: Mapping[str, str], samples: Sequence[Sample], source: str
+    systems: Mapping[str, str], samples: Sequence[Sample], source: str, *, limited: bool = False
 ) -> dict[str, dict[str, str]]:
     """Return {system: {sample id: response}}.
+
+    Args:
+        systems: names and files of responses.
+        samples: what was answered.
+        source: where the samples are from, for messages.
+        limited: whether ``samples`` are only the first of them (``limit``); then responses to
+            others are left out.
 
     Raises:
         DataError: systems answered different samples, or samples that are not in ``input``.
@@ -105,7 +112,9 @@ def read_responses(
     for name, path in systems.items():
         found = {record["id"]: record["response"] for record in read_predictions(path)}
         unknown = [sample for sample in found if sample not in known]
-        if unknown:
+        if limited and len(unknown) < len(found):
+            found = {sample: text for sample, text in found.items() if sample in known}
+        elif unknown:
             raise DataError(
                 f"{path}: not of the samples of {source}: {counted(len(unknown), 'id')}, the first "
                 f"{unknown[0]!r}; give the input the responses were made from"

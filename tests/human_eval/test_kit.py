@@ -184,6 +184,18 @@ def test_fewer_differing_responses_than_items(systems, tmp_path, capsys, samples
     assert f"in 3 of {len(samples)} samples both gave the same text" in said
 
 
+def test_a_limit_takes_the_responses_to_the_first_samples(systems, tmp_path, capsys, samples):
+    folder = tmp_path / "x"
+    assert command(*arguments(systems, folder, "limit=5", "human_eval.items=1000")) == 0
+    asked = {item["sample"] for item in read_key(folder)["items"].values()}
+    assert asked == {sample.id for sample in samples[:5]}
+    lines = systems[SYSTEMS[0]].read_text().splitlines()[5:]
+    (tmp_path / "later.jsonl").write_text("\n".join(lines) + "\n")
+    later = systems | {SYSTEMS[0]: tmp_path / "later.jsonl"}
+    assert command(*arguments(later, tmp_path / "y", "limit=5")) == 2
+    assert "give the input the responses were made from" in capsys.readouterr().err
+
+
 def test_whole_dialogues_of_two_conditions(tmp_path, capsys):
     """Without ``input`` dialogues are compared, by card, with the questions of Table 9."""
     files = {}
