@@ -92,6 +92,10 @@ def answer(settings: AnswerSettings) -> Path:
             **cards_note(settings.data.cards),
         )  # fmt: skip
     if failed:
-        logger.warning("%d of %d requests were refused or malformed", failed, len(records))
+        why = next(record["failed"] for record in records if "failed" in record)
+        logger.warning(
+            "%d of %d responses are empty, since the model refused or sent something else; "
+            "the first: %s", failed, len(records), why,
+        )  # fmt: skip
     logger.info("%s written to %s", counted(len(records), "response"), job.output)
     return job.output

@@ -65,7 +65,10 @@ class StrategySet:
         """
         found = self._by_lower_name.get(name.strip().lower()) if isinstance(name, str) else None
         if found is None:
+            part = [one for one in self.names if str(name).strip().lower() in one.lower()]
             hint = suggest(str(name), [*self.names, *self.aliases])
+            if len(part) == 1 and str(name).strip():
+                hint = f"; did you mean {part[0]!r}?"
             raise PalError(
                 f"unknown strategy {name!r:.80}{hint} (allowed: {', '.join(self.names)})"
             )

@@ -68,6 +68,8 @@ def test_a_set_of_ones_own_has_names_ids_and_tokens():
     assert THREE.token("advise") == "[Advise]"
     assert (len(THREE), THREE.alpha) == (3, (0.0, 0.5, 1.0))
     assert StrategySet(["Ask"]).alpha == (0.0,)
+    with pytest.raises(PalError, match="'suggestions'; did you mean 'Providing Suggestions'"):
+        canonical_strategy("suggestions")
     with pytest.raises(PalError, match=r"unknown strategy 'Asc'; did you mean 'Ask'"):
         THREE.id("Asc")
 
