@@ -236,6 +236,10 @@ def _write(conversation: Conversation, rest: str, *, replace: bool) -> SlashAnsw
     record = conversation.record()
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give a file")
+    if not path.absolute().parent.exists():  # a slip in a name would hide what is private
+        raise OutputError(
+            f"{path}: there is no folder {path.parent}; make it first, or give another"
+        )
     if exists and not replace:
         raise OutputError(f"{path} exists; give another name, or /save! {path} to replace it")
     write_jsonl(path, [record])

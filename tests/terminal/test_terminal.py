@@ -252,6 +252,9 @@ def test_a_file_is_not_replaced_in_silence(talk, tmp_path):
     assert "seeker" in file.read_text()
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "nowhere")
     assert "exists" in talk(OPEN, f"/save {tmp_path / 'link.jsonl'}")[1]
+    _, shown = talk(OPEN, f"/save {tmp_path}/slip/x.jsonl", width=400)
+    assert "there is no folder" in shown
+    assert not (tmp_path / "slip").exists()
     _, shown = talk(OPEN, f"/save {file}/below.jsonl", "/save ~/\0x", width=400)
     assert "is not a folder" in shown
     assert "NUL" in shown
