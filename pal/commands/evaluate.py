@@ -91,7 +91,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     losses: dict[str, Any] = {}
     if settings.model is None:
         reasons["token_nll"] = "no model to score the references with: give model=… input=… split=…"
-    if settings.model is not None:
+    else:
         losses, stamp = _token_losses(settings, records)
     predictions = build_predictions(
         records, losses, embedder,

@@ -207,22 +207,6 @@ def kind_of(
     return "file" if stat.S_ISREG(mode) else "device"
 
 
-def is_path(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source can only be a path, since no hub id is written so.
-
-    Example:
-        >>> [is_path(name) for name in ("./model", "runs/pal/model", "google/flan-t5-small")]
-        [True, True, False]
-    """
-    name = os.fspath(source)
-    return (
-        not isinstance(source, str)
-        or name.startswith((".", "~", os.sep))
-        or name.count("/") > 1
-        or "\\" in name
-    )
-
-
 def file_fingerprint(path: str | Path) -> str:
     """Return a hash of a file's bytes; a process reads an unchanged file once.
 

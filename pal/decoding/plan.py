@@ -88,9 +88,8 @@ class DecodingPlan:
                 f"fit the model's {positions} positions"
             )
         named = decoding.strategy not in WAYS
-        least = decoding.least
-        if decoding.min_new_tokens is None and is_language(config):
-            least = 1
+        open_end = decoding.min_new_tokens is None and is_language(config)
+        least = 1 if open_end else decoding.least
         return cls(
             options=decoding.model_copy(update={"min_new_tokens": least}),
             alpha=alpha,

@@ -26,6 +26,7 @@ TRAINING = "pal_products_training"
 
 MULTIPLE = 32  # keys are padded to multiples of this: torch's softmax is half as fast elsewhere
 SCORES = 2**21  # computed at once; more take twice as long, since they leave the cache
+UNKNOWN = ("position_bias", "softcap", "cache")  # what else the library may ask for
 NEVER = -1e30  # added to the scores of keys that are not to be seen
 
 
@@ -71,7 +72,7 @@ def _suits(
     one = query.shape[2] == 1
     if not (one or query.dtype == torch.bfloat16) or query.shape[:2] != key.shape[:2] or dropout:
         return False
-    if any(settings.get(name) is not None for name in ("position_bias", "softcap", "cache")):
+    if any(settings.get(name) is not None for name in UNKNOWN):
         return False
     if mask is not None and mask.shape[1] != 1:
         return False
@@ -125,7 +126,7 @@ def training_attention(
     out, dropout and few queries stay the library's.
     """
     alike = attention_mask is not None and attention_mask.shape[1] == 1
-    odd = any(settings.get(name) is not None for name in ("position_bias", "softcap", "cache"))
+    odd = any(settings.get(name) is not None for name in UNKNOWN)
     if not alike or odd or dropout or query.shape[2] == 1:
         return _library()(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **settings

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
-from pal.core.files import is_path, parse_json
+from pal.core.files import parse_json
 from pal.core.hub import go_offline_without_network
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
@@ -281,13 +281,14 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     """
     from transformers import AutoConfig
 
+    from pal.data.sources import is_hub_id
     from pal.modeling.auto import register_configurations
 
     register_configurations()
     quiet_when_local(source)
     go_offline_without_network(source)
     _check_files(source, where, own)
-    if is_path(source) and not Path(source).expanduser().exists():
+    if "/" in str(source) and not is_hub_id(source) and not Path(source).exists():
         raise CheckpointError(f"{where}: no such folder; {remedy}")
     try:
         config = AutoConfig.from_pretrained(_config_place(source), trust_remote_code=False)
