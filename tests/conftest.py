@@ -1,7 +1,9 @@
 """Fixtures shared by all tests; real corpora and golden files are read where they lie."""
 
 import os
+import random
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def _beside(name: str) -> Path:
 def _nobody_is_trusted(monkeypatch):
     """What one test trusts, another does not."""
     monkeypatch.setattr("pal.core.registry._trusted", set())
+
+
+@pytest.fixture(autouse=True)
+def _draws_of_its_own():
+    """What a test draws depends on no other test."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,11 @@ def test_a_causal_layer_without_a_mask_stays_causal():
     layer.is_causal = True
     found = product_attention(layer, query, key, value, None)[0]
     cut = [part[:, :, :20] for part in (query, key, value)]
-    assert torch.equal(found[:, :20], product_attention(layer, *cut, None)[0])
+    alone = product_attention(layer, *cut, None)[0]
+    assert torch.allclose(found[:, :20], alone, atol=1e-2, rtol=0)  # a shape rounds in its own way
     layer.is_causal = False
-    assert not torch.equal(found, product_attention(layer, query, key, value, None)[0])
+    both_ways = product_attention(layer, query, key, value, None)[0]
+    assert not torch.allclose(found, both_ways, atol=0.5, rtol=0)
 
 
 def error(found, wanted):
