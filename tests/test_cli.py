@@ -109,9 +109,9 @@ def test_no_message_shows_the_password_of_an_address(capsys, tmp_path, source):
 
 def test_a_key_of_several_types_is_one_mistake(capsys):
     shown = refused(capsys, "generate", "decoding.alpha=nan")
-    assert "settings: decoding.alpha: input should be a finite number" in shown
+    assert "settings: decoding.alpha: expected a finite number" in shown
     shown = refused(capsys, "generate", "decoding.alpha={Question: x}")
-    assert "settings: decoding.alpha.Question: input should be a valid number" in shown
+    assert "settings: decoding.alpha.Question: expected a number" in shown
     assert "metrics.names: list should have at least 1 item" in refused(
         capsys, "eval", "metrics.names=[]"
     )

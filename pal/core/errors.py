@@ -7,7 +7,8 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class PalError(Exception):
@@ -42,6 +43,49 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# What pydantic calls things, and what people do.
+_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid dictionary": "keys with values",
+    "a valid list": "a list",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+}
+
+
+def in_words(mistake: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with a value, in the words of this package's messages.
+
+    Args:
+        mistake: one of ``ValidationError.errors()``.
+
+    Example:
+        >>> in_words({"type": "int_parsing", "msg": "Input should be a valid integer"})
+        'expected a whole number'
+    """
+    message = str(mistake["msg"])
+    if mistake["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    if mistake["type"] == "missing":
+        return "missing"
+    if mistake["type"] == "extra_forbidden":
+        return "no such key"
+    message = message.replace(" after validation", "")
+    wanted = message.removeprefix("Input should be ")
+    if wanted == message:
+        return message[0].lower() + message[1:]
+    wanted = wanted.partition(", unable to ")[0].partition(", got ")[0]
+    wanted = wanted.partition(" or instance of ")[0]
+    for theirs, ours in _WORDS.items():
+        wanted = wanted.replace(theirs, ours)
+    return f"expected {wanted}"
 
 
 def first_line(error: BaseException) -> str:

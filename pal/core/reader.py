@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, in_words
 from pal.core.settings import (
     CommandSettings,
     KeysFrom,
@@ -33,6 +33,8 @@ from pal.core.settings import (
 from pal.core.yaml_files import Plain, merge, plain_value, read_config, read_yaml, typed_values
 
 logger = logging.getLogger(__name__)
+
+MANY = 4  # commands that share a key; more are not listed
 
 
 class Reader:
@@ -234,7 +236,7 @@ class Reader:
             return f"unknown key {quoted(key)}{self._hint(tuple(names))}"
         if detail["type"] == "missing":
             return f"{key}: missing; give {key}=…"
-        message = detail["msg"].removeprefix("Value error, ")
+        message = in_words(detail)
         if detail["type"] == "value_error" and not key:
             return message
         if detail["type"] == "value_error" and message.split(":")[0] in getattr(
@@ -245,11 +247,11 @@ class Reader:
         if not isinstance(field, str | type | None) and any(
             isinstance(mark, Unshown) for mark in marks_of(field)
         ):
-            return f"{key}: {message[0].lower()}{message[1:]} (what was given is not shown)"
+            return f"{key}: {message} (what was given is not shown)"
         value = detail["input"]
         shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
-        return f"{key}: {message[0].lower()}{message[1:]}, got {shown}"
+        return f"{key}: {message}, got {shown}"
 
 
 # What pydantic puts into the place of a mistake for each type that a key takes.
@@ -329,6 +331,8 @@ def _is_tree(value: Any) -> bool:
 
 
 def _listed_names(names: Sequence[str]) -> str:
+    if len(names) > MANY:
+        return "other commands"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

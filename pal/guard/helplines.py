@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, in_words
 from pal.core.settings import Section
 from pal.core.yaml_files import read_yaml, typed_values
 
@@ -192,4 +192,4 @@ def first_mistake(error: ValidationError) -> str:
     """Return the first mistake that a check found, with its key."""
     detail = error.errors()[0]
     place = ".".join(map(str, detail["loc"]))
-    return f"{place or 'the file'}: {detail['msg'][0].lower()}{detail['msg'][1:]:.150}"
+    return f"{place or 'the file'}: {in_words(detail):.150}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, in_words
 from pal.core.files import source_fingerprint
 from pal.core.job import COMPUTING, Job
 from pal.core.settings import CommandSettings
@@ -48,9 +48,7 @@ def changed_llm(llm: LlmSettings, changes: Mapping[str, Any], where: str) -> Llm
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "a key"
-        raise ConfigError(
-            f"{where}: {place}: {str(first['msg']).lower()}; give keys of llm"
-        ) from None
+        raise ConfigError(f"{where}: {place}: {in_words(first)}; give keys of llm") from None
 
 
 def asking_job(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pal.core.errors import DataError, suggest
+from pal.core.errors import DataError, in_words, suggest
 from pal.core.files import read_json
 
 PART_FORMAT = 1  # format version of all kinds
@@ -95,7 +95,7 @@ def check_part(value: Any, where: str, kinds: Mapping[str, type[Part]]) -> Part:
         place = ".".join(map(str, first["loc"])) or kind
         got = "" if first["type"] == "missing" else f", got {_shorten(first['input'])}"
         raise DataError(
-            f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}"
+            f"{where}: {place}: {in_words(first)}"
             f"{got if first['loc'] else ''}; write the {kind} again with this version"
         ) from None
 

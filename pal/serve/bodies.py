@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from pal.conversation.session import Ask, ChatReply, Session
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, in_words
 
 Number = StrictInt | StrictFloat
 
@@ -85,7 +85,7 @@ def read_body(data: Any) -> ChatBody:
             field = found["loc"][0]
             raise ConfigError(f"{field}: expected {EXPECTED[field]}") from None
         place = ".".join(str(part) for part in found["loc"][:2])
-        raise ConfigError(f"{place}: {found['msg']}") from None
+        raise ConfigError(f"{place}: {in_words(found)}") from None
     for name, value in (body.model_extra or {}).items():
         if name not in WITHOUT_EFFECT:
             shown = name[:60] if name.isprintable() else ascii(name[:60])

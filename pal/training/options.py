@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from pal.core.errors import suggest
+from pal.core.errors import in_words, suggest
 
 # Where they differ from transformers' own; a YAML's ``training`` block wins over them.
 DEFAULTS: dict[str, Any] = {
@@ -125,13 +125,13 @@ def check_options(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
                 value, strict=True if isinstance(value, bool) else None
             )
         except ValidationError as error:
-            message = error.errors()[0]["msg"]
-            mistakes.append(f"training.{key}: {message[0].lower()}{message[1:]}, got {given!r:.80}")
+            message = in_words(error.errors()[0])
+            mistakes.append(f"training.{key}: {message}, got {given!r:.80}")
             continue
         except PydanticSchemaGenerationError:
             continue  # a type only transformers itself can judge
         if isinstance(valid, float) and not math.isfinite(valid):
-            mistakes.append(f"training.{key}: input should be a finite number, got {given!r:.80}")
+            mistakes.append(f"training.{key}: expected a finite number, got {given!r:.80}")
         elif isinstance(value, str):
             checked[key] = valid
         expected = _bound(key, valid)

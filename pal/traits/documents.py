@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from pal.core.errors import DataError
+from pal.core.errors import DataError, in_words
 from pal.core.files import read_json, read_jsonl, read_text, write_json
 from pal.core.job import Job
 from pal.traits.inventories import Form, Inventory
@@ -124,7 +124,8 @@ def _check(where: str, row: Any) -> MeasurementRecord:
         return MeasurementRecord.model_validate(row)
     except ValidationError as error:
         found = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'record'}: {one['msg']}, got {one['input']!r:.60}"
+            f"{'.'.join(map(str, one['loc'])) or 'record'}: {in_words(one)}, "
+            f"got {one['input']!r:.60}"
             for one in error.errors()
         )
         raise DataError(f"{where}: {found}; give what pal traits measure wrote") from None

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from pal.core.errors import DataError, first_line, suggest
+from pal.core.errors import DataError, first_line, in_words, suggest
 from pal.core.files import fingerprint, read_text
 
 FOLDER = Path(__file__).parent / "inventories"
@@ -204,6 +204,6 @@ def _explain(error: Any, content: dict[str, Any]) -> str:
         item = content["items"][place[1]]
         name = item.get("id", f"number {place[1] + 1}") if isinstance(item, dict) else place[1] + 1
         place[:2] = [f"item {name!r}"]
-    message = error["msg"].removeprefix("Value error, ")
+    message = in_words(error)
     got = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r:.60}"
     return f"{'.'.join(map(str, place))}: {message}{got}" if place else message

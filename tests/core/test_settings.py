@@ -1,14 +1,18 @@
 """Settings: reading, refusing, explaining."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, TypeAdapter, ValidationError
 
+import pal
 from pal.commands import COMMANDS, all_settings, load_settings
 from pal.commands.help import command_help, settings_table
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, in_words
 from pal.core.explain import explain
 from pal.core.settings import bundled, fields_of
 from pal.core.yaml_files import find_config, merge
@@ -111,7 +115,7 @@ def test_all_mistakes_come_at_once_in_one_line(tmp_path):
         "'plain' is not of the form key=value",
         "unknown key 'sed'; did you mean 'seed'?",
         "unknown key 'data.trian'; did you mean 'data.train'?",
-        "data.split: input should be 'published' or 'seeded', got 'foo'",
+        "data.split: expected 'published' or 'seeded', got 'foo'",
         "architecture.max_context_tokens",
         "early_stopping_patience",
         "unknown key 'learning_rate'; did you mean 'training.learning_rate'?",
@@ -126,7 +130,7 @@ def test_all_mistakes_come_at_once_in_one_line(tmp_path):
         ("a: [1", "line 2: not valid YAML"),
         ("- 1\n- 2", "expected 'key: value' lines, got a list"),
         ("just words", "expected 'key: value' lines, got text"),
-        ("decoding: 3", "decoding: input should be a valid dictionary"),
+        ("decoding: 3", "decoding: expected keys with values"),
         ("seed: 1.5", "seed: "),
         ("seed: 1\nseed: 2", "line 2: not valid YAML .*occurs twice"),
         ("seed: !!int abc", "the tag !int is not supported"),
@@ -318,3 +322,39 @@ def test_a_key_of_words_or_numbers_has_one_mistake(value):
     assert str(caught.value).count("reproduce.checkpoint") == 1
     assert "mistakes" not in str(caught.value)
     assert "'lowest_loss' or 'last', or " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        (int, "many", "expected a whole number"),
+        (int, 1.5, "expected a whole number"),
+        (float, "much", "expected a number"),
+        (bool, "perhaps", "expected true or false"),
+        (str, 3, "expected text"),
+        (list[int], 3, "expected a list"),
+        (dict[str, int], 3, "expected keys with values"),
+        (Annotated[float, Field(ge=0)], -1, "expected at least 0"),
+        (Annotated[int, Field(le=4)], 5, "expected at most 4"),
+        (Annotated[float, Field(gt=0, lt=1)], 0, "expected above 0"),
+        (Annotated[float, Field(gt=0, lt=1)], 1, "expected below 1"),
+        (Literal["a", "b"], "c", "expected 'a' or 'b'"),
+        (Annotated[str, Field(min_length=2)], "a", "string should have at least 2 characters"),
+    ],
+)
+def test_mistakes_are_named_in_words(kind, value, words):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(kind).validate_python(value)
+    assert in_words(caught.value.errors()[0]) == words
+
+
+def test_pydantics_own_words_are_read_in_one_place():
+    found = [
+        str(path)
+        for path in Path(pal.__file__).parent.rglob("*.py")
+        if re.search(r"""\[["']msg["']\]""", path.read_text())
+    ]
+    assert sorted(name.rpartition("pal/")[2] for name in found) == [
+        "core/errors.py",
+        "core/reader.py",
+    ]

@@ -86,7 +86,7 @@ def test_the_name_of_a_page_and_what_it_shows_are_checked():
         (None, "expected an object of kind x, got a NoneType"),
         ({"kind": "y" * 500, "format": 1}, "expected an object of kind x, got kind"),
         ({"kind": "x", "format": 7}, "only format 1 can be read"),
-        ({"kind": "x", "format": 1, "run": []}, "run: Input should be a valid dictionary, got []"),
+        ({"kind": "x", "format": 1, "run": []}, "run: expected keys with values, got []"),
     ],
 )
 def test_a_part_that_cannot_be_shown_is_one_short_line(value, message):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from pal.core.errors import DataError
+from pal.core.errors import DataError, in_words
 from pal.core.files import read_json, read_jsonl
 from pal.core.job import record_path
 from pal.traits.report.parts import ShownCard, ShownDialogue, ShownMeasurement, ShownRecord
@@ -85,7 +85,7 @@ def _checked(kind: type[ShownRecord], row: Any, where: str) -> ShownRecord:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the record"
         raise DataError(
-            f"{where}: {place}: {first['msg']}; give {kind.noun}s that pal traits wrote"
+            f"{where}: {place}: {in_words(first)}; give {kind.noun}s that pal traits wrote"
         ) from None
 
 
