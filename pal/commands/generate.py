@@ -125,8 +125,6 @@ def generate(settings: GenerateSettings) -> Path:
     settings = GenerateSettings.of(settings)
     configure_runtime()
     source, given, target = settings.require("model", "input", "output")
-    import torch
-
     from pal.benchmark.notices import notices_of
     from pal.cluster.actors import ActorPool
     from pal.cluster.joining import require_ray
@@ -137,11 +135,6 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.core.windows import Window
     from pal.data.cards import cards_note
     from pal.data.samples import Sample, open_samples
-    from pal.modeling.responder import (
-        check_knowledge,
-        load_model_and_tokenizer,
-        make_responder,
-    )
 
     chosen = settings.generate
     if chosen.executor == "ray":
@@ -151,6 +144,11 @@ def generate(settings: GenerateSettings) -> Path:
     samples, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
+
+    import torch  # after what can be refused without it
+
+    from pal.modeling.responder import check_knowledge, load_model_and_tokenizer, make_responder
+
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     check_knowledge(model, samples, settings.data.knowledge)

@@ -1,12 +1,14 @@
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
-from tests.jobs import ESCONV, command, start, torchrun
+from tests.jobs import ESCONV, command, environment, start, torchrun
 from tests.modeling.small import with_outside_fusion
 
 VALID = (
@@ -201,6 +203,19 @@ def test_bad_inputs_end_in_one_line(response_model, tmp_path, capsys, text, mess
     assert str(source) in error
     assert "Traceback" not in error
     assert not output.exists()
+
+
+@pytest.mark.parametrize("name", ["generate", "annotate"])
+def test_inputs_are_refused_before_torch_is_loaded(name, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "mine.jsonl").write_text(VALID + "\n{")
+    line = [name, f"model={tmp_path}/model", f"input={tmp_path}/mine.jsonl", f"output={tmp_path}/o"]
+    code = f"import sys; from pal.cli import main; main({line}); sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert "mine.jsonl, line 2" in done.stderr
+    assert done.returncode == 0
 
 
 def test_wrong_models_are_refused(extractor_model, response_model, tmp_path, capsys):
