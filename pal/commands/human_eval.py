@@ -301,12 +301,13 @@ _Reading = Callable[[Sequence[Path]], tuple[dict[str, Any], str]]
 def _score_pairs(source: str, settings: ScoreSheetsSettings) -> tuple[dict[str, Any], _Reading]:
     """Return the key of sheets that compare systems, and what reads their answers."""
     from pal.human_eval.results import results_tables, tally_votes
-    from pal.human_eval.sheets import read_answers, read_key
+    from pal.human_eval.sheets import read_answers, read_key, refuse_empty
 
     key = read_key(source)
 
     def read(files: Sequence[Path]) -> tuple[dict[str, Any], str]:
         votes = read_answers(files, key)
+        refuse_empty(votes.problems, len(votes.answers))
         results = tally_votes(key, votes)
         document = {"kind": "human", "format": 1, "pairs": results, "problems": votes.problems}
         return document, results_tables(results, votes.problems)
@@ -322,11 +323,14 @@ def _score_personas(source: str, settings: ScoreSheetsSettings) -> tuple[dict[st
         read_persona_key,
         tally_judgements,
     )
+    from pal.human_eval.sheets import refuse_empty
 
     key = read_persona_key(source)
 
     def read(files: Sequence[Path]) -> tuple[dict[str, Any], str]:
-        document = tally_judgements(key, read_judgements(files, key), settings.statistics)
+        judgements = read_judgements(files, key)
+        refuse_empty(judgements.problems, len(judgements.answers))
+        document = tally_judgements(key, judgements, settings.statistics)
         return document, judgement_tables(document)
 
     return key, read

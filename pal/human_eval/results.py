@@ -159,9 +159,9 @@ def _shares(row: Mapping[str, Any]) -> list[str]:
     p = row["p_holm"]
     mark = "" if p is None or p >= 0.1 else "†" if p < 0.05 else "‡"
     ahead = row["items"]["a_wins"] < row["items"]["b_wins"]
-    for index in (0, 1):
-        if counts[index] == max(counts[:2]):
-            cells[index] = f"**{cells[index]}**"
+    if counts[0] != counts[1]:
+        higher = int(counts[0] < counts[1])
+        cells[higher] = f"**{cells[higher]}**"
     cells[ahead] += mark
     return cells
 

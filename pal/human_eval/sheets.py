@@ -38,6 +38,8 @@ _FORMULA = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"
 _GUARD = re.compile(_CELL_START + _FORMULA)
 _GUARDED = re.compile(_CELL_START + "'" + _FORMULA)
 
+UNFILLED = ("not answered", "empty")  # problems of a row, and of a cell, that nobody filled in
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -287,6 +289,20 @@ def read_answers(sources: Sequence[str | Path], key: Mapping[str, Any]) -> Votes
     return votes
 
 
+def refuse_empty(problems: Sequence[Mapping[str, Any]], answered: int) -> None:
+    """Make sure that something was filled in.
+
+    Args:
+        problems: what was left out.
+        answered: number of items with an answer.
+
+    Raises:
+        DataError: every answer of every sheet is empty.
+    """
+    if not answered and problems and all(one["problem"] in UNFILLED for one in problems):
+        raise DataError(f"{problems[0]['file']}: no answer is filled in; fill in the sheets first")
+
+
 def answer_files(sources: Sequence[str | Path]) -> list[Path]:
     """Return the files among ``sources`` and in its folders, without hidden files.
 
@@ -385,12 +401,12 @@ def _count(
     rater = row["rater"] or names[0]
     given = {name: row[name].strip() for name in key["questions"]}
     if not any(given.values()):
-        return note("not answered")
+        return note(UNFILLED[0])
     repeated = False
     for question, word in given.items():
         answer = ANSWERS.get(word.casefold())
         if answer is None:
-            note(f"{word!r:.40} is none of A, B, Tie" if word else "empty", question)
+            note(f"{word!r:.40} is none of A, B, Tie" if word else UNFILLED[1], question)
             continue
         answer = sides.get(answer, answer)
         cast = votes.answers.setdefault(item, {}).setdefault(question, {})

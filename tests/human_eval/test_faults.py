@@ -224,13 +224,22 @@ def test_overwrite_removes_exports_alone(systems, tmp_path, capsys):
     assert len(read_key(export)["items"]) == 3
 
 
-def test_sheets_and_results_are_for_the_user_alone(systems, tmp_path):
+def test_sheets_and_results_are_for_the_user_alone(systems, tmp_path, capsys):
     pal, joint = systems
     folder, output = tmp_path / "out", tmp_path / "human.json"
     given = ["human-eval", "export", f"human_eval.systems={{pal: {pal}, joint: {joint}}}"]
     assert command(*given, f"output={folder}") == 0
     sheet = folder / "for_raters" / "sheet.csv"
     scored = ["human-eval", "score", f"input={folder}", f"human_eval.answers=[{sheet}]"]
+    assert command(*scored, f"output={output}") == 2
+    assert f"{sheet}: no answer is filled in" in capsys.readouterr().err
+    assert not output.exists()
+    rows = list(csv.DictReader(io.StringIO(sheet.read_text(encoding="utf-8-sig"))))
+    rows[0]["Overall"] = "A"
+    with sheet.open("w", newline="", encoding="utf-8-sig") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     assert command(*scored, f"output={output}") == 0
     files = [sheet, sheet.with_name("form.html"), folder / "key.json", output,
              output.with_suffix(".md")]  # fmt: skip
