@@ -331,7 +331,7 @@ def export_study(settings: ExportStudySettings) -> str:
                 make_private(unfinished / MARK)
         finally:
             store.close()
-    lines = [tables, f"written to {folder}; it holds what raters wrote"]
+    lines = [tables, f"written to {folder}; keep it private, as the study's file"]
     if (folder / ANSWER_FOLDER).is_dir() and any((folder / ANSWER_FOLDER).iterdir()):
         lines.append(
             f"Again: pal human-eval score input={folder} "

@@ -148,6 +148,7 @@ class Reader:
                 keys |= {key.rpartition(".")[2]: key for key, _, _ in reversed(fields)}
             keys |= {key: key for key, _, _ in fields}
             for key, field, _ in fields:
+                keys |= _keys_of_named(key, field.annotation, path)
                 for mark in marks_of(field):
                     if isinstance(mark, KeysFrom) and cls is self.cls:
                         keys |= {f"{key}.{name}": f"{key}.{name}" for name in mark.names()}
@@ -334,6 +335,17 @@ def _listed_names(names: Sequence[str]) -> str:
     if len(names) > MANY:
         return "other commands"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _keys_of_named(key: str, annotation: Any, path: Sequence[str]) -> dict[str, str]:
+    """Return the keys below a name, of a key whose values are sections by name."""
+    parts = key.split(".")
+    of = get_args(annotation) if get_origin(annotation) is dict else ()
+    below = section_of(of[1]) if of else None
+    if below is None or list(path[: len(parts)]) != parts or len(path) <= len(parts) + 1:
+        return {}
+    head = ".".join(path[: len(parts) + 1])
+    return {f"{head}.{name}": f"{head}.{name}" for name, _, _ in fields_of(below)}
 
 
 def _find(cls: type[Section], path: Sequence[str]) -> Any:

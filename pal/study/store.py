@@ -136,7 +136,8 @@ class StudyStore:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise DataError(f"{path}: no such file; `pal study create` makes it")
+            what = "a folder, not the file of a study" if self.path.is_dir() else "no such file"
+            raise DataError(f"{path}: {what}; `pal study create` makes it")
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()

@@ -358,3 +358,8 @@ def test_pydantics_own_words_are_read_in_one_place():
         "core/errors.py",
         "core/reader.py",
     ]
+
+
+def test_a_mistyped_key_below_a_name_of_the_users_own_has_a_hint():
+    with pytest.raises(ConfigError, match=r"did you mean 'study.systems.b.model'\?"):
+        load_settings("study create", None, ["study.systems={b: {modle: x}}"])
