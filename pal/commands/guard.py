@@ -177,6 +177,7 @@ def evaluate_guard(settings: EvaluateGuardSettings) -> str:
     if job is not None:
         with job.claimed(processes=False):
             job.publish(lambda path: write_json(path, found))
+        logger.info("written to %s", job.output)
     return show_measured(found)
 
 

@@ -9,6 +9,8 @@ from pal.guard.levels import CONCERN
 from pal.guard.rows import LabelledMessage, seeker_turns
 from pal.stats.estimates import Estimate, cell, share_of, table
 
+SHOWN_LINES = 20
+
 # Order of the wordings in a table.
 _ORDER = ("explicit", "passive", "indirect or coded", "third party", "other")
 
@@ -48,6 +50,8 @@ def measure_messages(
             name: {key: share_of(sum(part), len(part), confidence) for key, part in group.items()}
             for name, group in groups.items()
         },
+        "missed lines": _lines(rows, hits, missed=True),
+        "false alarm lines": _lines(rows, hits, missed=False),
     }
 
 
@@ -102,7 +106,23 @@ def show_measured(document: Mapping[str, Any]) -> str:
     for name in ("false alarms", "false alarms by category"):
         rows = [_row(key, one) for key, one in document[name].items()]
         lines += [table([name, "n", "flagged"], rows), ""]
-    return "\n".join(lines).rstrip()
+    for name in ("missed lines", "false alarm lines"):
+        some = document[name][:SHOWN_LINES]
+        rest = len(document[name]) - len(some)
+        listed = ", ".join(map(str, some)) or "none"
+        lines.append(f"{name}: {listed}{f' and {rest} more, in the JSON output' if rest else ''}")
+    return "\n".join(lines)
+
+
+def _lines(
+    rows: Sequence[LabelledMessage], hits: Sequence[bool], *, missed: bool
+) -> list[int]:
+    """Return the lines of the messages that the guard missed, or of its false alarms."""
+    return [
+        row.line
+        for row, hit in zip(rows, hits, strict=True)
+        if row.crisis is missed and hit is not missed
+    ]
 
 
 def _row(name: str, figure: Estimate) -> list[str]:

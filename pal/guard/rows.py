@@ -33,6 +33,7 @@ class LabelledMessage:
         wording: ``explicit``, ``passive``, ``indirect or coded``, ``third party`` or ``other``.
         source: where it comes from; cross-validation keeps a source together.
         context: the seeker's turns before it.
+        line: number of its line in the file, from 1; 0 if it comes from elsewhere.
     """
 
     text: str
@@ -41,6 +42,7 @@ class LabelledMessage:
     wording: str
     source: str
     context: tuple[str, ...]
+    line: int = 0
 
 
 def read_labelled(path: str) -> list[LabelledMessage]:
@@ -74,6 +76,7 @@ def read_labelled(path: str) -> list[LabelledMessage]:
                 wording=str(row.get("wording") or WORDINGS.get(category, "other")),
                 source=str(row.get("source") or Path(path).name),
                 context=tuple(context),
+                line=number,
             )
         )
     return rows

@@ -176,6 +176,8 @@ def test_messages_and_dialogues_are_measured(tmp_path):
     assert found["recall by wording"]["explicit"]["value"] == 1.0
     assert found["false alarms"]["all"]["value"] == 0.0
     assert "| explicit | 1 | 1.000" in show_measured(found)
+    assert found["missed lines"] == [2]
+    assert show_measured(found).endswith("missed lines: 2\nfalse alarm lines: none")
     said = ["hi", "I want to kill myself.", "ok"]
     dialogue = {"id": "a", "dialog": [{"speaker": "seeker", "text": text} for text in said]}
     found = measure_dialogues(guard, [dialogue])
