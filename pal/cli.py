@@ -233,6 +233,8 @@ def run_program(*head: str) -> None:
     Args:
         *head: what stands before the arguments of the process, such as the command of a script.
     """
+    if not (sys.stderr and sys.stderr.isatty()):  # into a file: a bar's line every ten seconds
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         code = main([*head, *sys.argv[1:]])
     except KeyboardInterrupt:

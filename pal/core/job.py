@@ -387,11 +387,10 @@ class Job:
                     bar.initial += old  # which the rate does not count
                     bar.update(old)
                 mine = todo[state.process_index :: state.num_processes]
-                share = len(mine) / max(len(todo), 1)
                 for place, results in window.results([number - first for number in mine]):
                     key = str(first + place)
                     places[key] = journal.append(key, results)
-                    bar.update(len(window.batches[place]) / share)
+                    bar.update(round(len(window.batches[place]) * len(todo) / len(mine)))
                 plans.append(plan)
                 first += len(plan.numbers)
                 window = None  # the next is made without this one in memory

@@ -376,7 +376,7 @@ class CorpusAudit:
         if not split.ids:
             raise DataError(f"{source}: no dialogues; give a file with at least one")
         self.splits[name] = split
-        logger.info("%s: %d %s read", source, len(split.ids), _unit(split))
+        logger.info("%s: %d %s read from %s", name, len(split.ids), _unit(split), source)
 
     # -- comparison
 

@@ -336,7 +336,7 @@ def describe_stamp(stamp: Mapping[str, Any]) -> str:
     whose = (
         f"the protocol's {stamp['split']} dialogues"
         if stamp.get("split")
-        else "no split of ESConv that a protocol names"
+        else "not one of the known splits of ESConv"
     )
     rule = RULES.get(str(stamp.get("rule")), "")
     return (

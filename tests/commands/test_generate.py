@@ -205,6 +205,16 @@ def test_bad_inputs_end_in_one_line(response_model, tmp_path, capsys, text, mess
     assert not output.exists()
 
 
+def test_a_bar_fills_no_log_file(response_model, tmp_path):
+    """Nor does a count get decimals."""
+    process = start(*arguments(response_model, tmp_path / "out.jsonl", "batch_rows=1"))
+    shown = process.communicate(timeout=300)[1]
+    assert process.returncode == 0
+    total = len(records(tmp_path / "out.jsonl"))
+    assert f" {total}/{total} [" in shown
+    assert shown.count("\r") < 10 < total
+
+
 @pytest.mark.parametrize("name", ["generate", "annotate"])
 def test_inputs_are_refused_before_torch_is_loaded(name, tmp_path):
     (tmp_path / "model").mkdir()

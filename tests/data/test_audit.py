@@ -347,7 +347,7 @@ def test_similar_texts_are_found_with_the_probability_that_bands_give():
 def test_what_was_read_is_logged(caplog):
     caplog.set_level(logging.INFO)
     compare(read("train"), read("test"))
-    assert "train.jsonl: 34 dialogues read" in caplog.text
+    assert "train: 34 dialogues read from " in caplog.text
 
 
 def synthetic(count):
