@@ -114,9 +114,7 @@ def show_measured(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _lines(
-    rows: Sequence[LabelledMessage], hits: Sequence[bool], *, missed: bool
-) -> list[int]:
+def _lines(rows: Sequence[LabelledMessage], hits: Sequence[bool], *, missed: bool) -> list[int]:
     """Return the lines of the messages that the guard missed, or of its false alarms."""
     return [
         row.line
