@@ -138,7 +138,6 @@ def quickstart(settings: QuickstartSettings) -> str:
             "data": {
                 "train": str(bundled("sample", "personachat", "train.txt")),
                 "validation": str(bundled("sample", "personachat", "validation.txt")),
-                "more": None,
             },
         }),
         ("annotate", "response", {

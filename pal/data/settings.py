@@ -108,8 +108,9 @@ class DataSettings(SourceSettings):
         train: dialogues (task response) or persona conversations (task persona_extractor).
         validation: validation dialogues or conversations. Null uses the published validation split
             of train or, for a single file, a part of it by the split settings.
-        more: further dialogues to train on, all of them, beside the training dialogues (task
-            response): your own beside a corpus, for example. Null adds none.
+        more: further dialogues to train on, all of them: your own beside a corpus, for example. The
+            persona extractor learns from those with personas, as from the seeker's side of a
+            conversation. Null adds none.
         leave_out_harmful: do not train on the four harmful supporter turns of ESConv (they agree
             with the wish to die, ask about means, or give a number that is out of use).
         max_train_samples: use only this many training samples, the first ones.

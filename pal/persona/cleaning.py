@@ -23,21 +23,23 @@ def clean_sentences(sentences: Iterable[str]) -> list[str]:
 
 
 def support(sentence: str, said: Iterable[str]) -> float:
-    """Return the share of a sentence's content words that somebody used, from 0 to 1.
+    """Return the share of a sentence's content words in the utterance with most of them, 0 to 1.
 
-    A sentence that a model inferred of a speaker is often one that it has seen in training. What
-    the speaker never mentioned has little support. Words are compared by their stems (Porter).
+    A sentence that a model inferred of a speaker is often one that it has seen in training, or put
+    together from what the speaker said at different times of different things. Words are compared
+    by their stems (Porter).
 
     Args:
         sentence: a persona sentence.
-        said: what the speaker said.
+        said: the speaker's utterances.
 
     Example:
         >>> support("I have two dogs.", ["my dog is ill", "two weeks now"])
-        1.0
+        0.5
     """
     wanted = _stems(sentence)
-    return len(wanted & _stems(" ".join(said))) / len(wanted) if wanted else 0.0
+    most = max((len(wanted & _stems(one)) for one in said), default=0)
+    return most / len(wanted) if wanted else 0.0
 
 
 @lru_cache(maxsize=100_000)

@@ -347,10 +347,7 @@ def response_dialogues(data: DataSettings) -> tuple[Dialogues, Dialogues]:
     corpus = CorpusSplits(data.train, data)
     train_rows = corpus.load(None if whole else "train")
     if data.more is not None:
-        everything = ReadingSettings(
-            reader=data.reader, columns=data.columns, strategy_labels=data.strategy_labels
-        )
-        train_rows = concatenate_datasets([train_rows, load_split(data.more, None, how=everything)])
+        train_rows = concatenate_datasets([train_rows, _more_dialogues(data)])
     if data.validation is not None:
         split = "validation" if listed or has_splits(data.validation) else None
         published = data.model_copy(update={"split": "published"})
@@ -359,6 +356,14 @@ def response_dialogues(data: DataSettings) -> tuple[Dialogues, Dialogues]:
         validation_rows = corpus.load("validation")
     train = Dialogues(train_rows, cards=data.cards, harmful=not data.leave_out_harmful)
     return train, Dialogues(validation_rows, cards=data.cards)
+
+
+def _more_dialogues(data: DataSettings) -> Dataset:
+    """Return all dialogues of ``data.more``."""
+    everything = ReadingSettings(
+        reader=data.reader, columns=data.columns, strategy_labels=data.strategy_labels
+    )
+    return load_split(data.more, None, how=everything)
 
 
 def response_samples(data: DataSettings) -> tuple[CorpusSamples, CorpusSamples]:
@@ -384,16 +389,13 @@ def response_samples(data: DataSettings) -> tuple[CorpusSamples, CorpusSamples]:
 def persona_conversations(
     data: DataSettings,
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """Return training and validation conversations of PersonaChat.
+    """Return training and validation conversations: of PersonaChat, and more for training alone.
+
+    Dialogues that are given as more are read as one speaker's, the seeker's.
 
     Raises:
-        ConfigError: more dialogues are given, which are none.
+        DataError: a source cannot be read, or the dialogues have no personas.
     """
-    if data.more is not None:
-        raise ConfigError(
-            f"data.more={data.more}: the persona extractor trains on persona conversations, not on "
-            "dialogues; leave it out"
-        )
     rows = list(load_personachat(data.train, data.reader))
     if data.validation is not None:
         validation = list(load_personachat(data.validation, data.reader))
@@ -402,6 +404,19 @@ def persona_conversations(
         held_out = {int(index) for index in order[: max(1, len(rows) // 10)]}
         validation = [row for index, row in enumerate(rows) if index in held_out]
         rows = [row for index, row in enumerate(rows) if index not in held_out]
+    if data.more is not None:
+        more = [
+            {
+                "id": row["id"],
+                "utterances": [t["text"] for t in row["dialog"] if t["speaker"] == "seeker"],
+                "persona": row["persona"],
+            }
+            for row in _more_dialogues(data)
+            if row["persona"]
+        ]
+        if not more:
+            raise DataError(f"data.more={data.more}: no dialogue has a persona; leave it out")
+        rows += more
     return rows[: data.max_train_samples], validation[: data.max_validation_samples]
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pal.data.splits import load_split
-from pal.persona.cleaning import add_personas, annotated_prefixes, clean_sentences
+from pal.persona.cleaning import add_personas, annotated_prefixes, clean_sentences, support
 
 
 def turn(speaker, text):
@@ -26,6 +26,14 @@ def test_cleaning():
             "my favorite color is red.", "i love My Favorite Band muse.", "two words",
         ]
     ) == ["i have a dog.", " ".join(["w"] * 25), "two words"]  # fmt: skip
+
+
+def test_support_is_that_of_one_utterance():
+    said = ["My mother cooks for us all.", "I am a paramedic."]
+    assert support("i am a paramedic.", said) == 1.0
+    assert support("my mother is a paramedic.", said) == 0.5
+    assert support("i have a dog.", said) == 0.0
+    assert support("i am.", []) == support("i have a dog.", []) == 0.0
 
 
 @pytest.mark.parametrize(

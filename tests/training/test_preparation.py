@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
-from pal.core.errors import ConfigError
+from pal.core.errors import DataError
 from pal.core.settings import bundled
 from pal.data.esconv import load_esconv, write_pesconv
 from pal.data.settings import DataSettings
 from pal.training.preparation import encode_all, persona_conversations, response_dialogues
+from tests.jobs import PERSONACHAT
 
 SAMPLE = str(bundled("sample", "esconv"))
 ITEMS = ["ab", "abc", "a"]
@@ -69,5 +70,22 @@ def test_more_dialogues_are_trained_on_and_nothing_else(tmp_path):
     added = [row["id"] for row in rows[8:11]]
     assert [row["id"] for row in train] == [*(row["id"] for row in alone[0]), *added]
     assert [row["id"] for row in validation] == [row["id"] for row in alone[1]]
-    with pytest.raises(ConfigError, match="not on dialogues"):
-        persona_conversations(DataSettings(**given, more=str(tmp_path / "more.jsonl")))
+
+
+def test_an_extractor_learns_from_the_seekers_of_more_dialogues(tmp_path):
+    rows = load_esconv(SAMPLE, "train").to_list()[:3]
+    write_pesconv(tmp_path / "none.jsonl", rows)
+    rows[1]["persona"] = rows[1]["dialog"][-1]["persona"] = ["i have a cat."]
+    write_pesconv(tmp_path / "more.jsonl", rows)
+    given = {"train": str(PERSONACHAT / "train.txt")}
+    alone = persona_conversations(DataSettings(**given))
+    train, validation = persona_conversations(
+        DataSettings(**given, more=str(tmp_path / "more.jsonl"))
+    )
+    added = train.pop()
+    assert (train, validation) == alone
+    assert added["persona"] == ["i have a cat."]
+    said = [turn["text"] for turn in rows[1]["dialog"] if turn["speaker"] == "seeker"]
+    assert added["utterances"] == said
+    with pytest.raises(DataError, match="no dialogue has a persona"):
+        persona_conversations(DataSettings(**given, more=str(tmp_path / "none.jsonl")))
