@@ -34,7 +34,7 @@ from pal.core.yaml_files import Plain, merge, plain_value, read_config, read_yam
 
 logger = logging.getLogger(__name__)
 
-MANY = 4  # commands that share a key; more are not listed
+MANY = 4  # commands that share a key; more are counted
 
 
 class Reader:
@@ -86,6 +86,7 @@ class Reader:
         tree = _renamed(tree, renames, self.blocks)
         overrides = [_renamed_override(item, renames, self.blocks) for item in overrides]
         self._check_keys(tree)
+        of_file = bool(self.mistakes)
         given: dict[str, Any] = {}
         for item in overrides:
             self._lay_override(given, item)
@@ -97,9 +98,11 @@ class Reader:
             settings = self.cls.model_validate(self._shape(known_part(whole, self.cls), self.cls))
         except ValidationError as error:
             details = one_a_key(error.errors())
-            self.mistakes += [self.explain_mistake(detail) for detail in details]
+            for detail in details:  # a check of several values has a line each
+                self.mistakes += self.explain_mistake(detail).split("\n")
+            of_file |= any(not _holds(given, detail["loc"]) for detail in details)
         if self.mistakes or settings is None:
-            source = config if isinstance(config, str) else "settings"
+            source = config if isinstance(config, str) and of_file else "settings"
             count = "" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes: "
             raise ConfigError(f"{source}: {count}{'; '.join(self.mistakes)}")
         if self.cls.takes_blocks:
@@ -154,12 +157,21 @@ class Reader:
                         keys |= {f"{key}.{name}": f"{key}.{name}" for name in mark.names()}
                         if len(path) == 1:
                             keys = {name: f"{key}.{name}" for name in mark.names()} | keys
-        close = difflib.get_close_matches(".".join(path), list(keys), n=1, cutoff=0.6)
-        return f"; did you mean {keys[close[0]]!r}?" if close else ""
+        close = difflib.get_close_matches(".".join(path), list(keys), n=5, cutoff=0.6)
+        for found in (keys[one] for one in close):
+            *above, last = found.split(".")
+            # a section in common makes long keys alike
+            if above != list(path[:-1]) or difflib.get_close_matches(path[-1], [last]):
+                return f"; did you mean {found!r}?"
+        return ""
 
-    def _own_key(self, name: str) -> str:
+    def _own_key(self, path: Sequence[str]) -> str:
         """Return what to do about another command's key: the command's own of that name, if any."""
-        own = [key for key, _, _ in fields_of(self.cls) if key.rpartition(".")[2] == name]
+        own = [
+            key
+            for key, _, _ in fields_of(self.cls)
+            if key.rpartition(".")[2] == path[-1] and len(path) in (1, key.count(".") + 1)
+        ]
         return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
 
     def _lay_override(self, given: dict[str, Any], item: str) -> None:
@@ -176,7 +188,7 @@ class Reader:
             if owners:
                 self.mistakes.append(
                     f"{quoted(key)} is a setting of {_listed_names(owners)}, not of "
-                    f"{self.command}; {self._own_key(path[-1])}"
+                    f"{self.command}; {self._own_key(path)}"
                 )
             else:
                 self.mistakes.append(f"unknown key {quoted(key)}{self._hint(path)}")
@@ -186,6 +198,8 @@ class Reader:
         except ConfigError as error:
             self.mistakes.append(str(error))
             return
+        if isinstance(field, type) and _is_tree(value):
+            self._check_inside(inside, value)
         node = given
         for part in path[:-1]:
             node = node.setdefault(part, {})
@@ -194,6 +208,16 @@ class Reader:
                 return
         both = _is_tree(value) and _is_tree(node.get(path[-1]))
         node[path[-1]] = merge(node[path[-1]], value) if both else value
+
+    def _check_inside(self, path: Sequence[str], tree: Mapping[str, Any]) -> None:
+        """Refuse keys within a value, ``data.columns={…}``, that its section does not have."""
+        for key, value in tree.items():
+            here = (*path, str(key))
+            field = _find(self.cls, here)
+            if field is None:
+                self.mistakes.append(f"unknown key {quoted('.'.join(here))}{self._hint(here)}")
+            elif isinstance(field, type) and _is_tree(value):
+                self._check_inside(here, value)
 
     def _override_value(self, field: Any, text: str) -> Any:
         """Return an override's text as the tree that a YAML would hold in its place."""
@@ -238,7 +262,7 @@ class Reader:
         if detail["type"] == "missing":
             return f"{key}: missing; give {key}=…"
         message = in_words(detail)
-        if detail["type"] == "value_error" and not key:
+        if detail["type"] == "value_error" and (not key or f"{key}." in message.split(":")[0]):
             return message
         if detail["type"] == "value_error" and message.split(":")[0] in getattr(
             cls, "model_fields", {}
@@ -327,13 +351,24 @@ def _name_of_today(key: str, renames: Mapping[str, str]) -> str:
     return renames[key]
 
 
+def _holds(tree: Any, place: Sequence[Any]) -> bool:
+    """Return whether a tree holds what lies at a place, or the start of the way there."""
+    for part in place:
+        if not _is_tree(tree):
+            return True
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
 def _is_tree(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
 def _listed_names(names: Sequence[str]) -> str:
     if len(names) > MANY:
-        return "other commands"
+        names = [*names[:MANY], f"{len(names) - MANY} other commands"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

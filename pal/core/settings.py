@@ -194,7 +194,7 @@ class CommandSettings(Section):
 
             reader = Reader(cls)
             found = [reader.explain_mistake(detail) for detail in one_a_key(error.errors())]
-            raise ConfigError("; ".join(found)) from None
+            raise ConfigError("; ".join(found).replace("\n", "; ")) from None
         made._task_trees = settings._task_trees
         return made
 

@@ -111,7 +111,7 @@ def check_options(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
             mistakes.append(f"training.{key}: {RESERVED[key]}")
             continue
         if key not in types:
-            hint = suggest(f"training.{key}", [f"training.{name}" for name in option_names()])
+            hint = suggest(key, option_names()).replace("mean '", "mean 'training.")
             mistakes.append(f"unknown key 'training.{key}'{hint}")
             continue
         if key == "train_sampling_strategy" and value not in SAMPLING:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import field_validator
 
 from pal.core.settings import CommandSettings, Count, KeysFrom
 from pal.modeling.settings import ArchitectureSettings
@@ -17,16 +17,17 @@ class OptionSettings(CommandSettings):
 
     training: Annotated[dict[str, Any], KeysFrom("pal.training.options:option_names")] = {}
 
-    @model_validator(mode="after")
-    def _check_options(self) -> "OptionSettings":
-        if self.training:
-            from pal.training.options import check_options
+    @field_validator("training")
+    @classmethod
+    def _check_options(cls, training: dict[str, Any]) -> dict[str, Any]:
+        if not training:
+            return training
+        from pal.training.options import check_options
 
-            checked, mistakes = check_options(self.training)
-            if mistakes:
-                raise ValueError("; ".join(mistakes))
-            self.__dict__["training"] = checked
-        return self
+        checked, mistakes = check_options(training)
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return checked
 
 
 class TrainingSettings(OptionSettings):

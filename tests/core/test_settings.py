@@ -363,3 +363,29 @@ def test_pydantics_own_words_are_read_in_one_place():
 def test_a_mistyped_key_below_a_name_of_the_users_own_has_a_hint():
     with pytest.raises(ConfigError, match=r"did you mean 'study.systems.b.model'\?"):
         load_settings("study create", None, ["study.systems={b: {modle: x}}"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("data.columns={dialogue_id: x}", "unknown key 'data.columns.dialogue_id'; did you mean"),
+        ("architecture={lora: {aplha: 3}}", "mean 'architecture.lora.alpha'"),
+        ("data.columns.zzz=3", "unknown key 'data.columns.zzz'$"),
+        ("decoding.alpha=1", r"chat, serve and \d+ other commands, not of train; leave it out$"),
+        ("training.lr=1", "unknown key 'training.lr'$"),
+        ("training.learning_rat=1", "^settings: unknown key .*mean 'training.learning_rate'"),
+        ("seed=x", "^settings: seed"),
+    ],
+)
+def test_what_is_given_on_the_command_line_is_named_as_given_there(given, message):
+    with pytest.raises(ConfigError, match=message):
+        load_settings("train", "small", [given])
+
+
+def test_mistakes_of_the_file_name_the_file_and_all_are_found_at_once(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {num_train_epochs: many, learning_rate: fast}\ndata: 7\n")
+    with pytest.raises(ConfigError, match=r"mine.yaml: 4 mistakes: ") as caught:
+        load_settings("train", str(path), ["seed=x"])
+    for key in ("training.num_train_epochs", "training.learning_rate", "data", "seed"):
+        assert f" {key}: expected" in str(caught.value)
