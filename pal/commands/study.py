@@ -117,6 +117,7 @@ def create_study(settings: CreateStudySettings) -> str:
     settings = CreateStudySettings.of(settings)
     source, target = settings.require("input", "output")
     chosen = settings.study
+    from pal.guard.helplines import load_helplines
     from pal.modeling.checkpoint import read_model_config
     from pal.study.draw import deal, draw_items, read_persona_samples, read_situations
     from pal.study.questions import consent_text
@@ -145,6 +146,14 @@ def create_study(settings: CreateStudySettings) -> str:
         shown = read_persona_samples(source, settings.split, settings.data, settings.limit)
     seed = secrets.randbelow(2**53) if chosen.seed is None else chosen.seed
     items = draw_items(shown, chosen.items, seed)
+    if len(items) < chosen.items:
+        what = "situations" if chosen.kind == "chat" else "supporter turns with a persona"
+        logger.warning(
+            "%s, fewer than study.items=%d: %s has no more %s",
+            counted(len(items), "item"), chosen.items, source, what,
+        )  # fmt: skip
+    if not settings.guard.off:  # told while it can still be given
+        load_helplines(settings.guard.helplines).country(settings.guard.country)
     each = chosen.items_per_rater or (1 if chosen.kind == "chat" else len(items))
     pair: Any = tuple(chosen.systems) or None
     dealt = deal(list(items), raters=chosen.raters, each=each, systems=pair, seed=seed)

@@ -219,8 +219,10 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         "study", "create", f"input={corpus}", f"output={tmp_path / 'p.db'}", "study.kind=persona",
         "study.items=4", "study.raters=3", "study.address=http://localhost:9",
     ) == 0  # fmt: skip
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert shown.rstrip().endswith("p.db study_server.port=9")
+    assert "guard.country is not set" in said
+    assert "fewer than" not in said
     [token, *_] = re.findall(r"/s/(\S{22})$", shown, re.MULTILINE)
     told = []
     process, address = serving(tmp_path / "p.db", told)
@@ -236,3 +238,10 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         process.wait(timeout=120)
     finally:
         end_of(process)
+    assert command(
+        "study", "create", f"input={corpus}", f"output={tmp_path / 'q.db'}", "study.kind=persona",
+        "study.items=999", "guard.country=US",
+    ) == 0  # fmt: skip
+    said = capsys.readouterr().err
+    assert "fewer than study.items=999" in said
+    assert "guard.country" not in said
