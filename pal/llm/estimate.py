@@ -91,6 +91,6 @@ def _hours(
         hours = (count / minute / 60 for count in calls)
         return ["hours (at least, by the rate limit)", *(f"{one:,.2f}" for one in hours)]
     return [
-        "hours (no answer of this model has been timed yet; request a few first)",
+        "hours (unknown until an answer of this model was timed)",
         *("–" for _ in calls),
     ]

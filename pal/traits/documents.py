@@ -113,6 +113,11 @@ def read_measurements(
         if key in found:
             raise DataError(f"{where}: {record.id!r} has {record.inventory!r} twice; remove one")
         found[key] = record.model_dump()
+    if not found and failed:
+        raise DataError(
+            f"{path}: no measurement, since all {len(failed):,} failed (the first: "
+            f"{str(failed[0]['failed']):.120}); measure again with a model that answers"
+        )
     if not found:
         names = " or ".join(repr(name) for name in by_name)
         raise DataError(f"{path}: no measurement of {names}; check traits.inventories")

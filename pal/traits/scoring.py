@@ -85,6 +85,7 @@ def analyze_reliability(
     """
     keyed = [keyed_answers(inventory, one) for one in answers]
     found: dict[str, dict[str, Any]] = {}
+    against: list[str] = []
     for dimension in inventory.dimensions:
         items = [item.id for item in inventory.items_of(form) if item.dimension == dimension]
         rows = [[one[i] for i in items] for one in keyed if all(i in one for i in items)]
@@ -92,13 +93,15 @@ def analyze_reliability(
         rest = dict(zip(items, item_rest_correlations(matrix), strict=True))
         negative = [name for name, r in rest.items() if r is not None and r < 0]
         if negative:
-            logger.warning(
-                "inventory %s, dimension %s: after keying, answers to %s go against the other "
-                "items'; check keyed: of each",
-                inventory.name, dimension, ", ".join(negative),
-            )  # fmt: skip
+            against.append(f"{dimension}: {', '.join(negative)}")
         alpha, omega = reliability(matrix, confidence=confidence, resamples=resamples, seed=seed)
         found[dimension] = {"alpha": alpha, "omega": omega, "items": rest}
+    if against:
+        logger.warning(
+            "inventory %s, %d respondents: after keying, answers to these items go against those "
+            "to the others of their dimension (%s); with many respondents, check keyed: of each",
+            inventory.name, len(keyed), "; ".join(against),
+        )  # fmt: skip
     return found
 
 

@@ -1,6 +1,7 @@
 """Correlations: library values, planted truths found again, no more finds than chance allows."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -170,3 +171,17 @@ def test_the_papers_tables_are_whole():
         for row, tie in HEXACO.theory.items():
             j = columns.index(tie.dimension)
             assert abs(rows[row][j]) == max(abs(line[j]) for line in rows.values())
+
+
+def test_measurements_that_all_failed_say_so(tmp_path):
+    rows = [{"id": f"c{n}", "failed": "the model refused"} for n in range(3)]
+    with pytest.raises(PalError, match=r"all 3 failed \(the first: the model refused\)"):
+        correlate(settings(tmp_path, rows))
+
+
+def test_items_against_their_dimension_are_one_warning_an_inventory(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("pal"), "propagate", True)
+    rng = np.random.default_rng(4)
+    correlate(settings(tmp_path, measure(rng.normal(size=(4, 12)), rng, noise=3.0)))
+    said = [line.split(",")[0] for line in caplog.messages if "after keying" in line]
+    assert said == ["inventory hexaco", "inventory csi"]
