@@ -116,7 +116,7 @@ def read_measurements(
     if not found and failed:
         raise DataError(
             f"{path}: no measurement, since all {len(failed):,} failed (the first: "
-            f"{str(failed[0]['failed']):.120}); measure again with a model that answers"
+            f"{failed[0]['failed']!s:.120}); measure again with a model that answers"
         )
     if not found:
         names = " or ".join(repr(name) for name in by_name)
