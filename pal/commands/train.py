@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pal.core.errors import ConfigError, OutputError, first_line
+from pal.core.errors import ConfigError, DataError, OutputError, first_line
 from pal.core.job import COMPUTING, Job, claim, runs_on_cpu
 from pal.core.settings import OutputPath
 from pal.data.settings import DataSettings
@@ -153,16 +153,21 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
 
 
 def check_sources(settings: TrainSettings) -> None:
-    """Log what is fetched from a hub, and refuse to replace the base model.
+    """Log what is fetched from a hub, and refuse what can be refused before libraries are loaded.
 
     Raises:
         ConfigError: the base model lies in the folder that this run replaces.
+        DataError: a file of data is not there.
     """
+    from pal.core.files import kind_of
     from pal.data.sources import is_hub_id
 
     data, chosen = settings.data, settings.architecture
     sources = {"data.train": data.train, "data.validation": data.validation,
                "data.more": data.more}  # fmt: skip
+    for key, name in sources.items():
+        if name and kind_of(name) == "nothing" and not is_hub_id(name):
+            raise DataError(f"{key}={name}: no such file; check the path")
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()

@@ -215,16 +215,23 @@ def test_a_bar_fills_no_log_file(response_model, tmp_path):
     assert shown.count("\r") < 10 < total
 
 
-@pytest.mark.parametrize("name", ["generate", "annotate"])
-def test_inputs_are_refused_before_torch_is_loaded(name, tmp_path):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["generate", "model=model", "input=mine.jsonl", "output=o"], "mine.jsonl, line 2"),
+        (["annotate", "model=model", "input=mine.jsonl", "output=o"], "mine.jsonl, line 2"),
+        (["train", "data.train=./none.jsonl", "output_dir=o"], "none.jsonl: no such file"),
+    ],
+)
+def test_inputs_are_refused_before_torch_is_loaded(line, message, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "mine.jsonl").write_text(VALID + "\n{")
-    line = [name, f"model={tmp_path}/model", f"input={tmp_path}/mine.jsonl", f"output={tmp_path}/o"]
     code = f"import sys; from pal.cli import main; main({line}); sys.exit('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
-    )
-    assert "mine.jsonl, line 2" in done.stderr
+        [sys.executable, "-c", code], env=environment(), cwd=tmp_path, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert message in done.stderr
     assert done.returncode == 0
 
 
