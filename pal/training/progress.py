@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +41,8 @@ class EpochLines(ProgressCallback):
     def on_prediction_step(
         self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
-        """Move the bar of validation."""
-        if self.with_bar:
+        """Move the bar of validation; a log file has no room for a bar below a bar."""
+        if self.with_bar and sys.stderr.isatty():
             super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
 
     def on_log(
