@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pal.decoding.contrast import combine
 from pal.decoding.sending import send
-from pal.decoding.step import attend_cached, choose_tokens, decode_step
+from pal.decoding.step import attend_cached, cache_format, choose_tokens, decode_step
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,9 @@ class Workspace:
         like = decoder.like
         layers, heads, width = len(decoder.layers), decoder.heads, decoder.size
         whole: Any = {"dtype": torch.long, "device": like.device}
-        self.own = like.new_zeros(layers, 2, slots, heads, steps, width)  # keys and values
+        self.own = like.new_zeros(  # keys and values
+            layers, 2, slots, heads, steps, width, dtype=cache_format(like)
+        )
         self.token = torch.zeros(slots, **whole)
         self.position = torch.zeros(slots, **whole)
         self.history = torch.zeros(slots, steps, **whole)

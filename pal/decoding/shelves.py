@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pal.decoding.graphs import multiple
 from pal.decoding.sending import send
-from pal.decoding.step import attend_cached
+from pal.decoding.step import attend_by_head, cache_format
 
 POSITIONS = 32  # lengths of shelves are multiples of this
 
@@ -35,17 +35,17 @@ class Shelf:
 
     Attributes:
         slots: the engine's slot of the branch in each place; the places in use come first.
-        held: keys and values, [layers, 2, C, H, L, w].
-        mask: what is added to scores, [C, 1, 1, L].
+        held: keys and values of each layer, [2, C, H, L, w]; less at once is sooner given again.
+        mask: what is added to scores, [C, H, 1, L].
     """
 
     def __init__(self, decoder: Any, places: int, length: int):
         like, self.length = decoder.like, length
         self.slots: list[int] = []
-        self.held = like.new_empty(
-            len(decoder.layers), 2, places, decoder.heads, length, decoder.size
-        )
-        self.mask = like.new_empty(places, 1, 1, length)
+        dtype, heads = cache_format(like), decoder.heads
+        shape = (2, places, heads, length, decoder.size)
+        self.held = [like.new_empty(shape, dtype=dtype) for _ in decoder.layers]
+        self.mask = like.new_empty(places, heads, 1, length, dtype=dtype)
 
     @property
     def free(self) -> int:
@@ -56,12 +56,14 @@ class Shelf:
         """Empty a place; the last branch moves there. Half empty, the shelf gets smaller."""
         last = len(self.slots) - 1
         if place != last:
-            self.held[:, :, place] = self.held[:, :, last]
+            for held in self.held:
+                held[:, place] = held[:, last]
             self.mask[place] = self.mask[last]
             self.slots[place] = self.slots[last]
         self.slots.pop()
         if last and 2 * last <= len(self.mask):
-            self.held, self.mask = self.held[:, :, :last].clone(), self.mask[:last].clone()
+            self.held = [held[:, :last].clone() for held in self.held]
+            self.mask = self.mask[:last].clone()
 
 
 class Shelves:
@@ -86,34 +88,27 @@ class Shelves:
             lengths: of the rows.
         """
         decoder, first = self.decoder, len(self.where)
-        rounded = [multiple(length, POSITIONS) for length in lengths]
-        places: list[tuple[Shelf, int, list[int]]] = []  # shelf, its first free place, rows
-        for length in dict.fromkeys(rounded):
-            rows = [row for row, its in enumerate(rounded) if its == length]
-            shelves = self.shelves.setdefault(length, [])
-            while rows:
-                shelf = next((one for one in shelves if one.free), None)
-                if shelf is None:
-                    shelf = Shelf(decoder, len(rows), length)
-                    shelves.append(shelf)
-                now, rows = rows[: shelf.free], rows[shelf.free :]
-                places.append((shelf, len(shelf.slots), now))
-                shelf.slots += [first + row for row in now]
-        found: dict[int, Shelf] = {}
-        for shelf, start, rows in places:
-            there, kept = slice(start, start + len(rows)), min(shelf.length, mask.shape[1])
-            shelf.mask[there] = -torch.inf
-            shelf.mask[there, 0, 0, :kept].masked_fill_(mask[rows, :kept].bool(), 0.0)
-            shelf.held[:, :, there, :, kept:] = 0
-            found |= dict.fromkeys(rows, shelf)
-        self.where += [found[row] for row in range(len(lengths))]
+        places: list[tuple[Shelf, int, int]] = []  # of each row: shelf, place, positions
+        for row, length in enumerate(lengths):
+            shelves = self.shelves.setdefault(multiple(length, POSITIONS), [])
+            shelf = next((one for one in shelves if one.free), None)
+            if shelf is None:
+                rounded = [multiple(its, POSITIONS) for its in lengths[row:]]
+                shelf = Shelf(decoder, rounded.count(rounded[0]), rounded[0])
+                shelves.append(shelf)
+            place, kept = len(shelf.slots), min(shelf.length, mask.shape[1])
+            shelf.slots.append(first + row)
+            shelf.mask[place] = -torch.inf
+            shelf.mask[place, :, :, :kept].masked_fill_(mask[row, :kept].bool(), 0.0)
+            for held in shelf.held:
+                held[:, place, :, kept:] = 0
+            places.append((shelf, place, kept))
+        self.where += [shelf for shelf, _, _ in places]
+        shape = (*mask.shape, 2, decoder.heads, decoder.size)
         for number, layer in enumerate(decoder.layers):
-            both = layer.keys_values(states)
-            both = both.view(*mask.shape, 2, decoder.heads, decoder.size).permute(2, 0, 3, 1, 4)
-            for shelf, start, rows in places:
-                there, kept = slice(start, start + len(rows)), min(shelf.length, mask.shape[1])
-                some = both if len(rows) == len(lengths) else both[:, rows]
-                shelf.held[number, :, there, :, :kept] = some[:, :, :, :kept]
+            both = layer.keys_values(states).view(shape).permute(0, 2, 3, 1, 4)
+            for its, (shelf, place, kept) in zip(both, places, strict=True):
+                shelf.held[number][:, place, :, :kept] = its[:, :, :kept]
         self.changed = True
 
     def remove(self, slot: int) -> None:
@@ -131,12 +126,19 @@ class Shelves:
 
     def lay_out(self) -> None:
         """Compute what is valid until a branch is added or removed."""
-        self.used = [shelf for shelves in self.shelves.values() for shelf in shelves]
-        order = torch.tensor([slot for shelf in self.used for slot in shelf.slots])
-        back = order.argsort()
-        device = self.decoder.like.device
-        self.order, self.back = send(order, device), send(back, device)
-        self.sizes = [len(shelf.slots) for shelf in self.used]
+        used = [shelf for shelves in self.shelves.values() for shelf in shelves]
+        order = torch.tensor([slot for shelf in used for slot in shelf.slots])
+        device, heads = self.decoder.like.device, self.decoder.heads
+        self.order, self.back = send(order, device), send(order.argsort(), device)
+        self.sizes = [len(shelf.slots) * heads for shelf in used]
+        # Of each layer and shelf: keys, values and mask of the heads of its branches.
+        self.parts: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.decoder.layers]
+        for shelf in used:
+            count = len(shelf.slots)
+            mask = shelf.mask[:count].flatten(0, 1)
+            for parts, held in zip(self.parts, shelf.held, strict=True):
+                keys, values = held[:, :count].flatten(1, 2).unbind()
+                parts.append((keys, values, mask))
         self.changed = False
 
     def attend(self, layer: int, queries: Tensor) -> Tensor:
@@ -148,10 +150,9 @@ class Shelves:
         """
         if self.changed:
             self.lay_out()
-        heads, width = self.decoder.heads, self.decoder.size
-        groups = queries[self.order].view(-1, heads, width).split(self.sizes)
-        parts = []
-        for shelf, some in zip(self.used, groups, strict=True):
-            keys, values = shelf.held[layer, :, : len(some)].unbind()
-            parts.append(attend_cached(some, keys, values, shelf.mask[: len(some)]))
-        return torch.cat(parts)[self.back]
+        by_head = queries[self.order].to(cache_format(queries)).view(-1, 1, self.decoder.size)
+        found = torch.empty_like(by_head)
+        split = (by_head.split(self.sizes), found.split(self.sizes))
+        for some, out, part in zip(*split, self.parts[layer], strict=True):
+            attend_by_head(some, *part, out=out)
+        return found.view(queries.shape)[self.back].to(queries.dtype)

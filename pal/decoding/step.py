@@ -36,16 +36,17 @@ def decode_step(
     """
     active = len(token)
     heads, width = decoder.heads, decoder.size
-    seen = torch.arange(top, device=position.device)[None] <= position[:, None]
-    own_mask = torch.zeros_like(seen, dtype=own.dtype).masked_fill_(~seen, -torch.inf)
-    own_mask = own_mask[:, None, None]
+    unseen = torch.arange(top, device=position.device) > position[:, None]
+    mask = torch.zeros_like(unseen, dtype=own.dtype).masked_fill_(unseen, -torch.inf)
+    mask = mask.repeat_interleave(heads, 0)[:, None]  # [n · H, 1, top]
     x: Tensor = decoder.embed(token, position)
 
     def attend_own(own: Tensor, qkv: Tensor) -> Tensor:
-        queries, keys, values = qkv.view(active, 3, heads, width).unbind(1)
-        own[0][every, :, position] = keys
-        own[1][every, :, position] = values
-        return attend_cached(queries, own[0, :active, :, :top], own[1, :active, :, :top], own_mask)
+        parts = qkv.view(active, 3, heads, width).to(own.dtype)
+        own[:, every, :, position] = parts[:, 1:]
+        keys, values = own[:, :active, :, :top].flatten(1, 2).unbind()
+        queries = parts[:, 0].reshape(-1, 1, width)
+        return attend_by_head(queries, keys, values, mask).view(active, -1).to(qkv.dtype)
 
     for number, (layer, own_part) in enumerate(zip(decoder.layers, own, strict=True)):
         x = layer(x, partial(attend_own, own_part), partial(attend_cross, number))
@@ -89,3 +90,29 @@ def attend_cached(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
     """
     scores = (queries * queries.shape[-1] ** -0.5)[:, :, None] @ keys.transpose(2, 3) + mask
     return (scores.softmax(-1) @ values).flatten(1)
+
+
+def attend_by_head(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """Attend as :func:`attend_cached`, in three calls; heads of branches are m matrices.
+
+    Args:
+        queries: [m, 1, w].
+        keys: [m, L, w].
+        values: [m, L, w].
+        mask: added to the scores, [m, 1, L].
+        out: where the result goes, [m, 1, w].
+    """
+    scale = queries.shape[-1] ** -0.5
+    scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(-1), values, out=out)
+
+
+def cache_format(like: Tensor) -> torch.dtype:
+    """Return the number format of keys and values that one query a branch attends to.
+
+    On CPUs this is float32 for models in other formats too: products of one row by a matrix take
+    twice as long there in bfloat16, although they read half as much.
+    """
+    return torch.float32 if like.device.type == "cpu" else like.dtype

@@ -10,6 +10,7 @@ Shapes: B rows, H heads, Q queries, K keys, w width of a head.
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -28,6 +29,7 @@ MULTIPLE = 32  # keys are padded to multiples of this: torch's softmax is half a
 SCORES = 2**21  # computed at once; more take twice as long, since they leave the cache
 UNKNOWN = ("position_bias", "softcap", "cache")  # what else the library may ask for
 NEVER = -1e30  # added to the scores of keys that are not to be seen
+SAFE = 2.0**100  # sums of powers up to this are exact enough, and from its inverse on
 
 
 def product_attention(
@@ -114,6 +116,38 @@ def _attend_all(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
             scores[..., :count] += added[first : first + some]
         parts.append(scores.softmax(-1) @ its_value)
     return torch.cat(parts).view(rows, heads, queries, width)
+
+
+def attend_to_itself(qkv: Tensor, heads: int, out: Tensor, scratch: Tensor) -> None:
+    """Attention of one text to itself, all of whose positions see each other.
+
+    In bfloat16 a softmax takes longer than both products, in float32 as long as one. So scores are
+    not reduced by their maximum and not divided by their sum: powers of two are summed, and the sum
+    divides the result. Only where scores are so large or small that powers would overflow or vanish
+    is it a softmax.
+
+    Args:
+        qkv: queries, keys and values, [L, 3 · H · w].
+        heads: H.
+        out: where the result goes, [L, H · w].
+        scratch: room for scores, at least H · L · L numbers.
+    """
+    length = len(qkv)
+    parts = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)
+    result = out.view(length, heads, -1).transpose(0, 1)
+    scale = parts.shape[-1] ** -0.5
+    query, key, value = parts.contiguous().unbind()  # [H, L, w]
+    powers = scratch[: heads * length * length].view(heads, length, length)
+    torch.baddbmm(
+        powers, query, key.transpose(1, 2), beta=0, alpha=scale * math.log2(math.e), out=powers
+    )
+    total = powers.exp2_().sum(-1, keepdim=True, dtype=torch.float32)
+    low, high = torch.aminmax(total)
+    if low > 1 / SAFE and high < SAFE:
+        torch.div(powers @ value, total, out=result)
+    else:
+        torch.baddbmm(powers, query, key.transpose(1, 2), beta=0, alpha=scale, out=powers)
+        result.copy_(powers.softmax(-1) @ value)
 
 
 def training_attention(

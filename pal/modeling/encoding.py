@@ -52,25 +52,39 @@ def encode_sorted(
             yield group, model.encode(**collate(model, [rows[index] for index in group]))
         return
     if fusion is None:
-        for group in _plan([len(row["input_ids"]) for row in rows], tokens, model):
-            states, mask = _encode(model, [rows[index]["input_ids"] for index in group])
+        for group, states, mask in _encode_all(model, [row["input_ids"] for row in rows], tokens):
             yield group, EncodedInputs(states, mask, states, mask)
         return
     keys = [tuple(row["persona_input_ids"]) for row in rows]
     distinct = list(dict.fromkeys(keys))
     personas: dict[tuple[int, ...], Tensor] = {}
-    for group in _plan([len(key) for key in distinct], tokens, model):
-        states = _encode(model, [distinct[index] for index in group])[0]
+    for group, states, _ in _encode_all(model, distinct, tokens):
         for index, state in zip(group, states, strict=True):
             personas[distinct[index]] = state[: len(distinct[index])]
-    for group in _plan([len(row["input_ids"]) for row in rows], tokens, model):
-        dialogue, mask = _encode(model, [rows[index]["input_ids"] for index in group])
+    for group, dialogue, mask in _encode_all(model, [row["input_ids"] for row in rows], tokens):
         chosen = [keys[index] for index in group]
         persona = pad_sequence([personas[key] for key in chosen], batch_first=True)
         persona = pad_to(persona, _padded(persona.shape[1], model))
         persona_mask = pad_to(send(lengths_mask(chosen), model.device), persona.shape[1])
         fused, fused_mask = fusion(dialogue, mask, persona, persona_mask)
         yield group, EncodedInputs(fused, fused_mask, dialogue, mask)
+
+
+def _encode_all(
+    model: Any, texts: Sequence[Sequence[int]], tokens: int
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield indices into ``texts``, their states [B, L, d] and mask [B, L], in groups."""
+    encoder = model.fast_encoder()
+    states = encoder(texts) if encoder else None
+    for group in _plan([len(text) for text in texts], tokens, model):
+        chosen = [texts[index] for index in group]
+        if states is None:
+            yield group, *_encode(model, chosen)
+            continue
+        padded = pad_sequence([states[index] for index in group], batch_first=True)
+        mask = lengths_mask(chosen)
+        length = _padded(padded.shape[1], model)
+        yield group, pad_to(padded, length), pad_to(mask, length)
 
 
 def _padded(length: int, model: Any) -> int:

@@ -124,6 +124,10 @@ class PalMixin(_Base):
         """
         return None
 
+    def fast_encoder(self) -> Any:
+        """Return what encodes texts one behind the other; None where the backbone has nothing."""
+        return None
+
     def make_encoder(self, tokenizer: Any, *, trusted: bool = False) -> SampleEncoder:
         """Return what turns samples into the token ids that the model reads.
 

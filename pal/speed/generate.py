@@ -18,7 +18,7 @@ no second branch where α is zero (see :func:`needed` and :func:`moved`).
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,7 +88,7 @@ def measure_generation(
     measured = [
         Side(
             NAMES[name], statistics.median(run.seconds for run in side.runs), len(lengths),
-            sum(map(len, side.answers)), 1 - int(side.seen["real"]) / side.seen["all"], flops,
+            sum(map(len, side.answers)), padding_share(side.seen), flops,
             max(run.memory for run in side.runs), dtype,
             rounds=tuple(run.seconds for run in side.runs), processor=_processor(side.runs),
         )
@@ -100,6 +100,11 @@ def measure_generation(
         lines += [*phase_table(phases, ceiling), ""]
     lines.append(describe_workload(workload, lengths))
     return "\n".join(lines), {**sides_document("generate", measured, ceilings), "phases": phases}
+
+
+def padding_share(seen: Mapping[str, Any]) -> float:
+    """Return the share of padding; an encoder of ours that computes none counts no positions."""
+    return 1 - int(seen["real"]) / seen["all"] if seen["all"] else 0.0
 
 
 def _processor(runs: Sequence[Taken]) -> float | None:

@@ -137,7 +137,8 @@ def test_longer_states_of_a_later_row_uncover_nothing(tokenizer, encoded, monkey
 
     def unwritten(self, *args):
         init(self, *args)
-        self.held.fill_(torch.nan)
+        for held in self.held:
+            held.fill_(torch.nan)
 
     monkeypatch.setattr(shelves.Shelf, "__init__", unwritten)
     model = build_ending(tokenizer)
