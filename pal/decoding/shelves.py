@@ -5,6 +5,8 @@ similar length lie together on a shelf, so little of what is read is padding, an
 one piece: products of parts of a larger tensor take twice as long in float32, and in bfloat16 they
 copy the parts first.
 
+On a CPU they are in float32, see :func:`pal.decoding.step.cache_format`.
+
 A row is padded to a length that depends on nothing but its own, so that its sums are the same
 whatever rows come with it.
 

@@ -3,7 +3,8 @@
 The library's choice, ``scaled_dot_product_attention``, has one kernel for CPUs. For one query a
 row, as in a step of decoding, it takes about twice as long as the products; and in bfloat16 it
 takes as long as in float32, where oneDNN's products take a sixth, or with gradients less than half.
-In float32 with many queries its kernel is the fastest there is, and stays.
+In float32 with many queries its kernel stays, but for texts that are encoded without padding:
+there :func:`attend_to_itself` needs no mask, and no maximum of the scores.
 
 Shapes: B rows, H heads, Q queries, K keys, w width of a head.
 """

@@ -1,6 +1,7 @@
 """Encoding many rows with little padding: dialogues and personas sorted by length, each apart.
 
-A persona is encoded once, however many rows share it.
+A persona is encoded once, however many rows share it. Where the model has a fast encoder, texts of
+all lengths are encoded one behind the other, and grouped afterwards.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

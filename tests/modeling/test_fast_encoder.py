@@ -65,6 +65,14 @@ def test_bits_do_not_depend_on_other_texts(model, texts, dtype, most, monkeypatc
     assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
 
 
+def test_texts_without_tokens_have_no_states_and_too_long_ones_are_refused(model):
+    encoder = packed_model(model).fast_encoder()
+    with torch.inference_mode():
+        assert [len(states) for states in encoder([[], [5, 6], []])] == [0, 2, 0]
+        with pytest.raises(ValueError, match="513 positions and the model 512"):
+            encoder([[5], [5] * 513])
+
+
 def test_only_packed_layers_that_do_not_train_encode_so(model):
     assert model.fast_encoder() is None
     packed = packed_model(model)

@@ -93,7 +93,15 @@ class BlenderbotSmallFastEncoder:
         """Return the states, [L, d], of each text's token ids.
 
         A text's states are the same bits whatever texts come with it.
+
+        Raises:
+            ValueError: a text is longer than the model.
         """
+        if max(map(len, texts)) > self.most:
+            raise ValueError(
+                f"a text has {max(map(len, texts))} positions and the model {self.most}; cut it, "
+                "as pal.data.templates.SampleEncoder does"
+            )
         found: list[Tensor | None] = [None] * len(texts)
         for batch in plan_batches([len(text) for text in texts], max_tokens=MOST_ENCODED):
             for index, states in zip(batch, self._encode([texts[i] for i in batch]), strict=False):
@@ -113,7 +121,8 @@ class BlenderbotSmallFastEncoder:
         for project, layer in self.layers:
             parts = zip(project(x).split(lengths), attended.split(lengths), strict=True)
             for qkv, out in parts:
-                attend_to_itself(qkv, self.heads, out, scratch)
+                if len(qkv):
+                    attend_to_itself(qkv, self.heads, out, scratch)
             x = layer.self_attn_layer_norm(x + layer.self_attn.out_proj(attended))
             x = layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
         return x.split(lengths)
