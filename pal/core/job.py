@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # version of identities and records; another version is refused
 
+STARTED = "started.json"  # in the folder of a training that has not ended
+
 # Settings that change no result of any command, besides the fields whose type says so.
 INERT_KEYS = frozenset({"overwrite", "output", "output_dir", "dry_run"})
 

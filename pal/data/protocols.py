@@ -371,10 +371,11 @@ def check_mergeable(
             if other.get(key) != stamp.get(key)
         ]
         if differing:
+            such = f", such as data.protocol={other['name']}" if other.get("name") else ""
             raise DataError(
                 f"{first} and {name} are of different protocols ({'; '.join(differing)}), so their "
-                "scores are not comparable; make one report each, or score both under one "
-                "data.protocol"
+                "scores are not comparable; make one report each, or score both under "
+                f"one data.protocol{such}"
             )
 
 

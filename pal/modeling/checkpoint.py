@@ -20,6 +20,7 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import parse_json
 from pal.core.hub import go_offline_without_network
+from pal.core.job import STARTED
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
     ADAPTED_CONFIG,
@@ -600,6 +601,11 @@ def _check_files(source: str, where: str, own: bool) -> None:
     if not folder.is_dir():
         return
     config = folder / "config.json"
+    if (folder / STARTED).is_file() and not config.is_file():
+        raise CheckpointError(
+            f"{where}: its training has not ended; run the same `pal train` or `pal quickstart` "
+            "again, or give one of its checkpoints"
+        )
     if config.is_file():
         try:
             found = parse_json(config.read_text(encoding="utf-8"))

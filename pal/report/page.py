@@ -15,7 +15,7 @@ from typing import Any
 
 from pal.core.errors import ConfigError
 from pal.core.files import write_text
-from pal.core.job import Job
+from pal.core.job import Job, counted
 from pal.report.parts import Part
 from pal.report.tables import MISSING, show, show_p
 from pal.report.words import WORDS
@@ -98,7 +98,7 @@ def lay_out(
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     environment.globals["word"] = WORDS
-    environment.filters |= {"number": show, "p": show_p, "pretty": _pretty}
+    environment.filters |= {"number": show, "p": show_p, "pretty": _pretty, "counted": counted}
     folders = [TEMPLATES, *templates]
     style, script = (_joined_files(folders, suffix) for suffix in (".css", ".js"))
     headings = {section.ident: section for section in sections}

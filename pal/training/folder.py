@@ -16,12 +16,11 @@ from typing import Any
 
 from pal.core.errors import DataError, OutputError
 from pal.core.files import current_umask, read_json, write_json
-from pal.core.job import Job
+from pal.core.job import STARTED, Job
 
 logger = logging.getLogger(__name__)
 
 RECORD = "run.json"
-STARTED = "started.json"
 LOG = "training_log.json"
 
 # A tokenizer trained on the spot, until all processes have it; it is saved with the model.

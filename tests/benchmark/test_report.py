@@ -133,7 +133,7 @@ def test_what_is_missing_is_left_out(tmp_path):
 
 def test_results_table(whole):
     page = load(whole)
-    table = page.text.partition("Table 3 of the paper")[2].partition("Further scores")[0]
+    table = page.text.partition("paper’s Table 3")[2].partition("Further scores")[0]
     summary = pages.results()["systems"]["pal"]["summary"]
     accuracy = summary["accuracy"]
     assert f"{accuracy['mean']:.2f} ±{accuracy['sd']:.2f} {accuracy['low']:.2f} to" in table

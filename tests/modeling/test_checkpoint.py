@@ -89,6 +89,12 @@ def test_a_class_of_the_users_own_is_loaded_where_they_name_it(tmp_path, trustin
     assert isinstance(load_response_model(str(tmp_path)).fusion, GatedFusion)
 
 
+def test_a_training_that_has_not_ended_is_named(tmp_path):
+    (tmp_path / "started.json").write_text("{}")
+    (tmp_path / "checkpoint-5").mkdir()
+    assert "its training has not ended" in refusal(tmp_path)
+
+
 def test_code_of_an_unknown_model_type_is_not_asked_for(folder, monkeypatch):
     (folder / "theirs.py").write_text("raise SystemExit('code ran')\n")
     say(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.Config"})

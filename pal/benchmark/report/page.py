@@ -30,6 +30,7 @@ from pal.report.tables import number_grid
 from pal.report.words import WORDS
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
+FIRST_TABLE = "Metrics of the paper’s Table 3"
 
 
 def render_page(parts: Sequence[Part], title: str) -> str:
@@ -180,7 +181,7 @@ def _scores(parts: Sequence[ScoresPart]) -> dict[str, Any]:
     others = [key for key in keys if key not in TABLE_3]
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     return {
-        "tables": [("Table 3 of the paper", first), *tables.further_tables(together, others)],
+        "tables": [(FIRST_TABLE, first), *tables.further_tables(together, others)],
         "notes": [f"{note[:1].upper()}{note[1:]}{'' if note.endswith('.') else '.'}"
                   for note in notes],
     }  # fmt: skip
@@ -218,7 +219,7 @@ def _results(part: Results, series: dict[str, int], ident: str) -> dict[str, Any
         column.name: (lambda run, key=column.key: run.values.get(key)) for column in first.columns
     }
     shown = [
-        ("Table 3 of the paper", first),
+        (FIRST_TABLE, first),
         *tables.further_tables(part, others),
     ]
     return {
