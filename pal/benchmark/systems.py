@@ -213,7 +213,7 @@ def choose_systems(chosen: BenchmarkSettings, *, knowledge: str | None = None) -
         label = changes.pop("label", None)
         own = SYSTEMS[base].sections if base in SYSTEMS else (*OWN, *ASKED)
         mistakes += [
-            f"reproduce.overrides.{name}: {key!r} is the same for all systems of this kind"
+            f"reproduce.overrides.{name}: {key!r} cannot be set for one system"
             f"{suggest(key, own)} (allowed: base, label, {', '.join(own)})"
             for key in changes
             if key not in own

@@ -375,14 +375,17 @@ class Job:
         if places and state.is_main_process:
             logger.info("%s: continuing, %d batches are done", self.output, len(places))
         bar = tqdm(
-            total=items, desc=description, unit="item", disable=not state.is_main_process,
-            dynamic_ncols=True, smoothing=0.05,
+            total=0 if items is None else items, desc=description, unit="item",
+            disable=not state.is_main_process, dynamic_ncols=True, smoothing=0.05,
         )  # fmt: skip
         plans: list[Plan] = []
         first = 0  # batches are numbered through all windows
         with bar:
             while window is not None:
                 plan = Plan(first, window.batches)
+                if items is None:  # as far as is known: this window's
+                    bar.total += len(plan)
+                    bar.refresh()
                 todo = [number for number in plan.numbers if str(number) not in places]
                 old = len(plan) - sum(len(plan.batch(number)) for number in todo)
                 if old and not bar.disable:

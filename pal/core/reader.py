@@ -172,6 +172,8 @@ class Reader:
             for key, _, _ in fields_of(self.cls)
             if key.rpartition(".")[2] == path[-1] and len(path) in (1, key.count(".") + 1)
         ]
+        if not own and len(path) == 1:
+            own = [f"{path[0]}_dir"] if f"{path[0]}_dir" in self.cls.model_fields else []
         return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
 
     def _lay_override(self, given: dict[str, Any], item: str) -> None:
@@ -186,6 +188,8 @@ class Reader:
             owners = [n for n, cls in self.others.items() if cls is not self.cls
                       and _find(cls, path[1:] if path[0] in self.blocks else path)]  # fmt: skip
             if owners:
+                family = self.command.split()[0]
+                owners.sort(key=lambda name: name.split()[0] != family)
                 self.mistakes.append(
                     f"{quoted(key)} is a setting of {_listed_names(owners)}, not of "
                     f"{self.command}; {self._own_key(path)}"

@@ -296,7 +296,11 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     except Exception as error:  # the library raises many kinds on what it cannot read
         outside = _outside_backbone(source)
         if outside is None:
-            raise CheckpointError(f"{where}: no model there ({reason(error)}); {remedy}") from error
+            hub = is_hub_id(source) and not Path(source).exists()
+            there = (
+                "no such folder, and no model of this name on the hub" if hub else "no model there"
+            )
+            raise CheckpointError(f"{where}: {there} ({reason(error)}); {remedy}") from error
         config = get_backbone(outside).config_class.from_pretrained(source)
     try:
         check_bounds(config.to_dict())

@@ -176,7 +176,7 @@ def _limits(results: Results, effects: Sequence[_Effect], notices: Sequence[str]
                 if worse
                 else f"the contrast cost {label} nothing that chance does not explain"
             )
-    fixed = "they are automatic scores of models as trained here, so they do not show what people"
+    fixed = "these are automatic scores of models as trained here; they do not show what people"
     limits = f"{fixed} would prefer or what another training would give"
     if notices:
         limits += ", and with this corpus or models this small nothing about PAL on ESConv"
