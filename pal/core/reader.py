@@ -188,8 +188,9 @@ class Reader:
             owners = [n for n, cls in self.others.items() if cls is not self.cls
                       and _find(cls, path[1:] if path[0] in self.blocks else path)]  # fmt: skip
             if owners:
-                family = self.command.split()[0]
-                owners.sort(key=lambda name: name.split()[0] != family)
+                head = self.command.split()[0]
+                family = [name for name in owners if name.split()[0] == head][:2]  # the likeliest
+                owners = [*family, *(name for name in owners if name not in family)]
                 self.mistakes.append(
                     f"{quoted(key)} is a setting of {_listed_names(owners)}, not of "
                     f"{self.command}; {self._own_key(path)}"
