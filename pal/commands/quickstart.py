@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+from pal.core.job import counted
 from pal.core.settings import Count, OutputPath, Source, bundled
 from pal.core.tracking import TrackingSettings
 from pal.data.settings import SourceSettings
@@ -299,8 +300,10 @@ def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
     def differs(record: Any) -> bool:
         return bool(without[record["id"]] != record["response"])
 
-    if not any(map(differs, chosen)):  # show one that the contrast changes, if there is any
-        chosen[-1:] = list(filter(differs, records))[:1] or chosen[-1:]
+    contrasted = [record for record in records if record["alpha"]]
+    changed = list(filter(differs, contrasted))
+    if not any(map(differs, chosen)):  # show one that the contrast changes, or one that it may
+        chosen[-1:] = (changed or contrasted)[:1] or chosen[-1:]
     shown = []
     for record in chosen:
         dialogue, _, turn = record["id"].rpartition("/")
@@ -314,4 +317,8 @@ def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
         if record["alpha"] or differs(record):
             lines.insert(3, f"with α = 0 {without[record['id']]}")
         shown.append("\n".join(lines))
-    return "```\n" + "\n\n".join(shown) + "\n```"
+    said = (
+        f"The contrast (α above 0) was used in {len(contrasted)} of "
+        f"{counted(len(records), 'response')}, and changed {len(changed)}."
+    )
+    return "```\n" + "\n\n".join(shown) + f"\n```\n\n{said}"

@@ -155,4 +155,9 @@ def test_a_sample_that_the_contrast_changes_is_shown_and_no_line_says_nothing(tm
         texts.append(show_samples(*files))
     assert [text.count("supporter  [") for text in texts] == [5, 5]
     assert "answer 38\nwith α = 0 another" in texts[0]
-    assert [text.count("with α = 0") for text in texts] == [1, 0]
+    assert "answer 38\nwith α = 0 answer 38" in texts[1]
+    assert [text.count("with α = 0") for text in texts] == [1, 1]
+    used = "The contrast (α above 0) was used in 1 of 19 responses, and changed"
+    assert [text.endswith(f"{used} {n}.") for text, n in zip(texts, (1, 0), strict=True)] == [
+        True, True,
+    ]  # fmt: skip
