@@ -44,9 +44,11 @@ def summarise_scores(parts: Sequence[ScoresPart], notices: Sequence[str] = ()) -
     samples = join_words([f"{n:,}" for n in dict.fromkeys(part.samples for part in parts)])
     nothing = " and nothing about PAL on ESConv" if notices else ""
     return [
-        f"{names} {'was' if len(parts) == 1 else 'were'} scored on {samples} samples, each file of "
-        "responses by itself.",
-        "Nothing was tested, so no difference between the rows is more than a number.",
+        f"{names} {'was' if len(parts) == 1 else 'were'} scored on {samples} samples"
+        f"{'' if len(parts) == 1 else ', each file of responses by itself'}.",
+        "There is nothing to compare it with."
+        if len(parts) == 1
+        else "Nothing was tested, so no difference between the rows is more than a number.",
         f"The scores are automatic and say nothing about how people judge the responses{nothing}.",
     ]
 
