@@ -79,7 +79,7 @@ def audit(settings: AuditSettings) -> str:
                 write_json(path, report, private=True)
 
             job.publish(write)
-        logger.info("the report is in %s", job.output)
+        logger.info("the report is in %s, its table in %s", job.output, table)
     return text
 
 
