@@ -213,6 +213,9 @@ class Job:
             return False
         self.check_record(record_path(output))
         logger.info("%s is already finished; overwrite=true computes it again", output)
+        if _lock_file(output).exists():  # of a run that was killed at its very end
+            with contextlib.suppress(OutputError), output_lock(output):
+                pass
         return True
 
     def check_record(self, path: Path) -> None:
@@ -490,6 +493,10 @@ def claim(output: str | Path, *, processes: bool = True) -> Iterator[Any]:
         yield state
 
 
+def _lock_file(path: Path) -> Path:
+    return path.parent / f".{path.name}.lock"
+
+
 @contextlib.contextmanager
 def output_lock(path: str | Path) -> Iterator[None]:
     """Lock ``path`` for writing; a second process is refused at once.
@@ -501,7 +508,7 @@ def output_lock(path: str | Path) -> Iterator[None]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.parent / f".{path.name}.lock")
+        lock = FileLock(_lock_file(path))
         lock.acquire(timeout=0)
     except Timeout as error:
         try:  # where a lock's file cannot be made, the library waits for one too

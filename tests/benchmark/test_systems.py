@@ -63,7 +63,10 @@ def test_systems_of_ones_own():
         ({"systems": ["pal", "pal"]}, "'pal' is named twice"),
         ({"systems": ["pal"], "outside": {"pal": "x"}}, "'pal' is named twice"),
         ({"systems": ["pal"], "overrides": {"joint": {}}}, "'joint' is not in reproduce.systems"),
-        ({"systems": ["pal"], "overrides": {"pal": {"seed": 1}}}, "'seed' is the same for all"),
+        (
+            {"systems": ["pal"], "overrides": {"pal": {"seed": 1}}},
+            "'seed' cannot be set for one",
+        ),
         ({"systems": []}, "reproduce.systems is empty"),
     ],
 )

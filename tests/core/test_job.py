@@ -41,7 +41,10 @@ def test_an_output_is_made_once(tmp_path):
         one.publish(lambda path: write_jsonl(path, [{"a": 1}]), samples=1)
     record = json.loads(record_path(output).read_text())
     assert (record["identity"], record["samples"]) == (one.identity, 1)
+    lock = output.with_name(f".{output.name}.lock")
+    lock.touch()  # of a process that was killed when all was written
     assert job(output, seed=3).is_finished()
+    assert not lock.exists()
     assert not job(output, seed=3, overwrite=True).is_finished()
     assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.run.json"]
 

@@ -278,7 +278,7 @@ MISTAKES = {
     ),
     "unknown speaker": (
         {"dialog": [{"speaker": "bot", "text": "a"}]},
-        ["turn 0", "unknown speaker 'bot'", "user; the supporter is supporter, sys, listener, assistant"],
+        ["turn 0", "unknown speaker 'bot'", "user; the supporter is supporter, sys, listener,"],
     ),
     "no strategy": ({"dialog": [usr("a"), sys("b", "")]}, ["turn 1", "without strategy; add"]),
     "no strategy in the release": (

@@ -160,7 +160,7 @@ def test_systems_from_outside_are_named_like_any_other():
         wrong = BenchmarkSettings(
             systems=["own"], overrides={"own": {"base": base, section: {"x": 1}}}
         )
-        with pytest.raises(ConfigError, match=f"'{section}' is the same for all"):
+        with pytest.raises(ConfigError, match=f"'{section}' cannot be set for one system"):
             choose_systems(wrong)
 
 

@@ -116,7 +116,7 @@ def test_draws_differ_by_seed_update_and_batch():
 def test_deepspeed_that_is_not_installed_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("pal.training.numbers.find_spec", lambda name: None)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    arguments = ["--config", "quickstart", "data.train=nowhere.jsonl"]
+    arguments = ["--config", "quickstart", "data.train=bundled:esconv"]
     assert command("train", *arguments, f"output_dir={tmp_path / 'm'}") == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "`pip install deepspeed`" in line
