@@ -22,8 +22,10 @@ from pal.data.texts import normalise_text
 
 SPEAKERS = {
     "seeker": "seeker", "usr": "seeker", "speaker": "seeker", "user": "seeker",
+    "client": "seeker", "patient": "seeker",
     "supporter": "supporter", "sys": "supporter", "listener": "supporter",
-    "assistant": "supporter",
+    "assistant": "supporter", "helper": "supporter", "counselor": "supporter",
+    "counsellor": "supporter", "therapist": "supporter",
 }  # fmt: skip
 
 # The places of the survey's columns in the published layouts, and the lowest score of each; the

@@ -278,7 +278,7 @@ MISTAKES = {
     ),
     "unknown speaker": (
         {"dialog": [{"speaker": "bot", "text": "a"}]},
-        ["turn 0", "unknown speaker 'bot'", "user; the supporter is supporter, sys, listener,"],
+        ["turn 0", "unknown speaker 'bot'", "patient; the supporter is supporter, sys, listener,"],
     ),
     "no strategy": ({"dialog": [usr("a"), sys("b", "")]}, ["turn 1", "without strategy; add"]),
     "no strategy in the release": (
@@ -464,3 +464,11 @@ def test_the_real_corpus_survives_both_layouts(esconv, tmp_path):
     write_released(tmp_path / "a.json", rows)
     write_pesconv(tmp_path / "b.jsonl", load_esconv(tmp_path / "a.json"))
     assert list(load_esconv(tmp_path / "b.jsonl")) == rows
+
+
+@pytest.mark.parametrize(("one", "other"), [("client", "Therapist"), ("user", "assistant")])
+def test_speakers_of_other_corpora_are_known(tmp_path, one, other):
+    turns = [{"speaker": one, "text": "hi"}, {"speaker": other, "text": "ho", "strategy": "Others"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"dialog": turns}))
+    [row] = load_esconv(tmp_path / "a.jsonl")
+    assert [turn["speaker"] for turn in row["dialog"]] == ["seeker", "supporter"]
