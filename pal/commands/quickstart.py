@@ -314,7 +314,7 @@ def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
             f"supporter  [{record['strategy']}, α {record['alpha']:g}] {record['response']}",
             f"reference  [{record['reference_strategy']}] {record['reference']}",
         ]
-        if record["alpha"] or differs(record):
+        if record["alpha"]:
             lines.insert(3, f"with α = 0 {without[record['id']]}")
         shown.append("\n".join(lines))
     said = (

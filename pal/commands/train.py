@@ -159,14 +159,13 @@ def check_sources(settings: TrainSettings) -> None:
         ConfigError: the base model lies in the folder that this run replaces.
         DataError: a file of data is not there.
     """
-    from pal.core.files import kind_of
-    from pal.data.sources import is_hub_id
+    from pal.data.sources import is_hub_id, is_missing
 
     data, chosen = settings.data, settings.architecture
     sources = {"data.train": data.train, "data.validation": data.validation,
                "data.more": data.more}  # fmt: skip
     for key, name in sources.items():
-        if name and kind_of(name) == "nothing" and not is_hub_id(name):
+        if name and is_missing(name):
             raise DataError(f"{key}={name}: no such file; check the path")
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base

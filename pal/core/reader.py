@@ -172,7 +172,7 @@ class Reader:
             for key, _, _ in fields_of(self.cls)
             if key.rpartition(".")[2] == path[-1] and len(path) in (1, key.count(".") + 1)
         ]
-        if not own and len(path) == 1:
+        if not own and len(path) == 1:  # output of most commands, output_dir of some
             own = [f"{path[0]}_dir"] if f"{path[0]}_dir" in self.cls.model_fields else []
         return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
 

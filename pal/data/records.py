@@ -223,11 +223,10 @@ def _parse_spoken(turn: Any, where: str) -> tuple[str, str]:
     name = _get(turn, "speaker", str, where)
     speaker = SPEAKERS.get(normalise_text(name).lower())
     if speaker is None:
-        names = {
-            side: ", ".join(key for key, its in SPEAKERS.items() if its == side)
-            for side in SPEAKERS.values()
-        }
-        known = "; ".join(f"the {side} is {its}" for side, its in names.items())
+        known = "; ".join(
+            f"the {side} is {', '.join(key for key, its in SPEAKERS.items() if its == side)}"
+            for side in ("seeker", "supporter")
+        )
         fail_at(where, f"unknown speaker {name!r:.80}; correct it ({known})")
     key = "text" if turn.get("text") is not None or "content" not in turn else "content"
     text = normalise_text(_get(turn, key, str, where))

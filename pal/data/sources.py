@@ -63,6 +63,11 @@ def is_hub_id(source: str | PurePath) -> bool:
     return bool(_HUB_ID.fullmatch(name)) and not name.endswith((*ENDINGS, *COMPRESSED))
 
 
+def is_missing(source: str | PurePath) -> bool:
+    """Return whether nothing is there, and no hub could have it."""
+    return kind_of(source) == "nothing" and not is_hub_id(source)
+
+
 def read_entries(
     source: Any,
     split: str | None = None,

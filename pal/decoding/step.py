@@ -113,6 +113,6 @@ def cache_format(like: Tensor) -> torch.dtype:
     """Return the number format of keys and values that one query a branch attends to.
 
     On CPUs this is float32 for models in other formats too: products of one row by a matrix take
-    twice as long there in bfloat16, although they read half as much.
+    half as long again there in bfloat16, although they read half as much.
     """
     return torch.float32 if like.device.type == "cpu" else like.dtype

@@ -24,7 +24,7 @@ from pal.data.samples import Sample
 from pal.human_eval.sheets import (
     FOLDER,
     KEY,
-    UNFILLED,
+    UNANSWERED,
     Question,
     guard_cell,
     item_id,
@@ -251,7 +251,7 @@ def read_judgements(files: Sequence[Path], key: Mapping[str, Any]) -> Judgements
                 problem = f"no rater is named, and the file has several: {', '.join(names)}"
                 note(path, problem, number, item)
             elif not word:
-                note(path, UNFILLED[0], number, item)
+                note(path, UNANSWERED, number, item)
             elif answer is None:
                 listed = ", ".join(PERSONA_ANSWERS)
                 note(path, f"{word!r:.40} is none of {listed}", number, item)

@@ -38,7 +38,8 @@ _FORMULA = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"
 _GUARD = re.compile(_CELL_START + _FORMULA)
 _GUARDED = re.compile(_CELL_START + "'" + _FORMULA)
 
-UNFILLED = ("not answered", "empty")  # problems of a row, and of a cell, that nobody filled in
+# Problems of a row, and of a cell, that nobody filled in.
+UNANSWERED, EMPTY = "not answered", "empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,7 @@ def refuse_empty(problems: Sequence[Mapping[str, Any]], answered: int) -> None:
     Raises:
         DataError: every answer of every sheet is empty.
     """
-    if not answered and problems and all(one["problem"] in UNFILLED for one in problems):
+    if not answered and problems and all(one["problem"] in (UNANSWERED, EMPTY) for one in problems):
         raise DataError(f"{problems[0]['file']}: no answer is filled in; fill in the sheets first")
 
 
@@ -401,12 +402,12 @@ def _count(
     rater = row["rater"] or names[0]
     given = {name: row[name].strip() for name in key["questions"]}
     if not any(given.values()):
-        return note(UNFILLED[0])
+        return note(UNANSWERED)
     repeated = False
     for question, word in given.items():
         answer = ANSWERS.get(word.casefold())
         if answer is None:
-            note(f"{word!r:.40} is none of A, B, Tie" if word else UNFILLED[1], question)
+            note(f"{word!r:.40} is none of A, B, Tie" if word else EMPTY, question)
             continue
         answer = sides.get(answer, answer)
         cast = votes.answers.setdefault(item, {}).setdefault(question, {})

@@ -297,9 +297,7 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
         outside = _outside_backbone(source)
         if outside is None:
             hub = is_hub_id(source) and not Path(source).exists()
-            there = (
-                "no such folder, and no model of this name on the hub" if hub else "no model there"
-            )
+            there = "no such folder, and none came from the hub" if hub else "no model there"
             raise CheckpointError(f"{where}: {there} ({reason(error)}); {remedy}") from error
         config = get_backbone(outside).config_class.from_pretrained(source)
     try:

@@ -16,8 +16,8 @@ class PersonaSettings(Section):
             own third turn on, as in the released data).
         num_beams: beam width of beam search (10 in the released code).
         max_new_tokens: maximum output length, in tokens.
-        min_support: minimum share of a sentence's content words that the seeker has used so far;
-            sentences below it are dropped. 0 keeps all, as the paper does.
+        min_support: minimum share of a sentence's content words in the one utterance so far with
+            most of them; sentences below it are dropped. 0 keeps all, as the paper does.
     """
 
     start: Literal["third_utterance", "third_seeker_turn"] = "third_utterance"

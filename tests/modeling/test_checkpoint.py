@@ -89,6 +89,10 @@ def test_a_class_of_the_users_own_is_loaded_where_they_name_it(tmp_path, trustin
     assert isinstance(load_response_model(str(tmp_path)).fusion, GatedFusion)
 
 
+def test_a_name_that_may_be_the_hubs_is_said_to_be_no_folder():
+    assert "no such folder, and none came from the hub" in refusal("nowhere/model")
+
+
 def test_a_training_that_has_not_ended_is_named(tmp_path):
     (tmp_path / "started.json").write_text("{}")
     (tmp_path / "checkpoint-5").mkdir()
