@@ -172,7 +172,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     logger.info("[5/6] generate them without the contrast (α = 0) → %s", plain)
     generate(answer_plain)
     logger.info("[6/6] score → %s", metrics)
-    table = evaluate(measure)
+    table = shorten(evaluate(measure), metrics)
     write_page_of(settings, answer, cases, page, (predictions, plain), metrics)
 
     samples = show_samples(predictions, plain, pesconv)
@@ -192,6 +192,18 @@ def quickstart(settings: QuickstartSettings) -> str:
         f"Chat with the model:\n  pal chat model={model} extractor={extractor}"
     )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
+
+
+def shorten(table: str, scores: Path) -> str:
+    """Return a table of scores with the rows of the paper's Table 3, and where the others are."""
+    from pal.benchmark.systems import TABLE_3
+
+    lines = table.split("\n")
+    rows, notes = lines[: lines.index("")], lines[lines.index("") :]
+    shown = [row for row in rows[2:] if row.split()[1] in TABLE_3]
+    others = len(rows) - 2 - len(shown)
+    told = f"{others} more scores, and what was left out: {scores.with_suffix('.md')}"
+    return "\n".join([*rows[:2], *shown, *notes[:2], told])
 
 
 def has_package(name: str) -> bool:

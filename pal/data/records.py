@@ -54,6 +54,8 @@ NOTES = {
     "unanswered": "the last turn is the seeker's and is not answered, since supporter turns before "
     'it have strategies; give the record "request": true, or leave its strategies out, to get the '
     "next response",
+    "answered": "the last turn is the supporter's; the response to come is a second turn after it "
+    "(leave that turn out to get one in its place)",
     "echoed": "persona_list repeats the seeker's utterances, as the authors' processing writes "
     "it, and is read as the persona; PESConv.json holds the inferred one",
 }
@@ -111,6 +113,7 @@ def parse_dialogue(
         )
     if requests and not request and _filled_keys(record) <= REQUEST_KEYS:
         notes["unanswered"] += dialog[-1]["speaker"] == "seeker"
+    notes["answered"] += request and dialog[-1]["speaker"] == "supporter"
     known = (persona or []) if request else []
     for turn in dialog:
         known = turn["persona"] = known if turn["persona"] is None else turn["persona"]

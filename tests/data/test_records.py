@@ -90,6 +90,16 @@ def test_an_unanswered_turn_is_told(caplog):
     assert not caplog.text
 
 
+def test_a_second_turn_of_the_supporter_is_told(caplog):
+    ended = [*UNLABELLED, {"speaker": "supporter", "text": "Oh."}]
+    load_esconv([{"dialog": UNLABELLED}, {"dialog": ended}], requests=True)
+    assert "in 1 of 2 records, the last turn is the supporter's" in caplog.text
+    caplog.clear()
+    load_esconv([{"dialog": UNLABELLED}], requests=True)
+    load_esconv([{"dialog": [*LABELLED, sys("Oh.", "Question")]}], requests=True)
+    assert not caplog.text
+
+
 def test_generation_needs_no_gold_label(write):
     path = write({"situation": "Sad.", "dialog": [*UNLABELLED, sys("Oh.", None)]})
     samples = load_samples(str(path), None, SourceSettings())
