@@ -251,7 +251,9 @@ class Guard:
             text = self._texts.fixed(around, helpers=True, nth=nth, country=self._country)
         helps = None
         if action != "reply":
-            helps = self._texts.help_lines(self._country, kinds, helpers=helpers)
+            helps = self._texts.help_lines(
+                self._country, kinds, helpers=helpers, asked=text is not None
+            )
         return Verdict(level, pinned, status, action, text, helps, tuple(sorted(kinds)))
 
     # How detectors are run

@@ -58,12 +58,24 @@ class GuardTexts(Section):
             variants = self.emergency if level >= EMERGENCY else self.crisis
         return self._filled(variants[nth % len(variants)], country)
 
-    def help_lines(self, country: Country, kinds: Collection[str], *, helpers: bool) -> str:
-        """Return the lines of help of a country, one below the other."""
-        first = self.help_helpers if helpers else self.help
+    def help_lines(
+        self, country: Country, kinds: Collection[str], *, helpers: bool, asked: bool
+    ) -> str:
+        """Return the lines of help of a country, one below the other.
+
+        Args:
+            country: whose numbers.
+            kinds: what was found in the last turns.
+            helpers: whether somebody else is at risk.
+            asked: whether a fixed text stands above, which has asked already: nobody is asked twice.
+        """
+        lines = [self._filled(self.in_danger, country)]
         if "other_language" in kinds:
-            first = self.help_other_language
-        lines = [first, self._filled(self.in_danger, country)]
+            lines.insert(0, self.help_other_language)
+        elif helpers:
+            lines.insert(0, self.help_helpers)
+        elif not asked:
+            lines.insert(0, self.help)
         for line in country.lines:
             if line.call and line.call == line.text:
                 lines.append(_put(self.call_or_text, name=line.name, number=line.call))

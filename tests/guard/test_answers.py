@@ -127,6 +127,19 @@ def test_variants_take_turns_while_it_goes_on(guard):
     assert len({first, second, guard.review(turns).text}) == 3
 
 
+def test_nobody_is_asked_twice_at_once(guard):
+    ask = load_texts().help
+    turns = ["I want to kill myself."]
+    seen = []
+    for _ in range(6):
+        verdict = guard.review(turns)
+        assert (ask in verdict.help) == (verdict.text is None)
+        assert verdict.help.index("In danger now") < verdict.help.index("988")
+        seen.append(verdict.action)
+        turns.append("We had soup.")
+    assert {"fixed", "reply_with_help"} == set(seen)
+
+
 def test_levels_have_their_texts(guard):
     texts = load_texts()
     assert guard.review(["I took all my pills."]).text.startswith("Please call 911 now")
