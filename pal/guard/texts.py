@@ -67,7 +67,7 @@ class GuardTexts(Section):
             country: whose numbers.
             kinds: what was found in the last turns.
             helpers: whether somebody else is at risk.
-            asked: whether a fixed text stands above, which has asked already: nobody is asked twice.
+            asked: whether a fixed text stands above, which asks: nobody is asked twice.
         """
         lines = [self._filled(self.in_danger, country)]
         if "other_language" in kinds:
