@@ -119,7 +119,7 @@ def continue_dialogues(settings: ContinueSettings) -> str:
     from pathlib import Path
 
     from pal.traits.inventories import load_inventory
-    from pal.traits.readers import load_dialogues, talk_json
+    from pal.traits.readers import load_dialogues, read_cards, talk_json
     from pal.traits.steps import load_trait_prompt, run_step
 
     chosen = settings.traits
@@ -131,8 +131,12 @@ def continue_dialogues(settings: ContinueSettings) -> str:
     if set(conditions) != {"none"}:
         known = known_traits(chosen.cards, chosen.measurements, inventories)
     needed = {name for condition in conditions for name in CONDITIONS[condition]}
+    cards = read_cards(chosen.cards) if chosen.cards else []
+    dropped = {card["id"] for card in cards if card.get("keep", True) is not True}
     missing = {
-        row["id"]: f"no {' and '.join(sorted(lacking))} traits known"
+        row["id"]: "the filter dropped its card"
+        if row["id"] in dropped
+        else f"no {' and '.join(sorted(lacking))} traits known"
         for row in dialogues
         if (lacking := needed - known.get(row["id"], {}).keys())
     }

@@ -168,6 +168,20 @@ def test_trait_sentences_may_stand_beside_or_for_scores(model, tmp_path):
     assert "Score" not in user
 
 
+def test_what_the_filter_dropped_is_said_to_be_dropped(model, tmp_path):
+    source = ESCONV / "test.jsonl"
+    ids = [row["id"] for row in load_esconv(source)]
+    write_jsonl(tmp_path / "c.jsonl", [{**card(0), "id": ids[0], "keep": False}])
+    measurements(tmp_path / "m.jsonl", ids[2:3])
+    run(continue_dialogues, tmp_path, source, "limit=3", "traits.conditions=[hexaco]",
+        f"traits.cards={tmp_path / 'c.jsonl'}",
+        f"traits.measurements={tmp_path / 'm.jsonl'}")  # fmt: skip
+    failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
+    assert [row["failed"] for row in failed] == [
+        "the filter dropped its card", "no hexaco traits known"
+    ]  # fmt: skip
+
+
 def test_conditions_with_traits_need_traits(model, tmp_path):
     with pytest.raises(ConfigError, match=r"traits\.measurements= .* traits\.conditions=\[none\]"):
         run(continue_dialogues, tmp_path, ESCONV / "test.jsonl")
