@@ -67,7 +67,11 @@ def answer(settings: AnswerSettings) -> Path:
     )
     how, prompt = settings.supporter, load_supporter_prompt()
     if how.persona and not any(sample.persona for sample in samples):
-        logger.warning("no sample of %s has a persona, so the model responds without any", given)
+        logger.warning(
+            "no sample of %s has a persona, so the model responds without any; pal annotate "
+            "infers them",
+            given,
+        )
     job = asking_job("answer", settings, target, models=[settings.llm], prompts=[prompt])
     if job.is_finished():
         return job.output

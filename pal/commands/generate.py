@@ -153,7 +153,11 @@ def generate(settings: GenerateSettings) -> Path:
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     check_knowledge(model, samples, settings.data.knowledge)
     if model.config.persona_mode != "none" and not any(sample.persona for sample in samples):
-        logger.warning("no sample of %s has a persona, so the model responds without any", given)
+        logger.warning(
+            "no sample of %s has a persona, so the model responds without any; pal annotate "
+            "infers them",
+            given,
+        )
     job = Job("generate", settings, target)
     if job.is_finished():
         return job.output

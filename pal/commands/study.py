@@ -343,7 +343,7 @@ def export_study(settings: ExportStudySettings) -> str:
     lines = [tables, f"written to {folder}; keep it private, as the study's file"]
     if (folder / ANSWER_FOLDER).is_dir() and any((folder / ANSWER_FOLDER).iterdir()):
         lines.append(
-            f"Again: pal human-eval score input={folder} "
+            f"to score these answers again: pal human-eval score input={folder} "
             f"human_eval.answers={folder / ANSWER_FOLDER}"
         )
     return "\n".join(lines)

@@ -306,9 +306,14 @@ def one_a_key(details: Sequence[Any]) -> list[Any]:
             continue
         detail = {**detail, "loc": (*place[:cut], *place[cut + 1 :])}
         kept = found.get(place[:cut])
-        if kept is not None and kept["type"] == "literal_error" and len(place) == cut + 1:
-            other = detail["msg"].removeprefix("Input should be ").partition(", unable to")[0]
-            found[place[:cut]] = {**kept, "msg": f"{kept['msg']}, or {other}"}
+        if kept is not None and len(kept["loc"]) == len(detail["loc"]) == cut:  # another type
+            if detail["type"] != "none_required":
+                first, other = (
+                    one["msg"].removeprefix("Input should be ").partition(", unable to")[0]
+                    for one in (kept, detail)
+                )
+                msg = f"Input should be {first}, or {other}"
+                found[place[:cut]] = {**kept, "msg": msg}
             continue
         if kept is None or len(detail["loc"]) > len(kept["loc"]):
             found[place[:cut]] = detail

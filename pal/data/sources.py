@@ -58,9 +58,11 @@ def split_of_name(source: Any) -> str | None:
 
 
 def is_hub_id(source: str | PurePath) -> bool:
-    """Return whether a name has the form ``owner/name`` and is not a file's."""
+    """Return whether a name has the form ``owner/name``, and neither it nor ``owner`` is a path."""
     name = str(source)
-    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((*ENDINGS, *COMPRESSED))
+    if not _HUB_ID.fullmatch(name) or name.endswith((*ENDINGS, *COMPRESSED)):
+        return False
+    return not Path(name.partition("/")[0]).is_dir()  # as runs/mistyped
 
 
 def is_missing(source: str | PurePath) -> bool:

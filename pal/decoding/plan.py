@@ -175,7 +175,8 @@ def check_decoding(decoding: DecodingSettings, *, strategies: StrategySet = ESCO
         if decoding.strategy not in WAYS:
             strategies_of(decoding.strategy, strategies=strategies)
     except ValueError as error:
-        raise ConfigError(f"decoding.strategy: {error}") from None
+        ways = ", ".join(WAYS)
+        raise ConfigError(f"decoding.strategy: {error}, or a way to choose: {ways}") from None
     try:
         alpha_of(decoding.alpha, own=[0.0] * len(strategies), strategies=strategies)
     except ValueError as error:

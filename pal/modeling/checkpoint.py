@@ -287,10 +287,10 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
 
     register_configurations()
     quiet_when_local(source)
-    go_offline_without_network(source)
-    _check_files(source, where, own)
     if "/" in str(source) and not is_hub_id(source) and not Path(source).exists():
         raise CheckpointError(f"{where}: no such folder; {remedy}")
+    go_offline_without_network(source)
+    _check_files(source, where, own)
     try:
         config = AutoConfig.from_pretrained(_config_place(source), trust_remote_code=False)
     except Exception as error:  # the library raises many kinds on what it cannot read

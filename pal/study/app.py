@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -44,6 +46,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+# Addresses and numbers in lines of help; the page of `pal serve` links the same ones.
+LINKS = re.compile(
+    r"(?P<http>https://\S*[^\s.,;)])|\bcall (?:or text )?(?P<tel>\d[\d ]*\d)"
+    r"|\btext (?:\w+ to )?(?P<sms>\d[\d ]*\d)"
+)
 
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -93,6 +101,7 @@ class StudyServer:
             loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
+        self._pages.filters["linked"] = linked
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -503,3 +512,16 @@ async def _read_form(request: Request, seconds: float) -> dict[str, str] | None:
 
 def _template(name: str) -> str:
     return files("pal.study").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def linked(help_lines: str) -> Markup:
+    """Return lines of help as HTML, with links for addresses and for numbers as they stand."""
+    made, end = Markup(), 0
+    for found in LINKS.finditer(help_lines):
+        kind = str(found.lastgroup)
+        what, start = found[kind], found.start(kind)
+        target = what if kind == "http" else f"{kind}:{what.replace(' ', '')}"
+        made += help_lines[end:start]
+        made += Markup('<a href="{}" rel="noreferrer noopener">{}</a>').format(target, what)
+        end = found.end(kind)
+    return made + help_lines[end:]

@@ -24,7 +24,7 @@ from pal.data.corpora import CorpusReader
 from pal.data.esconv import load_esconv, write_pesconv
 from pal.data.samples import load_samples
 from pal.data.settings import DataSettings, SourceSettings
-from pal.data.sources import has_splits
+from pal.data.sources import has_splits, is_hub_id
 from pal.data.splits import load_split
 from tests.jobs import ESCONV, environment
 
@@ -166,6 +166,29 @@ def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
         load_esconv(path, columns={**columns, "text": "sad"})
     with pytest.raises(DataError, match="unknown part 'speakr'; did you mean 'speaker'"):
         load_esconv(path, columns={"speakr": "who"})
+
+
+def test_rows_that_their_numbers_show_out_of_order_are_refused(tmp_path):
+    path = tmp_path / "t.csv"
+
+    def write(*rows):
+        path.write_text("nr,dialogue,speaker,text\n" + "".join(f"{row}\n" for row in rows))
+
+    write("1,a,seeker,Hi", "2,a,supporter,Hello", "2,a,supporter,there", "1,b,seeker,Bye")
+    assert len(load_esconv(path, requests=True)) == 2
+    write("x,a,seeker,Hi", ",a,supporter,Hello", "1,a,seeker,Bye")
+    assert len(load_esconv(path, requests=True)) == 1
+    write("2,a,supporter,Hello", "1,a,seeker,Hi")
+    with pytest.raises(DataError, match="line 3: column 'nr' goes from 2 down to 1 within .*'a'; "):
+        load_esconv(path, requests=True)
+
+
+def test_a_path_below_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("runs/mistyped")
+    (tmp_path / "runs").mkdir()
+    assert not is_hub_id("runs/mistyped")
+    assert is_hub_id("owner/name")
 
 
 @pytest.mark.parametrize(

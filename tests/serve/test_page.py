@@ -423,6 +423,22 @@ def test_a_reply_is_stopped(page, scripted):
     expect(page.locator("#message")).to_be_focused()
 
 
+def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True, "verdict": False}]
+    send(page, "Hello.", wait=False)
+    page.click("#stop")
+    done(page)
+    expect(page.locator("#failure")).to_have_class("banner failure mild")
+    expect(page.locator("#failure")).to_contain_text("Stopped before a reply came.")
+    expect(page.locator("#failure-help")).to_be_hidden()
+    scripted.plans = ["broken"]
+    page.click("#retry")
+    done(page)
+    expect(page.locator("#failure")).to_have_class("banner failure")
+    expect(page.locator("#failure-help")).to_be_visible()
+
+
 def test_a_reload_in_the_middle_of_a_reply(page, scripted):
     open_page(page, scripted.address)
     scripted.plans = [{"waits": True}]

@@ -224,7 +224,7 @@ def test_html_is_shown_as_text(opened, file):
 
 
 def test_help_stays_on_view(opened, file):
-    [token] = make_study(file, raters=1)
+    [token] = make_study(file, raters=1, min_messages=2)
     with served(file) as (address, server):
         page = opened(f"{address}/s/{token}", viewport=PHONE)
         standing = page.locator("footer .lines")
@@ -234,6 +234,9 @@ def test_help_stays_on_view(opened, file):
         shown = page.get_by_role("region", name="Help")
         expect(shown).to_contain_text("999")
         expect(shown).to_be_in_viewport()
+        call = shown.get_by_role("link", name="116 123")
+        expect(call).to_have_attribute("href", "tel:116123")
+        expect(page.locator("#missing")).to_have_count(0)  # nobody in need is asked to go on
         assert "reply" not in replies(page)[0]
         server.supporters["zebra"].respond = lambda *a, **k: 1 / 0
         say(page, "are you there?", wait=False)

@@ -46,7 +46,7 @@ def summarise_scores(parts: Sequence[ScoresPart], notices: Sequence[str] = ()) -
     return [
         f"{names} {'was' if len(parts) == 1 else 'were'} scored on {samples} samples"
         f"{'' if len(parts) == 1 else ', each file of responses by itself'}.",
-        "There is nothing to compare it with."
+        "No other scores were given to compare them with."
         if len(parts) == 1
         else "Nothing was tested, so no difference between the rows is more than a number.",
         f"The scores are automatic and say nothing about how people judge the responses{nothing}.",

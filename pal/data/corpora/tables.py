@@ -19,6 +19,9 @@ USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 # Columns that describe a dialogue.
 DESCRIPTION = ("experience_type", "emotion_type", "problem_type", "situation")
 NEEDED = ("dialogue", "speaker", "text")
+# Columns that number turns; nothing is read from them, but they tell rows that are out of order.
+NUMBERS = ("turn", "turn_id", "turn_index", "turn_number", "utterance_id", "utterance_index",
+           "index", "idx", "nr", "no", "number", "order", "position", "step", "seq")  # fmt: skip
 
 
 class TableReader(CorpusReader):
@@ -119,11 +122,12 @@ def group_turns(
     The first turn of a dialogue gives the dialogue's own values, in columns of :data:`DESCRIPTION`.
 
     Raises:
-        DataError: columns are missing, or the turns of a dialogue are not consecutive.
+        DataError: columns are missing, or the turns of a dialogue are not consecutive, or not in
+            the order of the column that numbers them.
     """
     dialogues: dict[str, tuple[str, dict[str, Any]]] = {}
     roles: dict[str, str] | None = None
-    last = None
+    last, counter, before = None, None, None
     for where, row in rows:
         if not isinstance(row, dict):
             raise DataError(f"{name}, {where}: expected an object, got {type(row).__name__}")
@@ -135,6 +139,8 @@ def group_turns(
                     f"({', '.join(map(str, row))[:300]}); name the columns of dialogue, speaker "
                     "and text: data.columns='{dialogue: …, speaker: …, text: …, strategy: …}'"
                 )
+            others = [str(column) for column in row if column not in roles.values()]
+            counter = next((column for column in others if column.lower() in NUMBERS), None)
         values = {role: row.get(column) for role, column in roles.items()}
         key = values.pop("dialogue")
         if key is None or isinstance(key, float | bool | list | dict):
@@ -151,7 +157,21 @@ def group_turns(
                 f"{name}, {where}: turns of dialogue {ident!r} are not consecutive: their order is "
                 "unknown; sort the file by dialogue and turn"
             )
-        last = ident
+        number = _whole_number(row.get(counter)) if counter else None
+        if ident == last and None not in (number, before) and number < before:
+            raise DataError(
+                f"{name}, {where}: column {counter!r} goes from {before} down to {number} within "
+                f"dialogue {ident!r}; sort the file by dialogue and turn, or rename that column if "
+                "it does not number the turns"
+            )
+        last, before = ident, number
         dialogues[ident][1]["dialog"].append(values)
     for index, (where, record) in enumerate(dialogues.values()):
         yield f"{where} (dialogue {index})", record
+
+
+def _whole_number(value: Any) -> int | None:
+    """Return the whole number that a cell holds, if it does."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -36,6 +36,7 @@ const store = {
   },
 };
 
+const STOPPED = "Stopped before a reply came.";
 const emptyChat = () => ({
   turns: [], // {text, reply, without}
   notices: [], // numbers of turns before which the notice was repeated
@@ -271,7 +272,7 @@ async function fetchReply(turn, kind, controller) {
     if (error.name === "AbortError" && reply.verdict) reply.state = "stopped";
     else {
       reply.state = "failed";
-      reply.error = error.name === "AbortError" ? "Stopped before a reply came." : error.message;
+      reply.error = error.name === "AbortError" ? STOPPED : error.message;
       if (!(error instanceof Failure) && error.name !== "AbortError") console.error(error);
     }
   }
@@ -301,7 +302,7 @@ async function answer(turn) {
   if (run !== current) return;
   run = null;
   drawControls();
-  if (reply.state === "failed") showFailure(reply.error);
+  if (reply.state === "failed") showFailure(reply.error, { isStop: reply.error === STOPPED });
   else announceReply(turn);
   if (current.isFollowed && guardSpeaks(reply)) shown.get(turn)?.pair.scrollIntoView({ block: "start" });
   if (document.activeElement === document.body || document.activeElement === byId("stop")) {
@@ -357,11 +358,12 @@ function drawPin({ isNew = false } = {}) {
   measure();
 }
 
-function showFailure(message) {
+function showFailure(message, { isStop = false } = {}) {
   byId("failure").hidden = false;
   byId("failure-text").textContent = message;
-  // A message that nobody could look at may have been a cry for help.
-  byId("failure-help").hidden = Boolean(pin.level);
+  byId("failure").classList.toggle("mild", isStop);
+  // A message that nobody could look at may have been a cry for help; who stops a reply asks for none.
+  byId("failure-help").hidden = Boolean(pin.level) || isStop;
   showHelp(byId("failure-help"), standingHelp());
   byId("failure").scrollIntoView({ block: "nearest" });
 }

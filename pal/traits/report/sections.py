@@ -70,6 +70,8 @@ def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
     counts = {"cards": len(records.cards), "dialogues": len(records.dialogues)}
     facts = [f"{count:,} {name.removesuffix('s') if count == 1 else name}"
              for name, count in counts.items() if count]  # fmt: skip
+    if unwritten := sum(one.failed is not None for one in records.dialogues):
+        facts[-1] += f" ({unwritten:,} not written)"
     groups = [group for part in parts if isinstance(part, CorrelationPart) for group in part.groups]
     facts += dict.fromkeys(group.name for group in groups)
     return facts
