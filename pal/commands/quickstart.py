@@ -44,7 +44,7 @@ INSTALL = (
     "needed after that)"
 )
 COST = (
-    "with the small pretrained model all six stages take 7 to 15 minutes on two CPU cores, 11 GB of "
+    "with the small pretrained model all stages take 7 to 15 minutes on two CPU cores, 11 GB of "
     "memory and 5.6 GB of disk"
 )
 CONTRAST, PLAIN = "PAL", "PAL without the contrast (α = 0)"
@@ -178,7 +178,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     logger.info("[5/6] generate them without the contrast (α = 0) → %s", plain)
     generate(answer_plain)
     logger.info("[6/6] score → %s", metrics)
-    table = shorten(evaluate(measure), metrics)
+    table = paper_rows(evaluate(measure), metrics)
     write_page_of(settings, answer, cases, page, (predictions, plain), metrics)
 
     samples = show_samples(predictions, plain, pesconv)
@@ -201,7 +201,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 
 
-def shorten(table: str, scores: Path) -> str:
+def paper_rows(table: str, scores: Path) -> str:
     """Return a table of scores with the rows of the paper's Table 3, and where the others are."""
     from pal.benchmark.systems import TABLE_3
 

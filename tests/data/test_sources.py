@@ -179,7 +179,9 @@ def test_rows_that_their_numbers_show_out_of_order_are_refused(tmp_path):
     write("x,a,seeker,Hi", ",a,supporter,Hello", "1,a,seeker,Bye")
     assert len(load_esconv(path, requests=True)) == 1
     write("2,a,supporter,Hello", "1,a,seeker,Hi")
-    with pytest.raises(DataError, match="line 3: column 'nr' goes from 2 down to 1 within .*'a'; "):
+    with pytest.raises(
+        DataError, match=r"line 3: column 'nr' goes from 2 down to 1 within .*'a'; "
+    ):
         load_esconv(path, requests=True)
 
 

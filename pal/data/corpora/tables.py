@@ -127,7 +127,9 @@ def group_turns(
     """
     dialogues: dict[str, tuple[str, dict[str, Any]]] = {}
     roles: dict[str, str] | None = None
-    last, counter, before = None, None, None
+    last = None
+    counter: str | None = None
+    before: int | None = None
     for where, row in rows:
         if not isinstance(row, dict):
             raise DataError(f"{name}, {where}: expected an object, got {type(row).__name__}")
@@ -158,7 +160,7 @@ def group_turns(
                 "unknown; sort the file by dialogue and turn"
             )
         number = _whole_number(row.get(counter)) if counter else None
-        if ident == last and None not in (number, before) and number < before:
+        if ident == last and number is not None and before is not None and number < before:
             raise DataError(
                 f"{name}, {where}: column {counter!r} goes from {before} down to {number} within "
                 f"dialogue {ident!r}; sort the file by dialogue and turn, or rename that column if "
