@@ -522,6 +522,8 @@ def linked(help_lines: str) -> Markup:
         what, start = found[kind], found.start(kind)
         target = what if kind == "http" else f"{kind}:{what.replace(' ', '')}"
         made += help_lines[end:start]
-        made += Markup('<a href="{}" rel="noreferrer noopener">{}</a>').format(target, what)
+        made += Markup('<a href="{}" target="_blank" rel="noreferrer noopener">{}</a>').format(
+            target, what
+        )
         end = found.end(kind)
     return made + help_lines[end:]

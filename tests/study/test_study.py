@@ -321,7 +321,16 @@ def test_pages_name_no_other_place(file):
         page = Person(address, token).text
         named = re.findall(r'(?:src|href|action)="([^"]*)"', page)
         assert named
-        assert all(re.match(r"/s/|/static/|#|data:,$", one) for one in named)
+        # Nothing is fetched from elsewhere; what a person may click are the lines of help.
+        fetched = re.findall(r'<(?!a )[^>]*(?:src|href|action)="([^"]*)"', page)
+        assert all(re.match(r"/s/|/static/|#|data:,$", one) for one in fetched)
+        away = {one for one in named if not re.match(r"/s/|/static/|#|data:,$", one)}
+        assert {re.match(r"tel:|sms:|https://", one)[0] for one in away} == {
+            "tel:",
+            "sms:",
+            "https://",
+        }
+        assert page.count('target="_blank" rel="noreferrer noopener"') >= len(away)
         for name in ("study.css", "study.js"):
             text = httpx.get(f"{address}/static/{name}").text
             assert not re.search(r"https?:|//\w+\.|@import|url\(", text)
