@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from pal.cluster.settings import ClusterResources
-from pal.core.settings import INERT, Count, InputPath, Name, Section, Source
+from pal.core.settings import INERT, Count, InputPath, Name, Section, Seed, Source
 
 
 def _distinct(values: list[int]) -> list[int]:
@@ -47,7 +47,7 @@ class BenchmarkSettings(Section):
     """
 
     systems: list[Name] = ["joint", "prompt", "pal_alpha_0", "pal"]
-    seeds: Annotated[list[int], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
+    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
     checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
     keep_checkpoints: Annotated[bool, INERT] = False
     extractor: Source | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pal.commands.common import DialogueSettings, WriterSettings
+from pal.core.settings import Seed
 from pal.decoding.settings import SampleSettings
 from pal.llm.settings import LlmSettings
 from pal.supporter.settings import SupporterSettings
@@ -33,7 +34,7 @@ class AnswerSettings(DialogueSettings, WriterSettings):
         "supporter.strategy_first=true llm.model=…",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     decoding: SampleSettings = SampleSettings()
     llm: LlmSettings = LlmSettings()

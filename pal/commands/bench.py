@@ -20,7 +20,7 @@ from pal.commands.common import (
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.runtime import configure_runtime
-from pal.core.settings import Count, InputPath, Source, bundled
+from pal.core.settings import Count, InputPath, Seed, Source, bundled
 from pal.data.settings import ReadingSettings, SourceSettings
 from pal.decoding.settings import DecodingSettings
 from pal.llm.settings import LlmSettings
@@ -44,7 +44,7 @@ class BenchSettings(WriterSettings):
         limit: number of inputs to measure; each measurement has its own default when null.
     """
 
-    seed: int = 42
+    seed: Seed = 42
     limit: Count | None = None
 
 

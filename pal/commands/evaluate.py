@@ -93,6 +93,8 @@ def evaluate(settings: EvaluateSettings) -> str:
         reasons["token_nll"] = "no model to score the references with: give model=… input=… split=…"
     else:
         losses, stamp = _token_losses(settings, records)
+        if not losses:
+            reasons["token_nll"] = "the dialogues of input= have no gold response to every sample"
     predictions = build_predictions(
         records, losses, embedder,
         tokenizer=settings.metrics.tokenizer, reasons=reasons, models=models,
@@ -189,7 +191,14 @@ def _read_predictions(settings: EvaluateSettings) -> "tuple[list[dict[str, Any]]
         return records, stamp_beside(path)
     samples, stamp = _load_samples(settings, None)
     check_responses([path], settings.input, stamp)
+    asked = len(samples)
     samples = match_samples(records, samples, path=path, source=settings.input)
+    if len(records) < asked and settings.limit is None:
+        logger.warning(
+            "%s: %d of the %d samples of %s have no response and are not scored; give them all, or "
+            "say so with the scores",
+            path, asked - len(records), asked, settings.input,
+        )  # fmt: skip
     return complete_records(records, samples) if lacks_gold(records) else records, stamp
 
 
@@ -206,7 +215,10 @@ def _load_samples(
 def _token_losses(
     settings: EvaluateSettings, records: Sequence[dict[str, Any]] | None
 ) -> "tuple[dict[str, Any], Stamp]":
-    """Return the model's token losses on the samples of the records or on all, and the protocol."""
+    """Return the model's token losses on the samples of the records or on all, and the protocol.
+
+    There are none where a sample of the records has no gold response.
+    """
     from pal.core.registry import trust
     from pal.data.predictions import match_samples
     from pal.metrics.text import find_tokenizer
@@ -216,8 +228,14 @@ def _token_losses(
     samples, stamp = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
         samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
-    if any(sample.response is None for sample in samples):
-        raise DataError(f"{settings.input}: perplexity needs gold responses; some are missing")
+    asked = next((sample.id for sample in samples if sample.response is None), None)
+    if asked is not None and records is not None:
+        return {}, stamp  # the other scores are computed
+    if asked is not None:
+        raise DataError(
+            f"{settings.input}: sample {asked!r} has no gold response to score; give dialogues "
+            "with the supporter's responses, or predictions=… without model="
+        )
     (source,) = settings.require("model")
     trust(*settings.trusted_code)
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)

@@ -74,6 +74,7 @@ def export(settings: ExportSettings) -> Path:
     from pal.core.job import output_lock
     from pal.core.registry import trust
     from pal.training.card import CARD, EVAL_RESULTS
+    from pal.training.folder import tidy_saved_files
 
     trust(*settings.trusted_code)
     with output_lock(output):
@@ -81,6 +82,7 @@ def export(settings: ExportSettings) -> Path:
         with new_folder(output) as saving:
             model.save_pretrained(str(saving))
             tokenizer.save_pretrained(str(saving))
+            tidy_saved_files(saving)
             if (inside / CARD).is_file():
                 shutil.copyfile(inside / CARD, saving / CARD)
             if (inside / EVAL_RESULTS).is_dir():

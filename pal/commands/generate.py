@@ -19,7 +19,7 @@ from pal.cluster.settings import ClusterResources
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings
 from pal.core.job import Job, counted
 from pal.core.runtime import configure_runtime
-from pal.core.settings import INERT, Count, Section
+from pal.core.settings import INERT, Count, Section, Seed
 from pal.decoding.settings import DecodingSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class GenerateSettings(ResponseModelSettings, DialogueSettings, WriterSettings):
         "pal generate model=runs/pal input=mine.jsonl output=out.jsonl decoding.strategy=Question",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     decoding: DecodingSettings = DecodingSettings()
     generate: BatchExecutorSettings = BatchExecutorSettings()
 

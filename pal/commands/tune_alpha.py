@@ -14,6 +14,7 @@ from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterS
 from pal.core.errors import ConfigError
 from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
 from pal.core.runtime import configure_runtime
+from pal.core.settings import Seed
 from pal.decoding.settings import DecodingSettings
 from pal.metrics.settings import ScoreSettings
 
@@ -36,7 +37,7 @@ class TuneAlphaSettings(ResponseModelSettings, DialogueSettings, WriterSettings)
         "pal tune-alpha model=runs/pal input=val.jsonl output=a.json tune_alpha.trials=50",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     decoding: DecodingSettings = DecodingSettings()
     metrics: ScoreSettings = ScoreSettings()
     tune_alpha: AlphaSearchSettings = AlphaSearchSettings()

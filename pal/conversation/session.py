@@ -229,8 +229,9 @@ class Session:
                 raise DataError(
                     f"persona: got {len(known)} for {len(dialogues)} dialogues; give one list each"
                 )
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
         asks = [
-            Ask(one, sentences, strategy, alpha, seed, id, max_new_tokens, tuple(stop), pinned)
+            Ask(one, sentences, strategy, alpha, seed, id, max_new_tokens, stops, pinned)
             for one, sentences in zip(dialogues, known, strict=True)
         ]
         if stream:

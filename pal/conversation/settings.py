@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pal.core.settings import CommandSettings, Source
+from pal.core.settings import CommandSettings, Seed, Source
 from pal.decoding.settings import DecodingSettings
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
@@ -24,7 +24,7 @@ class TalkSettings(CommandSettings):
     model: Source | None = None
     extractor: Source | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    seed: int = 42
+    seed: Seed = 42
     decoding: DecodingSettings = DecodingSettings()
     annotate: PersonaSettings = PersonaSettings()
     guard: GuardSettings = GuardSettings()

@@ -226,10 +226,11 @@ class Job:
         """
         record = self._recorded(path)
         if record.get("identity") != self.identity:
+            key = "output_dir" if hasattr(self.settings, "output_dir") else "output"
             raise OutputError(
                 f"{self.output} exists and was not made by these settings, inputs, weights and "
                 f"versions{self._difference(record)}; give overwrite=true to replace it, or choose "
-                "another output"
+                f"another {key}"
             )
 
     def _recorded(self, path: Path | None = None) -> dict[str, Any]:

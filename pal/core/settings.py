@@ -131,6 +131,9 @@ Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 # A number of things; the bound is far above any use and below what overflows.
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
+# A random seed: numpy and torch take no others.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
 
 class Section(BaseModel):
     """A group of settings; unknown keys are refused.

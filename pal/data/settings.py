@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pal.core.errors import PalError
-from pal.core.settings import Count, InputPath, Section, Source
+from pal.core.settings import Count, InputPath, Section, Seed, Source
 from pal.data.protocols import PROTOCOLS
 from pal.data.strategies import canonical_strategy
 
@@ -60,7 +60,7 @@ class ReadingSettings(Section):
     protocol: Literal["hub", "all_turns", "not_first", "paper_712", "file"] | None = None
     ids: InputPath | None = None
     split: Literal["published", "seeded"] = "published"
-    split_seed: int = 13
+    split_seed: Seed = 13
     reader: str | None = None
     columns: ColumnSettings = ColumnSettings()
     strategy_labels: Annotated[dict[str, str | None], AfterValidator(_canonical_labels)] = {}

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pal.core.settings import InputPath, Section
+from pal.core.settings import InputPath, Section, Seed
 
 
 class HumanEvalSettings(Section):
@@ -20,7 +20,7 @@ class HumanEvalSettings(Section):
     systems: dict[str, InputPath] = Field(default_factory=dict)
     pairs: list[tuple[str, str]] | None = None
     items: int = Field(50, gt=0)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class HumanAnswerSettings(Section):
@@ -42,4 +42,4 @@ class PersonaSheetSettings(Section):
     """
 
     items: int = Field(100, gt=0)
-    seed: int = 0
+    seed: Seed = 0

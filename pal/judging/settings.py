@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from pal.core.files import kind_of
-from pal.core.settings import Contents, Count, InputPath, Name, Section, Unshown, expand_home
+from pal.core.settings import Contents, Count, InputPath, Name, Section, Seed, Unshown, expand_home
 
 RUBRICS = Path(__file__).parent / "rubrics"
 
@@ -36,7 +36,7 @@ class JudgingSettings(Section):
     systems: dict[Name, InputPath] = Field(default_factory=dict)
     judges: Annotated[dict[Name, dict[str, Any]], Unshown()] = Field(default_factory=dict)
     items: int = Field(50, gt=0)
-    seed: int = 0
+    seed: Seed = 0
     max_tokens: Count = 400
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pal.core.settings import Section
+from pal.core.settings import Section, Seed
 
 
 class ConfidenceSettings(Section):
@@ -24,4 +24,4 @@ class StatisticsSettings(ConfidenceSettings):
     """
 
     resamples: int = Field(9999, gt=99, le=10**7)
-    seed: int = 0
+    seed: Seed = 0

@@ -24,6 +24,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pal.core.errors import database_reason
+from pal.data.texts import normalise_text
 from pal.guard import Guard, Verdict
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
 from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS
@@ -331,7 +332,7 @@ class StudyServer:
             return None
         task, side, number = form.get("task", ""), form.get("side", ""), form.get("number", "")
         text = form.get("text", "").strip()
-        if not text:
+        if not normalise_text(text):  # invisible characters alone are no text
             return await self._stage_page(
                 token, rater, notice="Please write a message first.", status=400
             )
@@ -381,6 +382,7 @@ class StudyServer:
         else:
             names, choices = [question.name for question in CHAT_QUESTIONS], CHAT_ANSWERS
         reason = form.get("reason", "").strip()[:LONGEST] if stage.name == "persona" else ""
+        reason = reason if normalise_text(reason) else ""
         given = {name: (form[name], reason) for name in names if form.get(name) in choices}
         finish = names if form.get("finish") else ()
         notice = ""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pal.core.settings import Count, InputPath, Name, Section, Source
+from pal.core.settings import Count, InputPath, Name, Section, Seed, Source
 from pal.decoding.settings import DecodingSettings
 
 
@@ -62,7 +62,7 @@ class RaterStudySettings(Section):
     address: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] = (
         "http://127.0.0.1:8010"
     )
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class StudyServerSettings(Section):

@@ -138,6 +138,8 @@ class StudyStore:
         if not self.path.is_file():
             what = "a folder, not the file of a study" if self.path.is_dir() else "no such file"
             raise DataError(f"{path}: {what}; `pal study create` makes it")
+        if not self.path.stat().st_size:  # SQLite would make a database of it
+            raise DataError(f"{path}: the file is empty; `pal study create` makes a study")
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()

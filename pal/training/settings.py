@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import field_validator
 
-from pal.core.settings import CommandSettings, Count, KeysFrom
+from pal.core.settings import CommandSettings, Count, KeysFrom, Seed
 from pal.modeling.settings import ArchitectureSettings
 
 
@@ -43,7 +43,7 @@ class TrainingSettings(OptionSettings):
         architecture: what training starts from.
     """
 
-    seed: int = 42
+    seed: Seed = 42
     global_batch_size: Count | None = None
     early_stopping_patience: Count | None = None
     architecture: ArchitectureSettings = ArchitectureSettings()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pal.core.settings import Seed
 from pal.traits.settings import (
     CardFileSettings,
     CorpusStepSettings,
@@ -66,7 +67,7 @@ class ExpandSettings(CardFileSettings):
         "pal traits expand input=personas.txt limit=100 output=cards.jsonl llm.model=…",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     traits: ExpansionSettings = ExpansionSettings()
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pal.core.errors import ConfigError, PlannedStop
+from pal.core.errors import ConfigError, DataError, PlannedStop
 from pal.core.files import file_fingerprint, fingerprint, read_jsonl, write_jsonl
 from pal.core.job import decisive, version_of
-from pal.core.settings import CommandSettings, Count, OutputPath
+from pal.core.settings import CommandSettings, Count, OutputPath, Seed
 from pal.data.settings import ReadingSettings
 from pal.llm.settings import LlmSettings
 from pal.report.settings import PageSettings
@@ -34,6 +34,7 @@ from pal.traits.consistency import CompareSettings, compare_measurements
 from pal.traits.correlations import CorrelateSettings, correlate
 from pal.traits.dialogue_statistics import StatsSettings, stats
 from pal.traits.measure import MeasureSettings, measure
+from pal.traits.readers import is_usable, read_cards
 from pal.traits.settings import StudySettings
 from pal.traits.strategies import StrategiesSettings, strategies
 from pal.traits.synthesis import (
@@ -85,7 +86,7 @@ class RunTraitsSettings(CommandSettings):
 
     output_dir: OutputPath = "runs/traits"
     overwrite: bool = False
-    seed: int = 42
+    seed: Seed = 42
     split: Literal["train", "validation", "test"] | None = None
     limit: Count | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -234,7 +235,19 @@ class StudyStages:
         made = self.run(f"{name}-cards", "cards", source, **traits)
         if filtered:
             made = self.run(f"{name}-filter", "filter", made)
+            self._refuse_none_left(name, made)
         return self.measure_cards(name, made)
+
+    def _refuse_none_left(self, name: str, cards: Path) -> None:
+        if self.rehearsal is not None:  # nobody is asked, so nothing can be kept
+            return
+        found = read_cards(cards)
+        if not any(map(is_usable, found)):
+            raise DataError(
+                f"{cards}: of {len(found)} cards of {name} none was made and kept by the filter, "
+                "so there is nothing to measure; give more dialogues (limit=), a model that "
+                "follows the prompts, or another corpus (traits.corpora)"
+            )
 
     def measure_cards(self, name: str, made: Path) -> Path:
         """Return measurements of cards, after giving them trait sentences."""

@@ -7,6 +7,7 @@ written in ESConv's form, so training and analysis read them like any corpus.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pal.core.settings import Seed
 from pal.traits.settings import (
     CardFileSettings,
     ContinuationSettings,
@@ -38,7 +39,7 @@ class SynthesizeSettings(CardFileSettings):
         "llm.model=…",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     traits: SynthesisSettings = SynthesisSettings()
 
 
@@ -56,7 +57,7 @@ class ContinueSettings(CorpusStepSettings):
         "llm.model=…",
     )
 
-    seed: int = 42
+    seed: Seed = 42
     traits: ContinuationSettings = ContinuationSettings()
 
 

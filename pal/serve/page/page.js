@@ -578,6 +578,7 @@ function drawControls() {
   byId("undo").disabled = isBusy || !chat.turns.length;
   byId("save").disabled = !chat.turns.length;
   byId("strategy").value = chat.strategy;
+  byId("strategy-name").textContent = chat.strategy ? `(${chat.strategy})` : "";
   byId("compare").checked = chat.compare;
 }
 
@@ -797,6 +798,7 @@ function listen() {
   });
   on("strategy", "change", () => {
     chat.strategy = byId("strategy").value;
+    drawControls();
     save();
   });
   on("compare", "change", () => {
