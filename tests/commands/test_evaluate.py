@@ -193,6 +193,27 @@ def test_other_mistakes(response_model, predictions, tmp_path, capsys):
     assert "is not a sample of" in capsys.readouterr().err
 
 
+def test_what_a_file_of_responses_leaves_out_is_said(tmp_path, caplog, capsys, response_model):
+    samples = load_samples(str(SOURCE), None, SourceSettings(), limit=5)
+    path = tmp_path / "some.jsonl"
+    path.write_text(
+        "".join(json.dumps({"id": s.id, "response": s.response}) + "\n" for s in samples)
+    )
+    assert command("eval", f"predictions={path}", f"input={SOURCE}", "metrics.embedder=null") == 0
+    out = capsys.readouterr()
+    assert "samples of" in caplog.text + out.err
+    assert "have no response and are not scored" in caplog.text + out.err
+    request = tmp_path / "request.jsonl"
+    turns = [{"speaker": "seeker", "text": "Hi"}]
+    request.write_text(json.dumps({"id": "r", "dialog": turns}) + "\n")
+    path.write_text(json.dumps({"id": "r/1", "response": "Hello."}) + "\n")
+    given = [f"model={response_model}", f"input={request}", "metrics.embedder=null"]
+    assert command("eval", f"predictions={path}", *given) == 0
+    assert "have no gold response to every sample" in capsys.readouterr().out
+    assert command("eval", *given) == 2
+    assert "sample 'r/1' has no gold response to score; give" in capsys.readouterr().err
+
+
 def test_several_processes_are_refused(predictions, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command("eval", f"predictions={predictions}") == 2

@@ -177,6 +177,14 @@ def test_a_reply_ends_before_a_stop(model, asked, stream):
             assert "".join(piece.text for piece in pieces) == reply.text
 
 
+def test_one_stop_is_one_text(model, asked):
+    session, turns = pal.load(model), next(iter(asked.values()))
+    whole = session.respond(messages_of(turns)).text
+    mark = whole[len(whole) // 2 :][:4]
+    one, several = (session.respond(messages_of(turns), stop=stop) for stop in (mark, [mark]))
+    assert one == several
+
+
 def test_a_limit_cuts(model, asked):
     session, turns = pal.load(model), next(iter(asked.values()))
     reply = session.respond(messages_of(turns), max_new_tokens=4)

@@ -389,3 +389,11 @@ def test_mistakes_of_the_file_name_the_file_and_all_are_found_at_once(tmp_path):
         load_settings("train", str(path), ["seed=x"])
     for key in ("training.num_train_epochs", "training.learning_rate", "data", "seed"):
         assert f" {key}: expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_libraries_do_not_take_are_refused(seed):
+    for name, key in (("train", "seed"), ("reproduce", "reproduce.seeds"), ("generate", "seed")):
+        given = f"{key}=[{seed}]" if key.endswith("s") else f"{key}={seed}"
+        with pytest.raises(ConfigError, match=r"seed.*expected at (least 0|most 4294967295)"):
+            load_settings(name, None, [given])

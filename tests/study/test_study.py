@@ -94,6 +94,7 @@ def test_a_rater_goes_through_the_whole_study(file):
             assert situation in person.text
             assert "at least 1 more message " in person.text
             assert "a little longer" in person.end()
+            assert "Please write a message first." in person.say("\u200b")
             assert "reply 1 of zebra" in person.say("hello")
             assert "reply 3 of zebra" in person.say("my rent is due")
             assert "Talk with system B" in person.end()
@@ -564,6 +565,11 @@ def test_a_file_that_is_no_study(tmp_path):
     path.write_text(json.dumps({"not": "a study"}) * 100)
     with pytest.raises(DataError, match="not a study"):
         StudyStore(path)
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    with pytest.raises(DataError, match="the file is empty"):
+        StudyStore(empty)
+    assert not empty.stat().st_size
     with pytest.raises(OutputError, match="never overwritten"):
         make_study(path)
     assert not list(tmp_path.glob("*.tmp"))

@@ -92,3 +92,19 @@ def test_every_question_is_answered(finished):
 def test_nothing_to_run_is_told(tmp_path, capsys):
     assert command("traits", "run", f"output_dir={tmp_path}") == 2
     assert "give traits.corpora and/or traits.personas" in capsys.readouterr().err
+
+
+class Strict(World):
+    """A model whose verdict keeps no card."""
+
+    def __call__(self, name, system, user):
+        value = super().__call__(name, system, user)
+        return {**value, "keep": False, "reasons": ["no event"]} if name == "verdict" else value
+
+
+def test_a_filter_that_keeps_nothing_is_said_by_name(tmp_path, capsys):
+    with FakeServer(answer(Strict(planted(40)))) as server:
+        assert command(*arguments(prepare(tmp_path), server)) == 2
+    error = capsys.readouterr().err
+    assert "of 6 cards of esconv none was made and kept by the filter" in error
+    assert "traits.corpora" in error
