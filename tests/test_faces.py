@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from markupsafe import escape
 
 import pal
 from pal.guard import GuardSettings
+from pal.study.app import linked
 from pal.study.systems import SessionSupporter
 from pal.terminal.conversation import Conversation
 from pal.terminal.face import Terminal, answer_lines
@@ -99,7 +99,7 @@ def test_a_study_gives_the_guards_levels(session, verdicts, tmp_path):
             person = Person(address, token)
             person.begin()
             person.say(text)
-            assert verdict.help is None or str(escape(verdict.help)) in person.text
+            assert verdict.help is None or str(linked(verdict.help)) in person.text
             [(_, reply)] = [turn for turn in turns_here(server.store, token) if turn[0] != "rater"]
             assert verdict.text is None or reply.startswith(verdict.text)
     systems["zebra"].close()

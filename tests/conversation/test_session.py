@@ -177,6 +177,14 @@ def test_a_reply_ends_before_a_stop(model, asked, stream):
             assert "".join(piece.text for piece in pieces) == reply.text
 
 
+def test_the_guard_reads_notes_that_are_given(model, asked):
+    session, turns = pal.load(model), next(iter(asked.values()))
+    calm = session.respond(messages_of(turns), persona=["i have two dogs"])
+    assert calm.guard.action == "reply"
+    told = session.respond(messages_of(turns), persona=["i have two dogs", "i want to kill myself"])
+    assert (told.guard.action, told.finish) == ("fixed", "guard")
+
+
 def test_one_stop_is_one_text(model, asked):
     session, turns = pal.load(model), next(iter(asked.values()))
     whole = session.respond(messages_of(turns)).text
