@@ -94,7 +94,7 @@ def evaluate(settings: EvaluateSettings) -> str:
     else:
         losses, stamp = _token_losses(settings, records)
         if not losses:
-            reasons["token_nll"] = "the dialogues of input= have no gold response to every sample"
+            reasons["token_nll"] = "a sample of input= has no gold response to score"
     predictions = build_predictions(
         records, losses, embedder,
         tokenizer=settings.metrics.tokenizer, reasons=reasons, models=models,
@@ -228,12 +228,12 @@ def _token_losses(
     samples, stamp = _load_samples(settings, settings.limit if records is None else None)
     if records is not None:
         samples = match_samples(records, samples, path=settings.predictions, source=settings.input)
-    asked = next((sample.id for sample in samples if sample.response is None), None)
-    if asked is not None and records is not None:
-        return {}, stamp  # the other scores are computed
-    if asked is not None:
+    bare = next((sample.id for sample in samples if sample.response is None), None)
+    if bare is not None:
+        if records is not None:
+            return {}, stamp  # the other scores are computed
         raise DataError(
-            f"{settings.input}: sample {asked!r} has no gold response to score; give dialogues "
+            f"{settings.input}: sample {bare!r} has no gold response to score; give dialogues "
             "with the supporter's responses, or predictions=… without model="
         )
     (source,) = settings.require("model")

@@ -158,9 +158,10 @@ def quickstart(settings: QuickstartSettings) -> str:
         ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
     )  # fmt: skip
     train_extractor, infer, train_pal, answer, answer_plain, measure = stages
-    if tiny and not has_package(PACKAGE):
-        logger.info("%s", INSTALL)
-    elif not tiny and not (model / "run.json").exists():
+    if tiny:
+        if not has_package(PACKAGE):
+            logger.info("%s", INSTALL)
+    elif settings.architecture.base in PACKAGED and not (model / "run.json").exists():
         logger.info("%s", COST)
     from pal.commands.annotate import annotate
     from pal.commands.evaluate import evaluate

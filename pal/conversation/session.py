@@ -309,8 +309,8 @@ class Session:
         turns = []
         for ask, row in [(ask, self.read(ask)) for ask in asks]:
             said = [turn["text"] for turn in row["dialog"] if turn["speaker"] == "seeker"]
-            # Notes that come with a request are words of the seeker too, as a situation's are.
-            notes = " ".join(ask.persona) if ask.persona else None
+            # Notes that come with a request may be the seeker's words, as a situation is.
+            notes = ". ".join(row["persona"]) if ask.persona else None
             verdict = self.guard.review(said, notes, pinned=ask.pinned)
             turns.append(Turn(ask, _without_help(row, verdict.help), verdict))
         with self.lock:

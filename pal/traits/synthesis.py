@@ -128,12 +128,13 @@ def continue_dialogues(settings: ContinueSettings) -> str:
     label = chosen.dataset or Path(source).stem
     wording, conditions = load_trait_prompt("continue"), chosen.conditions
     inventories = [load_inventory(name) for name in chosen.inventories]
-    known = {}
+    known: dict[str, dict[str, dict[str, Any]]] = {}
+    cards: list[dict[str, Any]] | None = None
     if set(conditions) != {"none"}:
-        known = known_traits(chosen.cards, chosen.measurements, inventories)
+        cards = read_cards(chosen.cards) if chosen.cards else None
+        known = known_traits(cards, chosen.measurements, inventories)
     needed = {name for condition in conditions for name in CONDITIONS[condition]}
-    cards = read_cards(chosen.cards) if chosen.cards else []
-    dropped = {card["id"] for card in cards if card.get("keep", True) is not True}
+    dropped = {card["id"] for card in cards or () if card.get("keep", True) is not True}
     missing = {
         row["id"]: "the filter dropped its card"
         if row["id"] in dropped
@@ -191,22 +192,23 @@ def card_sentences(card: Mapping[str, Any]) -> list[str]:
 
 
 def known_traits(
-    cards: str | None, measurements: str | None, inventories: Sequence[Any]
+    cards: Sequence[Mapping[str, Any]] | None,
+    measurements: str | None,
+    inventories: Sequence[Any],
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what is known of the seekers: dialogue id → inventory → name and six traits.
 
     Args:
-        cards: a file of cards with trait sentences.
+        cards: those of a file with trait sentences.
         measurements: a file of measurements.
         inventories: whose traits.
 
     Raises:
-        ConfigError: neither file is given.
-        DataError: one of them cannot be read.
+        ConfigError: neither is given.
+        DataError: the file cannot be read.
     """
     from pal.core.errors import ConfigError, DataError
     from pal.core.files import read_jsonl
-    from pal.traits.readers import read_cards
 
     if cards is None and measurements is None:
         raise ConfigError(
@@ -225,7 +227,7 @@ def known_traits(
             scores[record["id"], record["inventory"]] = record["scores"]
     sentences = {
         (card["id"], name): written
-        for card in (read_cards(cards) if cards else ())
+        for card in cards or ()
         if "failed" not in card
         for name, written in (card.get("traits") or {}).items()
     }

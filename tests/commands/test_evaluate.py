@@ -209,7 +209,7 @@ def test_what_a_file_of_responses_leaves_out_is_said(tmp_path, caplog, capsys, r
     path.write_text(json.dumps({"id": "r/1", "response": "Hello."}) + "\n")
     given = [f"model={response_model}", f"input={request}", "metrics.embedder=null"]
     assert command("eval", f"predictions={path}", *given) == 0
-    assert "have no gold response to every sample" in capsys.readouterr().out
+    assert "a sample of input= has no gold response to score" in capsys.readouterr().out
     assert command("eval", *given) == 2
     assert "sample 'r/1' has no gold response to score; give" in capsys.readouterr().err
 

@@ -181,8 +181,9 @@ def test_the_guard_reads_notes_that_are_given(model, asked):
     session, turns = pal.load(model), next(iter(asked.values()))
     calm = session.respond(messages_of(turns), persona=["i have two dogs"])
     assert calm.guard.action == "reply"
-    told = session.respond(messages_of(turns), persona=["i have two dogs", "i want to kill myself"])
-    assert (told.guard.action, told.finish) == ("fixed", "guard")
+    for notes in (["i have two dogs", "i want to kill myself"], "i want to kill myself"):
+        told = session.respond(messages_of(turns), persona=notes)
+        assert (told.guard.action, told.finish) == ("fixed", "guard")
 
 
 def test_one_stop_is_one_text(model, asked):

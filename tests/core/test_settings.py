@@ -16,6 +16,8 @@ from pal.core.errors import ConfigError, in_words
 from pal.core.explain import explain
 from pal.core.settings import bundled, fields_of
 from pal.core.yaml_files import find_config, merge
+from pal.decoding.plan import check_decoding
+from pal.decoding.settings import DecodingSettings
 from tests.jobs import ROOT, environment
 
 CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
@@ -397,3 +399,13 @@ def test_seeds_that_libraries_do_not_take_are_refused(seed):
         given = f"{key}=[{seed}]" if key.endswith("s") else f"{key}={seed}"
         with pytest.raises(ConfigError, match=r"seed.*expected at (least 0|most 4294967295)"):
             load_settings(name, None, [given])
+
+
+def test_every_type_and_every_choice_of_a_setting_is_named():
+    found = "decoding.alpha: expected a number, or a list, or keys with values, got 'high'"
+    with pytest.raises(ConfigError, match=re.escape(found)):
+        load_settings("generate", None, ["decoding.alpha=high"])
+    with pytest.raises(ConfigError, match="expected a whole number, got 'x'"):  # or null
+        load_settings("generate", None, ["limit=x"])
+    with pytest.raises(ConfigError, match="or a way to choose: argmax, sample, gold"):
+        check_decoding(DecodingSettings(strategy="Advice"))

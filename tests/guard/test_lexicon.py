@@ -142,7 +142,7 @@ def test_a_long_text_takes_time_in_proportion():
             # The guard reads the last turns joined too.
             long = (odd * WINDOW * MAX_CHARACTERS)[: WINDOW * MAX_CHARACTERS] + end
             run = partial(LEXICON.detect, [long])
-            # Mostly 0.2 s; "1!" takes 4 on a slow core. In the square it were an hour.
+            # Mostly 0.2 s; "1!" took 3.7 s on a slow core.
             assert any(_seconds(run) < 15 for _ in range(2)), odd
 
 

@@ -157,6 +157,7 @@ def test_a_chat_with_everything(page, session):
         slider.focus()
         page.keyboard.press("End")
         page.select_option("#strategy", "Question")
+        expect(page.locator("#strategy-name")).to_have_text("(Question)")
         page.check("#compare")  # asks at once what the last reply is without the persona
         expect(page.locator(".message.without")).to_have_count(1)
         done(page)

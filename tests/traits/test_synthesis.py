@@ -12,6 +12,9 @@ from pal.llm.structured import parse
 from pal.training.preparation import response_samples
 from pal.traits import steps
 from pal.traits.forms import check_dialog, dialog_schema
+from pal.traits.report.parts import ShownDialogue
+from pal.traits.report.records import Records
+from pal.traits.report.sections import facts_of
 from pal.traits.steps import failures_path
 from pal.traits.synthesis import continue_dialogues, synthesize
 from tests.jobs import ESCONV
@@ -188,3 +191,9 @@ def test_conditions_with_traits_need_traits(model, tmp_path):
     found, _ = run(continue_dialogues, tmp_path, ESCONV / "test.jsonl", "limit=1",
                    "traits.conditions=[none]")  # fmt: skip
     assert found[0]["condition"] == "none"
+
+
+def test_the_page_counts_dialogues_that_were_not_written():
+    found = [ShownDialogue(id="a"), ShownDialogue(id="b", failed="refused"), ShownDialogue(id="c")]
+    assert facts_of([], Records(dialogues=found)) == ["3 dialogues (1 not written)"]
+    assert facts_of([], Records(dialogues=found[::2])) == ["2 dialogues"]
