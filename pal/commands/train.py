@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pal.core.errors import ConfigError, DataError, OutputError, first_line
+from pal.core.errors import ConfigError, DataError, OutputError, first_line, system_refusal
 from pal.core.job import COMPUTING, Job, claim, runs_on_cpu
 from pal.core.settings import OutputPath
 from pal.data.settings import DataSettings
@@ -140,10 +140,11 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
                 run_training(trainer, resume)
             publish(trainer, parts, job, folder, begin)
         except Exception as error:
-            full = shutil.disk_usage(output).free < 2**20  # torch and safetensors hide it
-            if not full and not isinstance(error, OSError):
+            full = shutil.disk_usage(output).free < 2**20  # torch can lose the reason
+            refusal = system_refusal(error)
+            if not full and refusal is None:
                 raise
-            reason = "the disk is full" if full else first_line(error)
+            reason = "the disk is full" if full else first_line(refusal or error)
             raise OutputError(
                 f"cannot write {output}: {reason}; complete checkpoints are kept, run the same "
                 "command again to continue"

@@ -307,12 +307,13 @@ class Session:
             ConfigError: strategy, α or a limit that the model does not take.
         """
         turns = []
+        helps = [normalise_text(text) for text in self.guard.helps]
         for ask, row in [(ask, self.read(ask)) for ask in asks]:
             said = [turn["text"] for turn in row["dialog"] if turn["speaker"] == "seeker"]
             # Notes that come with a request may be the seeker's words, as a situation is.
             notes = ". ".join(row["persona"]) if ask.persona else None
             verdict = self.guard.review(said, notes, pinned=ask.pinned)
-            turns.append(Turn(ask, _without_help(row, verdict.help), verdict))
+            turns.append(Turn(ask, _without_help(row, helps), verdict))
         with self.lock:
             if self.inference is not None:
                 open_turns = [
@@ -441,21 +442,20 @@ class Session:
         turn.prompt_tokens = len(inputs["input_ids"]) + len(inputs.get("persona_input_ids", ()))
 
 
-def _without_help(row: dict[str, Any], shown: str | None) -> dict[str, Any]:
-    """Return a dialogue whose replies are what the model said, without help shown before them.
+def _without_help(row: dict[str, Any], helps: Sequence[str]) -> dict[str, Any]:
+    """Return a dialogue whose replies are what the model said, without help shown around them.
 
-    Clients send back what they showed; the model would take the help for its own words.
+    Clients send back what they showed; the model would take the help for its own words. What is
+    shown changes from turn to turn, so all that the guard can show is looked for.
     """
-    if not shown:
-        return row
-    before = f"{normalise_text(shown)} "
-    dialog = [
-        {**turn, "text": turn["text"].removeprefix(before)}
-        if turn["speaker"] == "supporter"
-        else turn
-        for turn in row["dialog"]
-    ]
-    return {**row, "dialog": dialog}
+
+    def said(turn: dict[str, Any]) -> dict[str, Any]:
+        text = turn["text"]
+        for shown in helps if turn["speaker"] == "supporter" else ():
+            text = text.removeprefix(f"{shown} ").removesuffix(f" {shown}")
+        return {**turn, "text": text}
+
+    return {**row, "dialog": [said(turn) for turn in row["dialog"]]}
 
 
 def _behind_help(verdict: Verdict, text: str) -> str:

@@ -542,6 +542,11 @@ def read_json(path: str | Path) -> Any:
     try:
         return parse_json(read_text(path))
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and error.lineno > 1 and error.colno == 1:
+            raise DataError(
+                f"{path}, line {error.lineno}: a second JSON value; this command reads a file of "
+                "one, and no JSON Lines"
+            ) from None
         raise DataError(
             f"{path}, line {error.lineno}: not valid JSON ({why_not_json(error)})"
         ) from None

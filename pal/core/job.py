@@ -195,7 +195,7 @@ class Job:
         Raises:
             OutputError: something else lies there and ``overwrite`` is not set; or what lies
                 there is never replaced: an input, a folder of other work, or a device; or its
-                name promises a table.
+                name promises a table; or the output was changed or cut since.
         """
         output = self.output
         self.spare_inputs(output)
@@ -212,6 +212,12 @@ class Job:
         if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))
+        size, written = output.stat().st_size, self._recorded().get("bytes")
+        if kind == "file" and written not in (None, size):
+            raise OutputError(
+                f"{output} has {size} bytes, and had {written} when it was finished; delete it and "
+                "run the same again"
+            )
         logger.info("%s is already finished; overwrite=true computes it again", output)
         if _lock_file(output).exists():  # of a run that was killed at its very end
             with contextlib.suppress(OutputError), output_lock(output):
@@ -440,8 +446,10 @@ class Job:
             facts: further entries of the record.
         """
         self.output.unlink(missing_ok=True)
-        write_json(record_path(self.output), self.describe(**facts))
+        record = self.describe(**facts)
+        write_json(record_path(self.output), record)
         write(self.output)
+        write_json(record_path(self.output), {**record, "bytes": self.output.stat().st_size})
         Journal(self.output, self.identity).delete()
 
 

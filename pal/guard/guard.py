@@ -60,6 +60,9 @@ MOST_STUCK = 4
 
 THIRD_PARTY = "third_party"
 
+# Kind of a yes to the help's own question.
+ADMITTED = "ideation_active"
+
 
 class Guard:
     """Assesses conversations and says what to do.
@@ -91,6 +94,13 @@ class Guard:
         self._country = country
         self._timeout = timeout
         self._check = ReplyCheck(country)
+        self._says_yes = load_lexicon().says_yes
+        self._helps = frozenset(
+            texts.help_lines(country, kinds, helpers=helpers, asked=asked)
+            for kinds in ((), (OTHER_LANGUAGE,))
+            for helpers in (False, True)
+            for asked in (False, True)
+        )
         self._stuck: dict[str, list[tuple[threading.Thread, bytes]]] = {}
         self._lock = threading.Lock()
         self._memory = _Memory(REMEMBERED)
@@ -102,6 +112,11 @@ class Guard:
     def off(self) -> bool:
         """Whether nothing is assessed."""
         return False
+
+    @property
+    def helps(self) -> frozenset[str]:
+        """All lines of help that verdicts can have."""
+        return self._helps
 
     def describe(self) -> dict[str, Any]:
         """Return what runs: for a health page and the API."""
@@ -145,6 +160,7 @@ class Guard:
 
         The whole history is read each time, so a face that holds no state is served rightly. Help
         for a crisis stays on view for the rest of the conversation, for a concern for three turns.
+        A yes to the help, which asks about suicide, is a crisis.
 
         Args:
             seeker_turns: all that the seeker said, oldest first.
@@ -214,16 +230,28 @@ class Guard:
         texts = list(dict.fromkeys(text for span in [now, *spans] for text in span.texts))
         found = self._run(texts, slow=recent, fresh=set(now.texts))
         pins = _Pins(pinned)
-        level, fixed = NONE, 0
+        levels: list[int] = []
+        admitted: int | None = None
+        fixed = 0
         for place, span in enumerate(spans):
             level = found.of_last(span)
             is_turn = situation is None or place > 0
+            # The help of an earlier turn asks about suicide, where no fixed text stood above it.
+            on_view = pinned or place > (situation is not None)
+            asked = on_view and pins.level and max(levels[-WINDOW:], default=NONE) < CRISIS
+            if asked and self._says_yes(span.turns[-1]):
+                before = found.of_span(spans[place - 1])[1] if place else frozenset[str]()
+                if not _for_helpers(before):
+                    level, admitted = max(level, CRISIS), place
+            levels.append(level)
             pins.add(level, is_turn)
-            around = max(found.of_last(other) for other in spans[max(0, place - 3) : place + 1])
-            fixed = fixed + 1 if around >= CRISIS and is_turn else 0
-        around, kinds_around, _ = found.of_span(now)
+            fixed = fixed + 1 if max(levels[-WINDOW:]) >= CRISIS and is_turn else 0
+        around, kinds, _ = found.of_span(now)
+        if admitted is not None and admitted >= len(spans) - WINDOW:
+            around, kinds = max(around, CRISIS), kinds | {ADMITTED}
+        level = levels[-1] if levels else NONE
         status: Status = "ok" if found.complete and now.readable else "unavailable"
-        return self._verdict(level, around, pins.level, status, kinds_around, max(0, fixed - 1))
+        return self._verdict(level, around, pins.level, status, kinds, max(0, fixed - 1))
 
     def _verdict(
         self, level: int, around: int, pinned: int, status: Status, kinds: frozenset[str], nth: int
@@ -238,7 +266,7 @@ class Guard:
             kinds: what was found in the last turns.
             nth: number of fixed replies just before this one.
         """
-        helpers = THIRD_PARTY in kinds and kinds <= {THIRD_PARTY, OTHER_LANGUAGE}
+        helpers = _for_helpers(kinds)
         action: Action = "reply_with_help" if pinned else "reply"
         text = None
         if around >= CRISIS:
@@ -356,6 +384,7 @@ class NoGuard(Guard):
 
     def __init__(self) -> None:
         self._version = "off"
+        self._helps = frozenset()
 
     @property
     def off(self) -> bool:
@@ -421,6 +450,11 @@ def load_guard(settings: GuardSettings, *, shows_help: bool = True) -> Guard:
         if len(results) != 2 or not all(map(_is_sound, results)):
             raise ConfigError(f"guard: detector {detector.name} returns no valid findings")
     return guard
+
+
+def _for_helpers(kinds: frozenset[str]) -> bool:
+    """Whether all that was found is that somebody else is at risk."""
+    return THIRD_PARTY in kinds and kinds <= {THIRD_PARTY, OTHER_LANGUAGE}
 
 
 def _is_sound(result: Any) -> bool:

@@ -85,6 +85,7 @@ class Lexicon:
             parts[name] = _fill(parts[name], parts)
         self.patterns = [_pattern(entry, parts) for entry in tree["patterns"]]
         self._vetoes = [_veto(entry, parts) for entry in tree["vetoes"]]
+        self._assent = re.compile(tree["assent"]["match"])
         self._negated = re.compile(rf"\b(?:{_fill(tree['negation'], parts)}) ?$")
         written = [entry["match"] for entry in tree["patterns"]] + list(tree["parts"].values())
         self._normaliser: Normaliser | PlainSpelling
@@ -106,6 +107,11 @@ class Lexicon:
             for sentence in self._normaliser.sentences(text)
             for pattern in self._fits(sentence)
         ]
+
+    def says_yes(self, text: str) -> bool:
+        """Return whether a text begins with a yes to a question, which fills a sentence."""
+        first = next(iter(self._normaliser.sentences(text)), "")
+        return self._assent.fullmatch(first) is not None
 
     def _detect(self, text: str) -> Detection:
         by_sentence = [self._fits(part) for part in self._normaliser.sentences(text)]

@@ -56,6 +56,7 @@ class OpenAIBackend:
         mode = known.output_mode if settings.structured == "auto" else settings.structured
         self.facts = EndpointFacts(mode if mode in OUTPUT_MODES else None, known.system_role)
         self._record = record
+        self._sure = True  # whether the output mode is what the endpoint supports
         self._key = find_key(settings)
         self._not_before = 0.0
         self._failures = 0
@@ -92,7 +93,8 @@ class OpenAIBackend:
             timeout=self.settings.timeout, http_client=make_web_client(str(self.settings.base_url)),
         ) as self._client:  # fmt: skip
             if self.facts.output_mode is None and any(one.schema for one in requests.values()):
-                self._learn(output_mode=await self._probe())
+                mode, self._sure = await self._probe()
+                self._learn(output_mode=mode)
             left = iter(requests.items())
             workers = [
                 asyncio.create_task(self._work(left, check, done, after=number * STAGGER))
@@ -107,9 +109,9 @@ class OpenAIBackend:
 
     def _learn(self, **found: Any) -> None:
         self.facts = replace(self.facts, **found)
-        # A mode from the settings was not probed, so it is not stored for later runs.
-        asked = self.settings.structured == "auto"
-        self._record(self.facts if asked else replace(self.facts, output_mode=None))
+        # A mode from the settings, or one of a server that failed, is not stored for later runs.
+        lasting = self.settings.structured == "auto" and self._sure
+        self._record(self.facts if lasting else replace(self.facts, output_mode=None))
 
     async def _work(
         self,
@@ -251,8 +253,12 @@ class OpenAIBackend:
         text = first_line(error)
         return shorten(text.replace(self._key, "[key]") if self._key else text, 200)
 
-    async def _probe(self) -> str:
-        """Return the first output mode that the endpoint supports, with one request per mode."""
+    async def _probe(self) -> tuple[str, bool]:
+        """Return the first output mode that the endpoint supports, with one request per mode.
+
+        Also whether that is sure: a server that fails for a while supports nothing.
+        """
+        sure = True
         for mode in OUTPUT_MODES[:-1]:
             try:
                 answer = await self._send(
@@ -264,12 +270,13 @@ class OpenAIBackend:
                     raise
                 if may_pass(error) and getattr(error, "status_code", 0) != 500:
                     raise PalError(f"{self.settings.base_url}: {reply.reason}") from None
+                sure = sure and getattr(error, "status_code", 0) != 500
                 continue  # servers report an unknown field, some with status 500
             reply = read_completion(answer, PROBE, None, mode, None)
             text = str(message_of(answer)[0].get("content") or "")
             if reply.reason is None and text.lstrip().startswith("{"):
-                return mode
-        return OUTPUT_MODES[-1]
+                return mode, sure
+        return OUTPUT_MODES[-1], sure
 
 
 def make_web_client(url: str) -> Any:

@@ -608,6 +608,10 @@ def _check_files(source: str, where: str, own: bool) -> None:
             f"{where}: its training has not ended; run the same `pal train` or `pal quickstart` "
             "again, or give one of its checkpoints"
         )
+    inside = [] if config.is_file() else sorted(folder.glob("*/config.json"))
+    if inside:
+        meant = " or ".join(str(path.parent) for path in inside[:3])
+        raise CheckpointError(f"{where}: no model itself, a folder of others; give {meant}")
     if config.is_file():
         try:
             found = parse_json(config.read_text(encoding="utf-8"))

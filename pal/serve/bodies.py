@@ -5,9 +5,17 @@ import hashlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+)
 
 from pal.conversation.session import Ask, ChatReply, Session
 from pal.core.errors import ConfigError, in_words
@@ -39,7 +47,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    include_usage: bool = False
+    include_usage: StrictBool = False
 
 
 class ChatBody(BaseModel):
@@ -52,7 +60,7 @@ class ChatBody(BaseModel):
 
     model: str | None = None
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=2000)
-    stream: bool = False
+    stream: StrictBool = False
     stream_options: StreamOptions | None = None
     seed: StrictInt | None = None
     stop: str | list[str] | None = None
@@ -66,7 +74,7 @@ class ChatBody(BaseModel):
     strategy: str | None = None
     alpha: Number | list[Number] | dict[str, Number] | None = None
     id: str = Field("chat", max_length=200)
-    pinned: Literal[0, 1, 2, 3] = 0
+    pinned: StrictInt = Field(0, ge=0, le=3)
 
 
 def read_body(data: Any) -> ChatBody:

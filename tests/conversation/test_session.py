@@ -19,6 +19,10 @@ from tests.modeling.small import bundled_dialogues
 pytestmark = pytest.mark.usefixtures("any_reply_may_be_shown")
 
 CRISIS = "I can't do this anymore. I want to kill myself tonight."
+FAR_LATER = [
+    {"role": role, "content": text}
+    for role, text in [*[("user", "We had soup."), ("assistant", "i see.")] * 4, ("user", "Good.")]
+]
 LEAST_ROWS = 3
 
 
@@ -233,16 +237,31 @@ def test_help_stands_before_a_response_that_needs_it(model):
     assert "".join(piece.text for piece in pieces) == pinned.text
 
 
-def test_help_that_comes_back_is_not_taken_for_the_models_words(model):
+@pytest.mark.parametrize("pinned", [0, 2])
+def test_help_that_comes_back_is_not_taken_for_the_models_words(model, pinned):
+    """Neither while it stays on view nor once it has ended."""
     session = pal.load(model)
     messages = [{"role": "user", "content": "hello, how are you?"}]
     first = session.respond(messages, pinned=2)
     said = first.text.removeprefix(first.guard.help).strip()
     later = {"role": "user", "content": "i feel a little better"}
     back, clean = (
-        session.respond([*messages, {"role": "assistant", "content": text}, later], pinned=2)
+        session.respond([*messages, {"role": "assistant", "content": text}, later], pinned=pinned)
         for text in (first.text, said)
     )
+    assert back == clean
+
+
+def test_no_help_of_a_guards_text_is_taken_for_the_models_words(model):
+    """The fixed text stays, as what was said; the lines below it, with numbers, do not."""
+    session = pal.load(model)
+    asked = {"role": "user", "content": CRISIS}
+    given = session.respond([asked])
+    back, clean = (
+        session.respond([asked, {"role": "assistant", "content": text}, *FAR_LATER])
+        for text in (given.text, given.guard.text)
+    )
+    assert back.guard.action == "reply_with_help"
     assert back == clean
 
 

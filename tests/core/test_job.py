@@ -49,6 +49,21 @@ def test_an_output_is_made_once(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "out.jsonl.run.json"]
 
 
+def test_an_output_that_was_cut_is_not_taken_as_finished(tmp_path):
+    output = tmp_path / "out.jsonl"
+    one = job(output)
+    with one.claimed(processes=False):
+        one.publish(lambda path: write_jsonl(path, [{"a": 1}, {"a": 2}]))
+    whole = output.read_bytes()
+    output.write_bytes(whole[:-5])
+    with pytest.raises(OutputError, match="has 13 bytes, and had 18 when"):
+        job(output).is_finished()
+    output.write_bytes(whole)
+    assert job(output).is_finished()
+    output.unlink()
+    assert not job(output).is_finished()
+
+
 def test_a_record_without_its_output_is_no_result(tmp_path):
     """A kill between the two leaves a job to continue."""
     output = tmp_path / "out.jsonl"

@@ -26,6 +26,7 @@ class FakeServer:
         requests: bodies received, in order; a probe of structured output is not among them.
         delivered: bodies whose answer was sent in full.
         headers: of each request.
+        unknown: status for a form that it does not honour.
     """
 
     def __init__(self, answer, faults=None, *, latency=0.0, modes=("json_schema",), port=0,
@@ -34,6 +35,7 @@ class FakeServer:
         self.faults = faults or (lambda number, body: None)
         self.latency, self.modes, self.port = latency, modes, port
         self.stall, self.retry_after = stall, retry_after
+        self.unknown = 400
         self.requests: list[dict] = []
         self.delivered: list[dict] = []
         self.probes: list[dict] = []
@@ -94,7 +96,7 @@ class FakeServer:
                 self.probes.append(body)
             if mode_of(body) in self.modes:
                 return handler.reply(200, completion('{"probe": 4}'))
-            return handler.reply(400, {"error": {"message": "unknown field"}})
+            return handler.reply(self.unknown, {"error": {"message": "unknown field"}})
         with self.lock:
             number = len(self.requests)
             self.requests.append(body)

@@ -51,6 +51,19 @@ def test_answers_come_in_order_and_are_not_asked_again(tmp_path):
         assert len(server.probes) == 1  # the endpoint is probed once, not once a run
 
 
+def test_a_server_that_fails_is_probed_again(tmp_path):
+    """What it supports is not known for later runs, whatever else is learnt of it."""
+    with FakeServer(answer) as server:
+        server.modes, server.unknown = (), 500
+        settings = settings_for(tmp_path, server.url)
+        [outcome] = connect(settings.llm).ask([question(1)], description="x")
+        assert outcome.value == {"answer": 2}
+        assert "response_format" not in server.requests[-1]
+        server.modes = ("json_schema",)
+        connect(settings.llm).ask([question(2)], description="x")
+        assert server.requests[-1]["response_format"]["type"] == "json_schema"
+
+
 def test_requests_alike_but_for_the_id_are_asked_once(tmp_path):
     requests = [Request(str(n), (("user", "statement 3"),), SCHEMA) for n in range(10)]
     with FakeServer(answer) as server:

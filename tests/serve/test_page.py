@@ -643,6 +643,7 @@ def test_a_transcript_is_saved_after_a_question(page, scripted):
         "I am sad.", "Why is that?", "I want to die.", "I am a program.",
     ]  # fmt: skip
     assert row["dialog"][1]["strategy"] == "Question"
+    assert [turn.get("alpha") for turn in record["dialog"]] == [None, 0.5, None, None]
     assert row["dialog"][0]["persona"] == row["dialog"][2]["persona"] == ["i have a dog"]
     assert len(scripted.bodies) == asked  # nothing is sent
     for kept in (text, json.dumps(record)):

@@ -31,6 +31,23 @@ class FakeReply:
         self.strategy, self.alpha, self.persona, self.tokens = None, None, (), len(text.split())
 
 
+class Gate:
+    """Holds replies back until it is opened, whatever the speed of the machine.
+
+    As the ``before`` of a supporter; ``asked`` is set as soon as a reply has begun.
+    """
+
+    def __init__(self):
+        self.asked, self._open = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.asked.set()
+        assert self._open.wait(30)
+
+    def open(self):
+        self._open.set()
+
+
 class FakeSupporter:
     """Says its name and how many messages it has; what the guard says goes first."""
 

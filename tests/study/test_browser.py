@@ -3,13 +3,12 @@
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from pal.study.store import StudyStore
-from tests.study.live import QUESTIONS, make_study, served
+from tests.study.live import QUESTIONS, Gate, make_study, served
 from tests.study.test_study import CRISIS, turns_of
 
 browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -129,12 +128,14 @@ def test_a_whole_study_with_a_reload_at_every_step(opened, file, script):
 
 def test_a_reload_while_the_system_writes(opened, file):
     [token] = make_study(file, raters=1)
-    with served(file, seconds=1.0) as (address, server):
+    with served(file) as (address, server):
+        gate = server.supporters["zebra"].before = Gate()
         page = opened(f"{address}/s/{token}")
         begin(page)
         say(page, "hello", wait=False)
         expect(page.locator(".waiting")).to_be_visible()
-        time.sleep(0.2)
+        assert gate.asked.wait(30)
+        threading.Timer(0.2, gate.open).start()  # while the page asks for itself again
         page.reload()
         assert replies(page) == ["reply 1 of zebra"]
         assert len(server.supporters["zebra"].calls) == 1

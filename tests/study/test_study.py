@@ -9,13 +9,14 @@ import sqlite3
 import stat
 import threading
 import time
+from contextlib import closing
 
 import httpx
 import pytest
 
 from pal.core.errors import DataError, OutputError
 from pal.study.store import StudyStore
-from tests.study.live import QUESTIONS, SITUATIONS, make_study, served
+from tests.study.live import QUESTIONS, SITUATIONS, Gate, make_study, served
 
 CRISIS = "I can't do this anymore. I want to kill myself tonight."
 
@@ -241,27 +242,28 @@ def test_an_unanswered_message_is_answered_on_reload(file):
 
 def test_a_slow_system_blocks_nobody(file):
     one, two = make_study(file, raters=2)
-    with served(file, seconds=1.5) as (address, _):
+    with served(file) as (address, server):
+        gate = server.supporters["zebra"].before = Gate()
         slow, quick = Person(address, one), Person(address, two)
         slow.begin()
         thread = threading.Thread(target=slow.say, args=("hello",))
         thread.start()
-        time.sleep(0.2)
-        began = time.monotonic()
+        assert gate.asked.wait(30)
         assert "Talk with system A" in quick.begin()
         assert httpx.get(f"{address}/healthz").text == "ok"
-        assert time.monotonic() - began < 1
+        gate.open()
         thread.join()
         assert "reply 1 of zebra" in slow.text
 
 
 def test_a_timeout_keeps_the_message(file):
     [token] = make_study(file, raters=1)
-    with served(file, seconds=1.0, timeout=0.2) as (address, _):
+    with served(file, timeout=0.5) as (address, server):
+        gate = server.supporters["zebra"].before = Gate()
         person = Person(address, token)
         person.begin()
         assert "no answer yet" in person.say("hello")
-        time.sleep(1.2)
+        gate.open()
         assert "reply 1 of zebra" in person.look()
 
 
@@ -393,14 +395,15 @@ def test_stop_and_go_on(file):
 
 
 def test_an_expired_link_takes_a_withdrawal_alone(file):
-    [token] = make_study(file, raters=1, days=2 / 86400)
+    [token] = make_study(file, raters=1)
     with served(file) as (address, _):
         person = Person(address, token)
         person.begin()
         page = person.say("canary-word")
         assert "reply 1" in page
         fields = {name: person.hidden(name) for name in ("task", "side", "number")}
-        time.sleep(2.1)
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE raters SET expires = ?", [time.time() - 1])
         assert "has expired" in person.post("say", **fields, text="too late")
         assert "has expired" in person.post("end", task=fields["task"], side="A")
         assert "canary-word" not in person.look()
@@ -442,16 +445,17 @@ def test_what_is_withdrawn_is_in_no_byte_of_the_files(file):
 
 def test_a_reply_that_comes_after_a_withdrawal_is_not_stored(file):
     [token] = make_study(file, raters=1)
-    with served(file, seconds=0.5) as (address, server):
+    with served(file) as (address, server):
         server.supporters["zebra"].name = "canary-reply"
+        gate = server.supporters["zebra"].before = Gate()
         person = Person(address, token)
         person.begin()
         thread = threading.Thread(target=person.say, args=("canary-word",))
         thread.start()
-        time.sleep(0.25)
+        assert gate.asked.wait(30)
         httpx.post(f"{person.url}/withdraw", data={"sure": "yes"})
-        thread.join()
-        time.sleep(0.5)
+        gate.open()
+        thread.join()  # its page comes when the reply is there
         assert "You have withdrawn" in person.text
         assert b"canary" not in bytes_of(file)
 

@@ -716,7 +716,7 @@ function transcriptData() {
     dialog.push({ speaker: "seeker", text, persona }); // as it was known when it was answered
     if (!saidIn(reply)) continue;
     const turn = { speaker: "supporter", text: spoken(reply) || reply.text };
-    if (reply.strategy) turn.strategy = reply.strategy;
+    if (reply.strategy) Object.assign(turn, { strategy: reply.strategy, alpha: reply.alpha });
     dialog.push(turn);
   }
   return `${JSON.stringify({ id: "chat", persona: personaShown(), dialog })}\n`;
