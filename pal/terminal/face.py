@@ -337,6 +337,8 @@ def answer_lines(
     """
     notice = Notice(conversation, clock)
     tell(str(notice.due()))
+    if standing := conversation.session.standing_help:
+        tell(standing)
     encoding = given.encoding or "utf-8"
     for number in count(1):
         try:
