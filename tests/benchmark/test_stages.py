@@ -134,9 +134,13 @@ MOMENTS = (
 )  # fmt: skip
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(done, tmp_path):
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[2::2], pytest.param(MOMENTS, marks=pytest.mark.campaign)],
+    ids=["some", "all"],
+)  # fmt: skip
+def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(done, tmp_path, moments):
     folder, draw = tmp_path / "run", random.Random(2)
-    for moment in MOMENTS:
+    for moment in moments:
         process = start(*benchmark(folder))
         end = time.time() + 200
         while process.poll() is None and time.time() < end and not list(folder.glob(moment)):

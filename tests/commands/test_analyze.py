@@ -81,7 +81,8 @@ def test_all_parts_from_files(pesconv, vectors, predictions, tmp_path, capsys, c
     assert system["top"][7] == 100
     assert any(row["cos_sim"] is not None for row in system["per_strategy"])
     assert analysis["run"]["command"] == "analyze"
-    assert json.loads((output.parent / "analysis.json.run.json").read_text()) == analysis["run"]
+    record = json.loads((output.parent / "analysis.json.run.json").read_text())
+    assert record == {**analysis["run"], "bytes": output.stat().st_size}
     for heading in ("## Similarity", "## Strategies", "## Personas"):
         assert heading in summary
     assert output.with_suffix(".md").read_text().strip() == summary.strip()

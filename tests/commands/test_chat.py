@@ -107,7 +107,7 @@ def test_a_pipe_that_is_no_text_is_told_in_a_line(response_model, encoding):
 
 def test_a_pipe_of_utf_16_is_read_or_gets_help(response_model):
     """Zero bytes between letters hide nothing from the guard."""
-    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+    for encoding in ("utf-16", "utf-16-be"):
         code, out, told = over_a_pipe(
             f"{CRISIS}\nI am in the café.\n".encode(encoding), f"model={response_model}",
             "decoding.max_new_tokens=8",

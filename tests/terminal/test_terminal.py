@@ -508,8 +508,8 @@ def test_a_line_for_a_line(session):
     assert lines[0] == " ".join(texts(conversation)[0].split())
     left, right = lines[1].split("\t")
     assert left == " ".join(texts(conversation)[1].split()) != right
-    assert told[0] == NOTICE
-    assert "nurse" in told[2]
+    assert told[:2] == [NOTICE, session.standing_help]
+    assert "nurse" in told[3]
 
 
 def test_a_line_that_cannot_be_answered_is_named(session):
