@@ -12,7 +12,7 @@ from typing import Any
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.files import read_json
-from pal.core.job import COMPUTING, Job, record_path
+from pal.core.job import COMPUTING, Job
 from pal.core.settings import CommandSettings
 from pal.training.folder import checkpoints_of, remove_checkpoint, strip_checkpoint
 
@@ -51,15 +51,6 @@ class FinishedRun:
 def stage_name(command: str, settings: CommandSettings) -> str:
     """Return the name of a stage: the shortened identity of its job."""
     return Job(command, settings, "stage", versions=COMPUTING).identity[:12]
-
-
-def is_recorded(output: Path) -> bool:
-    """Return whether a stage's output exists with the record of the job that made it.
-
-    Both are written atomically, and the name of the output holds the identity, so the output
-    cannot be that of another stage.
-    """
-    return output.exists() and record_path(output).exists()
 
 
 def read_evaluations(model: Path) -> list[Mapping[str, Any]]:

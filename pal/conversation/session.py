@@ -158,7 +158,7 @@ class Session:
     @property
     def standing_help(self) -> str | None:
         """Help that a face can keep on view whatever is said; None without a guard."""
-        return self.guard.review(["Hello."], pinned=1).help
+        return self.guard.standing_help
 
     @property
     def options(self) -> SamplingOptions:
@@ -307,7 +307,8 @@ class Session:
             ConfigError: strategy, α or a limit that the model does not take.
         """
         turns = []
-        helps = [normalise_text(text) for text in self.guard.helps]
+        # The longest first: some of them end as others do.
+        helps = sorted(map(normalise_text, self.guard.helps), key=len, reverse=True)
         for ask, row in [(ask, self.read(ask)) for ask in asks]:
             said = [turn["text"] for turn in row["dialog"] if turn["speaker"] == "seeker"]
             # Notes that come with a request may be the seeker's words, as a situation is.

@@ -542,7 +542,8 @@ def read_json(path: str | Path) -> Any:
     try:
         return parse_json(read_text(path))
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and error.lineno > 1 and error.colno == 1:
+        begins = error.doc[error.pos : error.pos + 1] in ("{", "[")
+        if error.msg == "Extra data" and error.lineno > 1 and error.colno == 1 and begins:
             raise DataError(
                 f"{path}, line {error.lineno}: a second JSON value; this command reads a file of "
                 "one, and no JSON Lines"

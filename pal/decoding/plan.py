@@ -243,9 +243,12 @@ def alpha_of(
 
 
 def _weight(value: Any) -> float:
-    if isinstance(value, bool | str) or not math.isfinite(number := float(value)):
-        raise ValueError(f"expected a finite number, got {value!r}")
-    return number
+    try:
+        if not isinstance(value, bool | str) and math.isfinite(number := float(value)):
+            return number
+    except OverflowError:  # an integer of hundreds of digits
+        value = "an integer that is too large"
+    raise ValueError(f"expected a finite number, got {value!r:.80}")
 
 
 def strategies_of(given: Any, rows: int = 1, *, strategies: StrategySet = ESCONV) -> list[int]:

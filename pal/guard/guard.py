@@ -114,6 +114,11 @@ class Guard:
         return False
 
     @property
+    def standing_help(self) -> str | None:
+        """Help that a face can keep on view whatever is said: it asks nothing."""
+        return self._texts.help_lines(self._country, (), helpers=False, asked=True)
+
+    @property
     def helps(self) -> frozenset[str]:
         """All lines of help that verdicts can have."""
         return self._helps
@@ -229,23 +234,27 @@ class Guard:
         recent = {text for span in [now, *spans[-SLOW_TURNS:]] for text in span.texts}
         texts = list(dict.fromkeys(text for span in [now, *spans] for text in span.texts))
         found = self._run(texts, slow=recent, fresh=set(now.texts))
-        pins = _Pins(pinned)
+        pins, asking = _Pins(pinned), _Pins(NONE)
         levels: list[int] = []
         admitted: int | None = None
         fixed = 0
         for place, span in enumerate(spans):
             level = found.of_last(span)
             is_turn = situation is None or place > 0
-            # The help of an earlier turn asks about suicide, where no fixed text stood above it.
-            on_view = pinned or place > (situation is not None)
-            asked = on_view and pins.level and max(levels[-WINDOW:], default=NONE) < CRISIS
-            if asked and self._says_yes(span.turns[-1]):
-                before = found.of_span(spans[place - 1])[1] if place else frozenset[str]()
-                if not _for_helpers(before):
+            # The help for a concern asks about suicide, and so does the first text for a crisis.
+            if place > (situation is not None) and (
+                fixed == 1 or (asking.level == CONCERN and fixed == 0)
+            ):
+                around, before, _ = found.of_span(spans[place - 1])
+                asked = around < EMERGENCY and not before & {THIRD_PARTY, OTHER_LANGUAGE}
+                if asked and self._says_yes(span.turns[-1]):
                     level, admitted = max(level, CRISIS), place
             levels.append(level)
             pins.add(level, is_turn)
-            fixed = fixed + 1 if max(levels[-WINDOW:]) >= CRISIS and is_turn else 0
+            asking.add(level, is_turn)
+            told = situation is not None and levels[0] >= CRISIS
+            is_fixed = is_turn and (told or max(levels[-WINDOW:]) >= CRISIS)
+            fixed = fixed + 1 if is_fixed else 0
         around, kinds, _ = found.of_span(now)
         if admitted is not None and admitted >= len(spans) - WINDOW:
             around, kinds = max(around, CRISIS), kinds | {ADMITTED}
@@ -390,6 +399,11 @@ class NoGuard(Guard):
     def off(self) -> bool:
         """Whether nothing is assessed."""
         return True
+
+    @property
+    def standing_help(self) -> str | None:
+        """None."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Return that nothing runs."""

@@ -85,7 +85,11 @@ class Lexicon:
             parts[name] = _fill(parts[name], parts)
         self.patterns = [_pattern(entry, parts) for entry in tree["patterns"]]
         self._vetoes = [_veto(entry, parts) for entry in tree["vetoes"]]
-        self._assent = re.compile(tree["assent"]["match"])
+        before, yes, phrases = (tree["assent"][key] for key in ("before", "yes", "phrases"))
+        self._aside = re.compile(rf"(?:{before})(?: (?:{before}))*")
+        self._assent = re.compile(
+            rf"(?:(?:{before}) )*(?:(?:{yes})(?! (?:please|thanks|thank you)$)(?: .*)?|{phrases})"
+        )
         self._negated = re.compile(rf"\b(?:{_fill(tree['negation'], parts)}) ?$")
         written = [entry["match"] for entry in tree["patterns"]] + list(tree["parts"].values())
         self._normaliser: Normaliser | PlainSpelling
@@ -109,9 +113,12 @@ class Lexicon:
         ]
 
     def says_yes(self, text: str) -> bool:
-        """Return whether a text begins with a yes to a question, which fills a sentence."""
-        first = next(iter(self._normaliser.sentences(text)), "")
-        return self._assent.fullmatch(first) is not None
+        """Return whether a text says yes to a question that was asked before it."""
+        for sentence in self._normaliser.sentences(text):
+            if not self._aside.fullmatch(sentence) or self._assent.fullmatch(sentence):
+                is_question = sentence.endswith(" ?")
+                return not is_question and self._assent.fullmatch(sentence) is not None
+        return False
 
     def _detect(self, text: str) -> Detection:
         by_sentence = [self._fits(part) for part in self._normaliser.sentences(text)]

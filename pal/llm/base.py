@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from pal.core.errors import PalError
 
+REJECTED = "rejected by the server"  # begins a reason of which the server says more
 GIVEN_UP = "gave up"  # begins a reason that may pass: the request can be sent again
 REPEAT = "overwrite=true repeats the requests that were given up; existing answers are kept"
 
@@ -52,7 +53,7 @@ class Outcome:
 
 
 def refuse_silence(outcomes: Sequence[Outcome], what: str) -> None:
-    """Refuse to make a result of requests that were all given up.
+    """Refuse to make a result of requests that were all given up or rejected.
 
     Without answers the result would hold nothing, yet count as finished.
 
@@ -61,9 +62,10 @@ def refuse_silence(outcomes: Sequence[Outcome], what: str) -> None:
         what: the step, for the message.
 
     Raises:
-        PalError: there are outcomes, and all were given up.
+        PalError: there are outcomes, and all were given up or rejected.
     """
-    reasons = [one.reason for one in outcomes if one.reason and one.reason.startswith(GIVEN_UP)]
+    silent = (GIVEN_UP, REJECTED)
+    reasons = [one.reason for one in outcomes if one.reason and one.reason.startswith(silent)]
     if reasons and len(reasons) == len(outcomes):
         raise PalError(
             f"{what}: none of {len(outcomes)} requests got an answer, the last: {reasons[-1]}; "

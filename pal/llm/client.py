@@ -7,6 +7,7 @@ read from the environment only, and removed from every message.
 """
 
 import asyncio
+import logging
 import os
 import re
 import ssl
@@ -18,12 +19,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pal.core.errors import PalError, first_line
-from pal.llm.base import Check, EndpointFacts, Reply, Request
+from pal.llm.base import REJECTED, Check, EndpointFacts, Reply, Request
 from pal.llm.completion import message_of, read_completion
 from pal.llm.endpoint import OPENAI_HOST, find_key, is_this_machine, proxy_of
 from pal.llm.loop import run_to_end
 from pal.llm.settings import OUTPUT_MODES, LlmSettings
 from pal.llm.structured import PROBE, body_of, shorten
+
+logger = logging.getLogger(__name__)
 
 ANSWERS = 3  # malformed answers to a request before it finally counts as malformed
 LONGEST_WAIT = 60.0  # maximum seconds between two attempts, unless the server asks for more
@@ -94,6 +97,11 @@ class OpenAIBackend:
         ) as self._client:  # fmt: skip
             if self.facts.output_mode is None and any(one.schema for one in requests.values()):
                 mode, self._sure = await self._probe()
+                if not self._sure:
+                    logger.warning(
+                        "%s failed (status 500) when it was asked for structured answers; in this "
+                        "run answers are in the form %r", self.settings.base_url, mode,
+                    )  # fmt: skip
                 self._learn(output_mode=mode)
             left = iter(requests.items())
             workers = [
@@ -247,7 +255,7 @@ class OpenAIBackend:
                 f"{url} refuses: {self._clean(error)}; check llm.model={self.settings.model}, the "
                 f"address, and {key}"
             ) from None
-        return Reply(None, f"rejected by the server: {self._clean(error)}", final=False)
+        return Reply(None, f"{REJECTED}: {self._clean(error)}", final=False)
 
     def _clean(self, error: Exception) -> str:
         text = first_line(error)

@@ -608,7 +608,8 @@ def _check_files(source: str, where: str, own: bool) -> None:
             f"{where}: its training has not ended; run the same `pal train` or `pal quickstart` "
             "again, or give one of its checkpoints"
         )
-    inside = [] if config.is_file() else sorted(folder.glob("*/config.json"))
+    weights = [config, *folder.glob("*.safetensors"), *folder.glob("*.gguf")]
+    inside = [] if any(map(Path.is_file, weights)) else sorted(folder.glob("*/config.json"))
     if inside:
         meant = " or ".join(str(path.parent) for path in inside[:3])
         raise CheckpointError(f"{where}: no model itself, a folder of others; give {meant}")

@@ -197,7 +197,7 @@ class Server:
             most = min(self.settings.max_choices, self.settings.queue)  # all wait, or none
             if (body.n or 1) > most:
                 raise RefusedError(400, f"n: this server gives at most {most} replies to a request")
-            waiter = Waiter(self.batcher, make_asks(body, self.session), stream=body.stream)
+            waiter = Waiter(self.batcher, make_asks(body, self.session), stream=bool(body.stream))
         except BusyError as error:
             self.numbers.requests.labels("429").inc()
             raise RefusedError(429, str(error), "rate_limit_error", self._later()) from None

@@ -60,7 +60,7 @@ class ChatBody(BaseModel):
 
     model: str | None = None
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=2000)
-    stream: StrictBool = False
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     seed: StrictInt | None = None
     stop: str | list[str] | None = None
@@ -73,8 +73,8 @@ class ChatBody(BaseModel):
     persona: list[str] | None = Field(None, max_length=200)
     strategy: str | None = None
     alpha: Number | list[Number] | dict[str, Number] | None = None
-    id: str = Field("chat", max_length=200)
-    pinned: StrictInt = Field(0, ge=0, le=3)
+    id: str | None = Field(None, max_length=200)
+    pinned: StrictInt | None = Field(None, ge=0, le=3)
 
 
 def read_body(data: Any) -> ChatBody:
@@ -126,8 +126,9 @@ def make_asks(body: ChatBody, session: Session) -> list[Ask]:
     limit = body.max_completion_tokens or body.max_tokens
     return [
         Ask(
-            body.messages, body.persona, body.strategy, body.alpha, body.seed, body.id,
-            limit, tuple(mark for mark in stop if mark), body.pinned, number,
+            body.messages, body.persona, body.strategy, body.alpha, body.seed,
+            body.id or "chat",
+            limit, tuple(mark for mark in stop if mark), body.pinned or 0, number,
             None if chosen == options else chosen,
         )
         for number in range(body.n or 1)

@@ -93,7 +93,7 @@ class StudyServer:
         self.store, self.supporters, self.guard, self.settings = store, supporters, guard, settings
         self.config = store.config
         self.prefix = urlsplit(self.config["address"]).path.rstrip("/")
-        self.standing_help = guard.review(["Hello."], pinned=1).help
+        self.standing_help = guard.standing_help
         # A reply that takes long holds no thread that reads or writes the file.
         self._quick = ThreadPoolExecutor(8, "study-file")
         self._slow = ThreadPoolExecutor(WORKERS, "study-reply")

@@ -252,6 +252,19 @@ def test_help_that_comes_back_is_not_taken_for_the_models_words(model, pinned):
     assert back == clean
 
 
+def test_the_whole_help_is_taken_out_where_some_of_it_is_help_too(model):
+    """Behind a reply that was replaced; whatever the order in which it is looked for."""
+    session = pal.load(model)
+    help = session.guard.review(["hello"], pinned=2).help
+    assert any(help.endswith(f"\n{other}") for other in session.guard.helps)
+    turns = [{"role": "user", "content": "hello"}, {"role": "user", "content": "and then?"}]
+    back, clean = (
+        session.respond([turns[0], {"role": "assistant", "content": text}, turns[1]])
+        for text in (f"I don't know.\n\n{help}", "I don't know.")
+    )
+    assert back == clean
+
+
 def test_no_help_of_a_guards_text_is_taken_for_the_models_words(model):
     """The fixed text stays, as what was said; the lines below it, with numbers, do not."""
     session = pal.load(model)

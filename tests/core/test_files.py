@@ -74,6 +74,12 @@ def test_bad_json_document_names_its_line(tmp_path):
     path.write_text('{\n "a": 1,\n oops\n}')
     with pytest.raises(DataError, match="line 3"):
         read_json(path)
+    path.write_text('{"a": 1}\n{"a": 2}\n')
+    with pytest.raises(DataError, match="line 2: a second JSON value"):
+        read_json(path)
+    path.write_text('{"a": 1}\n}\n')
+    with pytest.raises(DataError, match="line 2: not valid JSON"):
+        read_json(path)
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error():

@@ -49,6 +49,8 @@ def test_alpha_of_every_form(given, wanted):
         ({"Question": float("inf")}, "finite"),
         (True, "finite number, got True"),
         ("0.5", "got '0.5'"),
+        (10**400, "too large"),
+        ([10**400] * 8, "too large"),
     ],
     ids=str,
 )

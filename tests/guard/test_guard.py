@@ -1,5 +1,7 @@
 """The guard fails closed, keeps help on view, and never shows a text of its own making."""
 
+import itertools
+
 import pytest
 
 from pal.core.errors import ConfigError
@@ -34,28 +36,52 @@ def test_help_for_a_crisis_stays_and_generation_comes_back(guard):
 CONCERN_TURN = "I wish I could just disappear."
 
 
+SOUP = "We had soup."
+
+
 def test_a_yes_to_the_help_is_a_crisis(guard):
     assert guard.review([CONCERN_TURN]).action == "reply_with_help"
     for yes in read_lexicon_file("lexicon.yaml")["assent"]["hits"]:
         verdict = guard.review([CONCERN_TURN, yes])
         assert (verdict.level, verdict.pinned, verdict.action) == (2, 2, "fixed"), yes
         assert "Are you thinking about suicide?" in verdict.text
-    later = guard.review([CONCERN_TURN, "Yes.", *["We had soup."] * 3])
+    later = guard.review([CONCERN_TURN, "Yes.", SOUP, SOUP, SOUP])
     assert (later.level, later.pinned, later.action) == (0, 2, "fixed")
-    assert guard.review(["yes"], pinned=1).level == 2
-    assert guard.review([CONCERN_TURN, "yeah", "yes"]).action == "fixed"
-    assert guard.review([CONCERN_TURN, *["We had soup."] * 3, "i am"]).level == 2
+    assert guard.review([CONCERN_TURN, SOUP, SOUP, SOUP, "i am"]).level == 2
+
+
+def test_a_yes_to_the_first_fixed_text_is_a_crisis(guard):
+    turns = ["I want to kill myself.", "Yes.", SOUP, SOUP, SOUP, SOUP]
+    found = [guard.review(turns[: end + 1]) for end in range(len(turns))]
+    assert [verdict.level for verdict in found] == [2, 2, 0, 0, 0, 0]
+    assert [verdict.action for verdict in found] == ["fixed"] * 5 + ["reply_with_help"]
+    assert guard.review([*turns[:1], SOUP, "Yes."]).level == 0  # the second asks something else
+    assert guard.review(["I took all my pills.", "Yes."]).level == 0  # "Can you call now?"
 
 
 def test_a_yes_to_anything_else_is_none(guard):
     for other in read_lexicon_file("lexicon.yaml")["assent"]["misses"]:
         assert guard.review([CONCERN_TURN, other]).action == "reply_with_help", other
     assert guard.review(["My rent is due.", "Yes."]).action == "reply"
+    assert guard.review(["Yes.", SOUP], pinned=1).level == 0  # a face sends its own pin with all
+    assert guard.review(["Yes.", SOUP, CONCERN_TURN], pinned=1).action == "reply_with_help"
     assert guard.review(["Yes."], situation=CONCERN_TURN).level == 0  # nobody has asked yet
-    assert guard.review([CONCERN_TURN, *["We had soup."] * 4, "yes"]).action == "reply"
+    assert guard.review([CONCERN_TURN, SOUP, SOUP, SOUP, SOUP, "yes"]).action == "reply"
     third = "My friend says he wants to kill himself."
     assert "Are they safe right now?" in guard.review([third]).text
     assert guard.review([third, "Yes."]).level == 0
+    assert guard.review(["Estoy muy cansado hoy y no puedo dormir", "Yes, sorry"]).level < 2
+
+
+def test_nobody_is_told_the_same_twice_in_a_row(guard):
+    turns = [SOUP] * 9
+    told = [guard.review(turns[:n], "I want to kill myself.").text for n in range(1, 10)]
+    assert all(one != other for one, other in itertools.pairwise(told))
+
+
+def test_standing_help_asks_nothing(guard):
+    assert "116 123" in guard.standing_help
+    assert "?" not in guard.standing_help
 
 
 def test_a_guard_needs_detectors(guard):

@@ -67,6 +67,9 @@ def test_some_answers_are_a_result_and_so_is_a_refusal():
     refuse_silence([Outcome("1", None, "refused"), Outcome("2", None, GAVE_UP)], "x")
     with pytest.raises(PalError, match="x: none of 1 requests got an answer, the last: gave up"):
         refuse_silence([Outcome("1", None, GAVE_UP)], "x")
+    rejected = "rejected by the server: Error code: 400"
+    with pytest.raises(PalError, match="none of 2 requests got an answer, the last: rejected"):
+        refuse_silence([Outcome("1", None, GAVE_UP), Outcome("2", None, rejected)], "x")
 
 
 def test_only_what_may_pass_is_worth_another_run():

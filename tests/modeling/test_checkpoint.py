@@ -99,6 +99,17 @@ def test_a_training_that_has_not_ended_is_named(tmp_path):
     assert "its training has not ended" in refusal(tmp_path)
 
 
+def test_a_folder_of_models_names_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run" / "model")
+    said = refusal(tmp_path / "run")
+    assert "a folder of others; give" in said
+    assert str(tmp_path / "run" / "model") in said
+    shutil.copytree(folder, tmp_path / "lost")
+    (tmp_path / "lost" / "config.json").rename(tmp_path / "away.json")
+    shutil.copytree(folder, tmp_path / "lost" / "checkpoint-1")
+    assert "a folder of others" not in refusal(tmp_path / "lost")
+
+
 def test_code_of_an_unknown_model_type_is_not_asked_for(folder, monkeypatch):
     (folder / "theirs.py").write_text("raise SystemExit('code ran')\n")
     say(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.Config"})

@@ -191,6 +191,9 @@ def test_mistakes_are_told_in_openais_form(session, caplog):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        ({"stream": "yes"}, "stream: "),
+        ({"pinned": True}, "pinned: "),
+        ({"pinned": 4}, "pinned: "),
         ({"alpha": True}, "alpha: expected a number, one number for each strategy, or an object"),
         ({"alpha": {"Question": None}}, "alpha: expected a number, one"),
         ({"alpha": [0.5, "x"]}, "alpha: expected a number, one"),
