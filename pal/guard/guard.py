@@ -252,8 +252,8 @@ class Guard:
             levels.append(level)
             pins.add(level, is_turn)
             asking.add(level, is_turn)
-            told = situation is not None and levels[0] >= CRISIS
-            is_fixed = is_turn and (told or max(levels[-WINDOW:]) >= CRISIS)
+            from_the_start = situation is not None and levels[0] >= CRISIS
+            is_fixed = is_turn and (from_the_start or max(levels[-WINDOW:]) >= CRISIS)
             fixed = fixed + 1 if is_fixed else 0
         around, kinds, _ = found.of_span(now)
         if admitted is not None and admitted >= len(spans) - WINDOW:
