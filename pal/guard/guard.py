@@ -116,7 +116,7 @@ class Guard:
     @property
     def standing_help(self) -> str | None:
         """Help that a face can keep on view whatever is said: it asks nothing."""
-        return self._texts.help_lines(self._country, (), helpers=False, asked=True)
+        return self._texts.standing_lines(self._country)
 
     @property
     def helps(self) -> frozenset[str]:

@@ -28,6 +28,7 @@ class GuardTexts(Section):
     replaced: Text
     replaced_with_help: Text
     help: Text
+    help_standing: Text
     help_helpers: Text
     help_other_language: Text
     in_danger: Text
@@ -76,6 +77,19 @@ class GuardTexts(Section):
             lines.insert(0, self.help_helpers)
         elif not asked:
             lines.insert(0, self.help)
+        return "\n".join([*lines, *self._numbers(country)])
+
+    def standing_lines(self, country: Country) -> str:
+        """Return the lines of help that are shown whatever is said, one below the other.
+
+        Args:
+            country: whose numbers.
+        """
+        first = [self.help_standing, self._filled(self.in_danger, country)]
+        return "\n".join([*first, *self._numbers(country)])
+
+    def _numbers(self, country: Country) -> list[str]:
+        lines = []
         for line in country.lines:
             if line.call and line.call == line.text:
                 lines.append(_put(self.call_or_text, name=line.name, number=line.call))
@@ -84,7 +98,7 @@ class GuardTexts(Section):
                 lines.append(_put(self.call, name=line.name, number=line.call))
             if line.text:
                 lines.append(_put(self.text, name=line.name, number=line.text))
-        return "\n".join([*lines, _put(self.directory, url=country.directory_url)])
+        return [*lines, _put(self.directory, url=country.directory_url)]
 
     def _filled(self, text: str, country: Country) -> str:
         return _put(text, emergency=country.emergency or self.local_emergency)

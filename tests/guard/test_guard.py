@@ -81,6 +81,7 @@ def test_nobody_is_told_the_same_twice_in_a_row(guard):
 
 def test_standing_help_asks_nothing(guard):
     assert "116 123" in guard.standing_help
+    assert "about suicide" in guard.standing_help
     assert "?" not in guard.standing_help
 
 
