@@ -212,12 +212,14 @@ class Job:
         if self.overwrite or kind == "nothing":
             return False
         self.check_record(record_path(output))
-        size, written = output.stat().st_size, self._recorded().get("bytes")
-        if kind == "file" and written not in (None, size):
-            raise OutputError(
-                f"{output} has {size} bytes, and had {written} when it was finished; delete it and "
-                "run the same again"
-            )
+        sizes = self._recorded().get("bytes")
+        for name, written in sizes.items() if isinstance(sizes, dict) else ():
+            path = output.with_name(name)
+            if path.is_file() and path.stat().st_size != written:
+                raise OutputError(
+                    f"{path} has {path.stat().st_size} bytes, and had {written} when it was "
+                    "finished; delete it and run the same again"
+                )
         logger.info("%s is already finished; overwrite=true computes it again", output)
         if _lock_file(output).exists():  # of a run that was killed at its very end
             with contextlib.suppress(OutputError), output_lock(output):
@@ -449,7 +451,9 @@ class Job:
         record = self.describe(**facts)
         write_json(record_path(self.output), record)
         write(self.output)
-        write_json(record_path(self.output), {**record, "bytes": self.output.stat().st_size})
+        files = [path for path in (self.output, *self.beside) if path.is_file()]
+        sizes = {path.name: path.stat().st_size for path in files}
+        write_json(record_path(self.output), {**record, "bytes": sizes})
         Journal(self.output, self.identity).delete()
 
 

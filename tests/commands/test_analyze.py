@@ -82,7 +82,10 @@ def test_all_parts_from_files(pesconv, vectors, predictions, tmp_path, capsys, c
     assert any(row["cos_sim"] is not None for row in system["per_strategy"])
     assert analysis["run"]["command"] == "analyze"
     record = json.loads((output.parent / "analysis.json.run.json").read_text())
-    assert record == {**analysis["run"], "bytes": output.stat().st_size}
+    sizes = {
+        name: (output.parent / name).stat().st_size for name in ("analysis.json", "analysis.md")
+    }
+    assert record == {**analysis["run"], "bytes": sizes}
     for heading in ("## Similarity", "## Strategies", "## Personas"):
         assert heading in summary
     assert output.with_suffix(".md").read_text().strip() == summary.strip()
