@@ -52,6 +52,8 @@ def test_an_output_is_made_once(tmp_path):
 def test_an_output_that_was_cut_is_not_taken_as_finished(tmp_path):
     output = tmp_path / "out.jsonl"
     one = job(output)
+    one.beside.append(tmp_path / "out.md")
+    one.beside[0].write_text("| a |")
     with one.claimed(processes=False):
         one.publish(lambda path: write_jsonl(path, [{"a": 1}, {"a": 2}]))
     whole = output.read_bytes()
@@ -60,6 +62,9 @@ def test_an_output_that_was_cut_is_not_taken_as_finished(tmp_path):
         job(output).is_finished()
     output.write_bytes(whole)
     assert job(output).is_finished()
+    one.beside[0].write_text("")
+    with pytest.raises(OutputError, match=r"out\.md has 0 bytes, and had 5 when"):
+        job(output).is_finished()
     output.unlink()
     assert not job(output).is_finished()
 
