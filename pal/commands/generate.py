@@ -147,6 +147,7 @@ def generate(settings: GenerateSettings) -> Path:
 
     import torch  # after what can be refused without it
 
+    from pal.guard.batches import count_crises, warn_of_crises
     from pal.modeling.responder import check_knowledge, load_model_and_tokenizer, make_responder
 
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
@@ -166,8 +167,11 @@ def generate(settings: GenerateSettings) -> Path:
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
 
     devices: set[str] = set()
+    crises = 0
 
     def plan(part: list[Sample]) -> Window:
+        nonlocal crises
+        crises += count_crises(sample.context for sample in part)
         encoded = responder.encode(part)
         batches = responder.plan_batches(
             part, encoded, tokens=settings.batch_tokens * refills,
@@ -216,4 +220,5 @@ def generate(settings: GenerateSettings) -> Path:
                 **cards_note(settings.data.cards),
             )  # fmt: skip
             logger.info("%s written to %s", counted(len(samples), "response"), job.output)
+            warn_of_crises(crises, job.output)
     return job.output

@@ -42,7 +42,10 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
         ConfigError: no model is named, or a local one gets fields for an endpoint.
     """
     if llm.model is None:
-        raise ConfigError("missing settings: give llm.model=… (the name the endpoint knows it by)")
+        place = "" if llm.backend != "openai" or llm.base_url else " and llm.base_url=…"
+        raise ConfigError(
+            f"missing settings: give llm.model=… (the name the endpoint knows it by){place}"
+        )
     parts: dict[str, Any] = {"backend": llm.backend, "model": llm.model}
     if llm.engine and llm.backend != "vllm":
         raise ConfigError(

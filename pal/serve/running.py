@@ -71,6 +71,8 @@ def run_server(
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         running.run(sockets=[listening])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; replies that had begun were finished") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -120,6 +120,8 @@ def correlation(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[Estima
         return undefined(count, f"fewer than {FEWEST} personas with both scores"), None
     if np.ptp(x) < 1e-9 or np.ptp(y) < 1e-9:
         return undefined(count, "one of the scores is the same for all personas"), None
+    if len(np.unique(np.stack([x, y]), axis=1).T) < FEWEST:  # copies of few are no sample
+        return undefined(count, f"fewer than {FEWEST} different personas by both scores"), None
     found = stats.pearsonr(x, y)
     r = float(np.clip(found.statistic, -1, 1))
     half = stats.norm.ppf((1 + confidence) / 2) / np.sqrt(count - 3)

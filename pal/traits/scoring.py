@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 SWEEPS = 100  # maximum number of sweeps of the one-factor fit
 
+FEWEST = 4  # minimum number of different answer sets: copies of few are no sample
+
 
 def keyed_answers(inventory: Inventory, answers: Mapping[str, int]) -> dict[str, int]:
     """Return answers with the reverse-keyed ones turned, 6 − x.
@@ -99,7 +101,8 @@ def analyze_reliability(
     if against:
         logger.warning(
             "inventory %s, %d respondents: after keying, answers to these items go against those "
-            "to the others of their dimension (%s); with many respondents, check keyed: of each",
+            "to the others of their dimension (%s); with many respondents, check in "
+            "the inventory whether each is keyed rightly",
             inventory.name, len(keyed), "; ".join(against),
         )  # fmt: skip
     return found
@@ -117,13 +120,16 @@ def reliability(
         seed: of the bootstrap.
     """
     count, width = matrix.shape
-    if width < 2 or count < 3:
-        reason = "fewer than 2 items" if width < 2 else "fewer than 3 complete answer sets"
+    few = f"fewer than {FEWEST} different complete answer sets"
+    if width < 2 or count < FEWEST:
+        reason = "fewer than 2 items" if width < 2 else few
         return undefined(count, reason), undefined(count, reason)
     covariance = np.cov(matrix, rowvar=False)
     if covariance.sum() <= 1e-12:
         reason = "the summed answers have no variance"
         return undefined(count, reason), undefined(count, reason)
+    if len(np.unique(matrix, axis=0)) < FEWEST:
+        return undefined(count, few), undefined(count, few)
     drawn = _drawn_covariances(matrix, resamples, seed)
     drawn = drawn[drawn.sum((1, 2)) > 1e-12]
     values = []

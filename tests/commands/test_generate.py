@@ -56,6 +56,22 @@ def test_records_hold_what_they_promise(predictions):
     assert names == {"predictions.jsonl", "predictions.jsonl.run.json"}
 
 
+def test_responses_to_a_crisis_are_counted(response_model, tmp_path, caplog):
+    """Batches have no guard, so they say where one would have spoken."""
+    said = ("I lost my job.", "I want to kill myself.", "My friend left.", "I took all my pills.")
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(
+        json.dumps({"dialog": [{"speaker": "seeker", "text": text}]}) + "\n" for text in said
+    ))  # fmt: skip
+    output = tmp_path / "out.jsonl"
+    assert command(*arguments(response_model, output, source=source)) == 0
+    assert f"2 responses of {output} to a turn that reads as a crisis" in caplog.text
+    caplog.clear()
+    source.write_text(json.dumps({"dialog": [{"speaker": "seeker", "text": said[0]}]}))
+    assert command(*arguments(response_model, tmp_path / "b.jsonl", source=source)) == 0
+    assert "without the guard" not in caplog.text
+
+
 def test_same_seed_same_bytes_other_seed_other_bytes(response_model, predictions, tmp_path):
     assert command(*arguments(response_model, tmp_path / "a.jsonl")) == 0
     assert (tmp_path / "a.jsonl").read_bytes() == predictions.read_bytes()

@@ -519,6 +519,8 @@ def test_a_server_that_is_stopped_ends_its_streams(response_model, sign):
         assert process.wait(timeout=20) == (0 if sign == signal.SIGTERM else 130)
         _, errors = process.communicate()
         assert "Traceback" not in errors
+        assert "run the same command again" not in errors
+        assert ("stopped; replies" in errors) == (sign == signal.SIGINT)
 
 
 def test_no_text_reaches_a_log(session, caplog, capfd):

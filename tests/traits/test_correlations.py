@@ -49,10 +49,18 @@ def test_against_scipy():
 
 
 def test_no_variance_and_too_few_are_undefined():
-    for x, word in ((np.full(9, 3.0), "same for all"), (np.arange(3.0), "fewer than 4")):
+    for x, word in ((np.full(9, 3.0), "same for all"), (np.arange(3.0), "fewer than 4 personas")):
         found, p = correlation(x, np.arange(len(x)) * 1.0, 0.95)
         assert (found["value"], found["n"], p) == (None, len(x), None)
         assert word in found["reason"]
+
+
+def test_copies_of_a_few_personas_are_no_sample():
+    x, y = np.tile([1.0, 2.0, 4.0], 5), np.tile([2.0, 3.0, 4.0], 5)
+    found, p = correlation(x, y, 0.95)
+    assert (found["value"], found["n"], p) == (None, 15, None)
+    assert "fewer than 4 different personas" in found["reason"]
+    assert correlation(np.append(x, 3.0), np.append(y, 1.0), 0.95)[0]["value"] is not None
 
 
 def test_planted_correlations_are_recovered():

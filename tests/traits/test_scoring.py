@@ -122,3 +122,11 @@ def test_intervals_hold_the_truth():
         alpha, omega = reliability(data, confidence=0.95, resamples=400, seed=seed)
         hits += omega["low"] <= truth <= omega["high"] and alpha["low"] <= truth <= alpha["high"]
     assert hits >= 16
+
+
+def test_copies_of_a_few_answer_sets_have_no_reliability():
+    rows = np.array([[1, 2, 3], [5, 4, 3], [2, 2, 4]], dtype=float)
+    for matrix in (rows, np.tile(rows, (6, 1))):
+        for found in reliability(matrix, confidence=0.95, resamples=50, seed=0):
+            assert found["value"] is None
+            assert "fewer than 4 different" in found["reason"]
