@@ -140,6 +140,8 @@ class Session:
             raise ConfigError("a session needs a guard; load_guard(GuardSettings()) makes one")
         self.responder, self.guard, self.inference, self.rows = responder, guard, inference, rows
         self.model = responder.model
+        # The longest first: some of them end as others do.
+        self._helps = sorted(map(normalise_text, guard.helps), key=len, reverse=True)
         self.lock = threading.RLock()
 
     def encode(self, samples: Sequence[Any]) -> Any:
@@ -307,14 +309,12 @@ class Session:
             ConfigError: strategy, α or a limit that the model does not take.
         """
         turns = []
-        # The longest first: some of them end as others do.
-        helps = sorted(map(normalise_text, self.guard.helps), key=len, reverse=True)
         for ask, row in [(ask, self.read(ask)) for ask in asks]:
             said = [turn["text"] for turn in row["dialog"] if turn["speaker"] == "seeker"]
             # Notes that come with a request may be the seeker's words, as a situation is.
             notes = ". ".join(row["persona"]) if ask.persona else None
             verdict = self.guard.review(said, notes, pinned=ask.pinned)
-            turns.append(Turn(ask, _without_help(row, helps), verdict))
+            turns.append(Turn(ask, _without_help(row, self._helps), verdict))
         with self.lock:
             if self.inference is not None:
                 open_turns = [

@@ -39,10 +39,16 @@ class OutputInUse(OutputError):
     """An output that another process is writing."""
 
 
-def suggest(name: str, allowed: Iterable[str]) -> str:
-    """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string."""
+def suggest(name: str, allowed: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
+    """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string.
+
+    Args:
+        name: what was given.
+        allowed: the names.
+        meant: what to say in place of some of them.
+    """
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {(meant or {}).get(close[0], close[0])!r}?" if close else ""
 
 
 # What pydantic calls things, and what people do.

@@ -545,8 +545,8 @@ def read_json(path: str | Path) -> Any:
         begins = error.doc[error.pos : error.pos + 1] in ("{", "[")
         if error.msg == "Extra data" and error.lineno > 1 and error.colno == 1 and begins:
             raise DataError(
-                f"{path}, line {error.lineno}: a second JSON value; this command reads a file of "
-                "one, and no JSON Lines"
+                f"{path}, line {error.lineno}: a second JSON value; give a file that holds one "
+                "(JSON Lines are not read here)"
             ) from None
         raise DataError(
             f"{path}, line {error.lineno}: not valid JSON ({why_not_json(error)})"

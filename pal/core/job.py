@@ -211,8 +211,7 @@ class Job:
             )
         if self.overwrite or kind == "nothing":
             return False
-        self.check_record(record_path(output))
-        sizes = self._recorded().get("bytes")
+        sizes = self.check_record(record_path(output)).get("bytes")
         for name, written in sizes.items() if isinstance(sizes, dict) else ():
             path = output.with_name(name)
             if path.is_file() and path.stat().st_size != written:
@@ -226,8 +225,8 @@ class Job:
                 pass
         return True
 
-    def check_record(self, path: Path) -> None:
-        """Check that a record has this identity.
+    def check_record(self, path: Path) -> dict[str, Any]:
+        """Return a record, which has this identity.
 
         Raises:
             OutputError: the identity differs; the message names the settings that differ.
@@ -240,6 +239,7 @@ class Job:
                 f"versions{self._difference(record)}; give overwrite=true to replace it, or choose "
                 f"another {key}"
             )
+        return record
 
     def _recorded(self, path: Path | None = None) -> dict[str, Any]:
         path = record_path(self.output) if path is None else path

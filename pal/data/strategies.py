@@ -4,12 +4,11 @@
 order of its Table 2. The constants and functions below it are views of :data:`ESCONV`.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pal.core.errors import PalError
+from pal.core.errors import PalError, suggest
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,16 @@ class StrategySet:
         found = self._by_lower_name.get(name.strip().lower()) if isinstance(name, str) else None
         if found is None:
             part = [one for one in self.names if str(name).strip().lower() in one.lower()]
-            hint = self._suggest(str(name))
+            words = {word: one for one in self.names for word in one.lower().split()}
+            near = {word: one for word, one in words.items() if len(word) > 3}
+            near |= self._by_lower_name
+            hint = suggest(str(name).strip().lower(), near, near)
             if len(part) == 1 and str(name).strip():
                 hint = f"; did you mean {part[0]!r}?"
             raise PalError(
                 f"unknown strategy {name!r:.80}{hint} (allowed: {', '.join(self.names)})"
             )
         return found
-
-    def _suggest(self, name: str) -> str:
-        """Return a hint at the strategy whose name, alias or single word is closest."""
-        near = {word: one for one in self.names for word in one.lower().split()}
-        near |= self._by_lower_name
-        close = difflib.get_close_matches(name.strip().lower(), near, n=1, cutoff=0.6)
-        return f"; did you mean {near[close[0]]!r}?" if close else ""
 
     def id(self, name: str) -> int:
         """Return the id, from 0, of a strategy's name or alias.

@@ -73,6 +73,9 @@ class Guard:
         country: helplines of one country, or of none.
         timeout: seconds that detectors may take for one call.
 
+    Attributes:
+        helps: all lines of help that verdicts can have.
+
     Example:
         >>> guard = load_guard(GuardSettings(country="GB"))
         >>> guard.review(["I want to kill myself."]).action
@@ -95,7 +98,7 @@ class Guard:
         self._timeout = timeout
         self._check = ReplyCheck(country)
         self._says_yes = load_lexicon().says_yes
-        self._helps = frozenset(
+        self.helps = frozenset(
             texts.help_lines(country, kinds, helpers=helpers, asked=asked)
             for kinds in ((), (OTHER_LANGUAGE,))
             for helpers in (False, True)
@@ -117,11 +120,6 @@ class Guard:
     def standing_help(self) -> str | None:
         """Help that a face can keep on view whatever is said: it asks nothing."""
         return self._texts.standing_lines(self._country)
-
-    @property
-    def helps(self) -> frozenset[str]:
-        """All lines of help that verdicts can have."""
-        return self._helps
 
     def describe(self) -> dict[str, Any]:
         """Return what runs: for a health page and the API."""
@@ -245,8 +243,8 @@ class Guard:
             if place > (situation is not None) and (
                 fixed == 1 or (asking.level == CONCERN and fixed == 0)
             ):
-                around, before, _ = found.of_span(spans[place - 1])
-                asked = around < EMERGENCY and not before & {THIRD_PARTY, OTHER_LANGUAGE}
+                earlier, before, _ = found.of_span(spans[place - 1])
+                asked = earlier < EMERGENCY and not before & {THIRD_PARTY, OTHER_LANGUAGE}
                 if asked and self._says_yes(span.turns[-1]):
                     level, admitted = max(level, CRISIS), place
             levels.append(level)
@@ -393,7 +391,7 @@ class NoGuard(Guard):
 
     def __init__(self) -> None:
         self._version = "off"
-        self._helps = frozenset()
+        self.helps = frozenset()
 
     @property
     def off(self) -> bool:

@@ -115,9 +115,10 @@ class Lexicon:
     def says_yes(self, text: str) -> bool:
         """Return whether a text says yes to a question that was asked before it."""
         for sentence in self._normaliser.sentences(text):
-            if not self._aside.fullmatch(sentence) or self._assent.fullmatch(sentence):
-                is_question = sentence.endswith(" ?")
-                return not is_question and self._assent.fullmatch(sentence) is not None
+            if self._assent.fullmatch(sentence):
+                return not sentence.endswith(" ?")
+            if not self._aside.fullmatch(sentence):
+                return False
         return False
 
     def _detect(self, text: str) -> Detection:

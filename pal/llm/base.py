@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pal.core.errors import PalError
 
-REJECTED = "rejected by the server"  # begins a reason of which the server says more
+REJECTED = "rejected by the server"  # begins the reason of a request that the server does not take
 GIVEN_UP = "gave up"  # begins a reason that may pass: the request can be sent again
 REPEAT = "overwrite=true repeats the requests that were given up; existing answers are kept"
 

@@ -78,4 +78,5 @@ def test_a_model_that_is_not_named_is_missed_before_anything_is_done(tmp_path, c
     ) == 2  # fmt: skip
     error = capsys.readouterr().err
     assert "reproduce.systems: llm: missing settings: give llm.model=" in error
+    assert "and llm.base_url=" in error
     assert not (tmp_path / "run").exists()

@@ -70,6 +70,10 @@ def test_a_set_of_ones_own_has_names_ids_and_tokens():
     assert StrategySet(["Ask"]).alpha == (0.0,)
     with pytest.raises(PalError, match="'suggestions'; did you mean 'Providing Suggestions'"):
         canonical_strategy("suggestions")
+    with pytest.raises(PalError, match="'Sugestion'; did you mean 'Providing Suggestions'"):
+        canonical_strategy("Sugestion")
+    with pytest.raises(PalError, match=r"unknown strategy 'fro' \(allowed"):
+        canonical_strategy("fro")
     with pytest.raises(PalError, match=r"unknown strategy 'Asc'; did you mean 'Ask'"):
         THREE.id("Asc")
 

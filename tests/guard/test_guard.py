@@ -34,8 +34,6 @@ def test_help_for_a_crisis_stays_and_generation_comes_back(guard):
 
 
 CONCERN_TURN = "I wish I could just disappear."
-
-
 SOUP = "We had soup."
 
 
@@ -81,7 +79,7 @@ def test_nobody_is_told_the_same_twice_in_a_row(guard):
 
 def test_standing_help_asks_nothing(guard):
     assert "116 123" in guard.standing_help
-    assert "about suicide" in guard.standing_help
+    assert "of suicide" in guard.standing_help
     assert "?" not in guard.standing_help
 
 

@@ -51,7 +51,7 @@ def test_answers_come_in_order_and_are_not_asked_again(tmp_path):
         assert len(server.probes) == 1  # the endpoint is probed once, not once a run
 
 
-def test_a_server_that_fails_is_probed_again(tmp_path):
+def test_a_server_that_fails_is_probed_again(tmp_path, caplog):
     """What it supports is not known for later runs, whatever else is learnt of it."""
     with FakeServer(answer) as server:
         server.modes, server.unknown = (), 500
@@ -59,6 +59,7 @@ def test_a_server_that_fails_is_probed_again(tmp_path):
         [outcome] = connect(settings.llm).ask([question(1)], description="x")
         assert outcome.value == {"answer": 2}
         assert "response_format" not in server.requests[-1]
+        assert "failed (status 500) when it was asked for structured answers" in caplog.text
         server.modes = ("json_schema",)
         connect(settings.llm).ask([question(2)], description="x")
         assert server.requests[-1]["response_format"]["type"] == "json_schema"

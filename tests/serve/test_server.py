@@ -211,6 +211,14 @@ def test_fields_of_several_kinds_say_what_they_take(body, message):
     assert str(told.value).startswith(message)
 
 
+def test_null_is_as_if_left_out(session):
+    nothing = dict.fromkeys(("stream", "id", "pinned", "seed", "n", "stop", "strategy", "alpha"))
+    plain, given = (
+        make_asks(read_body({"messages": HELLO, **more}), session) for more in ({}, nothing)
+    )
+    assert plain == given
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_half_a_character_costs_neither_answer_nor_help(session, stream, caplog):
     half = "\ud800"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors import SafetensorError
 from transformers import BartConfig, BartForConditionalGeneration
 
 from tests.jobs import ESCONV, TRAIN_RESPONSE, command, environment
@@ -42,6 +43,24 @@ def test_weights_have_public_modes_and_token_ids_private_ones(tmp_path, umask, m
     files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
     assert {path.name: oct(mode(path)) for path in files if mode(path) != 0o640} == {}
     assert any(path.name == "model.safetensors" for path in files)
+
+
+@pytest.mark.parametrize("error", [
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed"),
+    OSError(28, "No space left on device"),
+])  # fmt: skip
+def test_weights_that_cannot_be_written_name_the_folder(tmp_path, monkeypatch, capsys, error):
+    """Though over a megabyte is free there."""
+
+    def fail(trainer, checkpoint):
+        raise error
+
+    monkeypatch.setattr("pal.training.trainer.run_training", fail)
+    assert command("train", *SHORT, f"output_dir={tmp_path / 'model'}") == 2
+    last = capsys.readouterr().err.rstrip().split("\n")[-1]
+    assert last.startswith(f"pal: error: cannot write {tmp_path / 'model'}: ")
+    assert last.endswith("run the same command again to continue")
 
 
 def test_no_file_of_a_run_is_a_pickle_of_its_arguments(response_model):
