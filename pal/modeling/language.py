@@ -247,6 +247,7 @@ def build_language_model(
     from_scratch: Mapping[str, Any] | None,
     tokenizer: Any,
     lora: Any = None,
+    frozen_layers: int = 0,
 ) -> Any:
     """Build the model to train: a pretrained one, or random weights; with LoRA where asked for.
 
@@ -257,10 +258,11 @@ def build_language_model(
         tokenizer: of the base.
         lora: settings of adapters (:class:`pal.modeling.settings.LoraSettings`); None, or no rank,
             trains all weights.
+        frozen_layers: number of first layers that keep their weights, with the embeddings.
 
     Raises:
         CheckpointError: the base cannot be loaded.
-        ConfigError: sizes or LoRA targets that cannot be.
+        ConfigError: sizes, LoRA targets or frozen layers that cannot be.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -296,7 +298,33 @@ def build_language_model(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=pad_id(tokenizer),
     )  # fmt: skip
-    return model if lora is None or lora.rank is None else add_adapters(model, base, lora)
+    if lora is not None and lora.rank is not None:
+        return add_adapters(model, base, lora)
+    if frozen_layers:
+        freeze_layers(model, frozen_layers)
+    return model
+
+
+def freeze_layers(model: Any, count: int) -> None:
+    """Keep the embeddings and the first layers of a model as they are in training.
+
+    Nothing below the first trained layer has a gradient, so that no backward pass reaches it.
+
+    Raises:
+        ConfigError: it has no more layers than that.
+    """
+    from torch.nn import ModuleList
+
+    parts = list(model.base_model.children())
+    first = next(i for i, part in enumerate(parts) if isinstance(part, ModuleList))
+    layers = parts[first]
+    if count >= len(layers):
+        raise ConfigError(
+            f"architecture.frozen_layers={count}: the model has {len(layers)} layers, and at "
+            "least one has to be trained"
+        )
+    for part in (*parts[:first], *layers[:count], model.get_output_embeddings()):
+        part.requires_grad_(False)
 
 
 def check_layers(model: Any, name: str) -> None:

@@ -41,6 +41,8 @@ class ArchitectureSettings(Section):
             of base.
         gguf_file: GGUF file in the folder of base; null takes the only one there.
         lora: low-rank adapters in place of all weights (decoder-only models).
+        frozen_layers: number of a decoder-only model's first layers that keep their weights in
+            training, as do its embeddings; a step then takes less time and memory. 0 trains all.
         persona_mode: fusion (PAL), prompt (Hard Prompt; for a decoder-only model, persona notes in
             the text) or none (Blenderbot-Joint). Null means prompt for decoder-only models and
             fusion for all others.
@@ -66,6 +68,7 @@ class ArchitectureSettings(Section):
     from_scratch: dict[str, Any] | None = None
     gguf_file: str | None = None
     lora: LoraSettings = LoraSettings()
+    frozen_layers: int = Field(0, ge=0)
     persona_mode: Literal["fusion", "prompt", "none"] | None = None
     persona_dropout: float = Field(0.5, ge=0, le=1)
     misc_mode: Literal["paper", "released"] | None = None

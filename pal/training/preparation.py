@@ -145,13 +145,22 @@ def check_base(task: str, architecture: ArchitectureSettings) -> bool:
     if language:
         if task == "response":
             language_mode(architecture)
+        if architecture.lora.rank is not None and architecture.frozen_layers:
+            raise ConfigError(
+                "architecture.frozen_layers does nothing with architecture.lora, which trains no "
+                "weights of the model's own; leave one of them out"
+            )
         return True
-    if architecture.lora.rank is not None or architecture.gguf_file is not None:
-        given = "gguf_file" if architecture.lora.rank is None else "lora.rank"
-        raise ConfigError(
-            f"architecture.{given} is for decoder-only models, and this one has an encoder; leave "
-            "it out"
-        )
+    for given, value in (
+        ("lora.rank", architecture.lora.rank),
+        ("gguf_file", architecture.gguf_file),
+        ("frozen_layers", architecture.frozen_layers or None),
+    ):
+        if value is not None:
+            raise ConfigError(
+                f"architecture.{given} is for decoder-only models, and this one has an encoder; "
+                "leave it out"
+            )
     return False
 
 
@@ -204,7 +213,7 @@ def language_ingredients(
     encoder = chat_encoder_of(tokenizer, chosen, persona=mode == "prompt")
     model = build_language_model(
         base=chosen.base, gguf_file=gguf, from_scratch=chosen.from_scratch, tokenizer=tokenizer,
-        lora=chosen.lora,
+        lora=chosen.lora, frozen_layers=chosen.frozen_layers,
     )  # fmt: skip
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and chosen.max_context_tokens + chosen.max_target_tokens > positions:

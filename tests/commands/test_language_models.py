@@ -195,6 +195,8 @@ LLAMA = ("architecture.from_scratch={model_type: llama, hidden_size: 16, interme
         (["architecture.lora.rank=2", "architecture.lora.targets=[q_porj]"],
          ["lora.targets=['q_porj']", "c_attn"]),
         (["architecture.lora.rank=0"], ["architecture.lora.rank"]),
+        (["architecture.lora.rank=2", "architecture.frozen_layers=1"], ["leave one of them out"]),
+        (["architecture.frozen_layers=2"], ["frozen_layers=2: the model has 2 layers"]),
         (["architecture.max_context_tokens=280"], ["max_context_tokens=280", "304 positions"]),
         (["architecture.gguf_file=none.gguf"], ["gguf_file=none.gguf", "not in"]),
         (["architecture.persona_dropout=2"], ["persona_dropout"]),
@@ -238,7 +240,10 @@ def test_a_tokenizer_that_cannot_write_strategies(base, corpus, tmp_path, capsys
     assert "give" in line
 
 
-@pytest.mark.parametrize("key", ["architecture.lora.rank=2", "architecture.gguf_file=a.gguf"])
+@pytest.mark.parametrize(
+    "key",
+    ["architecture.lora.rank=2", "architecture.gguf_file=a.gguf", "architecture.frozen_layers=1"],
+)
 def test_settings_of_decoder_only_models_on_others(key, tmp_path, capsys):
     line = refused(capsys, "train", *TRAIN_RESPONSE, key, f"output_dir={tmp_path / 'a'}")
     assert "is for decoder-only models" in line

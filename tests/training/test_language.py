@@ -15,7 +15,7 @@ from transformers import MistralConfig, MistralForCausalLM
 import pal
 from pal.core.errors import ConfigError
 from pal.data.esconv import write_pesconv
-from pal.modeling.language import add_adapters
+from pal.modeling.language import add_adapters, freeze_layers
 from pal.modeling.responder import load_model_and_tokenizer
 from pal.modeling.settings import LoraSettings
 from pal.training.language import (
@@ -251,6 +251,28 @@ def test_adapters_alone_are_trained(kind):
         assert torch.equal(found[0], value), name
     with pytest.raises(ConfigError, match=r"targets=\['nothing'\]: no such modules in base \(it"):
         add_adapters(tiny(kind), "base", LoraSettings(rank=2, targets=["nothing"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_layers_keep_their_weights_and_have_no_backward_pass(kind):
+    model = tiny(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    freeze_layers(model, 1)
+    layers = next(p for p in model.base_model.children() if isinstance(p, torch.nn.ModuleList))
+    reached = []
+    for layer in layers:
+        layer.register_forward_hook(lambda _layer, _inputs, out: reached.append(out.requires_grad))
+    batch = PackingCollator(pad_token_id=0, packs=True)(sequences(3))
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1.0)
+    language_loss(model, batch)[0].backward()
+    optimizer.step()
+    trained = {id(v) for layer in layers[1:] for v in layer.parameters()}
+    trained |= {id(v) for n, v in model.named_parameters() if n.split(".")[-2] in ("norm", "ln_f")}
+    for name, value in model.named_parameters():
+        assert torch.equal(before[name], value.detach()) == (id(value) not in trained), name
+    assert reached == [False, True]
+    with pytest.raises(ConfigError, match="has 2 layers, and at least one has to be trained"):
+        freeze_layers(tiny(kind), 2)
 
 
 def test_the_base_of_adapters_stays_as_it_is(lora, bases):
