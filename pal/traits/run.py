@@ -179,6 +179,7 @@ class StudyStages:
     Attributes:
         records: files of cards, measurements and dialogues, for the page.
         measurements: file of measurements of each corpus.
+        judged: file of the cards of each corpus, with what the filter says of them.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class StudyStages:
         self.settings, self.root, self.rehearsal = settings, root, rehearsal
         self.records: list[Path] = []
         self.measurements: dict[str, Path] = {}
+        self.judged: dict[str, Path] = {}
         self._common = [
             version_of("pal-esc"),
             wording_of([load_trait_prompt(name) for name in PROMPTS]),
@@ -236,6 +238,7 @@ class StudyStages:
         if filtered:
             made = self.run(f"{name}-filter", "filter", made)
             self._refuse_none_left(name, made)
+            self.judged[name] = made
         return self.measure_cards(name, made)
 
     def _refuse_none_left(self, name: str, cards: Path) -> None:
@@ -290,11 +293,15 @@ class StudyStages:
         ]
 
     def write_talks(self) -> list[StudyResult]:
-        """Write what the third question needs, for the corpora that are dialogues."""
+        """Write what the third question needs, for the corpora that are dialogues.
+
+        The cards tell whom the filter dropped. They are those without trait sentences, so the
+        model is given scores alone.
+        """
         made = [
             self.write(
                 f"{name}-continue", "continue", corpus.input, dataset=name,
-                measurements=self.measurements[name],
+                measurements=self.measurements[name], cards=self.judged[name],
             )
             for name, corpus in self.settings.traits.corpora.items()
             if corpus.text_column is None

@@ -120,7 +120,7 @@ def test_filter_marks_and_keeps_everything(model, tmp_path):
     assert found[4]["criteria"]["events"] is False
     assert [row["extra"] for row in found[:6]] == [*range(6)]
     assert found[6] == given[6]
-    assert "| kept | 5 |" in text
+    assert "| kept by the filter | 5 |\n| dropped by the filter | 1 |" in text
     assert "| failed: refused | 1 |" in text
 
 

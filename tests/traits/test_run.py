@@ -2,10 +2,11 @@
 
 import signal
 import time
+import zlib
 
 import pytest
 
-from pal.core.files import read_json, write_jsonl
+from pal.core.files import read_json, read_jsonl, write_jsonl
 from tests.jobs import ESCONV, command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted
@@ -108,3 +109,42 @@ def test_a_filter_that_keeps_nothing_is_said_by_name(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "of 6 cards of esconv none was made and kept by the filter" in error
     assert "traits.corpora" in error
+
+
+class Choosy(World):
+    """A model that writes a different card for every text, and keeps about half of them."""
+
+    def __call__(self, name, system, user):
+        value, number = super().__call__(name, system, user), zlib.crc32(user.encode())
+        if name == "card":
+            return {**value, "description": f"{value['description']} Number {number}."}
+        if name == "verdict":
+            return {**value, "keep": number % 2 == 0, "reasons": ["no event"] * (number % 2)}
+        return value
+
+
+def lines_of(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return [row for _, row in read_jsonl(path)]
+
+
+def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
+    with FakeServer(answer(Choosy(planted(40)))) as server:
+        given = arguments(prepare(tmp_path), server)
+        assert command(*[one for one in given if "personas" not in one]) == 0
+        prompts = [body["messages"][-1]["content"] for body in server.requests]
+    shown, out = capsys.readouterr(), tmp_path / "out"
+    dropped = [row["id"] for row in lines_of(out, "esconv-filter-*.jsonl") if not row["keep"]]
+    assert 0 < len(dropped) < 6
+    failed = lines_of(out, "esconv-continue-*.failed.jsonl")
+    assert {row["card"] for row in failed} == set(dropped)
+    assert {row["failed"] for row in failed} == {"the filter dropped its card"}
+    said = (
+        f"{len(dropped)} of 6 dialogues are not continued under any condition: the filter dropped"
+    )
+    assert said in shown.err
+    assert "traits known" not in shown.err + shown.out + (out / "report.html").read_text()
+    # The cards that tell who was dropped give the model nothing more than the scores.
+    scored = [text for text in prompts if "Score: " in text]
+    assert len(scored) == 6 - len(dropped)
+    assert not any("is like that in" in text for text in scored)
