@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pal.core.errors import ConfigError, DataError, PlannedStop
-from pal.core.files import file_fingerprint, fingerprint, read_jsonl, write_jsonl
-from pal.core.job import decisive, version_of
-from pal.core.settings import CommandSettings, Count, OutputPath, Seed
+from pal.core.files import fingerprint, read_jsonl, write_jsonl
+from pal.core.job import Job, decisive, version_of
+from pal.core.settings import CommandSettings, Count, InputPath, OutputPath, Seed
 from pal.data.settings import ReadingSettings
 from pal.llm.settings import LlmSettings
 from pal.report.settings import PageSettings
@@ -35,7 +35,7 @@ from pal.traits.correlations import CorrelateSettings, correlate
 from pal.traits.dialogue_statistics import StatsSettings, stats
 from pal.traits.measure import MeasureSettings, measure
 from pal.traits.readers import is_usable, read_cards
-from pal.traits.settings import StudySettings
+from pal.traits.settings import StepSettings, StudySettings
 from pal.traits.strategies import StrategiesSettings, strategies
 from pal.traits.synthesis import (
     ContinueSettings,
@@ -95,6 +95,16 @@ class RunTraitsSettings(CommandSettings):
     traits: StudySettings = StudySettings()
     statistics: StatisticsSettings = StatisticsSettings()
     report: PageSettings = PageSettings()
+
+
+class JoinSettings(StepSettings):
+    """Join files of records; no command of its own.
+
+    Attributes:
+        input: files, in the order of the output.
+    """
+
+    input: list[InputPath]
 
 
 def run_traits(settings: RunTraitsSettings) -> str:
@@ -329,9 +339,14 @@ class StudyStages:
         from pal.traits.steps import failures_path
 
         parts = [part for file in files for part in (file, failures_path(file)) if part.exists()]
-        key = fingerprint([file_fingerprint(part) for part in parts])[:12]
+        settings = JoinSettings(
+            input=[str(part) for part in parts], overwrite=self.settings.overwrite
+        )
+        key = fingerprint([name, decisive(settings), self._common])[:12]
         output = self.root / f"{name}-{key}.jsonl"
-        if not output.exists():
+        job = Job("traits join", settings, output, versions=())
+        if not job.is_finished():
             lines = (row for part in parts if part.stat().st_size for _, row in read_jsonl(part))
-            write_jsonl(output, lines)
+            with job.claimed(processes=False):
+                job.publish(lambda path: write_jsonl(path, lines))
         return output

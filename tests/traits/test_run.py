@@ -73,6 +73,20 @@ def test_killed_at_any_stage_and_resumed_gives_the_same(finished, server, tmp_pa
     assert before.keys() <= contents(tmp_path).keys()
 
 
+def test_every_output_has_a_record_and_one_that_was_cut_is_refused(finished, server, capsys):
+    folder, before = finished
+    outputs = [n for n in before if not n.endswith((".run.json", ".failed.jsonl"))]
+    assert {f"{name}.run.json" for name in outputs} <= before.keys()
+    for joined in ("measurements", "talks"):
+        (path,) = (folder / "out").glob(f"{joined}-*.jsonl")
+        path.write_bytes(before[path.name][:-9])
+        assert command(*arguments(folder, server)) == 2
+        assert f"{path} has {len(before[path.name]) - 9} bytes" in capsys.readouterr().err
+        path.unlink()
+        assert command(*arguments(folder, server)) == 0
+        assert path.read_bytes() == before[path.name]
+
+
 def one(folder, name):
     (path,) = [p for p in folder.glob(f"{name}-*.json") if not p.name.endswith(".run.json")]
     return read_json(path)
