@@ -1,5 +1,6 @@
 """All three questions in one go, against a loopback server."""
 
+import shutil
 import signal
 import time
 import zlib
@@ -71,6 +72,21 @@ def test_killed_at_any_stage_and_resumed_gives_the_same(finished, server, tmp_pa
     whole = {name: text for name, text in before.items() if name.endswith(".jsonl")}
     assert contents(tmp_path, ".jsonl") == whole
     assert before.keys() <= contents(tmp_path).keys()
+
+
+def test_other_settings_keep_all_files_but_the_page(finished, server, tmp_path, capsys):
+    """As docs/settings.md has it: stages lie beside each other, the page is of the last run."""
+    folder, before = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    call = [one for one in arguments(folder, server) if not one.startswith("output_dir")]
+    assert command(*call, f"output_dir={tmp_path / 'out'}", "limit=5") == 0
+    after = contents(tmp_path)
+    stages = {name for name in before if not name.startswith("report.html")}
+    assert {name: after[name] for name in stages} == {name: before[name] for name in stages}
+    assert len(after) > len(before)
+    assert after["report.html"] != before["report.html"]
+    made = [name for name in after.keys() - before.keys() if name.endswith(".json")]
+    assert all(name.encode() in after["report.html"] for name in made if "run.json" not in name)
 
 
 def test_every_output_has_a_record_and_one_that_was_cut_is_refused(finished, server, capsys):
