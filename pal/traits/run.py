@@ -69,7 +69,7 @@ class RunTraitsSettings(CommandSettings):
     """Answer the paper's three questions for corpora and personas.
 
     Attributes:
-        output_dir: folder of all stages and of the page, report.html, which is that of the last run.
+        output_dir: folder of all stages; the page in it, report.html, is that of the last run.
         overwrite: make every stage again.
         seed: random seed of the model's sampling.
         split: split to read from each corpus.
