@@ -37,7 +37,7 @@ def test_cards_of_dialogues(model, tmp_path):
     text = cards(settings_for(tmp_path, ESCONV / "test.jsonl", "traits.dataset=esconv"))
     found = rows(tmp_path / "out.jsonl")
     assert len(found) == 8
-    assert "| records | 8 |" in text
+    assert "| records written | 8 |" in text
     assert found[0]["dataset"] == "esconv"
     assert {"id", "age", "gender", "occupation", "description", "problem"} <= found[0].keys()
     user = dict(model.asked[0].messages)["user"]

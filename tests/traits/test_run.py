@@ -76,7 +76,7 @@ def test_killed_at_any_stage_and_resumed_gives_the_same(finished, server, tmp_pa
 
 def test_other_settings_keep_all_files_but_the_page(finished, server, tmp_path, capsys):
     """As docs/settings.md has it: stages lie beside each other, the page is of the last run."""
-    folder, before = finished
+    folder, before = finished[0], contents(finished[0])
     shutil.copytree(folder / "out", tmp_path / "out")
     call = [one for one in arguments(folder, server) if not one.startswith("output_dir")]
     assert command(*call, f"output_dir={tmp_path / 'out'}", "limit=5") == 0
@@ -90,7 +90,7 @@ def test_other_settings_keep_all_files_but_the_page(finished, server, tmp_path, 
 
 
 def test_every_output_has_a_record_and_one_that_was_cut_is_refused(finished, server, capsys):
-    folder, before = finished
+    folder, before = finished[0], contents(finished[0])
     outputs = [n for n in before if not n.endswith((".run.json", ".failed.jsonl"))]
     assert {f"{name}.run.json" for name in outputs} <= before.keys()
     for joined in ("measurements", "talks"):
