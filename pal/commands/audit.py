@@ -105,7 +105,7 @@ def audit_table(report: Mapping[str, Any], kept: Mapping[str, list[str]] | None 
             continue
         lines += ["", f"{title}:", ""]
         lines += [
-            "| what | of | in | compared | exact | normalised | near | share |",
+            "| what | of | found in | compared | exact | normalised | near | share |",
             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         lines += [
@@ -116,7 +116,8 @@ def audit_table(report: Mapping[str, Any], kept: Mapping[str, list[str]] | None 
     if report["affected"]:
         lines += ["", "Samples that share something with another split:", ""]
         lines += [
-            "| of | in | samples | affected | share | by dialogue | situation | target | context |",
+            "| of | found in | samples | affected | share | by dialogue | by situation | by target "
+            "| by context |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
     for row in report["affected"]:
@@ -130,24 +131,36 @@ def audit_table(report: Mapping[str, Any], kept: Mapping[str, list[str]] | None 
     options = report["options"]
     lines += [
         "",
-        f"Turns and targets of fewer than {options['min_words']} words are ordinary phrases and "
-        "are not compared above"
+        "Exact: the same text. Normalised: the same letters and digits. Near: two texts of "
+        f"{options['near_words']} words or more which have {_percent(options['near'])} of their "
+        "pairs of neighbouring words in common, or two dialogues which have "
+        f"{_percent(options['near_dialogues'])} of their runs of three words in common. An item "
+        "counts once. A target is looked for among all turns of the other split.",
+        "",
+        f"Turns and targets of fewer than {options['min_words']} words are ordinary phrases, which "
+        "the tables leave out"
         + "".join(
-            f"; of {row['of']}'s {row['ordinary']['items']:,} such {row['level']}, "
-            f"{row['ordinary']['shared']:,} stand in {row['in']}"
+            f"; of {row['ordinary']['items']:,} such targets of {row['of']}, "
+            f"{row['ordinary']['shared']:,} also occur in {row['in']}"
             for row in report["between"] if row.get("ordinary") and row["level"] == "targets"
         )
-        + f". Near: {options['near']:g} of the runs of two words in common, from "
-        f"{options['near_words']} words on; of dialogues {options['near_dialogues']:g} of the runs "
-        "of three words. A target counts if it occurs anywhere in the other split.",
+        + ".",
     ]  # fmt: skip
     if kept is not None:
         numbers = [
             f"{name} {len(ids):,} of {report['splits'][name]['dialogues']:,}"
             for name, ids in kept.items()
         ]
-        lines += ["", f"Dialogues kept in the clean list: {', '.join(numbers)}."]
+        lines += [
+            "",
+            "The clean list, for data.ids, has the dialogues that share nothing with a later "
+            f"split and repeat none of their own split: {', '.join(numbers)}.",
+        ]
     return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} % or more"
 
 
 def _example_lines(report: Mapping[str, Any]) -> list[str]:

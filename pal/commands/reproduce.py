@@ -55,7 +55,7 @@ class ReproduceSettings(TrainingSettings, DialogueSettings, InferenceSettings):
     """Train, run and score every system with every seed: the paper's table.
 
     Attributes:
-        output_dir: folder of all outputs.
+        output_dir: folder of all outputs; tables and page in it are those of the last run.
         input: dialogues to generate responses for; the test split of data.train when null.
         limit: use at most this many test samples.
         seed: seed of the persona extractor's training; the systems use ``reproduce.seeds``.

@@ -154,6 +154,11 @@ def create_study(settings: CreateStudySettings) -> str:
         )  # fmt: skip
     if not settings.guard.off:  # told while it can still be given
         load_helplines(settings.guard.helplines).country(settings.guard.country)
+    if not chosen.contact and not chosen.consent:
+        logger.warning(
+            "study.contact is not set: the consent text names nobody whom raters can ask; create "
+            "the study with study.contact=… or a text of your own, study.consent=FILE"
+        )
     each = chosen.items_per_rater or (1 if chosen.kind == "chat" else len(items))
     pair: Any = tuple(chosen.systems) or None
     dealt = deal(list(items), raters=chosen.raters, each=each, systems=pair, seed=seed)
@@ -254,6 +259,7 @@ def serve_study(settings: ServeStudySettings) -> None:
     settings = ServeStudySettings.of(settings)
     configure_runtime()
     (source,) = settings.require("input")
+    logger.info("loading %s", source)  # what is imported from here on takes seconds too
     chosen = settings.study_server
     from pal.guard import GuardSettings, load_guard
     from pal.serve.running import listen, run_server

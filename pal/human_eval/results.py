@@ -108,10 +108,10 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
         lines.append(f"| {question} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Percent of answers; the higher of Win and Lose in bold. Two-sided sign test over items, "
-        "Holm-corrected over all rows below: † p < 0.05, ‡ p < 0.1.",
+        "Percent of answers. Two-sided sign test over items, Holm-corrected over all rows below: "
+        "† and bold p < 0.05, ‡ p < 0.1; without a mark no difference is shown.",
         "",
-        "| pair | question | answers: win, draw, lose | items | p | p (Holm) | κ |",
+        "| pair | question | answers: win, lose, draw | of items | p | p (Holm) | κ |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, pair in zip(names, results, strict=True):
@@ -120,8 +120,8 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
             cells = [
                 name,
                 row["question"],
-                f"{row['a_wins']}, {row['ties']}, {row['b_wins']}",
-                "{a_wins}, {ties}, {b_wins}".format(**row["items"]),
+                "{a_wins}, {b_wins}, {ties}".format(**row),
+                "{a_wins}, {b_wins}, {ties}".format(**row["items"]),
                 *("–" if number is None else f"{number:.3g}" for number in numbers),
             ]
             lines.append(f"| {' | '.join(cells)} |")
@@ -151,18 +151,19 @@ def results_tables(results: Sequence[dict[str, Any]], problems: Sequence[dict[st
 
 
 def _shares(row: Mapping[str, Any]) -> list[str]:
-    """Return the percentages of wins, losses and draws of one question."""
+    """Return the percentages of wins, losses and draws of one question.
+
+    As in all tables of the project, a figure is bold only where the difference is significant; the
+    paper's Table 4 has the higher one of each pair in bold.
+    """
     counts = row["a_wins"], row["b_wins"], row["ties"]
     if not row["n_sheets"]:
         return ["–"] * 3
     cells = [f"{100 * count / row['n_sheets']:.1f}" for count in counts]
     p = row["p_holm"]
-    mark = "" if p is None or p >= 0.1 else "†" if p < 0.05 else "‡"
-    ahead = row["items"]["a_wins"] < row["items"]["b_wins"]
-    if counts[0] != counts[1]:
-        higher = int(counts[0] < counts[1])
-        cells[higher] = f"**{cells[higher]}**"
-    cells[ahead] += mark
+    if p is not None and p < 0.1:
+        ahead = row["items"]["a_wins"] < row["items"]["b_wins"]
+        cells[ahead] = f"**{cells[ahead]}**†" if p < 0.05 else f"{cells[ahead]}‡"
     return cells
 
 

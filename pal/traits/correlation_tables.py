@@ -9,7 +9,14 @@ from pal.stats.estimates import Estimate, cell, estimate, table, undefined
 from pal.stats.permutation import holm
 from pal.stats.resampling import resampled_weights
 from pal.stats.settings import StatisticsSettings
-from pal.traits.documents import Record, describe_unanswered, grouped, paper, read_measurements
+from pal.traits.documents import (
+    Record,
+    describe_failed,
+    describe_unanswered,
+    grouped,
+    paper,
+    read_measurements,
+)
 from pal.traits.inventories import Inventory
 from pal.traits.scoring import analyze_reliability
 
@@ -146,8 +153,8 @@ def show_correlations(document: Mapping[str, Any]) -> str:
         parts += [
             f"## {group['dataset']}, {group['model']}: {group['n']} personas",
             table(header, body),
-            f"Rows {_names(document, 0)}; columns {_names(document, 1)}. * p < 0.05 after Holm "
-            "over all cells.",
+            f"Rows: {_names(document, 0)}. Columns: {_names(document, 1)}. Cells: Pearson's r with "
+            "its interval; * p < 0.05 after Holm's adjustment over all cells.",
         ]
         pairs = [
             [
@@ -165,7 +172,13 @@ def show_correlations(document: Mapping[str, Any]) -> str:
             for pair in group["pairs"]
         ]
         if pairs:
-            head = ["pair of the theory", "r", "sign as expected", "largest in column", "in row"]
+            head = [
+                "pair that theory expects",
+                "r",
+                "sign as expected",
+                "largest in column",
+                "in row",
+            ]
             printed = [f"paper: {one['model']}" for one in group["paper"]]
             parts.append(table([*head, *printed], pairs))
         lines = [
@@ -175,13 +188,14 @@ def show_correlations(document: Mapping[str, Any]) -> str:
         ]
         parts.append(table(["inventory", "dimension", "Cronbach's α", "McDonald's ω"], lines))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not included.")
+        parts.append(describe_failed(document["failed"]))
     return "\n\n".join(parts)
 
 
 def _names(document: Mapping[str, Any], which: int) -> str:
     name, inventory = list(document["inventories"].items())[which]
-    return f"{name} {inventory['version']}"
+    spelled = ", ".join(f"{key} {word}" for key, word in inventory["dimensions"].items())
+    return f"{name}, version {inventory['version']} ({spelled})"
 
 
 def _matrix(members: Sequence[Record], rows: Inventory, columns: Inventory) -> np.ndarray:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pal.core.errors import DataError, in_words
 from pal.core.files import read_json, read_jsonl, read_text, write_json
-from pal.core.job import Job
+from pal.core.job import Job, counted
 from pal.traits.inventories import Form, Inventory
 from pal.traits.scoring import keyed_answers
 from pal.traits.settings import StepSettings
@@ -56,6 +56,19 @@ def write_document(
         job.publish(lambda path: write_json(path, document))
     logger.info("written to %s", job.output)
     return show(document)
+
+
+def describe_failed(count: int) -> str:
+    """Return the sentence on records that earlier steps could not make, or left out.
+
+    Example:
+        >>> describe_failed(4)
+        'Not included: 4 records without a result; their reasons are under "failed" in the input.'
+    """
+    return (
+        f"Not included: {counted(count, 'record')} without a result; their reasons are under "
+        '"failed" in the input.'
+    )
 
 
 class MeasurementRecord(BaseModel):

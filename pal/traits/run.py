@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pal.core.errors import ConfigError, DataError, PlannedStop
-from pal.core.files import file_fingerprint, fingerprint, read_jsonl, write_jsonl
-from pal.core.job import decisive, version_of
-from pal.core.settings import CommandSettings, Count, OutputPath, Seed
+from pal.core.files import fingerprint, read_jsonl, write_jsonl
+from pal.core.job import Job, decisive, version_of
+from pal.core.settings import CommandSettings, Count, InputPath, OutputPath, Seed
 from pal.data.settings import ReadingSettings
 from pal.llm.settings import LlmSettings
 from pal.report.settings import PageSettings
@@ -35,7 +35,7 @@ from pal.traits.correlations import CorrelateSettings, correlate
 from pal.traits.dialogue_statistics import StatsSettings, stats
 from pal.traits.measure import MeasureSettings, measure
 from pal.traits.readers import is_usable, read_cards
-from pal.traits.settings import StudySettings
+from pal.traits.settings import StepSettings, StudySettings
 from pal.traits.strategies import StrategiesSettings, strategies
 from pal.traits.synthesis import (
     ContinueSettings,
@@ -69,7 +69,7 @@ class RunTraitsSettings(CommandSettings):
     """Answer the paper's three questions for corpora and personas.
 
     Attributes:
-        output_dir: folder of all stages and the page.
+        output_dir: folder of all stages; the page in it, report.html, is that of the last run.
         overwrite: make every stage again.
         seed: random seed of the model's sampling.
         split: split to read from each corpus.
@@ -95,6 +95,16 @@ class RunTraitsSettings(CommandSettings):
     traits: StudySettings = StudySettings()
     statistics: StatisticsSettings = StatisticsSettings()
     report: PageSettings = PageSettings()
+
+
+class JoinSettings(StepSettings):
+    """Join files of records; no command of its own.
+
+    Attributes:
+        input: files, in the order of the output.
+    """
+
+    input: list[InputPath]
 
 
 def run_traits(settings: RunTraitsSettings) -> str:
@@ -179,6 +189,7 @@ class StudyStages:
     Attributes:
         records: files of cards, measurements and dialogues, for the page.
         measurements: file of measurements of each corpus.
+        judged: file of the cards of each corpus, with what the filter says of them.
     """
 
     def __init__(
@@ -190,6 +201,7 @@ class StudyStages:
         self.settings, self.root, self.rehearsal = settings, root, rehearsal
         self.records: list[Path] = []
         self.measurements: dict[str, Path] = {}
+        self.judged: dict[str, Path] = {}
         self._common = [
             version_of("pal-esc"),
             wording_of([load_trait_prompt(name) for name in PROMPTS]),
@@ -236,6 +248,7 @@ class StudyStages:
         if filtered:
             made = self.run(f"{name}-filter", "filter", made)
             self._refuse_none_left(name, made)
+            self.judged[name] = made
         return self.measure_cards(name, made)
 
     def _refuse_none_left(self, name: str, cards: Path) -> None:
@@ -290,11 +303,15 @@ class StudyStages:
         ]
 
     def write_talks(self) -> list[StudyResult]:
-        """Write what the third question needs, for the corpora that are dialogues."""
+        """Write what the third question needs, for the corpora that are dialogues.
+
+        The cards tell whom the filter dropped. They are those without trait sentences, so the
+        model is given scores alone.
+        """
         made = [
             self.write(
                 f"{name}-continue", "continue", corpus.input, dataset=name,
-                measurements=self.measurements[name],
+                measurements=self.measurements[name], cards=self.judged[name],
             )
             for name, corpus in self.settings.traits.corpora.items()
             if corpus.text_column is None
@@ -322,9 +339,14 @@ class StudyStages:
         from pal.traits.steps import failures_path
 
         parts = [part for file in files for part in (file, failures_path(file)) if part.exists()]
-        key = fingerprint([file_fingerprint(part) for part in parts])[:12]
+        settings = JoinSettings(
+            input=[str(part) for part in parts], overwrite=self.settings.overwrite
+        )
+        key = fingerprint([name, decisive(settings), self._common])[:12]
         output = self.root / f"{name}-{key}.jsonl"
-        if not output.exists():
+        job = Job("traits join", settings, output, versions=())
+        if not job.is_finished():
             lines = (row for part in parts if part.stat().st_size for _, row in read_jsonl(part))
-            write_jsonl(output, lines)
+            with job.claimed(processes=False):
+                job.publish(lambda path: write_jsonl(path, lines))
         return output

@@ -100,9 +100,9 @@ def analyze_reliability(
         found[dimension] = {"alpha": alpha, "omega": omega, "items": rest}
     if against:
         logger.warning(
-            "inventory %s, %d respondents: after keying, answers to these items go against those "
-            "to the others of their dimension (%s); with many respondents, check in "
-            "the inventory whether each is keyed rightly",
+            "inventory %s, %d respondents: the answers to some items, keyed as the inventory says, "
+            "go against the other items of their dimension (%s); with few respondents that is "
+            "chance, with many check in the inventory whether the items are keyed rightly",
             inventory.name, len(keyed), "; ".join(against),
         )  # fmt: skip
     return found

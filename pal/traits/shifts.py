@@ -15,6 +15,7 @@ from pal.traits.concentration import compare_concentration
 from pal.traits.documents import (
     Group,
     Record,
+    describe_failed,
     describe_unanswered,
     paper,
     read_measurements,
@@ -257,10 +258,14 @@ def show_shifts(document: Mapping[str, Any]) -> str:
             ]
             for one in group["dimensions"]
         ]
-        head = ["dimension", "before", "after", "Δ", "dz", "p (Holm)", "KS", "p (Holm)", "shift"]
+        head = ["dimension", "before", "after", "Δ", "dz", "p of Δ", "KS", "p of KS", "shift"]
         parts += [
             f"## {group['dataset']}, {group['model']}: before and after",
             table([*head, "paper"], rows),
+            "Before and after: mean scores, 1 to 5. Δ: after − before. dz: Δ in standard "
+            "deviations of the differences. KS: largest gap between the distributions of the "
+            "scores. p: Holm-adjusted over all dimensions. Shift: rises or falls where Δ is beyond "
+            "chance. Paper: what it reports.",
         ]
     for group in document["concentration"]:
         rows = [
@@ -276,5 +281,5 @@ def show_shifts(document: Mapping[str, Any]) -> str:
             else f"undefined (n={group['n_with']}, {group['n_without']}: {group['reason']})",
         ]
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not included.")
+        parts.append(describe_failed(document["failed"]))
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from pal.data.settings import ReadingSettings
 from pal.stats.estimates import Estimate, cell, estimate, share_of, table, undefined
 from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
-from pal.traits.documents import paper
+from pal.traits.documents import describe_failed, paper
 from pal.traits.talks import Talk, read_talks
 
 SPEAKERS = ("all", "seeker", "supporter")
@@ -186,7 +186,7 @@ def show_sizes(document: Mapping[str, Any]) -> str:
         known = ["age known", "gender known", "occupation known"]
         parts.append(table([*head, *known], rows))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not included.")
+        parts.append(describe_failed(document["failed"]))
     return "\n\n".join(parts)
 
 

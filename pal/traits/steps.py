@@ -25,6 +25,7 @@ from pal.llm.base import (
 )
 from pal.llm.facts import model_facts, versions_of_model, wording_of
 from pal.llm.prompts import Prompt, load_prompt
+from pal.traits.readers import is_usable
 from pal.traits.settings import AskingSettings
 
 Records = list[dict[str, Any]]
@@ -140,9 +141,10 @@ def _summary(command: str, output: Path, apart: bool) -> str:
         for _, record in read_jsonl(file)
     ]
     reasons = Counter(str(r["failed"]) for r in records if "failed" in r)
-    counts: dict[str, int] = {"records": len(records) - reasons.total()}
+    counts: dict[str, int] = {"records written": len(records) - reasons.total()}
     if any("keep" in record for record in records):
-        counts["kept"] = sum(bool(r.get("keep")) for r in records if "failed" not in r)
+        counts["kept by the filter"] = sum(map(is_usable, records))
+        counts["dropped by the filter"] = counts["records written"] - counts["kept by the filter"]
     unanswered = Counter(
         reason.partition(":")[0] for r in records for reason in r.get("unanswered", {}).values()
     )

@@ -17,7 +17,7 @@ from pal.stats.estimates import cell, estimate, p_text, table, undefined
 from pal.stats.permutation import holm, permutation_p
 from pal.stats.resampling import ends, resampled_weights
 from pal.stats.settings import StatisticsSettings
-from pal.traits.documents import paper
+from pal.traits.documents import describe_failed, paper
 from pal.traits.talks import BASELINES, Conditions, Talk
 
 logger = logging.getLogger(__name__)
@@ -238,9 +238,10 @@ def show_strategies(document: Mapping[str, Any]) -> str:
         for entry in group["comparisons"]:
             chi2 = "undefined" if entry["chi2"] is None else f"{entry['chi2']:.1f}"
             parts.append(
-                f"{entry['a']} − {entry['b']}{' in pairs' if entry['paired'] else ''}: "
+                f"{entry['a']} − {entry['b']}{', same dialogues' if entry['paired'] else ''}: "
                 f"χ² {chi2}, Cramér's V {cell(entry['cramers_v'], 3)}, "
-                f"p {p_text(entry['p_holm'])} (dialogues exchanged, Holm over the comparisons)"
+                f"p {p_text(entry['p_holm'])} (permutation of dialogues, Holm-adjusted over the "
+                "comparisons)"
             )
             if entry["strategies"]:
                 lines = [
@@ -248,9 +249,9 @@ def show_strategies(document: Mapping[str, Any]) -> str:
                      arrows[one["paper"]]]
                     for name, one in entry["strategies"].items()
                 ]  # fmt: skip
-                parts.append(table(["", "difference, points", "p (Holm)", "paper"], lines))
+                parts.append(table(["", "difference, % points", "p (Holm)", "in the paper"], lines))
     if document["failed"]:
-        parts.append(f"{document['failed']} records had failed before and are not included.")
+        parts.append(describe_failed(document["failed"]))
     return "\n\n".join(parts)
 
 

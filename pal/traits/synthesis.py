@@ -4,6 +4,8 @@ The model writes exchanges: what the seeker says, then the supporter's strategy 
 written in ESConv's form, so training and analysis read them like any corpus.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from pal.traits.settings import (
 if TYPE_CHECKING:
     from pal.llm.base import LanguageModel, Outcome, Request
     from pal.traits.steps import Records
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 4096  # about 60 turns of 45 words
 TITLES = {"hexaco": "HEXACO personality", "csi": "Communication style"}
@@ -78,6 +82,10 @@ def synthesize(settings: SynthesizeSettings) -> str:
     given, wording = read_cards(source)[: settings.limit], load_trait_prompt("synthesize")
     bare, use_traits = settings.traits.without_persona, settings.traits.use_traits
     condition = "without_persona" if bare else "persona"
+    dropped = sum("failed" not in card and not is_usable(card) for card in given)
+    if dropped:
+        logger.info("synthesize: the filter dropped %d of %d cards, which get no dialogue",
+                    dropped, len(given))  # fmt: skip
 
     def make(model: "LanguageModel") -> "Records":
         requests = [
@@ -110,7 +118,8 @@ def continue_dialogues(settings: ContinueSettings) -> str:
 
     Condition ``none`` is Figure 18; ``hexaco``, ``csi`` and ``both`` are Figure 16 with those
     scores (``traits.measurements``) and trait sentences (``traits.cards``). The conditions cover
-    the same dialogues: one whose traits are not known is listed as failed under all.
+    the same dialogues: one whose traits are not known is listed as failed under all, with the
+    reason, as far as ``traits.cards`` has it: the filter dropped its card, or the card failed.
 
     Raises:
         PalError: input, traits, model or output cannot be used.
@@ -134,14 +143,14 @@ def continue_dialogues(settings: ContinueSettings) -> str:
         cards = read_cards(chosen.cards) if chosen.cards else None
         known = known_traits(cards, chosen.measurements, inventories)
     needed = {name for condition in conditions for name in CONDITIONS[condition]}
-    dropped = {card["id"] for card in cards or () if card.get("keep", True) is not True}
+    card_of = {card["id"]: card for card in cards or ()}
     missing = {
-        row["id"]: "the filter dropped its card"
-        if row["id"] in dropped
-        else f"no {' and '.join(sorted(lacking))} traits known"
+        row["id"]: _why_unknown(card_of.get(row["id"]), lacking)
         for row in dialogues
         if (lacking := needed - known.get(row["id"], {}).keys())
     }
+    if missing:
+        _log_missing(missing, len(dialogues), chosen.cards)
 
     def make(model: "LanguageModel") -> "Records":
         requests = [
@@ -246,6 +255,33 @@ def known_traits(
             ],
         }  # fmt: skip
     return known
+
+
+def _why_unknown(card: Mapping[str, Any] | None, lacking: set[str]) -> str:
+    """Return why a seeker's traits are not known.
+
+    Args:
+        card: the seeker's, if there is one.
+        lacking: inventories whose traits are needed and not known.
+    """
+    if card is not None and "failed" in card:
+        return f"its card failed: {card['failed']}"
+    if card is not None and card.get("keep", True) is not True:
+        return "the filter dropped its card"
+    return f"no {' and '.join(sorted(lacking))} traits known"
+
+
+def _log_missing(missing: Mapping[str, str], dialogues: int, cards: str | None) -> None:
+    """Log how many dialogues are not continued, why, and where the user finds more."""
+    counts = ", ".join(f"{why} ({n})" for why, n in Counter(missing.values()).most_common())
+    more = (
+        f"{cards} has the reasons of the filter" if cards is not None
+        else "traits.cards= with the output of pal traits filter says whose card was dropped"
+    )  # fmt: skip
+    logger.info(
+        "continue: %d of %d dialogues are not continued under any condition: %s; %s",
+        len(missing), dialogues, counts, more,
+    )  # fmt: skip
 
 
 def _is_measured(record: Any) -> bool:

@@ -68,6 +68,7 @@ def test_over_a_pipe(response_model, language_model, tmp_path):
         assert "findahelpline.com" in lines[3]
         assert ESCAPE not in out + told
         assert NOTICE in told
+        assert told.startswith(f"loading {model}\n")
         assert "strategy: Question" in told
         assert "Traceback" not in told
         assert CANARY not in told

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 import tracemalloc
 
 import pytest
@@ -266,7 +267,9 @@ def test_the_clean_list_is_read_by_its_protocol_and_is_clean(tmp_path, capsys):
     source, output = f"data.train={corpus}", f"output={tmp_path / 'audit.json'}"
     assert command("audit", source, output, "fix=true") == 0
     table = capsys.readouterr().out
-    assert "Dialogues kept in the clean list: train" in table
+    assert "and repeat none of their own split: train" in table
+    assert "of 20 words or more which have 60 % or more of their pairs of neighbouring" in table
+    assert re.search(r"; of \d+ such targets of test, \d+ also occur in train", table)
     ids = tmp_path / "audit.ids.json"
     kept = json.loads(ids.read_text())
     assert kept["test"] == [d["id"] for d in test]

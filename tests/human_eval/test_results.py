@@ -50,12 +50,24 @@ def test_an_item_counts_once_by_its_most_frequent_answer():
 
 def test_tables():
     table = results_tables(tally_votes(KEY, votes()), votes(23).problems)
-    assert "| Overall | **42.9** | 28.6 | 28.6 | 0.0 | **100.0**‡ | 0.0 |" in table
-    assert "| one vs. three | Overall | 0, 0, 12 | 0, 0, 6 | 0.0312 | 0.0625 | – |" in table
+    assert "| Overall | 42.9 | 28.6 | 28.6 | 0.0 | 100.0‡ | 0.0 |" in table
+    assert "| one vs. three | Overall | 0, 12, 0 | 0, 6, 0 | 0.0312 | 0.0625 | – |" in table
     assert "one vs. two: 4 raters, 3 of 3 items answered; in 1 of 9 samples" in table
     assert "κ for Overall is over 2 of 3 items, those with two answers or more." in table
     assert table.count("a.csv, row 2, Overall: empty") == 20
     assert "and 3 more" in table
+
+
+def test_bold_needs_a_significant_difference():
+    """One rater who always prefers the same system of a few items shows nothing."""
+    for items, shown in ((1, "100.0 |"), (5, "100.0‡ |"), (6, "**100.0**† |")):
+        key = {
+            "questions": ["Overall"],
+            "pairs": [{"a": "one", "b": "two", "items": items, "samples": items, "same": 0}],
+            "items": {f"x{n}": {"A": "two", "B": "one"} for n in range(items)},
+        }
+        given = Votes({f"x{n}": cast("one") for n in range(items)}, [])
+        assert f"| Overall | {shown} 0.0 | 0.0 |" in results_tables(tally_votes(key, given), [])
 
 
 def test_no_answers_at_all():

@@ -222,10 +222,12 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
     shown, said = capsys.readouterr()
     assert shown.rstrip().endswith("p.db study_server.port=9")
     assert "guard.country is not set" in said
+    assert sum("study.contact is not set" in line for line in said.splitlines()) == 1
     assert "fewer than" not in said
     [token, *_] = re.findall(r"/s/(\S{22})$", shown, re.MULTILINE)
     told = []
     process, address = serving(tmp_path / "p.db", told)
+    assert told[0] == f"loading {tmp_path / 'p.db'}\n"
     [warned] = [line for line in told if "links are dead" in line]
     assert f"study.address={address}" in warned
     try:
@@ -240,8 +242,16 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         end_of(process)
     assert command(
         "study", "create", f"input={corpus}", f"output={tmp_path / 'q.db'}", "study.kind=persona",
-        "study.items=999", "guard.country=US",
+        "study.items=999", "guard.country=US", "study.contact=Dr. Lee",
     ) == 0  # fmt: skip
     said = capsys.readouterr().err
     assert "fewer than study.items=999" in said
     assert "guard.country" not in said
+    assert "study.contact" not in said
+    own = tmp_path / "consent.txt"
+    own.write_text("Ask Dr. Lee.")
+    assert command(
+        "study", "create", f"input={corpus}", f"output={tmp_path / 'r.db'}", "study.kind=persona",
+        f"study.consent={own}",
+    ) == 0  # fmt: skip
+    assert "study.contact" not in capsys.readouterr().err

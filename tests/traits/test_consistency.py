@@ -165,6 +165,7 @@ def test_the_command_writes_one_document(files, tmp_path):
     document = json.loads(text)
     assert "NaN" not in text
     assert document["failed"] == 3
+    assert "Not included: 3 records without a result" in shown
     (group,) = document["groups"]
     by_dimension = {one["dimension"]: one for one in group["dimensions"]}
     assert by_dimension["A"]["delta"]["n"] == 24

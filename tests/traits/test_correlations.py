@@ -129,6 +129,7 @@ def test_the_command_writes_one_document(tmp_path):
     assert "NaN" not in text
     assert document["kind"] == "traits_correlation"
     assert document["failed"] == 1
+    assert "Not included: 1 record without a result" in shown
     (group,) = document["groups"]
     assert group["cells"]["H"]["X"]["r"]["n"] == 39
     assert group["cells"]["E"]["IM"]["r"]["reason"]
@@ -191,5 +192,5 @@ def test_items_against_their_dimension_are_one_warning_an_inventory(tmp_path, ca
     monkeypatch.setattr(logging.getLogger("pal"), "propagate", True)
     rng = np.random.default_rng(4)
     correlate(settings(tmp_path, measure(rng.normal(size=(4, 12)), rng, noise=3.0)))
-    lines = dict.fromkeys(line for line in caplog.messages if "after keying" in line)
+    lines = dict.fromkeys(line for line in caplog.messages if "go against" in line)
     assert [line.split(",")[0] for line in lines] == ["inventory hexaco", "inventory csi"]

@@ -107,6 +107,7 @@ def test_the_command_on_dialogues(tmp_path):
     assert list(group["conditions"]) == ["csi", "none"]
     assert group["conditions"]["none"]["all"]["words"] == 8
     assert document["failed"] == 1
+    assert "Not included: 1 record without a result" in shown
     assert "17.62" in shown  # Table 16
 
 

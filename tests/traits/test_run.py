@@ -1,11 +1,13 @@
 """All three questions in one go, against a loopback server."""
 
+import shutil
 import signal
 import time
+import zlib
 
 import pytest
 
-from pal.core.files import read_json, write_jsonl
+from pal.core.files import read_json, read_jsonl, write_jsonl
 from tests.jobs import ESCONV, command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted
@@ -72,6 +74,35 @@ def test_killed_at_any_stage_and_resumed_gives_the_same(finished, server, tmp_pa
     assert before.keys() <= contents(tmp_path).keys()
 
 
+def test_other_settings_keep_all_files_but_the_page(finished, server, tmp_path, capsys):
+    """As docs/settings.md has it: stages lie beside each other, the page is of the last run."""
+    folder, before = finished[0], contents(finished[0])
+    shutil.copytree(folder / "out", tmp_path / "out")
+    call = [one for one in arguments(folder, server) if not one.startswith("output_dir")]
+    assert command(*call, f"output_dir={tmp_path / 'out'}", "limit=5") == 0
+    after = contents(tmp_path)
+    stages = {name for name in before if not name.startswith("report.html")}
+    assert {name: after[name] for name in stages} == {name: before[name] for name in stages}
+    assert len(after) > len(before)
+    assert after["report.html"] != before["report.html"]
+    made = [name for name in after.keys() - before.keys() if name.endswith(".json")]
+    assert all(name.encode() in after["report.html"] for name in made if "run.json" not in name)
+
+
+def test_every_output_has_a_record_and_one_that_was_cut_is_refused(finished, server, capsys):
+    folder, before = finished[0], contents(finished[0])
+    outputs = [n for n in before if not n.endswith((".run.json", ".failed.jsonl"))]
+    assert {f"{name}.run.json" for name in outputs} <= before.keys()
+    for joined in ("measurements", "talks"):
+        (path,) = (folder / "out").glob(f"{joined}-*.jsonl")
+        path.write_bytes(before[path.name][:-9])
+        assert command(*arguments(folder, server)) == 2
+        assert f"{path} has {len(before[path.name]) - 9} bytes" in capsys.readouterr().err
+        path.unlink()
+        assert command(*arguments(folder, server)) == 0
+        assert path.read_bytes() == before[path.name]
+
+
 def one(folder, name):
     (path,) = [p for p in folder.glob(f"{name}-*.json") if not p.name.endswith(".run.json")]
     return read_json(path)
@@ -108,3 +139,42 @@ def test_a_filter_that_keeps_nothing_is_said_by_name(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "of 6 cards of esconv none was made and kept by the filter" in error
     assert "traits.corpora" in error
+
+
+class Choosy(World):
+    """A model that writes a different card for every text, and keeps about half of them."""
+
+    def __call__(self, name, system, user):
+        value, number = super().__call__(name, system, user), zlib.crc32(user.encode())
+        if name == "card":
+            return {**value, "description": f"{value['description']} Number {number}."}
+        if name == "verdict":
+            return {**value, "keep": number % 2 == 0, "reasons": ["no event"] * (number % 2)}
+        return value
+
+
+def lines_of(folder, pattern):
+    (path,) = folder.glob(pattern)
+    return [row for _, row in read_jsonl(path)]
+
+
+def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
+    with FakeServer(answer(Choosy(planted(40)))) as server:
+        given = arguments(prepare(tmp_path), server)
+        assert command(*[one for one in given if "personas" not in one]) == 0
+        prompts = [body["messages"][-1]["content"] for body in server.requests]
+    shown, out = capsys.readouterr(), tmp_path / "out"
+    dropped = [row["id"] for row in lines_of(out, "esconv-filter-*.jsonl") if not row["keep"]]
+    assert 0 < len(dropped) < 6
+    failed = lines_of(out, "esconv-continue-*.failed.jsonl")
+    assert {row["card"] for row in failed} == set(dropped)
+    assert {row["failed"] for row in failed} == {"the filter dropped its card"}
+    said = (
+        f"{len(dropped)} of 6 dialogues are not continued under any condition: the filter dropped"
+    )
+    assert said in shown.err
+    assert "traits known" not in shown.err + shown.out + (out / "report.html").read_text()
+    # The cards that tell who was dropped give the model nothing more than the scores.
+    scored = [text for text in prompts if "Score: " in text]
+    assert len(scored) == 6 - len(dropped)
+    assert not any("is like that in" in text for text in scored)

@@ -148,6 +148,7 @@ def test_the_command_writes_one_document(file, tmp_path):
     document = json.loads(text)
     assert "NaN" not in text
     assert document["failed"] == 1
+    assert "Not included: 1 record without a result" in shown
     (group,) = document["groups"]
     (entry,) = group["comparisons"]
     assert (entry["a"], entry["b"], entry["paired"]) == ("csi", "none", True)

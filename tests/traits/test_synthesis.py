@@ -171,18 +171,33 @@ def test_trait_sentences_may_stand_beside_or_for_scores(model, tmp_path):
     assert "Score" not in user
 
 
-def test_what_the_filter_dropped_is_said_to_be_dropped(model, tmp_path):
+def test_what_the_filter_dropped_is_said_to_be_dropped(model, tmp_path, caplog):
+    caplog.set_level("INFO", "pal")
     source = ESCONV / "test.jsonl"
     ids = [row["id"] for row in load_esconv(source)]
-    write_jsonl(tmp_path / "c.jsonl", [{**card(0), "id": ids[0], "keep": False}])
+    write_jsonl(tmp_path / "c.jsonl", [
+        {**card(0), "id": ids[0], "keep": False},
+        {"id": ids[3], "dataset": "d", "failed": "refused"},
+    ])  # fmt: skip
     measurements(tmp_path / "m.jsonl", ids[2:3])
-    run(continue_dialogues, tmp_path, source, "limit=3", "traits.conditions=[hexaco]",
-        f"traits.cards={tmp_path / 'c.jsonl'}",
-        f"traits.measurements={tmp_path / 'm.jsonl'}")  # fmt: skip
+    given = ["limit=4", "traits.conditions=[hexaco]", f"traits.measurements={tmp_path / 'm.jsonl'}"]
+    run(continue_dialogues, tmp_path, source, *given, f"traits.cards={tmp_path / 'c.jsonl'}")
     failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
     assert [row["failed"] for row in failed] == [
-        "the filter dropped its card", "no hexaco traits known"
+        "the filter dropped its card", "no hexaco traits known", "its card failed: refused"
     ]  # fmt: skip
+    said = "3 of 4 dialogues are not continued under any condition: the filter dropped its card (1)"
+    assert said in caplog.text
+    run(continue_dialogues, tmp_path, source, *given, "overwrite=true")
+    assert "traits.cards= with the output of pal traits filter says whose card" in caplog.text
+
+
+def test_a_dropped_card_gets_no_dialogue_and_is_counted(model, tmp_path, caplog):
+    caplog.set_level("INFO", "pal")
+    write_jsonl(tmp_path / "c.jsonl", [card(0), card(1, keep=False), card(2)])
+    found, _ = run(synthesize, tmp_path, tmp_path / "c.jsonl")
+    assert [row["id"] for row in found] == ["p0", "p2"]
+    assert "the filter dropped 1 of 3 cards, which get no dialogue" in caplog.text
 
 
 def test_conditions_with_traits_need_traits(model, tmp_path):
