@@ -3,12 +3,15 @@
 Nothing that is said is stored or logged, unless ``/save`` writes it.
 """
 
+import logging
 import sys
 from typing import Any
 
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError
 from pal.core.runtime import configure_runtime
+
+logger = logging.getLogger(__name__)
 
 
 class ChatSettings(TalkSettings):
@@ -38,9 +41,10 @@ def chat(settings: ChatSettings) -> None:
     """
     settings = ChatSettings.of(settings)
     configure_runtime()
-    settings.require("model")
+    (source,) = settings.require("model")
     if sys.stdin is None or sys.stdout is None:
         raise ConfigError("pal chat reads standard input and writes standard output; open both")
+    logger.info("loading %s", source)
     from pal.conversation.session import open_session
     from pal.terminal.conversation import Conversation
     from pal.terminal.face import ENDED, Terminal, answer_lines, line_editing
