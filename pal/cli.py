@@ -75,7 +75,8 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
     """
     from pal.commands import COMMANDS
 
-    found, words, rest = Arguments(), [], list(items)
+    found, rest = Arguments(), list(items)
+    words: list[str] = []
     while rest:
         item = rest.pop(0)
         if item in ("-h", "--help"):
