@@ -4,7 +4,6 @@ Every command takes ``--config FILE_OR_NAME``, ``key=value`` overrides, ``--dry-
 Exit codes: 0 done, 2 a mistake of the user's (one line says which), 130 interrupted.
 """
 
-import difflib
 import errno
 import os
 import sys
@@ -16,6 +15,7 @@ from pal.core.errors import (
     ConfigError,
     PalError,
     PlannedStop,
+    suggest,
     system_refusal,
     without_credentials,
 )
@@ -75,7 +75,8 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
     """
     from pal.commands import COMMANDS
 
-    found, words, rest = Arguments(), [], list(items)
+    found, rest = Arguments(), list(items)
+    words: list[str] = []
     while rest:
         item = rest.pop(0)
         if item in ("-h", "--help"):
@@ -92,7 +93,7 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
         elif item in SWITCHES:
             found.overrides.append(SWITCHES[item])
         elif item.startswith("-") and len(item) > 1 and not item[1:2].isdigit():
-            raise UsageError(_unknown_option(item, rest))
+            raise UsageError(_unknown_option(item, words, rest))
         elif "=" in item:
             found.overrides.append(item)
         else:
@@ -102,7 +103,7 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
     heads = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
     head, *more = words
     if head not in heads:
-        raise UsageError(f"unknown command {head!r}{_closest(head, heads)}; `pal --help` lists all")
+        raise UsageError(f"unknown command {head!r}{suggest(head, heads)}; `pal --help` lists all")
     actions = [name.split()[1] for name in COMMANDS if name.startswith(f"{head} ")]
     if head in COMMANDS:
         found.command, found.positional = head, more
@@ -110,7 +111,7 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
         action, *found.positional = more
         if action not in actions:
             raise UsageError(
-                f"unknown action {action!r} of {head}{_closest(action, actions)} "
+                f"unknown action {action!r} of {head}{suggest(action, actions)} "
                 f"(allowed: {', '.join(actions)})"
             )
         found.command = f"{head} {action}"
@@ -121,17 +122,36 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
     return found
 
 
-def _closest(name: str, allowed: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _unknown_option(item: str, words: Sequence[str], rest: Sequence[str]) -> str:
+    """Return what to say of an option that does not exist: most are meant as settings.
 
+    Args:
+        item: the option.
+        words: words before it.
+        rest: what stands behind it.
+    """
+    from pal.commands import COMMANDS
+    from pal.core.reader import keys_ending_in
+    from pal.core.settings import fields_of
 
-def _unknown_option(item: str, rest: Sequence[str]) -> str:
     name, _, value = item.lstrip("-").partition("=")
-    value = value or (rest[0] if rest and not rest[0].startswith("-") else "…")
-    close = difflib.get_close_matches(item, OPTIONS, n=1, cutoff=0.75)
-    hint = close[0] if close else f"{name.replace('-', '_')}={value}"
-    return f"unknown option {item!r}; did you mean {hint}? Settings are given as key=value"
+    name = name.replace("-", "_")
+    follows = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
+    value = value or (rest[0] if follows else "…")
+    meant = {option.lstrip("-").replace("-", "_"): option for option in OPTIONS}
+    around = [*words, *rest]
+    command = next((one for one in (" ".join(around[:2]), *around[:1]) if one in COMMANDS), None)
+    if command is not None:
+        cls = COMMANDS[command].load_settings_class()
+        keys = [key for key, _, _ in fields_of(cls)]
+        for last in (name, *(key.rpartition(".")[2] for key in keys)):
+            found = [last] if last in keys else keys_ending_in(cls, last)
+            if found:
+                meant.setdefault(last, " or ".join(f"{key}={value}" for key in found))
+    hint = suggest(name, meant, meant)
+    listed = f"`pal {command} --help` lists them" if command else "`pal settings` lists them"
+    told = f"{hint} Settings" if hint else "; settings"
+    return f"unknown option {item!r}{told} are given as key=value, and {listed}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -57,12 +58,55 @@ def test_help_is_printed_on_a_terminal_without_greek_letters(encoding):
 def test_closest_names_are_offered(capsys):
     assert "did you mean 'generate'?" in refused(capsys, "generat")
     assert "did you mean 'measure'?" in refused(capsys, "traits", "mesure")
-    assert "did you mean model=runs/pal?" in refused(capsys, "generate", "--model", "runs/pal")
-    assert "did you mean --dry-run?" in refused(capsys, "generate", "--dryrun")
+    assert "did you mean 'eval'?" in refused(capsys, "evaluation")
+    assert "did you mean 'generate'?" in refused(capsys, "gen")
+    assert "did you mean" not in refused(capsys, "hello")
+    assert "did you mean '--dry-run'?" in refused(capsys, "generate", "--dryrun")
     assert "did you mean 'decoding.top_k'?" in refused(capsys, "generate", "decoding.topk=1")
     assert "did you mean 'small'" in refused(capsys, "train", "--config", "smal")
     assert "export, personas, score" in refused(capsys, "human-eval")
     assert "is not of the form key=value" in refused(capsys, "generate", "runs/pal")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("generate --model runs/pal", "'model=runs/pal'"),
+        ("serve --port 8080", "'serve.port=8080'"),
+        ("serve model=runs/pal --port=8080", "'serve.port=8080'"),
+        ("study serve s.db --port 80", "'study_server.port=80'"),
+        ("serve --serve.port 8080", "'serve.port=8080'"),
+        ("serve --prt 8080", "'serve.port=8080'"),
+        ("serve --timeout 5", "'guard.timeout=5 or serve.timeout=5'"),
+        ("generate --alpha 0.5", "'decoding.alpha=0.5'"),
+        ("generate --batch-tokens 9", "'batch_tokens=9'"),
+        ("train --learning_rate 1e-4", "'training.learning_rate=1e-4'"),
+        ("chat --persona model=runs/pal", "'persona=…'"),
+    ],
+)
+def test_an_option_that_is_a_setting_is_given_its_whole_key(capsys, arguments, hint):
+    assert f"; did you mean {hint}? Settings are given as key" in refused(
+        capsys, *arguments.split()
+    )
+
+
+def test_an_option_that_is_no_setting_gets_no_hint_that_is_refused(capsys):
+    told = refused(capsys, "serve", "--wxyz", "3")
+    assert "wxyz=3" not in told
+    assert "`pal serve --help` lists them" in told
+    assert "; settings are given as key=value" in refused(capsys, "--wxyz", "3")
+
+
+@pytest.mark.parametrize("command", ["chat", "serve serve.port=0", "generate"])
+def test_a_command_says_that_it_loads_a_model(capsys, tmp_path, monkeypatch, command):
+    """Libraries and model take seconds to load, in which nothing else is shown."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text('{"dialog": [{"speaker": "seeker", "text": "I lost my job."}]}')
+    files = ["input=in.jsonl", "output=out.jsonl"] if command == "generate" else []
+    assert main([*command.split(), "model=runs/none", *files]) == 2
+    first, *_, last = capsys.readouterr().err.strip().split("\n")
+    assert first == "loading runs/none"
+    assert last.startswith("pal: error: model=runs/none: no such folder")
 
 
 def test_options_overrides_and_actions_may_be_mixed():

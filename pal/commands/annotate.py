@@ -89,6 +89,7 @@ def _distinct_prefixes(rows: Iterable[Row], start: str) -> dict[tuple[str, ...],
 
 def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     (checkpoint,) = settings.require("model")
+    logger.info("loading %s", checkpoint)
     from pal.modeling.checkpoint import model_fingerprint
     from pal.persona.extractor import load_extractor, make_extractor
 

@@ -44,7 +44,7 @@ def chat(settings: ChatSettings) -> None:
     (source,) = settings.require("model")
     if sys.stdin is None or sys.stdout is None:
         raise ConfigError("pal chat reads standard input and writes standard output; open both")
-    logger.info("loading %s", source)  # what is imported from here on takes seconds too
+    logger.info("loading %s", source)
     from pal.conversation.session import open_session
     from pal.terminal.conversation import Conversation
     from pal.terminal.face import ENDED, Terminal, answer_lines, line_editing

@@ -145,6 +145,7 @@ def generate(settings: GenerateSettings) -> Path:
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
 
+    logger.info("loading %s", source)
     import torch  # after what can be refused without it
 
     from pal.guard.batches import count_crises, warn_of_crises

@@ -19,7 +19,14 @@ from pal.benchmark.settings import BenchmarkSettings
 from pal.commands.audit import AUDITING
 from pal.commands.common import DialogueSettings, InferenceSettings, ResponseModelSettings
 from pal.core.errors import ConfigError
-from pal.core.job import COMPUTING, SCORING, Job, record_path, refuse_several_processes
+from pal.core.job import (
+    COMPUTING,
+    SCORING,
+    Job,
+    record_beside,
+    record_path,
+    refuse_several_processes,
+)
 from pal.core.registry import trust
 from pal.core.runtime import configure_runtime
 from pal.core.settings import OutputPath
@@ -168,12 +175,7 @@ def audit_splits(settings: ReproduceSettings) -> dict[str, Any]:
     }  # fmt: skip
     chosen = CorpusAuditSettings.of(settings)
     job = Job("audit", chosen, Path(settings.output_dir) / "audit.json", versions=AUDITING)
-    record = record_path(job.output)
-    if (
-        job.output.exists()
-        and record.exists()
-        and (read_json(record).get("identity") == job.identity)
-    ):
+    if job.output.exists() and record_beside(job.output).get("identity") == job.identity:
         report = read_json(job.output)
     else:
         logger.info("audit of the corpus")
@@ -674,14 +676,12 @@ def _on_dialogues(settings: ReproduceSettings, dialogues: str) -> ReproduceSetti
 
 def finished_table(job: Job) -> str | None:
     """Return the table that this very job wrote, or None if it did not, or not all."""
-    from pal.core.files import read_json
-
     root = job.output.parent
     table = root / "table.md"
     written = (job.output, record_path(job.output), table, root / "analysis.json",
                root / "report.html")  # fmt: skip
     if all(path.exists() for path in written) and (
-        read_json(record_path(job.output)).get("identity") == job.identity
+        record_beside(job.output).get("identity") == job.identity
     ):
         logger.info("%s is up to date", job.output)
         return table.read_text(encoding="utf-8").rstrip()

@@ -37,7 +37,7 @@ def serve(settings: ServeSettings) -> None:
     settings = ServeSettings.of(settings)
     configure_runtime()
     (source,) = settings.require("model")
-    logger.info("loading %s", source)  # what is imported from here on takes seconds too
+    logger.info("loading %s", source)
     from pal.conversation.session import open_session
     from pal.serve.app import OWN, Server
     from pal.serve.running import listen, run_server

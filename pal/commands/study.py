@@ -271,6 +271,7 @@ def serve_study(settings: ServeStudySettings) -> None:
     listening = listen("127.0.0.1", chosen.port, "study_server")
     supporters: dict[str, Any] = {}
     if store.kind == "chat":
+        logger.info("loading the systems of %s", source)
         supporters = load_supporters(store.config, rows=chosen.rows, timeout=chosen.timeout)
         guard = next(iter(supporters.values())).guard
     else:

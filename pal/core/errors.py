@@ -39,15 +39,29 @@ class OutputInUse(OutputError):
     """An output that another process is writing."""
 
 
+SHORTEST_BEGINNING = 3  # letters that can stand for a name
+
+
 def suggest(name: str, allowed: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
     """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string.
+
+    Where none is close, one of which the given name is the beginning, or the other way round, is.
 
     Args:
         name: what was given.
         allowed: the names.
         meant: what to say in place of some of them.
+
+    Example:
+        >>> suggest("evalute", ["eval", "generate"]), suggest("gen", ["eval", "generate"])
+        ("; did you mean 'eval'?", "; did you mean 'generate'?")
     """
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    names = list(allowed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close and len(name) >= SHORTEST_BEGINNING:
+        longer = [one for one in names if one.startswith(name)]
+        shorter = [one for one in names if one and name.startswith(one)]
+        close = longer if len(longer) == 1 else shorter if len(shorter) == 1 else []
     return f"; did you mean {(meant or {}).get(close[0], close[0])!r}?" if close else ""
 
 

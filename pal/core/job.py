@@ -243,7 +243,14 @@ class Job:
 
     def _recorded(self, path: Path | None = None) -> dict[str, Any]:
         path = record_path(self.output) if path is None else path
-        record = read_json(path) if path.exists() else {}
+        try:
+            record = read_json(path) if path.exists() else {}
+        except DataError as error:
+            remedy = "" if self.overwrite else "give overwrite=true, or "
+            raise OutputError(
+                f"{error}; it is the record of what made {self.output}, which cannot be trusted "
+                f"without it: {remedy}delete both, and run the same again; all is computed again"
+            ) from None
         return record if isinstance(record, dict) else {}
 
     def spare_inputs(self, path: Path) -> None:

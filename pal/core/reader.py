@@ -168,10 +168,9 @@ class Reader:
     def _own_key(self, path: Sequence[str]) -> str:
         """Return what to do about another command's key: the command's own of that name, if any."""
         own = [
-            key
-            for key, _, _ in fields_of(self.cls)
-            if key.rpartition(".")[2] == path[-1] and len(path) in (1, key.count(".") + 1)
-        ]
+            key for key in keys_ending_in(self.cls, path[-1])
+            if len(path) in (1, key.count(".") + 1)
+        ]  # fmt: skip
         if not own and len(path) == 1:  # output of most commands, output_dir of some
             own = [f"{path[0]}_dir"] if f"{path[0]}_dir" in self.cls.model_fields else []
         return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
@@ -318,6 +317,29 @@ def one_a_key(details: Sequence[Any]) -> list[Any]:
         if kept is None or len(detail["loc"]) > len(kept["loc"]):
             found[place[:cut]] = detail
     return list(found.values())
+
+
+def keys_ending_in(cls: type[CommandSettings], name: str) -> list[str]:
+    """Return the dotted keys of a class whose last part is a name, those of few parts first.
+
+    Args:
+        cls: the settings class of a command.
+        name: the last part.
+
+    Example:
+        >>> from pal.commands.serve import ServeSettings
+        >>> keys_ending_in(ServeSettings, "port")
+        ['serve.port']
+    """
+    found = [key for key, _, _ in fields_of(cls) if key.rpartition(".")[2] == name]
+    if found:
+        return sorted(found, key=lambda key: key.count("."))
+    groups = [(key, mark) for key, field, _ in fields_of(cls) for mark in marks_of(field)]
+    return [
+        f"{key}.{name}"
+        for key, mark in groups
+        if isinstance(mark, KeysFrom) and name in mark.names()
+    ]
 
 
 def read_settings(

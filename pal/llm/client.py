@@ -235,6 +235,9 @@ class OpenAIBackend:
         url = str(self.settings.base_url)
         if may_pass(error):
             hint = ""
+            # By name, since versions of the library differ in the package that it is of.
+            if type(error.__cause__).__name__ == "ConnectError":
+                hint = f" (is the server running at llm.base_url={url}?)"
             if isinstance(error, APIConnectionError) and (proxy := proxy_of(url)):
                 hint = f" (by the proxy in {proxy}; NO_PROXY names hosts to ask directly)"
             count = self.settings.max_attempts

@@ -1,11 +1,16 @@
 """Running the web application: the socket it listens on, and the way it ends."""
 
+import asyncio
+import contextlib
 import signal
 import socket
 import threading
 from typing import Any, Protocol
 
 from pal.core.errors import ConfigError, first_line
+
+# Bytes of a refused request that are read and thrown away, so that its client sees the answer.
+MOST_DRAINED = 64 * 2**20
 
 
 class Served(Protocol):
@@ -57,7 +62,8 @@ def run_server(
     import uvicorn
 
     config = uvicorn.Config(
-        server.app(), log_level="warning", access_log=False, server_header=False, lifespan="on",
+        _drained(server.app(), server.settings.timeout), lifespan="on",
+        log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=max(1, round(server.settings.drain)),
         http=_impatient(server.settings.timeout),
     )  # fmt: skip
@@ -75,6 +81,51 @@ def run_server(
         raise KeyboardInterrupt("stopped; replies that had begun were finished") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _drained(app: Any, seconds: float) -> Any:
+    """Return an application whose answers end after the rest of their request has come.
+
+    Most clients send the whole of a request before they read, and a connection that is closed
+    before that is reset, with the answer that was on its way: too large, or no such page. What
+    comes is thrown away, up to a size and a time.
+
+    Args:
+        app: the application.
+        seconds: how long the rest of a request may take.
+    """
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        has_ended = False
+
+        async def receive_part() -> Any:
+            nonlocal has_ended
+            message = await receive()
+            has_ended = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def drain() -> None:
+            size = 0
+            while not has_ended and size <= MOST_DRAINED:
+                size += len((await receive_part()).get("body", b""))
+
+        async def send_part(message: Any) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if not is_last or has_ended:
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            # Cancelled: the server ends, and does not wait any longer.
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(drain(), seconds)
+            await send({"type": "http.response.body"})
+
+        await app(scope, receive_part, send_part)
+
+    return run
 
 
 def _impatient(seconds: float) -> Any:

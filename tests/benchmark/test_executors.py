@@ -19,7 +19,7 @@ from pal.benchmark.executors.tasks import StageContext, StageReport, perform_sta
 from pal.benchmark.settings import BenchmarkSettings
 from pal.cluster.settings import ClusterResources
 from pal.core.errors import ConfigError, DataError, OutputError
-from pal.core.job import output_lock
+from pal.core.job import output_lock, record_path
 from tests.benchmark.stage_works import (
     attempts,
     break_down,
@@ -347,3 +347,15 @@ def test_executors_are_no_part_of_any_result():
     )  # fmt: skip
     assert decisive(plain) == decisive(other)
     assert BenchmarkSettings().executor == "local"
+
+
+@pytest.mark.parametrize("contents", ['{"identity": "abc', "", "[1]", '{"identity": "other"}'])
+def test_a_stage_whose_record_is_damaged_is_not_done(tmp_path, contents):
+    output = tmp_path / "out.jsonl"
+    task = tasks.StageTask("generate", "x", "m:f", (), output, identity="abc")
+    output.write_text("{}\n")
+    assert not task.is_done()
+    record_path(output).write_text('{"identity": "abc"}')
+    assert task.is_done()
+    record_path(output).write_text(contents)
+    assert not task.is_done()

@@ -69,6 +69,24 @@ def test_an_output_that_was_cut_is_not_taken_as_finished(tmp_path):
     assert not job(output).is_finished()
 
 
+@pytest.mark.parametrize("contents", ['{"identity": "a', "", "[]x", '{"identity": 1}', "[]"])
+def test_a_damaged_record_is_told_with_what_to_do(tmp_path, contents):
+    output = tmp_path / "out.jsonl"
+    one = job(output)
+    with one.claimed(processes=False):
+        one.publish(lambda path: write_jsonl(path, [{"a": 1}]))
+    record = record_path(output)
+    record.write_text(contents)
+    with pytest.raises(OutputError, match="overwrite=true") as caught:
+        job(output).is_finished()
+    assert str(output) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not job(output, overwrite=True).is_finished()
+    record.unlink()
+    output.unlink()
+    assert not job(output).is_finished()
+
+
 def test_a_record_without_its_output_is_no_result(tmp_path):
     """A kill between the two leaves a job to continue."""
     output = tmp_path / "out.jsonl"

@@ -15,7 +15,7 @@ from pal.core.files import read_json, write_json
 from pal.llm import connect
 from pal.llm.client import OpenAIBackend
 from tests.llm.server import FakeServer
-from tests.llm.test_client import answer, number_in, question, settings_for
+from tests.llm.test_client import SCHEMA, answer, number_in, question, settings_for
 
 
 def asked(bodies):
@@ -110,6 +110,25 @@ def test_a_dead_server_stops_the_run_and_loses_nothing(tmp_path):
         outcomes = connect(settings.llm).ask(requests, description="x")
     assert all(o.reason is None for o in outcomes)
     assert set(asked(second.requests)) == set(range(50, 200))
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, None])
+def test_a_wrong_port_asks_whether_the_server_is_running(tmp_path, schema):
+    with FakeServer(answer) as server:
+        url = server.url
+    settings = settings_for(tmp_path, url, "llm.max_attempts=1")
+    with pytest.raises(PalError) as caught:
+        connect(settings.llm).ask([question(n, schema) for n in range(40)], description="x")
+    assert f"is the server running at llm.base_url={url}?" in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["drop", "stall", "500"])
+def test_a_server_that_answers_badly_is_not_said_to_be_missing(tmp_path, fault):
+    with FakeServer(answer, lambda number, body: fault, stall=1.5) as server:
+        settings = settings_for(tmp_path, server.url, "llm.max_attempts=1", "llm.timeout=0.3")
+        [outcome] = connect(settings.llm).ask([question(1, None)], description="x")
+    assert outcome.reason.startswith("gave up after 1 attempts")
+    assert "running" not in outcome.reason
 
 
 def test_a_server_that_restarts_is_met_again(tmp_path):

@@ -1,8 +1,10 @@
 """A server on loopback in a thread of this process, and one in a process of its own."""
 
+import http.client
 import re
 import threading
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from pal.serve.app import Server
 from pal.serve.running import listen, run_server
@@ -26,6 +28,33 @@ def served(session, *, token=None, name="tiny", **limits):
     finally:
         stop.set()
         thread.join(timeout=20)
+
+
+def send_whole(url, pieces, *, chunked=False, **headers):
+    """Send a request in full before its answer is read, as many clients do.
+
+    Args:
+        url: where to.
+        pieces: of the body.
+        chunked: send them as they come, without a length.
+        **headers: of the request.
+
+    Returns:
+        Status and body of the answer.
+    """
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.netloc, timeout=60)
+    body = iter(pieces) if chunked else b"".join(pieces)
+    more = {"Transfer-Encoding": "chunked"} if chunked else {}
+    try:
+        connection.request(
+            "POST", place.path, body, {"Connection": "close", **more, **headers},
+            encode_chunked=chunked,
+        )  # fmt: skip
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 @contextmanager

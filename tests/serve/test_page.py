@@ -484,6 +484,87 @@ def test_a_new_chat_ends_a_reply_and_its_late_words_go_nowhere(page, scripted):
     assert "Hello." not in page.evaluate("JSON.stringify(sessionStorage)")
 
 
+def test_a_new_chat_begins_with_the_settings_that_the_page_starts_with(page, scripted):
+    open_page(page, scripted.address)
+    page.select_option("#strategy", "Question")
+    page.check("#compare")
+    page.locator("#alpha-card summary").click()
+    page.locator("#alpha-2").fill("1.5")
+    send(page, "I am sad.")
+    assert scripted.bodies[0]["strategy"] == "Question"
+    assert len(scripted.bodies) == 2
+    page.click("#new")
+    expect(page.locator("#new-dialog")).to_contain_text("strategy and weights that you chose")
+    page.click("#new-yes")
+    expect(page.locator("#strategy")).to_have_value("")
+    expect(page.locator("#strategy-name")).to_be_empty()
+    expect(page.locator("#compare")).not_to_be_checked()
+    expect(page.locator("#alpha-count")).to_be_empty()
+    expect(page.locator("#alpha-2")).to_have_value("0.5")
+    expect(page.locator("#announce")).to_contain_text("settings that the page starts with")
+    send(page, "Hello.")
+    assert not {"strategy", "alpha", "persona"} & set(scripted.bodies[-1])
+    assert len(scripted.bodies) == 3
+    # Without a turn there is nothing to ask about, and the settings go as well.
+    page.click("#new")
+    page.click("#new-yes")
+    page.check("#compare")
+    page.click("#new")
+    expect(page.locator("#compare")).not_to_be_checked()
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize("with_help", [False, True])
+def test_a_reload_shows_the_end_of_the_chat(page, scripted, size, with_help):
+    page.set_viewport_size(size)
+    open_page(page, scripted.address)
+    scripted.plans = [{"text": f"Reply {n}. " + "Tell me more. " * 5} for n in range(9)]
+    if with_help:
+        scripted.plans[4] = FIXED
+    for number in range(9):
+        send(page, f"Message {number}.")
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.locator(".message.reply").last).not_to_be_in_viewport()
+    page.reload()
+    expect(page.locator("#model")).not_to_be_empty()
+    last = page.locator(".message.reply .text").last
+    expect(last).to_be_in_viewport()
+    for _ in range(200):  # the page settles: what is drawn with the model's facts moves it
+        end, under = last.bounding_box(), page.locator("#composer").bounding_box()
+        if end["y"] + end["height"] <= under["y"] + 1:
+            break
+        page.wait_for_timeout(50)
+    assert end["y"] + end["height"] <= under["y"] + 1
+
+
+def test_a_reload_shows_that_a_reply_is_missing(page, scripted):
+    page.set_viewport_size(PHONE)
+    open_page(page, scripted.address)
+    for number in range(6):
+        send(page, f"Message {number}.")
+    scripted.plans = [{"waits": True}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text").last).to_have_text("I")
+    page.evaluate("scrollTo(0, 0)")
+    page.reload()
+    expect(page.locator("#model")).not_to_be_empty()
+    for _ in range(200):
+        end, under = page.locator("#retry").bounding_box(), page.locator("#composer").bounding_box()
+        if end["y"] + end["height"] <= under["y"] + 1:
+            break
+        page.wait_for_timeout(50)
+    page.click("#retry", trial=True)
+    assert end["y"] + end["height"] <= under["y"] + 1
+
+
+def test_a_page_without_a_chat_starts_at_its_top(page, scripted):
+    page.set_viewport_size(PHONE)
+    open_page(page, scripted.address)
+    page.reload()
+    expect(page.locator("#model")).not_to_be_empty()
+    assert page.evaluate("scrollY") == 0
+
+
 def test_help_does_not_cover_what_the_guard_says(page, scripted):
     page.set_viewport_size(PHONE)
     open_page(page, scripted.address)

@@ -29,7 +29,7 @@ from tests.conversation.test_session import (
     messages_of,
 )
 from tests.jobs import command, start
-from tests.serve.live import process_serving, served
+from tests.serve.live import process_serving, send_whole, served
 
 HELLO = [{"role": "user", "content": "I lost my job last week."}]
 
@@ -186,6 +186,42 @@ def test_mistakes_are_told_in_openais_form(session, caplog):
         assert other.status_code == 400
         assert post(address, {"messages": HELLO}).status_code == 200  # nothing broke it
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_far_too_much_sees_the_answer(session, chunked):
+    """Closing a connection with a part of the request unread resets it, and loses the answer."""
+    much = [b" " * 2**20] * 30
+    with served(session, token="right") as (address, _):
+        for path, token, status in (
+            ("/v1/chat/completions", "right", 413), ("/v1/chat/completions", "wrong", 401),
+            ("/none", "right", 404),
+        ):  # fmt: skip
+            given = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            found, told = send_whole(f"{address}{path}", much, chunked=chunked, **given)
+            assert found == status
+            if status == 413:
+                error = json.loads(told)["error"]["message"]
+                assert error == "the request has more than 65536 bytes"
+
+
+def _send_chunks(connection, count):
+    for _ in range(count):
+        connection.sendall(b"10000\r\n" + b" " * 2**16 + b"\r\n")
+
+
+def test_a_request_without_end_is_drained_for_a_while_only(session, monkeypatch):
+    monkeypatch.setattr("pal.serve.running.MOST_DRAINED", 2**20)
+    with served(session) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                b"POST /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+                b"Connection: close\r\n\r\n"
+            )
+            with pytest.raises(ConnectionError):  # a reset, or a broken pipe
+                _send_chunks(connection, 10_000)
+        assert post(address, {"messages": HELLO}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """A study with systems that need no model, in a thread or in a process that can be killed."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from pal.guard import GuardSettings, load_guard
+from pal.serve.running import listen, run_server
 from pal.study.app import StudyServer
 from pal.study.questions import CHAT_QUESTIONS, consent_text
 from pal.study.settings import StudyServerSettings
@@ -103,15 +103,7 @@ def make_study(path, *, raters=2, each=1, days=1.0, kind="chat", items=None, **c
 def make_server(store, *, seconds=0.0, timeout=20.0):
     guard = load_guard(GuardSettings.model_validate(store.config["guard"]))
     systems = {name: FakeSupporter(name, guard, seconds) for name in store.config["systems"]}
-    return StudyServer(store, systems, guard, StudyServerSettings(timeout=timeout))
-
-
-def _listening():
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("127.0.0.1", 0))
-    made.listen(100)
-    return made
+    return StudyServer(store, systems, guard, StudyServerSettings(timeout=timeout, drain=2))
 
 
 @contextmanager
@@ -119,19 +111,15 @@ def served(path, **options):
     """Yield (address, server) of a study that a thread serves."""
     store = StudyStore(path)
     server = make_server(store, **options)
-    listening = _listening()
-    running = uvicorn.Server(uvicorn.Config(
-        server.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=2
-    ))  # fmt: skip
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
+    listening, stop = listen("127.0.0.1", 0), threading.Event()
+    thread = threading.Thread(
+        target=run_server, args=(server, listening), kwargs={"stop": stop}, daemon=True
+    )
     thread.start()
-    while not running.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", server
     finally:
-        running.should_exit = True
+        stop.set()
         thread.join(timeout=20)
         store.close()
 

@@ -16,6 +16,7 @@ import pytest
 
 from pal.core.errors import DataError, OutputError
 from pal.study.store import StudyStore
+from tests.serve.live import send_whole
 from tests.study.live import QUESTIONS, SITUATIONS, Gate, make_study, served
 
 CRISIS = "I can't do this anymore. I want to kill myself tonight."
@@ -470,6 +471,21 @@ def test_files_are_private_and_hold_no_token(file):
         assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
         assert not any(token.encode() in bytes_of(file) for token in tokens)
         assert all(len(token) == 22 for token in tokens)  # 128 bits
+
+
+def test_a_form_that_is_far_too_long_is_answered(file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, _):
+        begun = Person(address, token)
+        begun.begin()
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        for chunked in (False, True):
+            status, told = send_whole(
+                f"{begun.url}/say", [b"text=", *[b"x" * 2**20] * 30], chunked=chunked, **kind
+            )
+            assert status == 413
+            assert b"too long" in told
+        assert begun.say("Hello.")
 
 
 def test_no_text_is_logged(file, caplog, capfd):

@@ -21,8 +21,8 @@ from typing import IO, Any, Literal
 from pal.benchmark.settings import StageKind
 from pal.cluster.nodes import NodeContext, describe_process, not_shared, portable_error
 from pal.core.errors import OutputInUse
-from pal.core.files import read_json, write_text
-from pal.core.job import record_path
+from pal.core.files import write_text
+from pal.core.job import record_beside, record_path
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,11 @@ class StageTask:
     def is_done(self) -> bool:
         """Return whether the output exists with the record of the job that made it.
 
-        Both are written atomically, so what exists is whole.
+        Both are written atomically, so what exists is whole; a damaged record is that of no job.
         """
-        record = record_path(self.output)
-        if not (self.output.exists() and record.exists()):
+        if not (self.output.exists() and record_path(self.output).exists()):
             return False
-        return self.identity is None or read_json(record).get("identity") == self.identity
+        return self.identity is None or record_beside(self.output).get("identity") == self.identity
 
     def perform(self) -> None:
         """Do the work in this process.

@@ -539,7 +539,7 @@ function drawPersona() {
   byId("persona-note").textContent = isOwn
     ? `Written or changed by you${infers ? ", so it no longer grows by itself" : ""}.`
     : infers
-      ? "Inferred from what you say, and growing with the chat. A change of yours makes it fixed."
+      ? "Inferred from what you say, and growing with the chat. If you add or remove a sentence, the list stays as you leave it."
       : "What the model knows about you. This server infers nothing; add sentences of your own.";
   byId("persona-infer").hidden = !(isOwn && infers);
   const items = sentences.map((sentence, place) => {
@@ -668,17 +668,18 @@ function undo() {
 function startNew() {
   run?.controller.abort();
   run = null;
-  chat = { ...emptyChat(), strategy: chat.strategy, alpha: chat.alpha, compare: chat.compare };
+  chat = emptyChat();
   store.set("notice", Date.now());
   hideFailure();
   save();
   drawLog();
   drawPersona();
   drawPin();
+  if (facts) drawSliders();
   byId("message").value = "";
   drawControls();
   byId("message").focus();
-  say(`New chat. ${NOTICE}`);
+  say(`New chat, with the settings that the page starts with. ${NOTICE}`);
 }
 
 function download(name, type, contents) {
@@ -756,6 +757,15 @@ async function loadFacts() {
   drawPersona();
   drawPin();
   drawControls();
+}
+
+/** Show the end of a chat that the tab remembers; the browser would go where the page stood before. */
+function showEnd() {
+  if (!chat.turns.length) return;
+  measure();
+  const isFixed = guardSpeaks(chat.turns.at(-1).reply); // its first words count
+  const end = byId("failure").hidden ? lastItem() : byId("failure");
+  end.scrollIntoView({ block: isFixed ? "start" : "end" });
 }
 
 /** A reply that was under way when the page went is not under way any more. */
@@ -891,4 +901,7 @@ drawPin();
 settle();
 drawLog();
 drawControls();
-loadFacts();
+history.scrollRestoration = "manual";
+showEnd();
+const whereItEnds = window.scrollY;
+loadFacts().then(() => window.scrollY === whereItEnds && showEnd());
