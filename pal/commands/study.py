@@ -259,7 +259,7 @@ def serve_study(settings: ServeStudySettings) -> None:
     settings = ServeStudySettings.of(settings)
     configure_runtime()
     (source,) = settings.require("input")
-    logger.info("loading %s", source)  # what is imported from here on takes seconds too
+    logger.info("loading %s", source)
     chosen = settings.study_server
     from pal.guard import GuardSettings, load_guard
     from pal.serve.running import listen, run_server
@@ -271,7 +271,6 @@ def serve_study(settings: ServeStudySettings) -> None:
     listening = listen("127.0.0.1", chosen.port, "study_server")
     supporters: dict[str, Any] = {}
     if store.kind == "chat":
-        logger.info("loading the systems of %s", source)
         supporters = load_supporters(store.config, rows=chosen.rows, timeout=chosen.timeout)
         guard = next(iter(supporters.values())).guard
     else:
