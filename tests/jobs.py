@@ -53,10 +53,32 @@ def environment(**extra):
 
 def start(*arguments, **extra):
     """Start ``pal`` with these arguments in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pal.cli", *map(str, arguments)],
-        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return python("from pal.cli import run_program; run_program()", *arguments, text=True, **how,
+                  extra=extra)  # fmt: skip
+
+
+def python(code, *arguments, extra, early=True, **how):
+    """Start Python code in a process of its own, at once where nothing is lost by it.
+
+    With workers (``-n 2``), the processes are forks of one that has done the imports; with ``-n 0``
+    all are fresh.
+
+    Args:
+        code: what it runs.
+        arguments: what it finds in ``sys.argv[1:]``.
+        extra: variables of its environment; None takes one out.
+        early: whether they count as Python starts and imports, so that the process must be fresh.
+        how: further arguments of ``subprocess.Popen``.
+    """
+    variables = {**environment(), **extra}
+    env = {name: value for name, value in variables.items() if value is not None}
+    if "PYTEST_XDIST_WORKER" not in os.environ or (extra and early):
+        call = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.Popen(call, env=env, **how)
+    from tests.warm import WarmProcess
+
+    return WarmProcess(code, arguments, env=env, **how)
 
 
 def torchrun(processes, *arguments, **extra):
