@@ -51,9 +51,9 @@ def environment(**extra):
     return {**os.environ, **base, **extra}
 
 
-def start(*arguments, **extra):
-    """Start ``pal`` with these arguments in a process of its own."""
-    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+def start(*arguments, stdin=subprocess.DEVNULL, **extra):
+    """Start ``pal`` with these arguments, and more variables, in a process of its own."""
+    how = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return python("from pal.cli import run_program; run_program()", *arguments, text=True, **how,
                   extra=extra)  # fmt: skip
 
