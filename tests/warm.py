@@ -1,11 +1,12 @@
 """Processes that start at once: forks of one that has imported what commands import.
 
 A fresh process spends seconds on imports before it does what a test looks at. These get arguments,
-environment, folder and streams of their own, end as Python ends, and are killed as any process is.
+environment, folder and streams of their own, and are killed as any process is.
 What depends on how Python itself starts, on the order of imports or on variables that libraries
 read as they are imported needs a fresh one; see :func:`tests.jobs.python`.
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -199,6 +200,23 @@ def _become(order, streams):
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
+def _run(code):
+    """Run code as the program; end as Python does, but for the second that freeing it all takes."""
+    main, result = types.ModuleType("__main__"), 0
+    sys.modules["__main__"] = main
+    try:
+        exec(compile(code, "<string>", "exec"), main.__dict__)
+    except SystemExit as stop:
+        result = stop.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        result = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(result)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests
     from pal.core.runtime import configure_runtime
@@ -208,5 +226,4 @@ if __name__ == "__main__":
     gc.freeze()
     order, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
     _become(order, streams)
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(compile(order["code"], "<string>", "exec"), main.__dict__)
+    _run(order["code"])

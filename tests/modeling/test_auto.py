@@ -43,7 +43,8 @@ for name, code in json.loads(sys.argv[1]).items():
     if not os.fork():
         print(name, end="=", flush=True)
         exec(code)
-        sys.exit()
+        sys.stdout.flush()
+        os._exit(0)
     os.wait()
 """
 NAMES = "from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer\n"
