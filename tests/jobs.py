@@ -45,6 +45,11 @@ TRAIN_EXTRACTOR = [
 ]  # fmt: skip
 
 
+PROGRAM = "from pal.cli import run_program; run_program()"
+STREAMS = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+           "text": True}  # fmt: skip
+
+
 def environment(**extra):
     """The environment of a command: offline, the checkout importable, nothing to trackers."""
     base = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
@@ -53,12 +58,10 @@ def environment(**extra):
 
 def start(*arguments, stdin=subprocess.DEVNULL, **extra):
     """Start ``pal`` with these arguments, and more variables, in a process of its own."""
-    how = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return python("from pal.cli import run_program; run_program()", *arguments, text=True, **how,
-                  extra=extra)  # fmt: skip
+    return python(PROGRAM, *arguments, extra=extra, **{**STREAMS, "stdin": stdin})
 
 
-def python(code, *arguments, extra, early=True, **how):
+def python(code, *arguments, extra=(), early=True, **how):
     """Start Python code in a process of its own, at once where nothing is lost by it.
 
     With workers (``-n 2``), the processes are forks of one that has done the imports; with ``-n 0``
@@ -71,7 +74,7 @@ def python(code, *arguments, extra, early=True, **how):
         early: whether they count as Python starts and imports, so that the process must be fresh.
         how: further arguments of ``subprocess.Popen``.
     """
-    variables = {**environment(), **extra}
+    variables = environment(**dict(extra))
     env = {name: value for name, value in variables.items() if value is not None}
     if "PYTEST_XDIST_WORKER" not in os.environ or (extra and early):
         call = [sys.executable, "-c", code, *map(str, arguments)]

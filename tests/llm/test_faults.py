@@ -162,7 +162,8 @@ def ask_all(folder, url):
     write_json(folder / "outcomes.json", [[o.id, o.value, o.reason] for o in outcomes])
 
 
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.campaign)])
+def test_kills_at_random_moments_change_nothing(tmp_path, kills):
     chance = random.Random(7)
     context = multiprocessing.get_context("forkserver")  # processes that have imported all
     context.set_forkserver_preload(["tests.llm.test_faults", "openai", "pal.llm.client"])
@@ -171,7 +172,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
         return "refusal" if number_in(body) % 50 == 7 else None
 
     with FakeServer(answer, faults, latency=0.04) as server:
-        for _ in range(20):
+        for _ in range(kills):
             before = len(server.requests)
             process = context.Process(target=ask_all, args=(tmp_path, server.url))
             process.start()
@@ -193,4 +194,4 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path):
         for n in range(300)
     ]
     assert set(counts) == set(range(300))
-    assert 20 < sum(killed.values()) < sum(counts.values()) <= 300 + 8 * 20
+    assert kills < sum(killed.values()) < sum(counts.values()) <= 300 + 8 * kills
