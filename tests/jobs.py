@@ -45,18 +45,43 @@ TRAIN_EXTRACTOR = [
 ]  # fmt: skip
 
 
+PROGRAM = "from pal.cli import run_program; run_program()"
+STREAMS = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+           "text": True}  # fmt: skip
+
+
 def environment(**extra):
     """The environment of a command: offline, the checkout importable, nothing to trackers."""
     base = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     return {**os.environ, **base, **extra}
 
 
-def start(*arguments, **extra):
-    """Start ``pal`` with these arguments in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pal.cli", *map(str, arguments)],
-        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def start(*arguments, stdin=subprocess.DEVNULL, **extra):
+    """Start ``pal`` with these arguments, and more variables, in a process of its own."""
+    return python(PROGRAM, *arguments, extra=extra, **{**STREAMS, "stdin": stdin})
+
+
+def python(code, *arguments, extra=(), early=True, **how):
+    """Start Python code in a process of its own, at once where nothing is lost by it.
+
+    With workers (``-n 2``), the processes are forks of one that has done the imports; with ``-n 0``
+    all are fresh.
+
+    Args:
+        code: what it runs.
+        arguments: what it finds in ``sys.argv[1:]``.
+        extra: variables of its environment; None takes one out.
+        early: whether they count as Python starts and imports, so that the process must be fresh.
+        how: further arguments of ``subprocess.Popen``.
+    """
+    variables = environment(**dict(extra))
+    env = {name: value for name, value in variables.items() if value is not None}
+    if "PYTEST_XDIST_WORKER" not in os.environ or (extra and early):
+        call = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.Popen(call, env=env, **how)
+    from tests.warm import WarmProcess
+
+    return WarmProcess(code, arguments, env=env, **how)
 
 
 def torchrun(processes, *arguments, **extra):

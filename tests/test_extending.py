@@ -52,13 +52,27 @@ def extended(tmp_path_factory):
     return folder
 
 
-def run(extended, *arguments, module="pal"):
+COMMANDS = """
+import json, sys
+from pal.cli import main
+for arguments in json.loads(sys.argv[1]):
+    if main(arguments) != 0:
+        sys.exit(f"failed: {arguments}")
+"""
+
+
+def run(extended, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)], cwd=extended, text=True,
-        capture_output=True, env=environment(PYTHONPATH=str(extended)),
+        [sys.executable, *arguments], cwd=extended, text=True, capture_output=True,
+        env=environment(PYTHONPATH=str(extended)),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def commands(extended, *calls):
+    """Run commands of the package in one process; return what it prints."""
+    return run(extended, "-c", COMMANDS, json.dumps([[str(word) for word in one] for one in calls]))
 
 
 def test_the_page_names_every_line():
@@ -70,13 +84,13 @@ def test_the_page_names_every_line():
 
 
 def test_the_command(extended):
-    assert "words" in run(extended, "count", "--help")
     output = extended / "count.json"
-    run(extended, "count", f"input={ESCONV}", "split=test", f"output={output}")
+    count = ["count", f"input={ESCONV}", "split=test", f"output={output}"]
+    assert "words" in commands(extended, ["count", "--help"], count)
     found = json.loads(output.read_text())
     assert set(found) == {"seeker", "supporter"}
-    words = run(extended, "count", f"input={ESCONV}", "words=true", f"output={extended / 'w.json'}")
-    assert "seeker" in words
+    words = ["count", f"input={ESCONV}", "words=true", f"output={extended / 'w.json'}"]
+    assert "seeker" in commands(extended, words)
 
 
 def test_the_command_obeys_every_setting_that_it_takes(extended):
@@ -85,24 +99,27 @@ def test_the_command_obeys_every_setting_that_it_takes(extended):
         "dialogue,speaker,text,said,strategy\na,seeker,one two,x,\na,supporter,three,y,Query\n"
         "b,seeker,four,z,\nb,supporter,five,y,Others\n"
     )
-    output = extended / "settings.json"
-    for extra, expected in {
+    settings = {
         "limit=1": {"seeker": 2, "supporter": 1},
         "data.columns.text=said": {"seeker": 2, "supporter": 2},
         "data.reader=table": {"seeker": 3, "supporter": 2},
-    }.items():
-        run(extended, "count", f"input={table}", f"output={output}", "words=true", "overwrite=true",
-            "data.strategy_labels={Query: Question}", extra)  # fmt: skip
-        assert json.loads(output.read_text()) == expected, extra
+    }
+    commands(extended, *(
+        ["count", f"input={table}", f"output={extended / extra}.json", "words=true",
+         "data.strategy_labels={Query: Question}", extra]
+        for extra in settings
+    ))  # fmt: skip
+    for extra, expected in settings.items():
+        assert json.loads((extended / f"{extra}.json").read_text()) == expected, extra
 
 
 def test_the_tests_are_content_with_all_four(extended):
     """What the page promises: those that walk the tables ask for nothing that it does not say."""
-    run(extended, "-q", "-n0", "tests/test_contracts.py", "tests/core/test_identity.py",
-        "tests/core/test_settings.py", "tests/metrics/test_table.py", "tests/metrics/test_cases.py",
-        "tests/metrics/test_hub.py", "tests/modeling/test_pal.py", "-k",
-        "contract or public or count or questions or gated or keys or cannot or case",
-        module="pytest")  # fmt: skip
+    run(extended, "-m", "pytest", "-q", "-n0", "tests/test_contracts.py",
+        "tests/core/test_identity.py", "tests/core/test_settings.py", "tests/metrics/test_table.py",
+        "tests/metrics/test_cases.py", "tests/metrics/test_hub.py", "tests/modeling/test_pal.py",
+        "-k", "contract or public or count or questions or gated or keys or cannot "
+        "or every_family_and_key")  # fmt: skip
 
 
 def test_the_corpus_and_the_metric(extended):
@@ -111,13 +128,14 @@ def test_the_corpus_and_the_metric(extended):
         "Seeker: I lost my job.\nSupporter [Question]: What happened?\n\n"
         "Seeker: Hi.\nSupporter [Others]: Hi.\n"
     )
-    run(extended, "count", f"input={script}", f"output={extended / 'play.json'}")
-    assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 2}
     predictions = extended / "predictions.jsonl"
     rows = [{"id": "a/1", "response": "how are you?"}, {"id": "a/3", "response": "ok"}]
     predictions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = run(extended, "eval", f"predictions={predictions}", "metrics.names=questions",
-                "metrics.embedder=null")  # fmt: skip
+    table = commands(
+        extended, ["count", f"input={script}", f"output={extended / 'play.json'}"],
+        ["eval", f"predictions={predictions}", "metrics.names=questions", "metrics.embedder=null"],
+    )  # fmt: skip
+    assert json.loads((extended / "play.json").read_text()) == {"seeker": 2, "supporter": 2}
     assert "| questions | 50 |" in table
 
 
@@ -128,8 +146,4 @@ def test_the_fusion(extended):
         "x, m = torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.long);"
         "print(type(f).__name__, f(x, m, x, m)[0].shape)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=extended, text=True, capture_output=True,
-        env=environment(PYTHONPATH=str(extended)),
-    )  # fmt: skip
-    assert done.stdout.strip() == "GatedFusion torch.Size([2, 3, 8])", done.stderr
+    assert run(extended, "-c", code).strip() == "GatedFusion torch.Size([2, 3, 8])"

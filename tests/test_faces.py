@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 import pal
+from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from pal.study.app import linked
 from pal.study.systems import SessionSupporter
@@ -75,7 +76,8 @@ Thank you, that helps a lot.
 
 @pytest.fixture(scope="module")
 def session(response_model):
-    return pal.load(str(response_model), guard=GuardSettings(country="GB"))
+    short = DecodingSettings(max_new_tokens=12)
+    return pal.load(str(response_model), decoding=short, guard=GuardSettings(country="GB"))
 
 
 @pytest.fixture(scope="module")

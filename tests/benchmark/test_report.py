@@ -376,12 +376,13 @@ def test_a_report_killed_at_any_moment_is_run_again_to_the_same_bytes(tmp_path):
         files[-1].write_text(json.dumps(part), encoding="utf-8")
     given = ["report", f"report.include=[{', '.join(map(str, files))}]"]
     whole, page = tmp_path / "whole.html", tmp_path / "page.html"
+    process = start(*given, f"output={whole}")
     begin = time.time()
-    assert start(*given, f"output={whole}").wait() == 0
+    assert process.wait() == 0
     lasts, draw = time.time() - begin, random.Random(4)
     for _ in range(6):
         process = start(*given, f"output={page}")
-        time.sleep(lasts * (0.6 + 0.4 * draw.random()))
+        time.sleep(lasts * (0.3 + 0.7 * draw.random()))
         process.kill()
         process.wait()
         assert not page.exists() or page.read_bytes() == whole.read_bytes()

@@ -21,21 +21,6 @@ import sys
 import time
 
 
-def preload():
-    """Import what commands import, and compute nothing: threads would not survive a fork."""
-    import accelerate  # noqa: F401
-    import datasets  # noqa: F401
-    import openai  # noqa: F401
-    import optuna  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
-    from transformers import Seq2SeqTrainer  # noqa: F401
-
-    import pal.modeling.pal
-    import pal.training.trainer  # noqa: F401
-
-
 def jumping(seed):
     """Let the wall clock jump at every tenth look at it or so; the monotonic one goes on."""
     chance, right, shift = random.Random(seed), time.time, [0.0]
@@ -118,6 +103,7 @@ def run(order):
 
 if __name__ == "__main__":
     from pal.core.runtime import configure_runtime
+    from tests.warm import preload
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer

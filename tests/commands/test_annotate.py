@@ -60,7 +60,9 @@ def test_killed_and_resumed_gives_the_same_bytes(extractor_model, pesconv, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {"out.jsonl", "out.jsonl.run.json"}
 
 
+@pytest.mark.distributed
 def test_two_processes_write_the_bytes_of_one(extractor_model, pesconv, tmp_path):
+    """In every run, responses are generated so."""
     output = tmp_path / "out.jsonl"
     code, text = torchrun(2, *arguments(extractor_model, output))
     assert code == 0, text

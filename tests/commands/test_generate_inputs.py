@@ -3,13 +3,12 @@
 import gzip
 import json
 import subprocess
-import sys
 
 import pytest
 
 from pal.data.cards import CARDS_NOTE
 from pal.data.esconv import load_esconv
-from tests.jobs import ESCONV, command, environment
+from tests.jobs import ESCONV, command, start
 
 FAST = ["decoding.max_new_tokens=8", "decoding.min_new_tokens=1", "limit=3"]
 REQUEST = {"id": "r", "dialog": [{"speaker": "seeker", "text": "I lost my job."}]}
@@ -51,21 +50,17 @@ def test_a_pipe_is_answered_and_other_contents_are_another_job(response_model, t
     output = tmp_path / "out.jsonl"
 
     def piped(*records):
-        return subprocess.run(
-            [sys.executable, "-m", "pal", "generate", f"model={response_model}",
-             "input=/dev/stdin", f"output={output}", *FAST],
-            input="\n".join(map(json.dumps, records)), capture_output=True, text=True,
-            env=environment(),
-        )  # fmt: skip
+        call = ["generate", f"model={response_model}", "input=/dev/stdin", f"output={output}"]
+        process = start(*call, *FAST, stdin=subprocess.PIPE)
+        return process.communicate("\n".join(map(json.dumps, records)))[1], process.returncode
 
-    first = piped(REQUEST)
-    assert first.returncode == 0, first.stderr
+    told, code = piped(REQUEST)
+    assert code == 0, told
     written = output.read_bytes()
-    again = piped(REQUEST)
-    assert "is already finished" in again.stderr
-    other = piped({**REQUEST, "id": "s"})
-    assert other.returncode == 2
-    assert "differs: input" in other.stderr
+    assert "is already finished" in piped(REQUEST)[0]
+    told, code = piped({**REQUEST, "id": "s"})
+    assert code == 2
+    assert "differs: input" in told
     assert output.read_bytes() == written
 
 

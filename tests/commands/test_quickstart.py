@@ -25,7 +25,8 @@ def test_the_pretrained_model_is_taken_where_its_package_is(monkeypatch):
 def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     folder = tmp_path / "quick"
     call = ["quickstart", f"output_dir={folder}", "training.num_train_epochs=1",
-            "annotate.max_new_tokens=8", "decoding.max_new_tokens=12"]  # fmt: skip
+            "persona_extractor.training.num_train_epochs=1", "annotate.max_new_tokens=8",
+            "decoding.max_new_tokens=12"]  # fmt: skip
     assert command(*call) == 0
     names = {path.name for path in folder.iterdir()}
     assert {"extractor", "pesconv.jsonl", "model", "predictions.jsonl", "metrics.json",

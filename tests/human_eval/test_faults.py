@@ -177,15 +177,15 @@ def test_an_export_killed_at_any_moment_is_run_again_to_the_same_bytes(systems, 
     pal, joint = systems
     given = ["human-eval", "export", f"human_eval.systems={{pal: {pal}, joint: {joint}}}"]
     whole = tmp_path / "whole"
-    begin = time.time()
     process = start(*given, f"output={whole}")
+    begin = time.time()
     assert process.wait() == 0
     lasts = time.time() - begin
     draw = random.Random(1)
     for number in range(6):
         folder = tmp_path / f"killed-{number}"
         process = start(*given, f"output={folder}")
-        time.sleep(lasts * (0.55 + 0.45 * draw.random()))
+        time.sleep(lasts * (0.3 + 0.7 * draw.random()))
         process.kill()
         process.wait()
         assert not folder.exists() or contents(folder) == contents(whole)

@@ -1,5 +1,6 @@
 """``import pal`` is all it takes for the library's automatic classes, and it imports nothing."""
 
+import json
 import subprocess
 import sys
 
@@ -33,59 +34,83 @@ def run(code, *arguments):
     return done.stdout.strip()
 
 
+# Runs each in a process of its own, which has what both packages import, but neither of them.
+EACH = """
+import json, os, sys
+import accelerate, scipy.optimize, torch._dynamo, torch.distributed.tensor
+assert not {"pal", "transformers"} & set(sys.modules)
+for name, code in json.loads(sys.argv[1]).items():
+    if not os.fork():
+        print(name, end="=", flush=True)
+        exec(code)
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
 NAMES = "from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer\n"
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        f"import pal\n{NAMES}{LOAD}",
-        f"{NAMES}import pal\n{LOAD}",
-        f"import transformers, pal\n{NAMES}{LOAD}",
-        "import pal\nfrom transformers import AutoModelForSeq2SeqLM, AutoTokenizer, AutoConfig\n"
-        + LOAD,
-        "import pal\nfrom transformers import BlenderbotSmallForConditionalGeneration\n"
-        f"{NAMES}{LOAD}",
-        f"import pal, torch, transformers.generation\n{NAMES}{LOAD}",
-    ],
-    ids=["before", "after", "between", "model first", "family first", "generation first"],
+ORDERS = {
+    "before": f"import pal\n{NAMES}{LOAD}",
+    "after": f"{NAMES}import pal\n{LOAD}",
+    "between": f"import transformers, pal\n{NAMES}{LOAD}",
+    "model first": "import pal\nfrom transformers import AutoModelForSeq2SeqLM, AutoTokenizer, "
+    f"AutoConfig\n{LOAD}",
+    "family first": "import pal\nfrom transformers import BlenderbotSmallForConditionalGeneration\n"
+    f"{NAMES}{LOAD}",
+    "generation first": f"import pal, torch, transformers.generation\n{NAMES}{LOAD}",
+}
+ALONE = {
+    "AutoConfig": "PalConfig",
+    "AutoModelForSeq2SeqLM": "PalForConditionalGeneration",
+    "AutoTokenizer": "BlenderbotSmallTokenizer",
+}
+BY_HAND = (
+    "from pal import PalConfig\nconfig = PalConfig.from_pretrained(folder)\n"
+    "from transformers import AutoConfig, AutoModelForSeq2SeqLM\n"
+    "print(type(AutoModelForSeq2SeqLM.from_config(config)).__name__,\n"
+    "      type(AutoConfig.for_model('pal')).__name__)"
 )
-def test_a_folder_is_loaded_whichever_package_came_first(folder, code):
-    found = run(code, folder)
+OTHERS = (
+    "import pal\nfrom transformers import AutoConfig\n"
+    "print(type(AutoConfig.for_model('bart')).__name__, AutoConfig.from_pretrained.__name__,\n"
+    "      vars(AutoConfig)['from_pretrained'].__class__.__name__)"
+)
+
+
+@pytest.fixture(scope="module")
+def printed(folder):
+    """What each code prints, by name."""
+    alone = {
+        name: f"import pal\nfrom transformers import {name}\n"
+        f"print(type({name}.from_pretrained(folder)).__name__)"
+        for name in ALONE
+    }
+    codes = {**ORDERS, **alone, "by hand": BY_HAND, "others": OTHERS}
+    lines = run(EACH, json.dumps(codes), folder).splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_a_folder_is_loaded_by_a_fresh_process(folder):
+    found = run(ORDERS["before"], folder)
     assert found == f"PalConfig PalForConditionalGeneration {len(small_tokenizer())}"
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("AutoConfig", "PalConfig"),
-        ("AutoModelForSeq2SeqLM", "PalForConditionalGeneration"),
-        ("AutoTokenizer", "BlenderbotSmallTokenizer"),
-    ],
-)
-def test_each_class_loads_alone(folder, name, kind):
-    code = f"import pal\nfrom transformers import {name}\n"
-    code += f"print(type({name}.from_pretrained(folder)).__name__)"
-    assert run(code, folder) == kind
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_folder_is_loaded_whichever_package_came_first(printed, order):
+    found = f"PalConfig PalForConditionalGeneration {len(small_tokenizer())}"
+    assert printed[order] == found
 
 
-def test_a_configuration_made_by_hand_is_enough(folder):
-    code = (
-        "from pal import PalConfig\nconfig = PalConfig.from_pretrained(folder)\n"
-        "from transformers import AutoConfig, AutoModelForSeq2SeqLM\n"
-        "print(type(AutoModelForSeq2SeqLM.from_config(config)).__name__,\n"
-        "      type(AutoConfig.for_model('pal')).__name__)"
-    )
-    assert run(code, folder) == "PalForConditionalGeneration PalConfig"
+@pytest.mark.parametrize(("name", "kind"), ALONE.items())
+def test_each_class_loads_alone(printed, name, kind):
+    assert printed[name] == kind
 
 
-def test_other_families_load_as_before(folder, tmp_path):
-    code = (
-        "import pal\nfrom transformers import AutoConfig\n"
-        "print(type(AutoConfig.for_model('bart')).__name__, AutoConfig.from_pretrained.__name__)\n"
-        "print(vars(AutoConfig)['from_pretrained'].__class__.__name__)"
-    )
-    assert run(code).split() == ["BartConfig", "from_pretrained", "classmethod"]
+def test_a_configuration_made_by_hand_is_enough(printed):
+    assert printed["by hand"] == "PalForConditionalGeneration PalConfig"
+
+
+def test_other_families_load_as_before(printed):
+    assert printed["others"] == "BartConfig from_pretrained classmethod"
 
 
 @pytest.mark.parametrize("code", ["import pal", "from pal.cli import main; main(['--help'])"])

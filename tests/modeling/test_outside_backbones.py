@@ -1,7 +1,6 @@
 """A family that a user brings, as the page on extending shows: one file of theirs."""
 
 import json
-import os
 import re
 import sys
 
@@ -12,7 +11,7 @@ from pal.core.errors import ConfigError
 from pal.core.registry import trust
 from pal.modeling.backbones import get_backbone
 from pal.modeling.checkpoint import find_backbone, load_response_model
-from tests.jobs import ESCONV, ROOT, TRAIN_RESPONSE, command, start
+from tests.jobs import ESCONV, PROGRAM, ROOT, STREAMS, TRAIN_RESPONSE, command, python
 from tests.modeling.families import build_case, published
 from tests.modeling.test_auto import run
 
@@ -72,14 +71,14 @@ def test_it_trains_and_its_checkpoint_loads_where_it_is_trusted(module, tmp_path
     generate = [
         "generate", f"model={folder}", f"input={ESCONV}", "split=test", "limit=2", f"output={out}",
     ]  # fmt: skip
-    path = f"{module}{os.pathsep}{ROOT}"
-    refused = start(*generate, PYTHONPATH=path)
+    program = f"import sys; sys.path.insert(0, {str(module)!r})\n{PROGRAM}"
+    refused = python(program, *generate, **STREAMS)
     errors = refused.communicate()[1]
     assert refused.returncode == 2
     [line] = [line for line in errors.splitlines() if "error" in line]
     assert f"give trusted_code={NAME} if you trust it" in line
     assert not out.exists()
-    allowed = start(*generate, f"trusted_code=[{NAME}]", PYTHONPATH=path)
+    allowed = python(program, *generate, f"trusted_code=[{NAME}]", **STREAMS)
     assert allowed.wait() == 0, allowed.communicate()[1]
     assert len(out.read_text().splitlines()) == 2
     load = (

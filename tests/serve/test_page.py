@@ -10,6 +10,7 @@ import pytest
 import pal
 from pal.data.records import parse_dialogue
 from pal.data.strategies import ESCONV
+from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from tests.conversation.test_session import CRISIS, any_reply_may_be_shown  # noqa: F401
 from tests.serve.live import served
@@ -279,8 +280,10 @@ WATCH = """() => {
 
 
 @pytest.mark.usefixtures("any_reply_may_be_shown")
-def test_the_page_gives_the_guards_levels(page, session):
+def test_the_page_gives_the_guards_levels(page, response_model):
     """Help is there before any word of the model's, for all the messages of the other faces."""
+    short = DecodingSettings(max_new_tokens=12)
+    session = pal.load(str(response_model), decoding=short, guard=GuardSettings(country="GB"))
     found = {text: session.guard.review([text]) for text in MESSAGES}
     helped = 0
     with served(session) as (address, _):

@@ -16,6 +16,7 @@ import pytest
 
 import pal
 from pal.core.errors import ConfigError
+from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from pal.serve.app import Server, Waiter
 from pal.serve.bodies import Completion, make_asks, read_body
@@ -62,11 +63,11 @@ def words_of(stream):
     return text, fields
 
 
-def check_client(model, asked, tmp_path):  # noqa: F811
+def check_client(model, asked, tmp_path, tokens=50):  # noqa: F811
     """The client gets for every dialogue what ``pal generate`` writes, whole and in a stream."""
-    wanted = generated(model, asked, tmp_path)
+    wanted = generated(model, asked, tmp_path, f"decoding.max_new_tokens={tokens}")
     assert len(wanted) == 20
-    with served(pal.load(model)) as (address, _):
+    with served(pal.load(model, decoding=DecodingSettings(max_new_tokens=tokens))) as (address, _):
         client = client_of(address)
         [listed] = client.models.list().data
         for name, turns in asked.items():
@@ -94,7 +95,7 @@ def test_the_client_gets_what_generate_writes(model, asked, tmp_path):  # noqa: 
 @pytest.mark.usefixtures("any_reply_may_be_shown")
 def test_the_client_gets_what_generate_writes_for_real_dialogues(model, shared_data, tmp_path):
     rows = pal.load_esconv(str(shared_data / "esconv"), split="test")
-    check_client(model, beginnings(rows), tmp_path)
+    check_client(model, beginnings(rows), tmp_path, tokens=16)
 
 
 @pytest.mark.usefixtures("any_reply_may_be_shown")
@@ -480,7 +481,8 @@ def test_64_clients_at_once_get_what_each_gets_alone(model, asked):  # noqa: F81
          **({"alpha": 0.5} if number % 3 else {})}
         for number in range(64)
     ]  # fmt: skip
-    with served(pal.load(model), rows=8) as (address, server):
+    short = DecodingSettings(max_new_tokens=16)
+    with served(pal.load(model, decoding=short), rows=8) as (address, server):
         together = asyncio.run(ask_all(address, bodies))
         assert {answer.status_code for answer in together} == {200}
         alone = [post(address, body) for body in bodies]

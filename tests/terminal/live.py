@@ -8,12 +8,12 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 
-from tests.jobs import ROOT, environment
+from tests.jobs import ROOT, python
 
+STREAMS = ("stdin", "stdout", "stderr")
 PATIENCE = 240  # seconds; a model is loaded first
 
 
@@ -31,16 +31,12 @@ class TerminalChat:
         self.master, slave = pty.openpty()
         size = struct.pack("HHHH", 24, columns, 0, 0)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
-        code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{before}\n"
-        code += "from pal.cli import run_program\nrun_program('chat')"
+        code = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + _chat(before)
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             more.setdefault(name, None)
-        variables = {**environment(), "TERM": "xterm", **more}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
+        self.process = python(
+            code, *arguments, extra={"TERM": "xterm", **more}, early="HOME" in more,
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=cwd,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={name: value for name, value in variables.items() if value is not None},
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
@@ -120,11 +116,15 @@ class TerminalChat:
 
 def over_a_pipe(given, *arguments, before="", cwd=ROOT, **more):
     """Return (exit code, standard output, standard error) of a chat whose lines are given."""
+    process = python(
+        _chat(before), *arguments, extra=more, cwd=cwd, **dict.fromkeys(STREAMS, subprocess.PIPE)
+    )
+    out, told = process.communicate(
+        given.encode() if isinstance(given, str) else given, timeout=PATIENCE
+    )
+    return process.returncode, out.decode(), told.decode()
+
+
+def _chat(before):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{before}\n"
-    code += "from pal.cli import run_program\nrun_program('chat')"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        input=given.encode() if isinstance(given, str) else given, capture_output=True,
-        env=environment(**more), cwd=cwd, timeout=PATIENCE,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    return code + "from pal.cli import run_program\nrun_program('chat')"

@@ -113,7 +113,9 @@ def test_models_shared_out_over_cpu_processes_are_refused(monkeypatch, way):
     refuse_unusable_launcher(on_cpu=True)
 
 
+@pytest.mark.distributed
 def test_sharding_asked_of_two_cpu_processes_is_one_line(tmp_path):
+    """The refusal itself is in every run, above."""
     folder = tmp_path / "model"
     arguments = [*TRAIN_RESPONSE, f"output_dir={folder}"]
     code, output = torchrun(2, "train", *arguments, ACCELERATE_USE_FSDP="true")

@@ -1,5 +1,6 @@
 """A run that was killed and continued is the run that was not: same bytes, same log."""
 
+import json
 import shutil
 import signal
 import time
@@ -57,7 +58,11 @@ def test_a_run_continues_from_any_checkpoint_as_if_never_interrupted(tmp_path, c
         assert {f: record(plain)[f] for f in facts} == {f: record(again)[f] for f in facts}
 
 
-@pytest.mark.parametrize("changes", [[], BY_STEPS], ids=["by epoch", "by steps"])
+@pytest.mark.parametrize(
+    "changes",
+    [[], pytest.param(BY_STEPS, marks=pytest.mark.campaign)],
+    ids=["by epoch", "by steps"],
+)
 def test_a_killed_run_continues_to_the_same_model(tmp_path, changes):
     plain, folder = tmp_path / "plain", tmp_path / "killed"
     assert command("train", *PLAIN, *changes, f"output_dir={plain}") == 0
@@ -120,6 +125,19 @@ def test_what_people_name_checkpoint_is_theirs(tmp_path):
         assert theirs - {"started.json"} <= {path.name for path in again.iterdir()}
 
 
+def test_another_number_of_processes_is_refused(tmp_path, capsys):
+    """It would see other batches. What two began and one continues is in test_distributed.py."""
+    plain = tmp_path / "plain"
+    assert command("train", *PLAIN, *BY_STEPS, f"output_dir={plain}") == 0
+    again = interrupted_copy(plain, tmp_path / "again", 3)
+    begun = json.loads((again / "started.json").read_text())
+    (again / "started.json").write_text(json.dumps({**begun, "devices": 2}))
+    assert command("train", *PLAIN, *BY_STEPS, f"output_dir={again}") == 2
+    assert "an unfinished run on 2 processes" in capsys.readouterr().err
+    assert steps_saved(again) == [3]
+
+
+@pytest.mark.distributed
 def test_two_processes_continue_and_another_number_is_refused(tmp_path, capsys):
     plain, again = tmp_path / "plain", tmp_path / "again"
     arguments = [*PLAIN, *BY_STEPS, "training.num_train_epochs=4"]

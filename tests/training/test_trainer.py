@@ -52,7 +52,9 @@ def test_extractor_trains(extractor_model):
     assert json.loads((extractor_model / "config.json").read_text())["model_type"] == "bart"
 
 
+@pytest.mark.distributed
 def test_two_processes_train(tmp_path):
+    """In every run, those of ``test_distributed.py`` train the model of one."""
     folder = tmp_path / "model"
     code, output = torchrun(
         2, "train", *TRAIN_RESPONSE, "training.num_train_epochs=1", f"output_dir={folder}"
