@@ -29,7 +29,7 @@ from tests.conversation.test_session import (
     generated,
     messages_of,
 )
-from tests.jobs import command, start
+from tests.jobs import command
 from tests.serve.live import process_serving, send_whole, served
 
 HELLO = [{"role": "user", "content": "I lost my job last week."}]
@@ -548,15 +548,6 @@ def test_what_takes_too_long_is_told_so(session, monkeypatch):
         ) as stream:
             lines = [line for line in stream.iter_lines() if line]
         assert "timeout_error" in lines[-1]
-
-
-def test_loading_is_said_before_the_seconds_that_it_takes(response_model):
-    process = start("serve", f"model={response_model}", "serve.port=0")
-    try:
-        assert process.stderr.readline() == f"loading {response_model}\n"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
