@@ -45,8 +45,8 @@ INSTALL = (
     "needed after that)"
 )
 COST = (
-    "with the small pretrained model all stages take 7 to 15 minutes on two idle CPU cores, "
-    "several times that on busy ones, 11 GB of memory and 5.6 GB of disk"
+    "with the small pretrained model all stages take about 10 minutes on two idle CPU cores, "
+    "several times that on busy ones, 8 GB of memory and 4.5 GB of disk"
 )
 CONTRAST, PLAIN = "PAL", "PAL without the contrast (α = 0)"
 
