@@ -125,6 +125,8 @@ def parse_arguments(items: Sequence[str]) -> Arguments:
 def _unknown_option(item: str, words: Sequence[str], rest: Sequence[str]) -> str:
     """Return what to say of an option that does not exist: most are meant as settings.
 
+    A value is repeated only behind a key of the option's own name: it may be a secret.
+
     Args:
         item: the option.
         words: words before it.
@@ -137,21 +139,24 @@ def _unknown_option(item: str, words: Sequence[str], rest: Sequence[str]) -> str
     name, _, value = item.lstrip("-").partition("=")
     name = name.replace("-", "_")
     follows = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
-    value = value or (rest[0] if follows else "…")
+    value = value or (rest[0] if follows else "")
     meant = {option.lstrip("-").replace("-", "_"): option for option in OPTIONS}
     around = [*words, *rest]
     command = next((one for one in (" ".join(around[:2]), *around[:1]) if one in COMMANDS), None)
     if command is not None:
         cls = COMMANDS[command].load_settings_class()
-        keys = [key for key, _, _ in fields_of(cls)]
-        for last in (name, *(key.rpartition(".")[2] for key in keys)):
-            found = [last] if last in keys else keys_ending_in(cls, last)
+        fields = {key: field for key, field, _ in fields_of(cls)}
+        for last in (name, *(key.rpartition(".")[2] for key in fields)):
+            found = [last] if last in fields else keys_ending_in(cls, last)
+            is_switch = bool(found) and found[0] in fields and fields[found[0]].annotation is bool
+            shown = (value or ("true" if is_switch else "…")) if last == name else "…"
             if found:
-                meant.setdefault(last, " or ".join(f"{key}={value}" for key in found))
+                meant.setdefault(last, " or ".join(f"{key}={shown}" for key in found))
     hint = suggest(name, meant, meant)
     listed = f"`pal {command} --help` lists them" if command else "`pal settings` lists them"
     told = f"{hint} Settings" if hint else "; settings"
-    return f"unknown option {item!r}{told} are given as key=value, and {listed}"
+    given = item.partition("=")[0]
+    return f"unknown option {given!r}{told} are given as key=value, and {listed}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -76,7 +76,10 @@ def test_closest_names_are_offered(capsys):
         ("serve model=runs/pal --port=8080", "'serve.port=8080'"),
         ("study serve s.db --port 80", "'study_server.port=80'"),
         ("serve --serve.port 8080", "'serve.port=8080'"),
-        ("serve --prt 8080", "'serve.port=8080'"),
+        ("serve --prt 8080", "'serve.port=…'"),
+        ("traits cards --api-key=sk-secret", "'llm.api_key_env=…'"),
+        ("traits cards --api-key sk-secret", "'llm.api_key_env=…'"),
+        ("train --overwrite", "'overwrite=true'"),
         ("serve --timeout 5", "'guard.timeout=5 or serve.timeout=5'"),
         ("generate --alpha 0.5", "'decoding.alpha=0.5'"),
         ("generate --batch-tokens 9", "'batch_tokens=9'"),
@@ -85,9 +88,9 @@ def test_closest_names_are_offered(capsys):
     ],
 )
 def test_an_option_that_is_a_setting_is_given_its_whole_key(capsys, arguments, hint):
-    assert f"; did you mean {hint}? Settings are given as key" in refused(
-        capsys, *arguments.split()
-    )
+    told = refused(capsys, *arguments.split())
+    assert f"; did you mean {hint}? Settings are given as key" in told
+    assert "secret" not in told
 
 
 def test_an_option_that_is_no_setting_gets_no_hint_that_is_refused(capsys):

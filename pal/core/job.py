@@ -277,7 +277,9 @@ class Job:
     def _difference(self, record: Mapping[str, Any]) -> str:
         before = record.get("made_of")
         if not isinstance(before, dict):
-            return f" (version {record.get('versions', {}).get('pal-esc')})" if record else ""
+            versions = record.get("versions")
+            found = versions.get("pal-esc") if isinstance(versions, dict) else None
+            return f" (version {found})" if found else ""
         then, today = _by_single_key(before), _by_single_key(redact(self.made_of))
         differing = [k for k in today if then.get(k, "absent") != today[k]]
         differing += [key for key in then if key not in today]

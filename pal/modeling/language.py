@@ -311,19 +311,24 @@ def freeze_layers(model: Any, count: int) -> None:
     Nothing below the first trained layer has a gradient, so that no backward pass reaches it.
 
     Raises:
-        ConfigError: it has no more layers than that.
+        ConfigError: it has no more layers than that, or none that can be told apart.
     """
-    from torch.nn import ModuleList
+    from torch.nn import Embedding, ModuleList
 
-    parts = list(model.base_model.children())
-    first = next(i for i, part in enumerate(parts) if isinstance(part, ModuleList))
-    layers = parts[first]
-    if count >= len(layers):
+    parts, depth = list(model.base_model.modules()), model.config.num_hidden_layers
+    layers = next((m for m in parts if isinstance(m, ModuleList) and len(m) == depth), None)
+    if layers is None:
         raise ConfigError(
-            f"architecture.frozen_layers={count}: the model has {len(layers)} layers, and at "
+            f"architecture.frozen_layers={count}: the layers of a {model.config.model_type} model "
+            "are not found; leave it out"
+        )
+    if count >= depth:
+        raise ConfigError(
+            f"architecture.frozen_layers={count}: the model has {depth} layers, and at "
             "least one has to be trained"
         )
-    for part in (*parts[:first], *layers[:count], model.get_output_embeddings()):
+    embeddings = [part for part in parts if isinstance(part, Embedding)]
+    for part in (*embeddings, model.get_output_embeddings(), *layers[:count]):
         part.requires_grad_(False)
 
 
@@ -373,8 +378,9 @@ def add_adapters(model: Any, base: str, lora: Any) -> Any:
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
             target_modules=lora.targets or "all-linear", task_type="CAUSAL_LM",
         )  # fmt: skip
-        config.base_model_name_or_path = base
-        model.name_or_path = base
+        # A relative path would hold in this folder alone.
+        base = str(Path(base).resolve()) if Path(base).exists() else base
+        config.base_model_name_or_path = model.name_or_path = base
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it finds out about layers by itself
             return get_peft_model(model, config)

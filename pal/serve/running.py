@@ -113,6 +113,10 @@ def _drained(app: Any, seconds: float) -> Any:
                 size += len((await receive_part()).get("body", b""))
 
         async def send_part(message: Any) -> None:
+            if message["type"] == "http.response.start" and not has_ended:
+                # What is left after all that is read ends with the connection.
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
             is_last = message["type"] == "http.response.body" and not message.get("more_body")
             if not is_last or has_ended:
                 await send(message)
@@ -137,6 +141,7 @@ def _impatient(seconds: float) -> Any:
     Args:
         seconds: how long a client may take for its next step.
     """
+    from h11 import LocalProtocolError
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     base: Any = AutoHTTPProtocol
@@ -152,7 +157,10 @@ def _impatient(seconds: float) -> Any:
             self._watch()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            try:
+                super().data_received(data)
+            except LocalProtocolError:  # nonsense in a request that has its answer already
+                self.transport.close()
             self._watch()
 
         def on_response_complete(self) -> None:

@@ -110,6 +110,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     rows = {
         "base": "random weights" if base is None else _public(base),
         "parameters": f"{record['parameters']:,}",
+        "layers left as they were": chosen.get("frozen_layers") or "",
         "trained on": f"{_public(corpus)}, {record['train_samples']:,} samples",
         "epochs": f"{record['epochs']:g}" if record.get("epochs") is not None else "",
         "seed": record["seed"],

@@ -150,6 +150,11 @@ def check_base(task: str, architecture: ArchitectureSettings) -> bool:
                 "architecture.frozen_layers does nothing with architecture.lora, which trains no "
                 "weights of the model's own; leave one of them out"
             )
+        if architecture.from_scratch is not None and architecture.frozen_layers:
+            raise ConfigError(
+                "architecture.frozen_layers keeps pretrained weights as they are, and those of "
+                "architecture.from_scratch are random; leave one of them out"
+            )
         return True
     for given, value in (
         ("lora.rank", architecture.lora.rank),

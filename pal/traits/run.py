@@ -127,6 +127,10 @@ def run_traits(settings: RunTraitsSettings) -> str:
         raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
     if chosen.personas is not None and not Path(chosen.personas).is_file():
         raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
+    if chosen.personas is not None:  # before the corpora's questions are asked, which cost
+        from pal.traits.readers import load_personas
+
+        load_personas(chosen.personas, "personas", settings.limit)
     if settings.llm.estimate_only:
         raise PlannedStop(_estimate(settings))
     stages = StudyStages(settings, Path(settings.output_dir))

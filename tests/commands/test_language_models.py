@@ -197,6 +197,7 @@ LLAMA = ("architecture.from_scratch={model_type: llama, hidden_size: 16, interme
         (["architecture.lora.rank=0"], ["architecture.lora.rank"]),
         (["architecture.lora.rank=2", "architecture.frozen_layers=1"], ["leave one of them out"]),
         (["architecture.frozen_layers=2"], ["frozen_layers=2: the model has 2 layers"]),
+        ([LLAMA % 512, "architecture.frozen_layers=1"], ["those of architecture.from_scratch are"]),
         (["architecture.max_context_tokens=280"], ["max_context_tokens=280", "304 positions"]),
         (["architecture.gguf_file=none.gguf"], ["gguf_file=none.gguf", "not in"]),
         (["architecture.persona_dropout=2"], ["persona_dropout"]),

@@ -11,6 +11,7 @@ from pal.commands.quickstart import (
     show_samples,
     unpack_base,
 )
+from pal.core.errors import OutputError
 from pal.core.files import write_jsonl
 from pal.data.tokenizer import load_tokenizer
 from tests.jobs import command
@@ -94,6 +95,21 @@ def test_the_base_is_read_from_its_package_once(tmp_path, monkeypatch):
         chat_tokenizer().apply_chat_template(messages, tokenize=False)
     )
     assert [path.name for path in folder.parent.iterdir()] == ["base"]
+    for damage in (lambda file: file.unlink(), lambda file: file.write_text("{")):
+        for name in ("model.safetensors", "tokenizer.json", "config.json", "made_of.json"):
+            damage(folder / name)
+            if (folder / "made_of.json").exists():
+                unpack_base("package", folder)  # again, and whole
+                assert load_file(folder / "model.safetensors").keys() == weights.keys()
+            else:
+                with pytest.raises(OutputError, match="is not of a quickstart"):
+                    unpack_base("package", folder)
+                (folder / "made_of.json").write_text("{")
+    (mine := tmp_path / "mine").mkdir()
+    (mine / "notes.txt").write_text("keep")
+    with pytest.raises(OutputError, match="move it away, or give another output_dir"):
+        unpack_base("package", mine)
+    assert (mine / "notes.txt").read_text() == "keep"
 
 
 def test_mistakes_are_told_before_any_work(tmp_path, capsys):

@@ -204,6 +204,16 @@ def test_a_folder_for_which_the_disk_is_too_small_is_one_line(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_does_not_replace_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    (tmp_path / "link").symlink_to("/nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(OutputError, match=f"{name} is not a folder.*move it away"), \
+                new_folder(tmp_path / name):  # fmt: skip
+            pass
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_kill_while_a_folder_is_replaced_leaves_one_of_the_two(tmp_path, monkeypatch):
     folder, moved = tmp_path / "out", os.replace
     folder.mkdir()

@@ -69,7 +69,9 @@ def test_an_output_that_was_cut_is_not_taken_as_finished(tmp_path):
     assert not job(output).is_finished()
 
 
-@pytest.mark.parametrize("contents", ['{"identity": "a', "", "[]x", '{"identity": 1}', "[]"])
+@pytest.mark.parametrize("contents", [
+    '{"identity": "a', "", "[]x", '{"identity": 1}', "[]", '{"versions": []}', '{"versions": null}',
+])  # fmt: skip
 def test_a_damaged_record_is_told_with_what_to_do(tmp_path, contents):
     output = tmp_path / "out.jsonl"
     one = job(output)

@@ -217,12 +217,26 @@ def test_a_request_without_end_is_drained_for_a_while_only(session, monkeypatch)
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(
-                b"POST /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-                b"Connection: close\r\n\r\n"
+                b"POST /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             )
             with pytest.raises(ConnectionError):  # a reset, or a broken pipe
                 _send_chunks(connection, 10_000)
         assert post(address, {"messages": HELLO}).status_code == 200
+
+
+def test_nonsense_in_the_rest_of_a_refused_request_ends_it_without_a_traceback(session, caplog):
+    with served(session) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                b"POST /none HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 404")
+            connection.sendall(b"no length\r\n")
+            while connection.recv(2**16):  # until the server closes
+                pass
+        assert post(address, {"messages": HELLO}).status_code == 200
+    assert "protocol.data_received" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 import pal
 from pal.core.errors import ConfigError
@@ -253,6 +253,14 @@ def test_adapters_alone_are_trained(kind):
         add_adapters(tiny(kind), "base", LoraSettings(rank=2, targets=["nothing"]))
 
 
+def test_adapters_name_their_base_so_that_it_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    for base, named in (("base", str(tmp_path / "base")), ("owner/base", "owner/base")):
+        adapted = add_adapters(tiny("llama"), base, LoraSettings(rank=2))
+        assert adapted.peft_config["default"].base_model_name_or_path == named
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_layers_keep_their_weights_and_have_no_backward_pass(kind):
     model = tiny(kind)
@@ -271,6 +279,13 @@ def test_frozen_layers_keep_their_weights_and_have_no_backward_pass(kind):
     for name, value in model.named_parameters():
         assert torch.equal(before[name], value.detach()) == (id(value) not in trained), name
     assert reached == [False, True]
+    opt = AutoModelForCausalLM.from_config(AutoConfig.for_model(
+        "opt", vocab_size=20, hidden_size=8, word_embed_proj_dim=8, ffn_dim=8, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=16,
+    ))  # fmt: skip
+    freeze_layers(opt, 1)  # its layers lie deeper
+    free = {name for name, value in opt.named_parameters() if value.requires_grad}
+    assert free == {n for n in opt.state_dict() if "layers.1." in n or "decoder.final" in n}
     with pytest.raises(ConfigError, match="has 2 layers, and at least one has to be trained"):
         freeze_layers(tiny(kind), 2)
 
@@ -298,8 +313,6 @@ def test_adapters_are_merged_and_exported(lora, tmp_path):
     assert config["base_model_name_or_path"].endswith("qwen2")
     with torch.no_grad():
         wanted = model(ids).logits
-        from transformers import AutoModelForCausalLM
-
         base = AutoModelForCausalLM.from_pretrained(config["base_model_name_or_path"]).eval()
         assert not torch.allclose(base(ids).logits, wanted, atol=1e-2)
         theirs = PeftModel.from_pretrained(base, folder).eval()(ids).logits
