@@ -214,8 +214,10 @@ def _run(given: Arguments) -> int:
     if given.positional:
         named = cls.positional
         if not named or len(given.positional) > 1:
+            from pal.core.reader import quote_hint
+
             what = given.positional[-1] if named else given.positional[0]
-            raise ConfigError(f"{what!r} is not of the form key=value")
+            raise ConfigError(f"{what!r} is not of the form key=value{quote_hint(what)}")
         overrides = [f"{named}={given.positional[0]}", *overrides]
     settings = load_settings(given.command, given.config, overrides)
     if given.dry_run:

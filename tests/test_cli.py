@@ -66,6 +66,8 @@ def test_closest_names_are_offered(capsys):
     assert "did you mean 'small'" in refused(capsys, "train", "--config", "smal")
     assert "export, personas, score" in refused(capsys, "human-eval")
     assert "is not of the form key=value" in refused(capsys, "generate", "runs/pal")
+    torn = refused(capsys, "generate", "data.columns={dialogue:", "chat,", "text:", "said}")
+    assert "is not of the form key=value; a value with spaces needs quotes" in torn
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ class Reader:
         key, equals, text = item.partition("=")
         path = tuple(key.split("."))
         if not equals or not all(path):
-            self.mistakes.append(f"{quoted(item)} is not of the form key=value")
+            self.mistakes.append(f"{quoted(item)} is not of the form key=value{quote_hint(item)}")
             return
         inside = path[1:] if path[0] in self.blocks and self.cls.takes_blocks else path
         field = _find(self.cls, inside) if inside else None
@@ -287,6 +287,15 @@ class Reader:
 _ALTERNATIVE = re.compile(
     r"constrained-\w+|(literal|list|dict|tuple|set)\[.*\]|int|float|str|bool|none"
 )
+
+
+def quote_hint(word: str) -> str:
+    """Return what to say of a word that looks like a part of a value that the shell took apart."""
+    if word.strip("{}[],:") == word:
+        return ""
+    return (
+        "; a value with spaces needs quotes in the shell: 'data.columns={speaker: who, text: said}'"
+    )
 
 
 def one_a_key(details: Sequence[Any]) -> list[Any]:

@@ -57,8 +57,8 @@ def measure(settings: MeasureSettings) -> str:
     failed = [card for card in given if "failed" in card]
     statements = sum(len(inventory.items_of(form)) for inventory in inventories)
     logger.info(
-        "measure: %d statements about each of %d cards, %d questions; %d cards were dropped by the "
-        "filter, %d had failed",
+        "measure: %d statements about each of %d cards, %d questions; cards dropped by the filter: "
+        "%d, failed before: %d",
         statements, len(usable), statements * len(usable), len(given) - len(usable) - len(failed),
         len(failed),
     )  # fmt: skip

@@ -155,7 +155,7 @@ def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
     header = ["conv", "who", "said", "move", "situation"]
     path = write_table(tmp_path / "t.csv", [header, *TURNS])
     with pytest.raises(
-        DataError, match=r"a table without the usual names of columns \(conv, who, .*data.col"
+        DataError, match=r"a table whose columns \(conv, who, .* are not named as usual.*data.col"
     ):
         load_esconv(path)
     columns = {"dialogue": "conv", "speaker": "who", "text": "said", "strategy": "move"}

@@ -427,6 +427,38 @@ def test_a_reply_is_stopped(page, scripted):
     expect(page.locator("#message")).to_be_focused()
 
 
+def test_a_message_sent_while_a_reply_is_written_goes_out_after_it(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [{"waits": True, "text": "One two."}, {"text": "Three."}]
+    send(page, "Hello.", wait=False)
+    expect(page.locator(".message.reply .text")).to_have_text("One")
+    send(page, "And more.", wait=False)
+    expect(page.locator("#keys")).to_contain_text("Not sent yet")
+    expect(page.locator("#message")).to_have_value("And more.")
+    scripted.go.set()
+    expect(page.locator(".message.reply .text").nth(1)).to_have_text("Three.")
+    expect(page.locator("#keys")).to_contain_text("Enter sends")
+    assert [one["content"] for one in scripted.bodies[-1]["messages"]] == [
+        "Hello.", "One two.", "And more.",
+    ]  # fmt: skip
+
+
+def test_a_message_waits_for_its_writer_where_the_reply_is_one_of_the_guard(page, scripted):
+    open_page(page, scripted.address)
+    scripted.plans = [
+        {"waits": True, "text": "Yes, do it.", "taken_back": "I have no good answer to that."}
+    ]
+    send(page, "Shall I?", wait=False)
+    expect(page.locator("#stop")).to_be_visible()
+    send(page, "Nobody cares.", wait=False)
+    expect(page.locator("#keys")).to_contain_text("Not sent yet")
+    scripted.go.set()
+    done(page)
+    expect(page.locator("#message")).to_have_value("Nobody cares.")
+    expect(page.locator("#keys")).to_contain_text("Enter sends")
+    assert len(scripted.bodies) == 1
+
+
 def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
     open_page(page, scripted.address)
     scripted.plans = [{"waits": True, "verdict": False}]

@@ -137,9 +137,9 @@ def group_turns(
             roles = find_columns(row, columns, name)
             if roles is None:
                 raise DataError(
-                    f"{name}: a table without the usual names of columns "
-                    f"({', '.join(map(str, row))[:300]}); name the columns of dialogue, speaker "
-                    "and text: data.columns='{dialogue: …, speaker: …, text: …, strategy: …}'"
+                    f"{name}: a table whose columns ({', '.join(map(str, row))[:300]}) are not "
+                    "named as usual, dialogue_id, speaker and text; say which they are: "
+                    "data.columns='{dialogue: …, speaker: …, text: …}'"
                 )
             others = [str(column) for column in row if column not in roles.values()]
             counter = next((column for column in others if column.lower() in NUMBERS), None)

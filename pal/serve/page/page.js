@@ -52,7 +52,10 @@ let pin = store.get("pin", { level: 0, help: null });
 let token = store.get("token", "");
 let isLeaving = false; // the page is being closed or reloaded
 let run = null; // the request under way: {controller, others, isFollowed}
+let isQueued = false; // the text in the field was sent while a reply is written
 const shown = new Map(); // turn → its elements
+const KEYS = "Enter sends, Shift+Enter starts a line, Escape stops a reply.";
+const QUEUED = "Not sent yet: your message is sent when this reply has ended. Escape ends it now.";
 
 const save = () => store.set("chat", chat);
 
@@ -301,6 +304,8 @@ async function answer(turn) {
   await Promise.allSettled(current.others);
   if (run !== current) return;
   run = null;
+  const isNext = isQueued && !guardSpeaks(reply) && (reply.state === "done" || reply.error === STOPPED);
+  isQueued = false;
   drawControls();
   if (reply.state === "failed") showFailure(reply.error, { isStop: reply.error === STOPPED });
   else announceReply(turn);
@@ -308,6 +313,7 @@ async function answer(turn) {
   if (document.activeElement === document.body || document.activeElement === byId("stop")) {
     byId("message").focus({ preventScroll: true });
   }
+  if (isNext) send();
 }
 
 async function answerWithout(turn) {
@@ -317,8 +323,11 @@ async function answerWithout(turn) {
   await fetchWithout(turn, current.controller);
   if (run !== current) return;
   run = null;
+  const isNext = isQueued;
+  isQueued = false;
   drawControls();
   if (turn.without?.state === "done") say(`Without the persona: ${spoken(turn.without)}`);
+  if (isNext) send();
 }
 
 function announceReply(turn) {
@@ -572,6 +581,8 @@ function removeSentence(place) {
 
 function drawControls() {
   const isBusy = Boolean(run);
+  isQueued &&= isBusy && Boolean(byId("message").value.trim());
+  byId("keys").textContent = isQueued ? QUEUED : KEYS;
   byId("send").hidden = isBusy;
   byId("stop").hidden = !isBusy;
   byId("send").disabled = !facts || !byId("message").value.trim();
@@ -638,7 +649,13 @@ function drawFacts() {
 function send() {
   const field = byId("message");
   const text = field.value.trim();
-  if (!text || run || !facts) return;
+  if (!text || !facts) return;
+  if (run) {
+    isQueued = true;
+    drawControls();
+    say(QUEUED);
+    return;
+  }
   remind();
   field.value = "";
   const turn = { text, reply: null, without: null };
