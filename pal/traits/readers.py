@@ -198,8 +198,8 @@ def _text(path: Path, line: int, row: Any, column: str) -> str:
             f"{where}: no {column!r}{suggest(column, keys)} (it has {', '.join(keys) or 'no keys'})"
         )
     text = row[column]
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise DataError(f"{where}: {column!r} must be one text, and is not; write it as one")
-    if not text.strip():
+    if text is None or not text.strip():
         raise DataError(f"{where}: {column!r} holds no text; add it or delete the line")
     return text.strip()

@@ -7,7 +7,10 @@ import zlib
 
 import pytest
 
+from pal.commands import load_settings
+from pal.core.errors import DataError
 from pal.core.files import read_json, read_jsonl, write_jsonl
+from pal.traits.run import run_traits
 from tests.jobs import ESCONV, command, start
 from tests.llm.server import FakeServer
 from tests.traits.fakes import World, answer, planted
@@ -178,3 +181,15 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
     scored = [text for text in prompts if "Score: " in text]
     assert len(scored) == 6 - len(dropped)
     assert not any("is like that in" in text for text in scored)
+
+
+def test_personas_that_cannot_be_read_are_told_before_anything_is_asked(tmp_path):
+    """The corpora's questions come first, and cost."""
+    write_jsonl(tmp_path / "personas.jsonl", [{"persona": ["I am a nurse."]}])
+    settings = load_settings("traits run", None, [
+        "traits.corpora={esconv: {input: bundled:esconv}}", f"output_dir={tmp_path / 'out'}",
+        f"traits.personas={tmp_path / 'personas.jsonl'}", "llm.model=none",
+    ])  # fmt: skip
+    with pytest.raises(DataError, match=r"line 1: 'persona' must be one text"):
+        run_traits(settings)
+    assert not (tmp_path / "out").exists()
