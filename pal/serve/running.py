@@ -99,7 +99,9 @@ def _drained(app: Any, seconds: float) -> Any:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        has_ended = False
+        # A request without a body, as of a page, leaves its connection open.
+        bodies = (b"content-length", b"transfer-encoding")
+        has_ended = not any(name in bodies for name, _ in scope["headers"])
 
         async def receive_part() -> Any:
             nonlocal has_ended

@@ -34,7 +34,7 @@ from pal.traits.consistency import CompareSettings, compare_measurements
 from pal.traits.correlations import CorrelateSettings, correlate
 from pal.traits.dialogue_statistics import StatsSettings, stats
 from pal.traits.measure import MeasureSettings, measure
-from pal.traits.readers import is_usable, read_cards
+from pal.traits.readers import is_usable, load_personas, read_cards
 from pal.traits.settings import StepSettings, StudySettings
 from pal.traits.strategies import StrategiesSettings, strategies
 from pal.traits.synthesis import (
@@ -125,11 +125,9 @@ def run_traits(settings: RunTraitsSettings) -> str:
     chosen = settings.traits
     if not chosen.corpora and chosen.personas is None:
         raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
-    if chosen.personas is not None and not Path(chosen.personas).is_file():
-        raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
     if chosen.personas is not None:  # before the corpora's questions are asked, which cost
-        from pal.traits.readers import load_personas
-
+        if not Path(chosen.personas).is_file():
+            raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
         load_personas(chosen.personas, "personas", settings.limit)
     if settings.llm.estimate_only:
         raise PlannedStop(_estimate(settings))

@@ -206,6 +206,15 @@ def test_a_client_that_sends_far_too_much_sees_the_answer(session, chunked):
                 assert error == "the request has more than 65536 bytes"
 
 
+def test_a_connection_serves_more_than_one_request(session):
+    with served(session) as (address, _), httpx.Client() as client:
+        body = {"messages": HELLO}
+        answers = [client.get(f"{address}/v1/models"), client.get(f"{address}/none"),
+                   client.post(f"{address}/v1/chat/completions", json=body)]  # fmt: skip
+        assert [one.status_code for one in answers] == [200, 404, 200]
+        assert all(one.headers.get("connection") != "close" for one in answers)
+
+
 def _send_chunks(connection, count):
     for _ in range(count):
         connection.sendall(b"10000\r\n" + b" " * 2**16 + b"\r\n")

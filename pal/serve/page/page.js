@@ -54,7 +54,7 @@ let isLeaving = false; // the page is being closed or reloaded
 let run = null; // the request under way: {controller, others, isFollowed}
 let isQueued = false; // the text in the field was sent while a reply is written
 const shown = new Map(); // turn → its elements
-const KEYS = "Enter sends, Shift+Enter starts a line, Escape stops a reply.";
+const KEYS = document.getElementById("keys").textContent;
 const QUEUED = "Not sent yet: your message is sent when this reply has ended. Escape ends it now.";
 
 const save = () => store.set("chat", chat);
