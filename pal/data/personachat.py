@@ -4,8 +4,6 @@ File formats are recognised by content. Each is one reader here and one line in
 :data:`PERSONA_CORPORA`.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pal.core.errors import DataError
 from pal.core.files import parse_json, read_text, why_not_json
 from pal.core.registry import Registry
-from pal.data.corpora.tables import delimiter_of
+from pal.data.corpora.tables import delimiter_of, table_rows
 from pal.data.sources import default_name
 from pal.data.texts import normalise_text
 
@@ -263,28 +261,20 @@ def _texts(value: Any, where: str) -> list[str]:
 
 
 def _read_csv(name: str, text: str) -> Iterator[Conversation]:
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text.split("\n", 1)[0])
-    )
-    line = 1
-    try:
-        missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise _unknown_form(name, missing)
-        line = reader.line_num + 1
-        for row in reader:
-            sides = PersonaSide(), PersonaSide()
-            for user, utterance in _CSV_UTTERANCE.findall(row[CSV_COLUMNS[2]] or ""):
-                sides[int(user) - 1].say(utterance)
-            for side, column in zip(sides, CSV_COLUMNS, strict=False):
-                for sentence in (row[column] or "").split("\n"):
-                    side.tell(sentence)
-            yield f"{name}, line {line}", sides
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{name}, line {line}: not valid CSV ({error}); correct that record"
-        ) from None
+    rows = table_rows(text, name, delimiter_of(text.lstrip("\n").split("\n", 1)[0]))
+    header = next(rows, (1, []))[1]
+    missing = [column for column in CSV_COLUMNS if column not in header]
+    if missing:
+        raise _unknown_form(name, missing)
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        sides = PersonaSide(), PersonaSide()
+        for user, utterance in _CSV_UTTERANCE.findall(row[CSV_COLUMNS[2]]):
+            sides[int(user) - 1].say(utterance)
+        for side, column in zip(sides, CSV_COLUMNS, strict=False):
+            for sentence in row[column].split("\n"):
+                side.tell(sentence)
+        yield f"{name}, line {line}", sides
 
 
 def _has_csv_header(text: str) -> bool:

@@ -6,8 +6,6 @@ its own ways to be wrong, and each is answered by a line that says where, and wh
 """
 
 import ast
-import csv
-import io
 import json
 import logging
 import re
@@ -20,6 +18,7 @@ from typing import Any
 from pal.core.errors import DataError, PalError
 from pal.core.files import kind_of, parse_json, read_text, why_not_json
 from pal.core.streams import read_lines
+from pal.data.corpora.tables import table_rows
 from pal.data.samples import Sample
 from pal.data.spilled import Repeated
 from pal.data.strategies import STRATEGIES, canonical_strategy
@@ -365,34 +364,21 @@ def _delimiter(text: str, endings: Sequence[str]) -> str | None:
 
 def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
     """Return the rows of a table as records; an empty cell is a missing field."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = table_rows(text, str(path), delimiter)
     found: list[Entry] = []
-    try:
-        header = [name.strip().lower() for name in next(filter(any, reader), [])]
-        places = {name: header.index(name) for name in COLUMNS if name in header}
-        if not {"id", "response"} <= places.keys():
-            raise DataError(
-                f"{path}: a table without the columns 'id' and 'response' (found: "
-                f"{', '.join(map(repr, header[:8])):.120}); rename the columns, or give JSON lines"
-            )
-        twice = [name for name in places if header.count(name) > 1]
-        if twice:
-            raise DataError(f"{path}: two columns have the name {twice[0]!r}; rename one of them")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not any(row):
-                continue
-            if len(row) != len(header):
-                raise DataError(
-                    f"{where}: {len(row)} cells under {len(header)} columns; put cells that hold "
-                    f"{delimiter!r} or line breaks into double quotes"
-                )
-            found.append((where, _table_record(where, {k: row[i] for k, i in places.items()})))
-    except csv.Error as error:
+    header = [name.strip().lower() for name in next(rows, (1, []))[1]]
+    places = {name: header.index(name) for name in COLUMNS if name in header}
+    if not {"id", "response"} <= places.keys():
         raise DataError(
-            f"{path}, line {reader.line_num}: not a table ({error}); close its quotes, or give "
-            "JSON lines"
-        ) from None
+            f"{path}: a table without the columns 'id' and 'response' (found: "
+            f"{', '.join(map(repr, header[:8])):.120}); rename the columns, or give JSON lines"
+        )
+    twice = [name for name in places if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: two columns have the name {twice[0]!r}; rename one of them")
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        found.append((where, _table_record(where, {k: row[i] for k, i in places.items()})))
     if not found:
         raise DataError(f"{path}: a header but no rows; give at least one record")
     return found

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from pal.core.errors import DataError, PalError
 from pal.core.files import parse_json, why_not_json
-from pal.data.corpora.tables import DESCRIPTION
+from pal.data.corpora.tables import DESCRIPTION, TableTurn
 from pal.data.strategies import canonical_strategy
 from pal.data.texts import normalise_text
 
@@ -96,7 +96,7 @@ def parse_dialogue(
     turns = _turns_of(record, where)
     known_labels = {normalise_text(key).lower(): value for key, value in (labels or {}).items()}
     dialog = [
-        _parse_turn(turn, f"{where}, turn {index}", known_labels)
+        _parse_turn(turn, _place_of(turn, index, where), known_labels)
         for index, turn in enumerate(turns)
     ]
     request = _is_request(record, dialog, where)
@@ -142,7 +142,7 @@ def read_spoken(record: Any, where: str) -> tuple[str, str | None, list[tuple[st
     """
     record = _unpack(record, where)
     turns = [
-        _parse_spoken(turn, f"{where}, turn {index}")
+        _parse_spoken(turn, _place_of(turn, index, where))
         for index, turn in enumerate(_turns_of(record, where))
     ]
     return _parse_id(record.get("id"), where), _parse_text(record, "situation", where), turns
@@ -190,7 +190,8 @@ def _refuse_request(record: dict[str, Any], dialog: list[dict[str, Any]], where:
     for index, turn in enumerate(dialog):
         if turn["speaker"] == "supporter" and turn["strategy"] is None:
             fail_at(
-                f"{where}, turn {index}", "a supporter turn without strategy; add its 'strategy'"
+                _place_of(record["dialog"][index], index, where),
+                "a supporter turn without strategy; add its 'strategy'",
             )
 
 
@@ -221,17 +222,32 @@ def _lay_listed_personas(dialog: list[dict[str, Any]], listed: list[Any], where:
     return echoes
 
 
+def _place_of(turn: Any, index: int, where: str) -> str:
+    """Return the place of a turn, for messages: its row in a table, or its number from 0."""
+    return turn.where if isinstance(turn, TableTurn) else f"{where}, turn {index}"
+
+
+def _column_of(turn: Any, key: str, where: str) -> str:
+    """Return the place of a turn's value: in a table, with the column that holds it."""
+    column = turn.columns.get(key) if isinstance(turn, TableTurn) else None
+    return where if column is None else f"{where}, column {column!r}"
+
+
 def _parse_spoken(turn: Any, where: str) -> tuple[str, str]:
     """Return who speaks and what is said."""
-    name = _get(turn, "speaker", str, where)
+    name = _get(turn, "speaker", str, _column_of(turn, "speaker", where))
     speaker = SPEAKERS.get(normalise_text(name).lower())
     if speaker is None:
         known = "; ".join(
             f"the {side} is {', '.join(key for key, its in SPEAKERS.items() if its == side)}"
             for side in ("seeker", "supporter")
         )
-        fail_at(where, f"unknown speaker {name!r:.80}; correct it ({known})")
+        fail_at(
+            _column_of(turn, "speaker", where),
+            f"unknown speaker {name!r:.80}; correct it ({known})",
+        )
     key = "text" if turn.get("text") is not None or "content" not in turn else "content"
+    where = _column_of(turn, key, where)
     text = normalise_text(_get(turn, key, str, where))
     if not text:
         fail_at(
@@ -250,11 +266,12 @@ def _parse_turn(turn: Any, where: str, labels: Mapping[str, str | None]) -> dict
     if speaker == "supporter":
         strategy = turn.get("strategy")
         strategy = annotation.get("strategy") if strategy in (None, "") else strategy
-        strategy = None if strategy in (None, "") else _parse_strategy(strategy, where, labels)
+        place = _column_of(turn, "strategy", where)
+        strategy = None if strategy in (None, "") else _parse_strategy(strategy, place, labels)
     persona = turn.get("persona")
     if persona is None:
         persona = annotation.get("persona")
-    persona = _parse_sentences(persona, f"{where}, persona")
+    persona = _parse_sentences(persona, f"{_column_of(turn, 'persona', where)}, persona")
     return {"speaker": speaker, "text": text, "strategy": strategy, "persona": persona}
 
 
@@ -279,6 +296,8 @@ def _get(record: Any, key: str, kind: type, where: str) -> Any:
     if key not in record:
         shown = ", ".join(map(repr, record))[:300] or "none"
         fail_at(where, f"missing key {key!r}; it has {shown}")
+    if isinstance(record, TableTurn) and record[key] is None:
+        fail_at(where, "the cell is empty; fill it in, or delete the row")
     if not isinstance(record[key], kind):
         fail_at(where, f"{key!r} must be a {kind.__name__}, got {reprlib.repr(record[key])}")
     return record[key]

@@ -4,7 +4,6 @@ Posts come as CSV or JSONL with a column of text (CAMS, Dreaddit); personas one 
 text or as JSON with a key ``persona`` (PersonaHub).
 """
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from pal.core.errors import DataError, suggest
 from pal.core.files import read_jsonl, read_text
+from pal.data.corpora.tables import delimiter_of, table_rows
 from pal.data.settings import ReadingSettings
 
 
@@ -74,7 +74,7 @@ def dialogue_texts(
 
 
 def load_posts(source: str, column: str, label: str, limit: int | None) -> list[PersonText]:
-    """Return the posts of a CSV or JSONL file.
+    """Return the posts of a CSV, TSV or JSONL file.
 
     Args:
         source: the file.
@@ -86,7 +86,7 @@ def load_posts(source: str, column: str, label: str, limit: int | None) -> list[
         DataError: the file cannot be read; the message names file, record and remedy.
     """
     path = Path(source)
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else read_jsonl(path)
+    rows = _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else read_jsonl(path)
     texts = (_text(path, line, row, column) for line, row in rows)
     return _numbered(path, label, "post", texts)[:limit]
 
@@ -180,14 +180,10 @@ def _numbered(path: Path, label: str, kind: str, texts: Iterator[str]) -> list[P
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(read_text(path).splitlines(keepends=True))
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error}); correct that line"
-        ) from None
+    text = read_text(path)
+    rows = table_rows(text, str(path), delimiter_of(text.lstrip().partition("\n")[0]))
+    header = next(rows, (1, []))[1]
+    return ((line, dict(zip(header, row, strict=True))) for line, row in rows)
 
 
 def _text(path: Path, line: int, row: Any, column: str) -> str:

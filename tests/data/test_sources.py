@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def test_a_path_below_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
         ([HEADER, TURNS[0], TURNS[1][:3]], r"line 3: expected 5 cells, as the header has, got 3"),
         ([HEADER, TURNS[0], ["", *TURNS[1][1:]]], r"line 3: the dialogue's id in column 'dialog"),
         ([[*HEADER[:4], "text"], TURNS[0]], r"the column 'text' occurs twice"),
-        ([HEADER, [*TURNS[0][:2], "", "", ""]], r"line 2 \(dialogue 0\), turn 0: 'text' "),
+        ([HEADER, [*TURNS[0][:2], "", "", ""]], r"line 2, column 'text': the cell is empty; fill"),
         ([HEADER], r"no dialogues;"),
     ],
 )
@@ -213,6 +214,39 @@ def test_a_damaged_table_is_refused_in_one_line(rows, message, tmp_path):
         load_esconv(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("role", "bot", "column 'role': unknown speaker 'bot'; correct it"),
+        ("role", "", "column 'role': the cell is empty; fill it in"),
+        ("said", "", "column 'said': the cell is empty; fill it in"),
+        ("said", " ", "column 'said': 'text' is empty, expected what the supporter says"),
+        ("move", "Qestion", "column 'move': unknown strategy 'Qestion'; did you mean 'Question'"),
+        ("move", "", "a supporter turn without strategy"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json", "parquet"])
+def test_a_value_of_a_turn_is_named_by_its_row_and_column(column, cell, message, form, tmp_path):
+    header = ["dialogue_id", "role", "said", "move"]
+    rows = [dict(zip(header, cells[:4], strict=True)) for cells in TURNS]
+    at = 3  # a supporter's turn
+    rows[at][column] = cell
+    path = tmp_path / f"t.{form}"
+    if form == "csv":
+        # Blank lines before the header, and a row of two lines.
+        write_table(path, [header, *([*row.values()] for row in rows)])
+        first, rest = path.read_bytes().split(b"\r\n", 1)
+        path.write_bytes(b"\r\n\r\n" + first + b'\r\nx,sys,"a\r\nb",Question\r\n' + rest)
+    else:
+        rows = [{key: value or None for key, value in row.items()} for row in rows]
+        {"jsonl": lambda p, r: p.write_bytes(lines(r)), "parquet": parquet,
+         "json": lambda p, r: p.write_text(json.dumps(r))}[form](path, rows)  # fmt: skip
+    place = {"csv": f"line {at + 6}", "jsonl": f"line {at + 1}"}.get(form, f"row {at}")
+    columns = {"speaker": "role", "text": "said", "strategy": "move"}
+    with pytest.raises(DataError, match=re.escape(f"{path}, {place}") + "(: |, )" + message):
+        load_esconv(path, columns=columns)
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -86,7 +86,10 @@ def test_posts_as_csv_and_jsonl_give_the_same(model, tmp_path):
     [
         ("text\nhello\n", "txt", r"line 2: no 'txt'; did you mean 'text'\? \(it has text\)"),
         ('text\nhello\n"  "\n', "text", "line 3: 'text' holds no text"),
-        ("a,text\n1\n", "text", "line 2: 'text' holds no text"),
+        ("a,text\n1\n", "text", "line 2: expected 2 cells, as the header has, got 1"),
+        ("a,text\n1,x, y\n", "text", "line 2: expected 2 cells, as the header has, got 3"),
+        ('a,text\n1,"x\ny"\n2,"\n"\n', "text", "line 4: 'text' holds no text"),
+        ('a,text\n1,"x\n', "text", "line 2: not valid CSV"),
     ],
 )
 def test_a_bad_post_is_named(model, tmp_path, text, column, message):

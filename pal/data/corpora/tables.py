@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -38,36 +39,71 @@ class TableReader(CorpusReader):
         return all(names & set(USUAL_COLUMNS[role]) for role in NEEDED)
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
-        """Yield every row as a mapping."""
-        delimiter = delimiter_of(file.first_line)
-        rows = csv.reader(io.StringIO(file.text.lstrip("\n"), newline=""), delimiter=delimiter,
-                          strict=True)  # fmt: skip
-        number = 1
-        try:
-            header = [name.strip() for name in next(rows)]
-            twice = next((name for name in header if header.count(name) > 1), None)
-            if twice is not None:
-                raise file.fail(f"the column {twice!r} occurs twice in the header; rename one")
-            number = rows.line_num + 1
-            for row in rows:
-                if row and len(row) != len(header):
+        """Yield every row as a mapping; an empty cell is None."""
+        rows = table_rows(file.text, file.name, delimiter_of(file.first_line))
+        header = [name.strip() for name in next(rows, (1, []))[1]]
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise file.fail(f"the column {twice!r} occurs twice in the header; rename one")
+        for line, row in rows:
+            cells = (cell if cell else None for cell in row)
+            yield f"line {line}", dict(zip(header, cells, strict=True))
+
+
+def table_rows(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    r"""Yield (line, cells) of the header of a CSV, then of every row that is not blank.
+
+    The line is the first of the row, counted from 1; a row may go over several.
+
+    Args:
+        text: contents of the file.
+        name: the file, for messages.
+        delimiter: separator of cells.
+
+    Raises:
+        DataError: a row is not CSV, or has more or fewer cells than the header.
+
+    Example:
+        >>> list(table_rows("id,text\n\n1,Hi\n", "a.csv", ","))
+        [(1, ['id', 'text']), (3, ['1', 'Hi'])]
+    """
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    width = None
+    try:
+        for row in rows:
+            if any(row):
+                width = width or len(row)
+                if len(row) != width:
                     raise DataError(
-                        f"{file.name}, line {number}: expected {len(header)} cells, as the header "
-                        f"has, got {len(row)}; correct that row"
+                        f"{name}, line {line}: expected {width} cells, as the header has, got "
+                        f"{len(row)}; complete the row, or put cells that hold {delimiter!r} into "
+                        "double quotes"
                     )
-                if row:
-                    yield (
-                        f"line {number}",
-                        {
-                            name: cell if cell else None
-                            for name, cell in zip(header, row, strict=True)
-                        },
-                    )
-                number = rows.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{file.name}, line {number}: not valid CSV ({error}); correct that row"
-            ) from None
+                yield line, row
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{name}, line {line}: not valid CSV ({error}); correct that row, such as quotes that "
+            "are not closed"
+        ) from None
+
+
+class TableTurn(dict[str, Any]):
+    """A turn that was a row of a table.
+
+    Attributes:
+        where: the row, for messages.
+        columns: column of every role.
+    """
+
+    __slots__ = ("columns", "where")
+
+    def __init__(self, values: dict[str, Any], where: str, columns: Mapping[str, str]) -> None:
+        """Remember where the values were."""
+        super().__init__(values)
+        self.where = where
+        self.columns = columns
 
 
 def delimiter_of(header: str) -> str:
@@ -121,6 +157,8 @@ def group_turns(
 
     The first turn of a dialogue gives the dialogue's own values, in columns of :data:`DESCRIPTION`.
 
+    A turn is a :class:`TableTurn`, so that later messages can name its row.
+
     Raises:
         DataError: columns are missing, or the turns of a dialogue are not consecutive, or not in
             the order of the column that numbers them.
@@ -130,7 +168,9 @@ def group_turns(
     last = None
     counter: str | None = None
     before: int | None = None
-    for where, row in rows:
+    for place, row in rows:
+        # A reader of files with a dialogue per record counted the rows as dialogues.
+        where = re.sub(r" \(dialogue \d+\)$", "", place).replace("dialogue", "row")
         if not isinstance(row, dict):
             raise DataError(f"{name}, {where}: expected an object, got {type(row).__name__}")
         if roles is None:
@@ -143,7 +183,9 @@ def group_turns(
                 )
             others = [str(column) for column in row if column not in roles.values()]
             counter = next((column for column in others if column.lower() in NUMBERS), None)
-        values = {role: row.get(column) for role, column in roles.items()}
+        values = TableTurn(
+            {role: row.get(column) for role, column in roles.items()}, f"{name}, {where}", roles
+        )
         key = values.pop("dialogue")
         if key is None or isinstance(key, float | bool | list | dict):
             raise DataError(
