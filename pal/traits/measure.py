@@ -96,4 +96,7 @@ def measure(settings: MeasureSettings) -> str:
             {key: card[key] for key in ("id", "dataset", "failed")} for card in failed
         ]
 
-    return run_step("measure", settings, make, prompts=[wording])
+    return run_step(
+        "measure", settings, make, prompts=[wording],
+        noun="measurements (one for each card and inventory)",
+    )  # fmt: skip

@@ -80,6 +80,7 @@ def run_step(
     *,
     prompts: Sequence[Prompt],
     facts: Mapping[str, Any] | None = None,
+    noun: str = "cards",
     apart: bool = False,
 ) -> str:
     """Make a step's records once and write them to ``output``.
@@ -90,6 +91,7 @@ def run_step(
         make: asks the model and returns the records, failed ones with ``failed``.
         prompts: those used; their wording is part of the identity, their versions of the record.
         facts: what else decides the records, beyond settings and contents of files, as JSON values.
+        noun: what the records are, for the summary.
         apart: write failed records to :func:`failures_path` rather than among the others.
 
     Returns:
@@ -128,10 +130,10 @@ def run_step(
                 write, prompts={p.name: p.version for p in prompts}, records=len(records),
                 failed=len(failed), llm=model.describe(),
             )  # fmt: skip
-    return _summary(command, job.output, apart)
+    return _summary(command, noun, job.output, apart)
 
 
-def _summary(command: str, output: Path, apart: bool) -> str:
+def _summary(command: str, noun: str, output: Path, apart: bool) -> str:
     """Count what a step wrote: a Markdown table of records and of reasons for failures."""
     files = [output, *([failures_path(output)] if apart else [])]
     records = [
@@ -141,18 +143,27 @@ def _summary(command: str, output: Path, apart: bool) -> str:
         for _, record in read_jsonl(file)
     ]
     reasons = Counter(str(r["failed"]) for r in records if "failed" in r)
-    counts: dict[str, int] = {"records written": len(records) - reasons.total()}
+    written = len(records) - reasons.total()
+    counts: dict[str, int] = {f"{noun} written": written}
+    dropped = 0
     if any("keep" in record for record in records):
         counts["kept by the filter"] = sum(map(is_usable, records))
-        counts["dropped by the filter"] = counts["records written"] - counts["kept by the filter"]
+        dropped = written - counts["kept by the filter"]
+        counts["dropped by the filter"] = dropped
     unanswered = Counter(
         reason.partition(":")[0] for r in records for reason in r.get("unanswered", {}).values()
     )
     counts |= {f"unanswered: {reason}": count for reason, count in unanswered.most_common()}
-    counts |= {f"failed: {reason}": count for reason, count in reasons.most_common()}
+    lost = "not written" if apart else "failed"
+    counts |= {f"{lost}: {reason}": count for reason, count in reasons.most_common()}
     lines = [f"| {command} | count |", "| --- | --- |"]
     lines += [f"| {name.replace('|', '/')} | {count:,} |" for name, count in counts.items()]
     lines += ["", f"written to {output}"]
+    if reasons and apart:
+        lines.append(f"listed in {failures_path(output)}: what is not written, with the reasons")
+    if dropped:
+        lines.append("cards that the filter dropped stay in the file with its reasons; later steps "
+                     "leave them out")  # fmt: skip
     if any(GIVEN_UP in reason for reason in (*reasons, *unanswered)):
         lines.append(REPEAT)
     return "\n".join(lines)

@@ -110,7 +110,7 @@ def synthesize(settings: SynthesizeSettings) -> str:
             records.append({**head, "card": card["id"], **_result(outcome, persona, model)})
         return records
 
-    return run_step("synthesize", settings, make, prompts=[wording], apart=True)
+    return run_step("synthesize", settings, make, prompts=[wording], noun="dialogues", apart=True)
 
 
 def continue_dialogues(settings: ContinueSettings) -> str:
@@ -176,6 +176,7 @@ def continue_dialogues(settings: ContinueSettings) -> str:
 
     return run_step(
         "continue", settings, make, prompts=[wording], apart=True,
+        noun=f"dialogues (one for each of {len(conditions)} conditions)",
         facts={"talks": [[row["id"], talk_json(row["dialog"])] for row in dialogues]},
     )  # fmt: skip
 
@@ -268,7 +269,7 @@ def _why_unknown(card: Mapping[str, Any] | None, lacking: set[str]) -> str:
         return f"its card failed: {card['failed']}"
     if card is not None and card.get("keep", True) is not True:
         return "the filter dropped its card"
-    return f"no {' and '.join(sorted(lacking))} traits known"
+    return f"no scores and no trait sentences for {' and '.join(sorted(lacking))}"
 
 
 def _log_missing(missing: Mapping[str, str], dialogues: int, cards: str | None) -> None:
@@ -276,7 +277,8 @@ def _log_missing(missing: Mapping[str, str], dialogues: int, cards: str | None) 
     counts = ", ".join(f"{why} ({n})" for why, n in Counter(missing.values()).most_common())
     more = (
         f"{cards} has the reasons of the filter" if cards is not None
-        else "traits.cards= with the output of pal traits filter says whose card was dropped"
+        else "traits.measurements= gives scores (the output of pal traits measure), traits.cards= "
+        "trait sentences (that of pal traits describe) and whose card the filter dropped"
     )  # fmt: skip
     logger.info(
         "continue: %d of %d dialogues are not continued under any condition: %s; %s",

@@ -115,7 +115,7 @@ def test_the_comparison_with_most_traits_answers_whatever_side_it_stands_on():
     text = answered(mixes(other, ("none", "both", 0.01, both), ("both", "hexaco", 0.01, {})))[2]
     assert text == (
         "Yes: dialogues with HEXACO and CSI traits differ in their strategies from those without "
-        "traits (ESConv, small: 40 dialogues): Question more often (20.0 points)."
+        "traits (ESConv, small: 20 dialogues and 20): Question more often (20.0 points)."
     )
     text = answered(mixes(other))[2]
     assert text.startswith("Not shown: dialogues with HEXACO traits do not differ beyond chance ")

@@ -37,7 +37,7 @@ def test_cards_of_dialogues(model, tmp_path):
     text = cards(settings_for(tmp_path, ESCONV / "test.jsonl", "traits.dataset=esconv"))
     found = rows(tmp_path / "out.jsonl")
     assert len(found) == 8
-    assert "| records written | 8 |" in text
+    assert "| cards written | 8 |" in text
     assert found[0]["dataset"] == "esconv"
     assert {"id", "age", "gender", "occupation", "description", "problem"} <= found[0].keys()
     user = dict(model.asked[0].messages)["user"]
@@ -125,6 +125,7 @@ def test_filter_marks_and_keeps_everything(model, tmp_path):
     assert found[6] == given[6]
     assert "| kept by the filter | 5 |\n| dropped by the filter | 1 |" in text
     assert "| failed: refused | 1 |" in text
+    assert "cards that the filter dropped stay in the file with its reasons" in text
 
 
 def test_describe_gives_six_sentences_an_inventory_to_kept_cards(model, tmp_path):

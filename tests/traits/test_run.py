@@ -172,11 +172,16 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
     failed = lines_of(out, "esconv-continue-*.failed.jsonl")
     assert {row["card"] for row in failed} == set(dropped)
     assert {row["failed"] for row in failed} == {"the filter dropped its card"}
+    # Each line says what it counts: two inventories to a card, four conditions to a dialogue.
+    kept = 6 - len(dropped)
+    assert f"| measurements (one for each card and inventory) written | {2 * kept} |" in shown.err
+    assert f"| dialogues (one for each of 4 conditions) written | {4 * kept} |" in shown.err
+    assert f"| not written: the filter dropped its card | {4 * len(dropped)} |" in shown.err
     said = (
         f"{len(dropped)} of 6 dialogues are not continued under any condition: the filter dropped"
     )
     assert said in shown.err
-    assert "traits known" not in shown.err + shown.out + (out / "report.html").read_text()
+    assert "no trait sentences for" not in shown.err + shown.out + (out / "report.html").read_text()
     # The cards that tell who was dropped give the model nothing more than the scores.
     scored = [text for text in prompts if "Score: " in text]
     assert len(scored) == 6 - len(dropped)

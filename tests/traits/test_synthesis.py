@@ -127,7 +127,9 @@ def test_failures_are_listed_apart(model, tmp_path, given):
     assert [(row["id"], row["failed"]) for row in failed] == [
         ("x", "refused"), ("p1", "exchange 0: no text of the seeker")
     ]  # fmt: skip
-    assert "| failed: refused | 1 |" in text
+    assert "| dialogues written | 1 |\n" in text
+    assert "| not written: refused | 1 |" in text
+    assert f"listed in {failures_path(tmp_path / 'out.jsonl')}: what is not written" in text
 
 
 def measurements(path, ids):
@@ -156,7 +158,9 @@ def test_continuation_under_every_condition(model, tmp_path):
     assert "honesty_humility" in hexaco
     assert "honesty_humility" not in csi
     failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
-    assert [row["failed"] for row in failed] == ["no csi and hexaco traits known"] * 4
+    assert [row["failed"] for row in failed] == [
+        "no scores and no trait sentences for csi and hexaco"
+    ] * 4
 
 
 def test_trait_sentences_may_stand_beside_or_for_scores(model, tmp_path):
@@ -184,12 +188,14 @@ def test_what_the_filter_dropped_is_said_to_be_dropped(model, tmp_path, caplog):
     run(continue_dialogues, tmp_path, source, *given, f"traits.cards={tmp_path / 'c.jsonl'}")
     failed = [row for _, row in read_jsonl(failures_path(tmp_path / "out.jsonl"))]
     assert [row["failed"] for row in failed] == [
-        "the filter dropped its card", "no hexaco traits known", "its card failed: refused"
+        "the filter dropped its card", "no scores and no trait sentences for hexaco",
+        "its card failed: refused",
     ]  # fmt: skip
     said = "3 of 4 dialogues are not continued under any condition: the filter dropped its card (1)"
     assert said in caplog.text
     run(continue_dialogues, tmp_path, source, *given, "overwrite=true")
-    assert "traits.cards= with the output of pal traits filter says whose card" in caplog.text
+    assert "traits.measurements= gives scores (the output of pal traits measure), " in caplog.text
+    assert "trait sentences (that of pal traits describe) and whose card the" in caplog.text
 
 
 def test_a_dropped_card_gets_no_dialogue_and_is_counted(model, tmp_path, caplog):
@@ -210,5 +216,7 @@ def test_conditions_with_traits_need_traits(model, tmp_path):
 
 def test_the_page_counts_dialogues_that_were_not_written():
     found = [ShownDialogue(id="a"), ShownDialogue(id="b", failed="refused"), ShownDialogue(id="c")]
-    assert facts_of([], Records(dialogues=found)) == ["3 dialogues (1 not written)"]
+    assert facts_of([], Records(dialogues=found)) == [
+        "2 dialogues (and 1 that could not be written)"
+    ]
     assert facts_of([], Records(dialogues=found[::2])) == ["2 dialogues"]

@@ -148,9 +148,10 @@ def _describe(group: StrategyGroup, one: StrategyComparison) -> str:
         if _sure(found.p_holm) and found.difference.value
     ]
     base = condition_name(one.a if one.a in BASELINES else one.b)
-    dialogues = sum(group.conditions[name].dialogues for name in (one.a, one.b))
-    where = f"from those {base} ({group.name}: {dialogues:,} dialogues)"
     said = condition_name(_with(one)).removeprefix("with ")
+    sizes = [group.conditions[_with(one)], group.conditions[one.a if one.a in BASELINES else one.b]]
+    counts = f"{sizes[0].dialogues:,} dialogues and {sizes[1].dialogues:,}"
+    where = f"from those {base} ({group.name}: {counts})"
     if not _sure(one.p_holm):
         return f"dialogues with {said} do not differ beyond chance {where}"
     which = f": {_join(moved)}" if moved else ", though in no single strategy beyond chance"

@@ -67,11 +67,13 @@ def build_sections(
 
 def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
     """Return what is said beneath the title."""
-    counts = {"cards": len(records.cards), "dialogues": len(records.dialogues)}
-    facts = [f"{count:,} {name.removesuffix('s') if count == 1 else name}"
-             for name, count in counts.items() if count]  # fmt: skip
-    if unwritten := sum(one.failed is not None for one in records.dialogues):
-        facts[-1] += f" ({unwritten:,} not written)"
+    facts = []
+    for name, rows in (("cards", records.cards), ("dialogues", records.dialogues)):
+        written = sum(row.failed is None for row in rows)
+        if rows:
+            facts.append(f"{written:,} {name.removesuffix('s') if written == 1 else name}")
+        if written < len(rows):
+            facts[-1] += f" (and {len(rows) - written:,} that could not be written)"
     groups = [group for part in parts if isinstance(part, CorrelationPart) for group in part.groups]
     facts += dict.fromkeys(group.name for group in groups)
     return facts
