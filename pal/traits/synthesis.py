@@ -222,8 +222,9 @@ def known_traits(
 
     if cards is None and measurements is None:
         raise ConfigError(
-            "traits.conditions asks for traits: give traits.measurements= (scores) and/or "
-            "traits.cards= (trait sentences), or traits.conditions=[none]"
+            "traits.conditions asks for traits: give traits.measurements= (scores, from pal traits "
+            "measure) and/or traits.cards= (trait sentences, from pal traits describe), or "
+            "traits.conditions=[none]"
         )
     scores: dict[tuple[str, str], Mapping[str, Any]] = {}
     for line, record in read_jsonl(measurements) if measurements else ():

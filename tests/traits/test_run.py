@@ -172,11 +172,11 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
     failed = lines_of(out, "esconv-continue-*.failed.jsonl")
     assert {row["card"] for row in failed} == set(dropped)
     assert {row["failed"] for row in failed} == {"the filter dropped its card"}
-    # Each line says what it counts: two inventories to a card, four conditions to a dialogue.
+    # Each line says what it counts: two inventories to a card, two conditions to a dialogue.
     kept = 6 - len(dropped)
     assert f"| measurements (one for each card and inventory) written | {2 * kept} |" in shown.err
-    assert f"| dialogues (one for each of 4 conditions) written | {4 * kept} |" in shown.err
-    assert f"| not written: the filter dropped its card | {4 * len(dropped)} |" in shown.err
+    assert f"| dialogues (one for each of 2 conditions) written | {2 * kept} |" in shown.err
+    assert f"| not written: the filter dropped its card | {2 * len(dropped)} |" in shown.err
     said = (
         f"{len(dropped)} of 6 dialogues are not continued under any condition: the filter dropped"
     )
