@@ -34,7 +34,7 @@ from pal.traits.consistency import CompareSettings, compare_measurements
 from pal.traits.correlations import CorrelateSettings, correlate
 from pal.traits.dialogue_statistics import StatsSettings, stats
 from pal.traits.measure import MeasureSettings, measure
-from pal.traits.readers import is_usable, load_personas, read_cards
+from pal.traits.readers import is_usable, read_cards
 from pal.traits.settings import StepSettings, StudySettings
 from pal.traits.strategies import StrategiesSettings, strategies
 from pal.traits.synthesis import (
@@ -125,15 +125,12 @@ def run_traits(settings: RunTraitsSettings) -> str:
     chosen = settings.traits
     if not chosen.corpora and chosen.personas is None:
         raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
-    if chosen.personas is not None:  # before the corpora's questions are asked, which cost
-        if not Path(chosen.personas).is_file():
-            raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
-        load_personas(chosen.personas, "personas", settings.limit)
+    if chosen.personas is not None and not Path(chosen.personas).is_file():
+        raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
     if settings.llm.estimate_only:
         raise PlannedStop(_estimate(settings))
     stages = StudyStages(settings, Path(settings.output_dir))
-    written = [*stages.measure_corpora(), *stages.measure_personas(), *stages.write_talks()]
-    results = stages.compute(written)
+    results = stages.compute(stages.ask())
     page = Path(settings.output_dir) / "report.html"
     include = [str(path) for path in [*results, *stages.records] if path.stat().st_size]
     from pal.traits.report import TraitReportSettings, report_traits
@@ -157,9 +154,7 @@ def _estimate(settings: RunTraitsSettings) -> str:
     rehearsal = Rehearsal(settings.llm, settings.dtype)
     with tempfile.TemporaryDirectory(prefix="pal-estimate-") as folder, asked_instead(rehearsal):
         stages = StudyStages(settings, Path(folder), rehearsal)
-        stages.measure_corpora()
-        stages.measure_personas()
-        stages.write_talks()
+        stages.ask()
     return rehearsal.describe_all()
 
 
@@ -271,6 +266,20 @@ class StudyStages:
         self.records += [described, output]
         return output
 
+    def ask(self) -> list[StudyResult]:
+        """Make all that a model is asked for; return the results to compute from it.
+
+        The personas come first: a file that cannot be read is then found before the corpora's
+        questions are asked, which cost.
+        """
+        source = self.settings.traits.personas
+        grown = source and self.run("personas-expand", "expand", source, dataset="personas")
+        return [
+            *self.measure_corpora(),
+            *(self.measure_personas(grown) if grown else ()),
+            *self.write_talks(),
+        ]
+
     def measure_corpora(self) -> list[StudyResult]:
         """Measure what the first question needs, and keep it for the third."""
         self.measurements = {
@@ -284,13 +293,12 @@ class StudyStages:
         together = self.join("measurements", list(self.measurements.values()))
         return [StudyResult("correlations", "correlate", together)]
 
-    def measure_personas(self) -> list[StudyResult]:
-        """Measure what the second question needs, with the ablation."""
-        if self.settings.traits.personas is None:
-            return []
-        grown = self.run(
-            "personas-expand", "expand", self.settings.traits.personas, dataset="personas"
-        )
+    def measure_personas(self, grown: Path) -> list[StudyResult]:
+        """Measure what the second question needs, with the ablation.
+
+        Args:
+            grown: the cards of the personas.
+        """
         before = self.measure_cards("personas", grown)
         after, without = (
             self.measure(

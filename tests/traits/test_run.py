@@ -4,11 +4,12 @@ import shutil
 import signal
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
 from pal.commands import load_settings
-from pal.core.errors import DataError
+from pal.core.errors import DataError, PlannedStop
 from pal.core.files import read_json, read_jsonl, write_jsonl
 from pal.traits.run import run_traits
 from tests.jobs import ESCONV, command, start
@@ -189,7 +190,7 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
 
 
 def test_personas_that_cannot_be_read_are_told_before_anything_is_asked(tmp_path):
-    """The corpora's questions come first, and cost."""
+    """The corpora's questions cost."""
     write_jsonl(tmp_path / "personas.jsonl", [{"persona": ["I am a nurse."]}])
     settings = load_settings("traits run", None, [
         "traits.corpora={esconv: {input: bundled:esconv}}", f"output_dir={tmp_path / 'out'}",
@@ -198,3 +199,19 @@ def test_personas_that_cannot_be_read_are_told_before_anything_is_asked(tmp_path
     with pytest.raises(DataError, match=r"line 1: 'persona' must be one text"):
         run_traits(settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_personas_are_read_once(tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "personas.jsonl", [{"persona": "I am a nurse."}])
+    read = []
+    monkeypatch.setattr(
+        "pal.traits.readers.read_jsonl", lambda path: read.append(Path(path)) or read_jsonl(path)
+    )
+    settings = load_settings("traits run", None, [
+        f"traits.personas={tmp_path / 'personas.jsonl'}", "llm.model=none",
+        "llm.base_url=http://localhost:1/v1", "llm.estimate_only=true",
+        f"llm.cache={tmp_path / 'cache.sqlite'}",
+    ])  # fmt: skip
+    with pytest.raises(PlannedStop, match="personas-expand"):
+        run_traits(settings)
+    assert read.count(tmp_path / "personas.jsonl") == 1
