@@ -1,6 +1,6 @@
 """A chat in Python: replies stream word by word, with the strategy and the persona behind them.
 
-    python examples/chat_loop.py
+    python examples/chat_loop.py guard.country=US
     python examples/chat_loop.py model=runs/mine_model extractor=runs/extractor guard.country=GB
 
 An empty line or Ctrl-D ends it. `pal chat` is the finished program, and this the loop to build on.
