@@ -152,7 +152,8 @@ def write_dialogues(folder: Path) -> None:
         _write(folder / f"{split}.txt", rows)
         _write(folder / "runs" / "pesconv" / f"{split}.jsonl", known[split])
     everything = [row for rows in known.values() for row in rows]
-    for name in ("mine.jsonl", "esconv.jsonl", "pesconv.jsonl", "runs/mine.jsonl"):
+    quickstart = "runs/quickstart/pesconv.jsonl"
+    for name in ("mine.jsonl", "esconv.jsonl", "pesconv.jsonl", "runs/mine.jsonl", quickstart):
         _write(folder / name, everything)
     _write(folder / "requests.jsonl", [
         {"id": str(number), "dialog": [{"speaker": "seeker", "text": "I lost my job."}]}
