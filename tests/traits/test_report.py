@@ -154,6 +154,16 @@ def test_the_same_files_give_the_same_page(whole, files, tmp_path):
     assert again.read_text(encoding="utf-8") == whole
 
 
+def test_the_command_says_once_what_it_wrote(files, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    given = [f"output={page}", f"report.include={files['correlate']}"]
+    for said in (f"written to {page}\n", f"{page} is already finished; "):
+        assert command("traits", "report", *given) == 0
+        shown = capsys.readouterr()
+        assert (shown.out + shown.err).count(str(page)) == 1
+        assert said in shown.err
+
+
 def test_a_second_group_adds_lines_and_no_table(whole, files, tmp_path):
     """Two models are compared in one matrix, not in two tables of one layout."""
     twice = {}

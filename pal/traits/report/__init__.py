@@ -8,6 +8,8 @@ opens with the paper's three questions and what these files answer. It holds all
 nothing, and shows texts escaped, as they are.
 """
 
+from pathlib import Path
+
 from pal.report.settings import PageSettings
 from pal.traits.settings import StepSettings
 
@@ -27,8 +29,8 @@ class TraitReportSettings(StepSettings):
     report: PageSettings = PageSettings()
 
 
-def report_traits(settings: TraitReportSettings) -> str:
-    """Write the page of the files in ``report.include`` to ``output``; returns what was written.
+def report_traits(settings: TraitReportSettings) -> Path:
+    """Write the page of the files in ``report.include`` to ``output`` and return its path.
 
     Raises:
         PalError: no files are given, one of them cannot be read or is of no known kind, or the
@@ -36,8 +38,6 @@ def report_traits(settings: TraitReportSettings) -> str:
     """
     settings = TraitReportSettings.of(settings)
     (target,) = settings.require("output")
-    from pathlib import Path
-
     from pal.core.files import source_fingerprint
     from pal.core.job import Job, record_path
     from pal.report.page import lay_out, page_output, write_report
@@ -71,4 +71,4 @@ def report_traits(settings: TraitReportSettings) -> str:
         "beside": [source_fingerprint(path) for path in beside if path.exists()],
     }
     job = Job("traits report", settings, target, versions=(), facts=facts)
-    return f"written to {write_report(job, draw)}"
+    return write_report(job, draw)
