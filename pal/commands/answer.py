@@ -54,7 +54,7 @@ def answer(settings: AnswerSettings) -> Path:
     from pal.core.job import counted
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
-    from pal.guard.batches import count_crises, warn_of_crises
+    from pal.guard.batches import count_levels, warn_of_crises
     from pal.llm import connect
     from pal.llm.facts import asking_job
     from pal.supporter.replies import (
@@ -104,5 +104,5 @@ def answer(settings: AnswerSettings) -> Path:
             "the first: %s", failed, len(records), why,
         )  # fmt: skip
     logger.info("%s written to %s", counted(len(records), "response"), job.output)
-    warn_of_crises(count_crises(sample.context for sample in samples), job.output)
+    warn_of_crises(count_levels(sample.context for sample in samples), job.output)
     return job.output

@@ -10,6 +10,7 @@ record of the run says so.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def generate(settings: GenerateSettings) -> Path:
     logger.info("loading %s", source)
     import torch  # after what can be refused without it
 
-    from pal.guard.batches import count_crises, warn_of_crises
+    from pal.guard.batches import count_levels, warn_of_crises
     from pal.modeling.responder import check_knowledge, load_model_and_tokenizer, make_responder
 
     model, tokenizer = load_model_and_tokenizer(source, settings.dtype)
@@ -168,11 +169,10 @@ def generate(settings: GenerateSettings) -> Path:
     refills = REFILLS if settings.decoding.num_beams == 1 else 1
 
     devices: set[str] = set()
-    crises = 0
+    levels: Counter[int] = Counter()
 
     def plan(part: list[Sample]) -> Window:
-        nonlocal crises
-        crises += count_crises(sample.context for sample in part)
+        levels.update(count_levels(sample.context for sample in part))
         encoded = responder.encode(part)
         batches = responder.plan_batches(
             part, encoded, tokens=settings.batch_tokens * refills,
@@ -221,5 +221,5 @@ def generate(settings: GenerateSettings) -> Path:
                 **cards_note(settings.data.cards),
             )  # fmt: skip
             logger.info("%s written to %s", counted(len(samples), "response"), job.output)
-            warn_of_crises(crises, job.output)
+            warn_of_crises(levels, job.output)
     return job.output

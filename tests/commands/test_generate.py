@@ -58,7 +58,13 @@ def test_records_hold_what_they_promise(predictions):
 
 def test_responses_to_a_crisis_are_counted(response_model, tmp_path, caplog):
     """Batches have no guard, so they say where one would have spoken."""
-    said = ("I lost my job.", "I want to kill myself.", "My friend left.", "I took all my pills.")
+    said = (
+        "I lost my job.",
+        "I want to kill myself.",
+        "My friend left.",
+        "I took all my pills.",
+        "My brother says he wants to kill himself.",
+    )
     source = tmp_path / "in.jsonl"
     source.write_text("".join(
         json.dumps({"dialog": [{"speaker": "seeker", "text": text}]}) + "\n" for text in said
@@ -66,6 +72,7 @@ def test_responses_to_a_crisis_are_counted(response_model, tmp_path, caplog):
     output = tmp_path / "out.jsonl"
     assert command(*arguments(response_model, output, source=source)) == 0
     assert f"2 responses of {output} to a turn that reads as a crisis" in caplog.text
+    assert f"1 response of {output} to a turn that gives cause for concern" in caplog.text
     caplog.clear()
     source.write_text(json.dumps({"dialog": [{"speaker": "seeker", "text": said[0]}]}))
     assert command(*arguments(response_model, tmp_path / "b.jsonl", source=source)) == 0

@@ -79,12 +79,16 @@ def test_a_record_a_sample_as_generate_writes_them(corpus, tmp_path):
 
 def test_responses_to_a_crisis_are_counted(tmp_path, caplog):
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    said_last = ("I want to kill myself.", "My rent is due.")
+    said_last = (
+        "I want to kill myself.", "My rent is due.", "I wish I would not wake up tomorrow.",
+        "Everyone would be better off without me.",
+    )  # fmt: skip
     rows = [{"dialog": [{"speaker": "seeker", "text": text}]} for text in said_last]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with FakeServer(answers) as server:
         assert call(server, source, output) == 0
     assert f"1 response of {output} to a turn that reads as a crisis" in caplog.text
+    assert f"2 responses of {output} to a turn that gives cause for concern" in caplog.text
 
 
 def test_persona_and_strategies_are_shown_where_they_are_asked_for(corpus, tmp_path):
