@@ -87,8 +87,28 @@ def _distinct_prefixes(rows: Iterable[Row], start: str) -> dict[tuple[str, ...],
     )
 
 
+def _job_without_weights(
+    settings: AnnotateSettings, output: Path, checkpoint: str, facts: Mapping[str, Any]
+) -> Job | None:
+    """Return the job, or None for a hub id: its contents may change, so its weights must be read.
+
+    Args:
+        settings: settings of the command.
+        output: what it writes.
+        checkpoint: folder or hub id of the model.
+        facts: what else decides the output, without the weights.
+    """
+    if not Path(checkpoint).is_dir():
+        return None
+    return Job("annotate", settings, output, facts=facts)
+
+
 def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues") -> None:
     (checkpoint,) = settings.require("model")
+    facts: dict[str, Any] = {"dialogues": Streamed(rows)}
+    job = _job_without_weights(settings, output, checkpoint, facts)
+    if job is not None and job.is_finished():
+        return
     logger.info("loading %s", checkpoint)
     from pal.modeling.checkpoint import model_fingerprint
     from pal.persona.extractor import load_extractor, make_extractor
@@ -103,12 +123,11 @@ def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues
     extractor = make_extractor(
         model, tokenizer, num_beams=beams, max_new=longest, rows=settings.batch_rows
     )
-    facts: dict[str, Any] = {"dialogues": Streamed(rows)}
-    if not Path(checkpoint).is_dir():  # the contents of a hub id may change
+    if job is None:
         facts["weights"] = model_fingerprint(model)
-    job = Job("annotate", settings, output, facts=facts)
-    if job.is_finished():
-        return
+        job = Job("annotate", settings, output, facts=facts)
+        if job.is_finished():
+            return
     chosen = settings.annotate
     counts: Counter[str] = Counter()
     source_of: list[array[int]] = []  # of each window, the number of the source of every prefix
@@ -215,20 +234,23 @@ def _know_by_comet(settings: AnnotateSettings, output: Path, rows: "Dialogues") 
     from pal.knowledge.queries import knowledge_queries
     from pal.modeling.checkpoint import model_fingerprint
 
+    texts = knowledge_queries(rows)
+    queries = all_queries(texts)
+    facts: dict[str, Any] = {"texts": texts}
+    job = _job_without_weights(settings, output, checkpoint, facts)
+    if job is not None and job.is_finished():
+        return
     model, tokenizer = load_comet(checkpoint, settings.dtype)
     chosen = settings.annotate
     comet = Comet(
         model, tokenizer, tails=chosen.tails, num_beams=chosen.num_beams,
         max_new=chosen.max_new_tokens,
     )  # fmt: skip
-    texts = knowledge_queries(rows)
-    queries = all_queries(texts)
-    facts: dict[str, Any] = {"texts": texts}
-    if not Path(checkpoint).is_dir():  # the contents of a hub id may change
+    if job is None:
         facts["weights"] = model_fingerprint(model)
-    job = Job("annotate", settings, output, facts=facts)
-    if job.is_finished():
-        return
+        job = Job("annotate", settings, output, facts=facts)
+        if job.is_finished():
+            return
     encoded = [comet.encode(text, relation) for text, relation in queries]
     with job.claimed() as state:
         comet.model.to(state.device)

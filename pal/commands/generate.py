@@ -136,7 +136,9 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.core.windows import Window
     from pal.data.cards import cards_note
     from pal.data.samples import Sample, open_samples
+    from pal.decoding.plan import check_decoding
 
+    check_decoding(settings.decoding)
     chosen = settings.generate
     if chosen.executor == "ray":
         require_ray("generate.executor=ray")
@@ -145,6 +147,9 @@ def generate(settings: GenerateSettings) -> Path:
     samples, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
+    job = Job("generate", settings, target)
+    if job.is_finished():
+        return job.output
 
     logger.info("loading %s", source)
     import torch  # after what can be refused without it
@@ -161,9 +166,6 @@ def generate(settings: GenerateSettings) -> Path:
             "infers them",
             given,
         )
-    job = Job("generate", settings, target)
-    if job.is_finished():
-        return job.output
     # Samples of similar length share a batch. A batch is several times larger than the number of
     # rows decoded at once: within it, a sample that ends makes room for the next.
     refills = REFILLS if settings.decoding.num_beams == 1 else 1

@@ -165,14 +165,18 @@ def evaluate_guard(settings: EvaluateGuardSettings) -> str:
             return show_measured(read_json(job.output))
     if settings.guard.model is not None:
         configure_runtime()
-    guard = load_guard(settings.guard, shows_help=False)
     confidence = settings.statistics.confidence
-    if is_labelled(source):
-        found = measure_messages(guard, read_labelled(source)[: settings.limit], confidence)
+    labelled = is_labelled(source)
+    if labelled:
+        messages = read_labelled(source)[: settings.limit]
     else:
         from pal.data.splits import load_split
 
         dialogues = load_split(source, settings.split, how=settings.data, requests=True)
+    guard = load_guard(settings.guard, shows_help=False)
+    if labelled:
+        found = measure_messages(guard, messages, confidence)
+    else:
         found = measure_dialogues(guard, islice(dialogues, settings.limit), confidence)
     if job is not None:
         with job.claimed(processes=False):

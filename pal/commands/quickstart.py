@@ -120,6 +120,7 @@ def quickstart(settings: QuickstartSettings) -> str:
     """
     settings = QuickstartSettings.of(settings)
     from pal.core.runtime import configure_runtime
+    from pal.decoding.plan import check_decoding
 
     configure_runtime()
     root = Path(settings.output_dir)
@@ -163,6 +164,7 @@ def quickstart(settings: QuickstartSettings) -> str:
         ("eval", "response", {**made, "predictions": str(predictions), "output": str(metrics)}),
     )  # fmt: skip
     train_extractor, infer, train_pal, answer, answer_plain, measure = stages
+    check_decoding(answer.decoding)
     if tiny:
         if not has_package(PACKAGE):
             logger.info("%s", INSTALL)

@@ -131,6 +131,9 @@ def check_supporter(settings: SimulateSettings) -> None:
             f"simulation.exchanges={settings.simulation.exchanges}"
         )
     if settings.model is not None:
+        from pal.decoding.plan import check_decoding
+
+        check_decoding(settings.decoding)
         idle = sorted(settings.supporter.model_fields_set - {"persona"})
         names = [f"supporter.{name}" for name in idle]
         names += ["simulation.supporter"] if settings.simulation.supporter else []

@@ -68,10 +68,11 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
     from pal.data.strategies import STRATEGIES
-    from pal.decoding.plan import can_contrast
+    from pal.decoding.plan import can_contrast, check_decoding
     from pal.metrics import find_metric, metric_versions
     from pal.modeling.responder import load_model_and_tokenizer, make_responder
 
+    check_decoding(settings.decoding)
     options = settings.tune_alpha
     directions = objective_directions(options.objectives)
     job = Job(

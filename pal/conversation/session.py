@@ -18,7 +18,7 @@ from pal.core.job import process_state
 from pal.core.registry import trust
 from pal.data.samples import build_samples
 from pal.data.texts import normalise_text
-from pal.decoding.plan import alpha_of, can_contrast, strategies_of
+from pal.decoding.plan import alpha_of, can_contrast, check_decoding, strategies_of
 from pal.decoding.settings import DecodingSettings, SamplingOptions
 from pal.guard import Guard, GuardSettings, Verdict, load_guard
 from pal.modeling.live import LiveRequest, LiveResponder, Progress
@@ -505,10 +505,12 @@ def load(
         >>> chat.respond([{"role": "user", "content": "My dog died."}]).text
         'i am so sorry to hear that.'
     """
+    decoding = decoding or DecodingSettings()
+    check_decoding(decoding)  # before minutes of loading
     watching = guard if isinstance(guard, Guard) else load_guard(guard or GuardSettings())
     model, tokenizer = load_model_and_tokenizer(source, dtype)
     model.to(process_state().device)
-    responder = make_responder(model, tokenizer, decoding or DecodingSettings(), seed)
+    responder = make_responder(model, tokenizer, decoding, seed)
     inference = None
     if extractor is not None:
         inference = PersonaInference.load(extractor, annotate or PersonaSettings(), dtype)

@@ -96,6 +96,17 @@ def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path):
     assert run["prefixes"] in (seekers, seekers - 1)
 
 
+def test_a_finished_output_is_found_before_the_model_is_loaded(
+    extractor_model, pesconv, monkeypatch, capsys
+):
+    monkeypatch.delattr("pal.persona.extractor.load_extractor")
+    capsys.readouterr()
+    assert command(*arguments(extractor_model, pesconv)) == 0
+    told = capsys.readouterr().err
+    assert "is already finished" in told
+    assert "loading" not in told
+
+
 def test_a_response_model_is_refused(response_model, tmp_path, capsys):
     assert command(*arguments(response_model, tmp_path / "out.jsonl")) == 2
     assert "a pal model, but not a persona extractor" in capsys.readouterr().err

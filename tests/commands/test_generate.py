@@ -153,13 +153,35 @@ def test_two_processes_write_the_bytes_of_one(response_model, predictions, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "out.jsonl.run.json"}
 
 
-def test_finished_output_is_kept_and_others_are_refused(response_model, predictions, capsys):
+def test_finished_output_is_kept_and_others_are_refused(
+    response_model, predictions, capsys, monkeypatch
+):
+    """Whether work is left is looked at before a model is loaded, which can take minutes."""
+    monkeypatch.delattr("pal.modeling.responder.load_model_and_tokenizer")
     before = predictions.stat().st_mtime_ns
+    capsys.readouterr()
     assert command(*arguments(response_model, predictions)) == 0
-    assert predictions.stat().st_mtime_ns == before
+    told = capsys.readouterr().err
+    assert "is already finished" in told
+    assert "loading" not in told
     assert command(*arguments(response_model, predictions, "seed=9")) == 2
     assert "overwrite=true" in capsys.readouterr().err
     assert predictions.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["generate", "tune-alpha", "simulate", "chat"])
+def test_decoding_that_no_model_has_is_refused_before_one_is_loaded(
+    response_model, tmp_path, capsys, monkeypatch, name
+):
+    for module in ("modeling.responder", "conversation.session"):
+        monkeypatch.setattr(f"pal.{module}.load_model_and_tokenizer", None)
+    cards = tmp_path / "cards.jsonl"
+    cards.write_text('{"id": "a", "dataset": "d", "persona": "I fly."}')
+    source = cards if name == "simulate" else ESCONV / "test.jsonl"
+    files = [] if name == "chat" else [f"input={source}", f"output={tmp_path / 'o.json'}"]
+    call = [name, f"model={response_model}", *files, "decoding.strategy=Qestion"]
+    assert command(*call) == 2
+    assert "did you mean 'Question'" in capsys.readouterr().err
 
 
 def test_unfinished_work_of_other_settings_is_refused(response_model, tmp_path, capsys):

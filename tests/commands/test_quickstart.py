@@ -116,6 +116,8 @@ def test_mistakes_are_told_before_any_work(tmp_path, capsys):
     folder = tmp_path / "quick"
     assert command("quickstart", f"output_dir={folder}", "trainin.num_train_epochs=1") == 2
     assert "did you mean 'training.num_train_epochs'" in capsys.readouterr().err
+    assert command("quickstart", f"output_dir={folder}", "decoding.strategy=Qestion") == 2
+    assert "did you mean 'Question'" in capsys.readouterr().err
     assert not folder.exists()
 
 

@@ -207,6 +207,15 @@ def test_where_nobody_is_shown_help_nothing_is_said_of_it(given, tmp_path, capsy
     assert NOTICES[0] in capsys.readouterr().err + caplog.text
 
 
+def test_messages_are_read_before_a_model_is_loaded(tmp_path, capsys):
+    messages = tmp_path / "messages.jsonl"
+    messages.write_text('{"text": "The rent is due.", "label": "fine"}\n')
+    (tmp_path / "model").mkdir()
+    call = ["guard", "eval", f"input={messages}", f"guard.model={tmp_path / 'model'}"]
+    assert command(*call) == 2
+    assert "messages.jsonl, line 1" in capsys.readouterr().err
+
+
 def test_a_classification_model_needs_a_level_for_each_label(tmp_path):
     transformers = pytest.importorskip("transformers")
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"]))
