@@ -172,6 +172,11 @@ def load_training_samples(
     Raises:
         PalError: model or source cannot be used, or there is no tokenizer for the source.
     """
+    samples = []
+    if source is not None:  # read before the model, which takes longer
+        samples = build_samples(load_split(source, split, how=how), "training")
+        if not samples:
+            raise DataError(f"input={source}: no samples in it")
     loaded: Any
     if model:
         loaded, tokenizer = load_model_and_tokenizer(model)
@@ -179,9 +184,6 @@ def load_training_samples(
         loaded, tokenizer = build_random(architecture, seed=seed, with_tokenizer=source is not None)
     if source is None:
         return loaded, synthetic_rows(loaded.config, 12_271, seed), "of ESConv's lengths"
-    samples = build_samples(load_split(source, split, how=how), "training")
-    if not samples:
-        raise DataError(f"input={source}: no samples in it")
     encoder = loaded.make_encoder(tokenizer)
     from tqdm.auto import tqdm
 

@@ -112,16 +112,19 @@ def prepare(
     Raises:
         PalError: corpora, tokenizer or base cannot be used.
     """
+    # Read before the base, which can be a download of gigabytes.
+    corpora = response_dialogues(data) if task == "response" else persona_conversations(data)
     language = check_base(task, architecture)
     if data.knowledge is not None and (language or task != "response"):
         raise ConfigError(
             "only MISC reads data.knowledge; leave it out, or give architecture.backbone=misc"
         )
     if language:
-        parts = language_ingredients(task, data, architecture, folder, seed)
+        parts = language_ingredients(task, corpora, data, architecture, folder, seed)
+    elif task == "response":
+        parts = response_ingredients(corpora, data, architecture, folder)
     else:
-        make = response_ingredients if task == "response" else extractor_ingredients
-        parts = make(data, architecture, folder)
+        parts = extractor_ingredients(corpora, architecture, folder)
     # Whatever number format a base was stored in: the weights that training adds to, and their
     # sums, are float32. Small steps vanish in the rounding of anything less.
     # A base that adapters are trained on stays as it is; the library makes those float32.
@@ -193,15 +196,16 @@ def is_language_base(task: str, architecture: ArchitectureSettings) -> bool:
 
 
 def language_ingredients(
-    task: str, data: DataSettings, architecture: ArchitectureSettings, folder: Path, seed: int
-) -> Ingredients:
-    """Read the corpora of a task, load or build a decoder-only model, encode its sequences."""
+    task: str, corpora: Any, data: DataSettings, architecture: ArchitectureSettings, folder: Path,
+    seed: int,
+) -> Ingredients:  # fmt: skip
+    """Load or build a decoder-only model for the corpora of a task, and encode its sequences."""
     chosen = architecture
     train: Rows
     validation: Rows
+    train, validation = corpora
     if task == "response":
         mode = language_mode(chosen)
-        train, validation = response_dialogues(data)
         texts = (turn["text"] for row in train for turn in row["dialog"])
         if mode != "none" and not any(
             turn.get("persona") for row in train for turn in row["dialog"]
@@ -209,7 +213,6 @@ def language_ingredients(
             _warn_of_no_persona(data.train, mode)
     else:
         mode = "none"
-        train, validation = persona_conversations(data)
         texts = (t for row in train for t in (*row["utterances"], *row["persona"]))
     gguf = (
         None if chosen.from_scratch is not None else find_gguf_file(chosen.base, chosen.gguf_file)
@@ -279,14 +282,14 @@ def _language_tokenizer(
 
 
 def response_ingredients(
-    data: DataSettings, architecture: ArchitectureSettings, folder: Path
+    corpora: Any, data: DataSettings, architecture: ArchitectureSettings, folder: Path
 ) -> Ingredients:
-    """Read dialogues, build or load tokenizer and PAL model, encode the samples."""
+    """Build or load tokenizer and PAL model for dialogues, and encode their samples."""
     chosen = architecture
     backbone = find_backbone(chosen.base, chosen.from_scratch, chosen.backbone)
     own = backbone.own_entries(chosen, knowledge=data.knowledge is not None)
     mode = own["persona_mode"]
-    train_samples, validation_samples = response_samples(data)
+    train_samples, validation_samples = _samples_of(corpora, data)
     tokenizer = backbone.prepare_tokenizer(
         _tokenizer(chosen, folder, lambda: (t for s in train_samples for t in _texts(s)))
     )
@@ -386,7 +389,13 @@ def response_samples(data: DataSettings) -> tuple[CorpusSamples, CorpusSamples]:
     Raises:
         DataError: one of the two is empty.
     """
-    train, validation = response_dialogues(data)
+    return _samples_of(response_dialogues(data), data)
+
+
+def _samples_of(
+    corpora: tuple[Dialogues, Dialogues], data: DataSettings
+) -> tuple[CorpusSamples, CorpusSamples]:
+    train, validation = corpora
     samples = tuple(
         CorpusSamples(rows, rule, limit=most, knowledge=data.knowledge)
         for rows, rule, most in (
@@ -435,11 +444,11 @@ def persona_conversations(
 
 
 def extractor_ingredients(
-    data: DataSettings, architecture: ArchitectureSettings, folder: Path
+    corpora: Any, architecture: ArchitectureSettings, folder: Path
 ) -> Ingredients:
-    """Read persona conversations, build or load tokenizer and BART, encode the pairs."""
+    """Build or load tokenizer and BART for persona conversations, and encode the pairs."""
     chosen = architecture
-    rows, validation = persona_conversations(data)
+    rows, validation = corpora
     tokenizer = _tokenizer(
         chosen, folder, lambda: (t for row in rows for t in (*row["utterances"], *row["persona"]))
     )

@@ -129,6 +129,20 @@ def test_extractor_of_a_wrong_file(tmp_path, capsys):
     assert f"{bad}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("settings", [TRAIN_RESPONSE, TRAIN_EXTRACTOR])
+def test_data_are_read_before_the_base_is_asked_for(tmp_path, capsys, monkeypatch, settings):
+    """A base is a download of gigabytes, and a mistake in the data is found in seconds."""
+    asked = []
+    for name in ("read_model_config", "find_backbone", "find_gguf_file"):
+        monkeypatch.setattr(f"pal.training.preparation.{name}", lambda *a, **k: asked.append(a))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"dialog": 3}\n')
+    call = [f"data.train={bad}", "architecture.from_scratch=null", "architecture.base=a/b"]
+    assert command("train", *settings, *call, f"output_dir={tmp_path / 'm'}") == 2
+    assert f"pal: error: {bad}" in capsys.readouterr().err
+    assert not asked
+
+
 def test_other_personas_are_other_data(tmp_path, capsys):
     """With a tokenizer of its own, only the persona inputs change; the run must not be reused."""
     rows = [json.loads(line) for line in (ESCONV / "train.jsonl").read_text().splitlines()[:6]]
