@@ -236,8 +236,8 @@ class Job:
             key = "output_dir" if hasattr(self.settings, "output_dir") else "output"
             raise OutputError(
                 f"{self.output} exists and was not made by these settings, inputs, weights and "
-                f"versions{self._difference(record)}; give overwrite=true to replace it, or choose "
-                f"another {key}"
+                f"versions{self.difference_from(record)}; give overwrite=true to replace it, or "
+                f"choose another {key}"
             )
         return record
 
@@ -274,7 +274,16 @@ class Job:
                     f"{path} is {what} {key}={name}, which would be lost; choose another output"
                 )
 
-    def _difference(self, record: Mapping[str, Any]) -> str:
+    def difference_from(self, record: Mapping[str, Any]) -> str:
+        """Return what differs from the job of a record, in brackets; empty where nothing says it.
+
+        Args:
+            record: the record of a finished or begun run, with its ``made_of``.
+
+        Example:
+            >>> job.difference_from({"made_of": {**job.made_of, "seed": 1}})
+            ' (differs: seed: 1, now 42)'
+        """
         before = record.get("made_of")
         if not isinstance(before, dict):
             versions = record.get("versions")
@@ -283,12 +292,14 @@ class Job:
         then, today = _by_single_key(before), _by_single_key(redact(self.made_of))
         differing = [k for k in today if then.get(k, "absent") != today[k]]
         differing += [key for key in then if key not in today]
-        differing.sort(key=lambda key: not (key in then and key in today))  # new settings last
-        shown = []
-        for key in differing[:3]:
+        told = {}
+        for key in differing:
             old, new = then.get(key, "absent"), today.get(key, "absent")
             short = all(len(str(value)) <= 20 and not _is_hash(value) for value in (old, new))
-            shown.append(f"{key}: {old}, now {new}" if short else key)
+            told[key] = f"{key}: {_in_yaml(old)}, now {_in_yaml(new)}" if short else key
+        # What can be read comes before hashes, which follow from it, and new settings last.
+        differing.sort(key=lambda key: (not (key in then and key in today), told[key] == key))
+        shown = [told[key] for key in differing[:3]]
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         return f" (differs: {'; '.join(shown)}{more})" if shown else ""
 
@@ -473,6 +484,12 @@ def _by_single_key(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         inside = isinstance(value, Mapping) and value
         found |= _by_single_key(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
     return found
+
+
+def _in_yaml(value: Any) -> str:
+    """Return a setting's value as a user would write it; what is not set, in words."""
+    words = {None: "not set", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _is_hash(value: Any) -> bool:

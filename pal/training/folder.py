@@ -16,7 +16,7 @@ from typing import Any
 
 from pal.core.errors import DataError, OutputError
 from pal.core.files import current_umask, read_json, write_json
-from pal.core.job import STARTED, Job
+from pal.core.job import STARTED, Job, redact
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,9 @@ class RunFolder:
             return True
         if begun.get("identity") != job.identity:
             raise OutputError(
-                f"{self.path} holds an unfinished run with other settings, data or versions; "
-                "give those to continue, overwrite=true to restart, or another output_dir"
+                f"{self.path} holds an unfinished run with other settings, data or versions"
+                f"{job.difference_from(begun)}; give those to continue, overwrite=true to "
+                "restart, or another output_dir"
             )
         if not self.any_number and begun.get("devices") != devices:
             raise OutputError(
@@ -139,7 +140,8 @@ class RunFolder:
         if interrupted:
             return
         self._do(self.clear)
-        self._do(lambda: write_json(self.path / STARTED, {"identity": job.identity, **begin}))
+        record = {"identity": job.identity, "made_of": redact(job.made_of), **begin}
+        self._do(lambda: write_json(self.path / STARTED, record))
 
     def checkpoints(self) -> list[Path]:
         """Return the folders of its checkpoints, in the order of steps."""

@@ -196,11 +196,15 @@ def test_the_refusal_of_an_output_names_what_differs(tmp_path):
     assert Job("generate", cls(seed=1), output).is_finished()
     with pytest.raises(OutputError, match=r"differs: seed: 1, now 2\)"):
         Job("generate", cls(seed=2), output).is_finished()
+    others = cls(seed=1, decoding={"alpha": 1.0, "do_sample": False})
+    expected = r"decoding.do_sample: true, now false; decoding.alpha: not set, now 1.0\)"
+    with pytest.raises(OutputError, match=expected):
+        Job("generate", others, output).is_finished()
     record = tmp_path / "out.jsonl.run.json"
     known = json.loads(record.read_text())  # as an earlier version wrote it, without a setting
     del known["made_of"]["data.protocol"]
     record.write_text(json.dumps({**known, "identity": "x"}))
-    expected = r"differs: seed: 1, now 2; data.protocol: absent, now None\)"
+    expected = r"differs: seed: 1, now 2; data.protocol: absent, now not set\)"
     with pytest.raises(OutputError, match=expected):
         Job("generate", cls(seed=2), output).is_finished()
     record.write_text('{"identity": "x", "command": "generate"}')

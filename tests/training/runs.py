@@ -6,7 +6,7 @@ import shutil
 import torch
 from safetensors.torch import load_file
 
-BEGUN = ("identity", "number_format", "number_format_chosen_by", "devices")
+BEGUN = ("identity", "made_of", "number_format", "number_format_chosen_by", "devices")
 
 
 def weights(folder):

@@ -45,6 +45,23 @@ def test_weights_have_public_modes_and_token_ids_private_ones(tmp_path, umask, m
     assert any(path.name == "model.safetensors" for path in files)
 
 
+def test_an_unfinished_run_of_other_settings_is_refused_with_what_differs(
+    tmp_path, monkeypatch, capsys
+):
+    def stop(trainer, checkpoint):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pal.training.trainer.run_training", stop)
+    call = ["train", *SHORT, f"output_dir={tmp_path / 'model'}"]
+    assert command(*call, "seed=3", "data.max_train_samples=8") == 130
+    capsys.readouterr()
+    assert command(*call, "seed=4", "data.max_train_samples=9") == 2
+    told = capsys.readouterr().err
+    assert "holds an unfinished run with other settings" in told
+    assert "(differs: seed: 3, now 4; data.max_train_samples: 8, now 9; " in told
+    assert command(*call, "seed=3", "data.max_train_samples=8") == 130  # continues
+
+
 @pytest.mark.parametrize("error", [
     SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     RuntimeError("[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed"),
