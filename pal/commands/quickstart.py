@@ -209,19 +209,28 @@ def quickstart(settings: QuickstartSettings) -> str:
         "Chat with the model (your country's code for its helplines):\n"
         f"  pal chat model={model} extractor={extractor} guard.country=US"
     )
-    return f"\n{table}\n\n{samples}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
+    return f"\n{samples}\n\n{table}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
 
 
 def paper_rows(table: str, scores: Path) -> str:
-    """Return a table of scores with the rows of the paper's Table 3, and where the others are."""
+    """Return a table of scores with the rows of the paper's Table 3, and where the others are.
+
+    What each score measures stands in a column of its own.
+    """
+    from pal.benchmark.report.tables import metric_meaning
     from pal.benchmark.systems import TABLE_3
 
     lines = table.split("\n")
     rows, notes = lines[: lines.index("")], lines[lines.index("") :]
-    shown = [row for row in rows[2:] if row.split()[1] in TABLE_3]
+    keys = [row.split()[1] for row in rows[2:]]
+    shown = [
+        f"{row} {metric_meaning(key)} |"
+        for row, key in zip(rows[2:], keys, strict=True) if key in TABLE_3
+    ]  # fmt: skip
     others = len(rows) - 2 - len(shown)
     told = f"{others} more scores, and what was left out: {scores.with_suffix('.md')}"
-    return "\n".join([*rows[:2], *shown, *notes[:2], told])
+    head = [f"{rows[0]} meaning |", f"{rows[1]} --- |"]
+    return "\n".join([*head, *shown, *notes[:2], told])
 
 
 def has_package(name: str) -> bool:
@@ -257,11 +266,9 @@ def write_page_of(
     samples = build_samples(
         load_split(answered.input, answered.split, how=answered.data), "evaluation"
     )
-    records = {
-        name: [record for _, record in read_jsonl(path)]
-        for name, path in zip((CONTRAST, PLAIN), responses, strict=True)
-    }
-    labels = dict(zip(records, records, strict=True))
+    # Named as the scores name them, by their files.
+    records = {path.stem: [record for _, record in read_jsonl(path)] for path in responses}
+    labels = dict(zip(records, (CONTRAST, PLAIN), strict=True))
     studies = build_cases(samples, records, labels, len(samples), seed=answered.seed)
     write_json(cases, studies, private=True)
     report(
@@ -396,4 +403,4 @@ def show_samples(predictions: Path, plain: Path, dialogues: Path) -> str:
         f"The contrast (α above 0) was used in {len(contrasted)} of "
         f"{counted(len(records), 'response')}, and changed {len(changed)}."
     )
-    return "```\n" + "\n\n".join(shown) + f"\n```\n\n{said}"
+    return "\n\n".join([*shown, said])

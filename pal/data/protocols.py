@@ -338,10 +338,11 @@ def describe_stamp(stamp: Mapping[str, Any]) -> str:
         if stamp.get("split")
         else "not one of the known splits of ESConv"
     )
+    whose = "of the bundled sample" if stamp.get("bundled") else f"{whose}; hash {stamp['hash']}"
     rule = RULES.get(str(stamp.get("rule")), "")
     return (
         f"Protocol: {name or 'none that has a name'}; {stamp['dialogues']:,} dialogues "
-        f"({whose}; hash {stamp['hash']}), {stamp['samples']:,} samples, {rule}; "
+        f"({whose}), {stamp['samples']:,} samples, {rule}; "
         f"{stamp['labels']}."
     )
 

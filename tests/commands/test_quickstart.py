@@ -60,9 +60,16 @@ def test_the_whole_pipeline_runs_and_runs_again_for_free(tmp_path, capsys):
     ]
     assert {record["alpha"] for record in plain} == {0.0}
     cases = json.loads((folder / "cases.json").read_text())["cases"]
-    shown = [case["responses"]["PAL without the contrast (α = 0)"]["response"] for case in cases]
+    shown = [case["responses"]["predictions_without_contrast"]["response"] for case in cases]
     assert shown == [record["response"] for record in plain]
     page = (folder / "report.html").read_text()
+    assert page.index('id="cases"') < page.index('id="scores"')  # what a person wants to read first
+    assert out.index("supporter  [") < out.index("| bleu_2 |")
+    assert '<th scope="row">PAL, seed ' in page  # not the name of the file
+    assert "MCC: Matthews correlation of predicted and gold strategy." in page
+    assert "not one of the known splits" not in page
+    assert "(of the bundled sample)" in page
+    assert "```" not in out
     assert all(f'"id":"{record["id"]}"' in page for record in plain)
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     assert command(*call) == 0

@@ -36,8 +36,12 @@ FIRST_TABLE = "Metrics of the paper’s Table 3"
 def render_page(parts: Sequence[Part], title: str) -> str:
     """Return the page of these parts; the same parts give the same text."""
     parts = sorted(parts, key=lambda part: list(KINDS).index(part.kind))
+    sections = list(_sections(parts))
+    if not any(isinstance(part, Results) for part in parts):
+        # Nothing is compared: what systems say comes before scores of it.
+        sections.sort(key=lambda section: not isinstance(section.part, Cases))
     return lay_out(
-        title, list(_sections(parts)), parts, facts=_facts(parts), notices=_notices(parts),
+        title, sections, parts, facts=_facts(parts), notices=_notices(parts),
         summary=_summary(parts), templates=[OWN_TEMPLATES],
         context={"labels": _labels(parts), "not_people": NOT_PEOPLE, "whose": _whose,
                  "metric_name": tables.metric_name, "metric_meaning": tables.metric_meaning},
@@ -92,7 +96,7 @@ def _sections(parts: Sequence[Part]) -> Iterator[PageSection]:
     )
     scores = [part for part in parts if isinstance(part, ScoresPart)]
     if scores:  # one table of all
-        data = _scores(scores)
+        data = _scores(scores, _labels(parts))
         yield PageSection("scores", "Scores of single files", "scores.html", scores[0], data)
     for name, heading, kind, make in makers:
         alike = [part for part in parts if isinstance(part, kind)]
@@ -170,12 +174,12 @@ def _summary(parts: Sequence[Part]) -> list[str]:
     if results:
         return [line for one in results for line in summary.summarise_results(one, notices)]
     scores = [part for part in parts if isinstance(part, ScoresPart)]
-    return summary.summarise_scores(scores, notices) if scores else []
+    return summary.summarise_scores(scores, _labels(parts), notices) if scores else []
 
 
-def _scores(parts: Sequence[ScoresPart]) -> dict[str, Any]:
+def _scores(parts: Sequence[ScoresPart], labels: Mapping[str, str]) -> dict[str, Any]:
     """Return the tables of all files of responses together."""
-    together = tables.results_of_scores(parts)
+    together = tables.results_of_scores(parts, labels)
     keys = list(together.metrics)
     first = tables.metric_table(together, [key for key in TABLE_3 if key in keys])
     others = [key for key in keys if key not in TABLE_3]

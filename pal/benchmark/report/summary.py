@@ -4,7 +4,7 @@ They say nothing that the tables below them do not: an effect is named only wher
 p-value is below the level of the results.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pal.benchmark.report.parts import Results, ScoresPart, TestResult
 from pal.benchmark.report.tables import metric_name, signed, significance_level
@@ -38,9 +38,18 @@ def summarise_results(results: Results, notices: Sequence[str] = ()) -> list[str
     return [_compared(results), _effects(results, found), _limits(results, found, notices)]
 
 
-def summarise_scores(parts: Sequence[ScoresPart], notices: Sequence[str] = ()) -> list[str]:
-    """Return three sentences on files of responses that were scored one by one."""
-    names = join_words(list(dict.fromkeys(part.system or "a model" for part in parts)))
+def summarise_scores(
+    parts: Sequence[ScoresPart], labels: Mapping[str, str], notices: Sequence[str] = ()
+) -> list[str]:
+    """Return three sentences on files of responses that were scored one by one.
+
+    Args:
+        parts: the scores.
+        labels: labels of systems, for the files that are named by one.
+        notices: of the page.
+    """
+    systems = (labels.get(part.system, part.system) or "a model" for part in parts)
+    names = join_words(list(dict.fromkeys(systems)))
     samples = join_words([f"{n:,}" for n in dict.fromkeys(part.samples for part in parts)])
     nothing = " and nothing about PAL on ESConv" if notices else ""
     return [

@@ -44,12 +44,14 @@ METRIC_NAMES = {
        for n in range(2, 5)},
     **{f"repetition_{n}": (f"rep-{n}", f"{n}-grams that the response has said before")
        for n in range(2, 5)},
-    "rouge_l": ("R-L", "ROUGE-L"),
+    "rouge_l": ("R-L", "ROUGE-L, the longest sequence of words in common with the reference"),
     "f1": ("F1", "unigram F1 of response and reference"),
     "length": ("length", "words of a response"),
     "cos_sim": ("cos-sim", "cosine similarity of response and persona"),
-    **{f"bleu_{n}": (f"B-{n}", f"BLEU-{n}") for n in range(1, 5)},
-    **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}") for n in range(1, 4)},
+    **{f"bleu_{n}": (f"B-{n}", f"BLEU-{n}, sequences of up to {n} words in common with the "
+                           "reference") for n in range(1, 5)},
+    **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}, how many of all sequences of {n} words differ")
+       for n in range(1, 4)},
     **{f"ead_{n}": (f"E-{n}", f"expectation-adjusted Distinct-{n}") for n in range(1, 3)},
     **{f"top_{n}": (f"top-{n}", f"gold strategy among the first {n}") for n in range(1, 9)},
 }  # fmt: skip
@@ -174,12 +176,16 @@ def metric_table(results: Results, keys: Iterable[str], *, authors: bool = False
     return table
 
 
-def results_of_scores(parts: Sequence[ScoresPart]) -> Results:
+def results_of_scores(parts: Sequence[ScoresPart], labels: Mapping[str, str]) -> Results:
     """Return files of responses that were scored one by one as rows of one table, without tests.
 
     A row is named by its file, and by its seed or number where several have that name.
+
+    Args:
+        parts: the scores.
+        labels: labels of systems, for the files that are named by one.
     """
-    names = [part.system or "model" for part in parts]
+    names = [labels.get(part.system, part.system) or "model" for part in parts]
     systems: dict[str, SystemResults] = {}
     for number, (name, part) in enumerate(zip(names, parts, strict=True), start=1):
         label = name if part.seed is None else f"{name}, seed {part.seed}"
