@@ -48,10 +48,11 @@ METRIC_NAMES = {
     "f1": ("F1", "unigram F1 of response and reference"),
     "length": ("length", "words of a response"),
     "cos_sim": ("cos-sim", "cosine similarity of response and persona"),
+    "bleu_1": ("B-1", "BLEU-1, words in common with the reference"),
     **{f"bleu_{n}": (f"B-{n}", f"BLEU-{n}, sequences of up to {n} words in common with the "
-                           "reference") for n in range(1, 5)},
-    **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}, how many of all sequences of {n} words differ")
-       for n in range(1, 4)},
+                               "reference") for n in range(2, 5)},
+    **{f"distinct_{n}": (f"D-{n}", f"Distinct-{n}, share of different ones among all {what}")
+       for n, what in enumerate(("words", "pairs of words", "sequences of 3 words"), 1)},
     **{f"ead_{n}": (f"E-{n}", f"expectation-adjusted Distinct-{n}") for n in range(1, 3)},
     **{f"top_{n}": (f"top-{n}", f"gold strategy among the first {n}") for n in range(1, 9)},
 }  # fmt: skip
