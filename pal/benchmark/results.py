@@ -20,7 +20,7 @@ from pal.benchmark.strategy_analysis import analyze_strategies
 from pal.benchmark.systems import FURTHER_SCORES, TABLE_3, System, printed_row
 from pal.core.errors import DataError
 from pal.core.files import read_json, sweep_temporary, write_json, write_text
-from pal.core.job import Job
+from pal.core.job import Job, record_beside
 from pal.data.audit import describe_audit, summarise_audit
 from pal.data.predictions import read_outside, read_predictions
 from pal.data.protocols import describe_stamp
@@ -170,7 +170,7 @@ def build_results(
             sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
             spread[name][key] = Spread(float(np.mean(values)), sd, None, None)
     keys = _order({key for table in spread.values() for key in table})
-    others += unanswered_notes(scored, systems)
+    others += [*base_notes(scored, systems), *unanswered_notes(scored, systems)]
     meta = {key: report.meta[key] for report in reversed(scored.reports) for key in report.meta}
     labels = labels_of(scored, systems)
     document: dict[str, Any] = {
@@ -203,6 +203,29 @@ def build_results(
             "runs": [_describe_run(scored.runs[n], scored.reports[n]) for n in several],
         }
     return document
+
+
+def base_notes(scored: ScoredRuns, systems: Mapping[str, System]) -> list[str]:
+    """Return a sentence for each base: which systems were trained from it, and of what size.
+
+    The names of systems are those of the paper, also where a base is much smaller than its own.
+    """
+    whose: dict[str, dict[str, int]] = {}  # base → parameters by label
+    for name, several in scored.by_system().items():
+        folder = scored.runs[several[0]].model
+        record = record_beside(folder) if folder is not None else {}
+        architecture = (record.get("settings") or {}).get("architecture")
+        size = record.get("parameters")
+        if not isinstance(architecture, Mapping) or not isinstance(size, int):
+            continue
+        base = "random weights" if architecture.get("from_scratch") else architecture.get("base")
+        whose.setdefault(str(base), {})[labels_of(scored, systems)[name]] = size
+    notes = []
+    for base, sizes in whose.items():
+        ends = dict.fromkeys(f"{end(sizes.values()) / 1e6:.3g}" for end in (min, max))
+        systems_of = ", ".join(sizes)
+        notes.append(f"Trained from {base} ({' to '.join(ends)} million parameters): {systems_of}.")
+    return notes
 
 
 def unanswered_notes(scored: ScoredRuns, systems: Mapping[str, System]) -> list[str]:

@@ -32,7 +32,7 @@ from pal.data.near import NearIndex, Shingles, shared_share, split_words
 from pal.data.protocols import SampleRule, evaluation_rule, read_id_list, training_rule
 from pal.data.records import read_spoken
 from pal.data.settings import AuditDataSettings, AuditOptions, ReadingSettings
-from pal.data.sources import SPLITS, default_name, has_split, has_splits, is_missing, read_entries
+from pal.data.sources import SPLITS, default_name, has_split, has_splits, read_entries
 from pal.data.spilled import SeenKeys, SpilledTexts, iterate_rows
 from pal.data.splits import CorpusSplits, is_cut_off
 from pal.data.windows import find_window_form, read_windows
@@ -645,6 +645,12 @@ def audit_sources(
         spoken, windows = read_spoken_split(corpus, split)
         audit.read(name, source, spoken, rule=rule, windows=windows)
         rules[name] = rule
+    if len(sources) == 1:  # said of what could be read
+        ((source, _),) = sources.values()
+        logger.warning(
+            "%s: only duplicates within it are searched for; data.test=… compares it with another "
+            "split, and data.protocol=paper_712 splits it", source,
+        )  # fmt: skip
     return audit, audit.report(rules)
 
 
@@ -671,11 +677,6 @@ def audited_sources(data: AuditDataSettings) -> dict[str, tuple[str, str | None]
                 found[name] = (source, name)
         elif getattr(data, name) is not None:
             found[name] = (source, None)
-    if len(found) == 1 and not is_missing(data.train):
-        logger.warning(
-            "%s: only duplicates within it are searched for; data.test=… compares it with another "
-            "split, and data.protocol=paper_712 splits it", data.train,
-        )  # fmt: skip
     return found
 
 

@@ -46,7 +46,7 @@ def test_the_summary_names_only_significant_effects():
     what, effects, limits = summarise_results(part)
     assert what.startswith("3 systems (Blenderbot-Joint, PAL (α = 0) and PAL) were compared on ")
     assert "2,295 samples of 195 dialogues" in what
-    assert what.endswith("over all 3 seeds (13, 42 and 87).")
+    assert what.endswith("over 3 seeds (13, 42 and 87).")
     assert (
         "the contrast (PAL against PAL (α = 0)) made D-2 (+2.50) significantly better and B-2 "
         "(−0.750) significantly worse, and left 2 of 4 without a significant change"
@@ -91,7 +91,7 @@ def test_seeds_are_said_of_each_system():
     said = seeds_of_systems(check_part(part, "x", KINDS))
     assert said == (
         "Blenderbot-Joint: seed 13; Hard Prompt: one set of responses without a seed; "
-        "PAL (α = 0) and PAL: all 3 seeds (13, 42 and 87)"
+        "PAL (α = 0) and PAL: 3 seeds (13, 42 and 87)"
     )
     assert join_words(["a"]) == "a"
 

@@ -227,7 +227,7 @@ def test_a_notice_follows_from_the_settings_of_a_run(tmp_path, settings, words):
 def test_a_page_says_whose_responses_its_figures_and_cases_show(tmp_path):
     cases = pages.cases(2) | {"seed": 87}
     text = load(write(tmp_path, pages.analysis() | {"seeds": [13, 42, 87]}, cases)).text
-    assert "Over all 3 seeds (13, 42, 87): counts are sums, scores are means." in text
+    assert "Over 3 seeds (13, 42, 87): counts are sums, scores are means." in text
     assert "Responses of seed 87." in text
     one = load(write(tmp_path, pages.analysis() | {"seeds": [42]})).text
     assert "Responses of seed 42." in one

@@ -450,12 +450,18 @@ def test_figures_are_over_all_seeds(done):
         assert system["top"][0] == pytest.approx(accuracy)
     assert json.loads((done / "cases.json").read_text())["seed"] == 13
     page = (done / "report.html").read_text()
-    assert "Over all 2 seeds (13, 42)" in page
+    assert "Over 2 seeds (13, 42)" in page
     assert "Responses of seed 13." in page
 
 
 def test_toys_are_called_toys(done):
-    notices = json.loads((done / "results.json").read_text())["notices"]
+    results = json.loads((done / "results.json").read_text())
+    notices = results["notices"]
+    (told,) = [note for note in results["notes"] if note.startswith("Trained from")]
+    assert told.startswith("Trained from random weights (0.")
+    assert "million parameters): " in told
+    assert told.endswith("PAL.")
+    assert told in (done / "table.md").read_text()
     assert ["bundled sample" in notices[0], "models are toys" in notices[1]] == [True, True]
     top = (done / "report.html").read_text().partition("<nav")[0]
     assert all(notice.split(":")[0] in top for notice in notices)

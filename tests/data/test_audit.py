@@ -223,12 +223,13 @@ def test_files_of_other_projects_are_read(tmp_path, name, text):
     assert found_in(report, "targets")[1]["normalised"] == 1
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_no_text_is_refused(tmp_path, caplog):
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(range(128, 256)))
     data = AuditDataSettings(train=str(path))
     with pytest.raises(DataError, match=r"a\.bin"):
         audit_sources(audited_sources(data), data, AuditOptions())
+    assert "within it" not in caplog.text  # of a file that was not read, this says nothing
 
 
 def test_seeded_and_listed_splits_are_compared_as_they_are_read(tmp_path):

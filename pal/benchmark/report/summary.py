@@ -78,7 +78,7 @@ def _seeds(seeds: Sequence[int]) -> str:
         return "one set of responses without a seed"
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
-    return f"all {len(seeds)} seeds ({join_words([str(seed) for seed in seeds])})"
+    return f"{len(seeds)} seeds ({join_words([str(seed) for seed in seeds])})"
 
 
 def join_words(words: Sequence[str]) -> str:
