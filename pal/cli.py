@@ -262,6 +262,8 @@ def run_program(*head: str) -> None:
     """
     if not (sys.stderr and sys.stderr.isatty()):  # into a file: a bar's line every ten seconds
         os.environ.setdefault("TQDM_MININTERVAL", "10")
+    else:
+        _draw_bars_of_unknown_size()
     try:
         code = main([*head, *sys.argv[1:]])
     except KeyboardInterrupt:
@@ -269,6 +271,22 @@ def run_program(*head: str) -> None:
         code = 130
     _leave_process_group(code)
     sys.exit(code)
+
+
+def _draw_bars_of_unknown_size() -> None:
+    """Let bars be drawn on a terminal that says its size is 0, as one of ``script`` without one.
+
+    tqdm draws them there with −1 columns or below the last row, which is nothing.
+    """
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return
+    if 0 in size:
+        from tqdm import std
+
+        shape = ((size.columns or 80) - 1, (size.lines or 24) - 1)
+        vars(std)["_screen_shape_wrapper"] = lambda: lambda stream: shape
 
 
 def _leave_process_group(code: int) -> None:

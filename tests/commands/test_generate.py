@@ -1,14 +1,21 @@
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
 import torch
 
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
-from tests.jobs import ESCONV, command, environment, start, torchrun
+from tests.jobs import ESCONV, PROGRAM, command, environment, python, start, torchrun
 from tests.modeling.small import with_outside_fusion
 
 VALID = (
@@ -77,6 +84,23 @@ def test_responses_to_a_crisis_are_counted(response_model, tmp_path, caplog):
     source.write_text(json.dumps({"dialog": [{"speaker": "seeker", "text": said[0]}]}))
     assert command(*arguments(response_model, tmp_path / "b.jsonl", source=source)) == 0
     assert "without the guard" not in caplog.text
+
+
+@pytest.mark.parametrize("columns", [0, 60])
+def test_progress_is_shown_on_a_terminal_of_any_width(response_model, tmp_path, columns):
+    """One that does not know its width says 0, for which tqdm draws nothing."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 0, columns, 0, 0))
+    call = arguments(response_model, tmp_path / "out.jsonl", "limit=3")
+    process = python(PROGRAM, *call, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert process.wait() == 0
+    assert re.search(rb"generate: 100%\|.*3/3 \[", shown)
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(response_model, predictions, tmp_path):

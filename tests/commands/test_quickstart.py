@@ -9,6 +9,7 @@ from pal.commands.quickstart import (
     QuickstartSettings,
     plan_stages,
     show_samples,
+    stage_line,
     unpack_base,
 )
 from pal.core.errors import OutputError
@@ -126,6 +127,13 @@ def test_mistakes_are_told_before_any_work(tmp_path, capsys):
     assert command("quickstart", f"output_dir={folder}", "decoding.strategy=Qestion") == 2
     assert "did you mean 'Question'" in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_a_stage_says_what_it_is_and_its_share_of_the_time(tmp_path):
+    told = [stage_line(n, tmp_path, split="test", timed=True) for n in range(1, 7)]
+    assert told[2] == f"[3/6] train PAL (about 5 of the 10 minutes) → {tmp_path}"
+    assert "to the test dialogues" in told[3]
+    assert "minutes" not in stage_line(3, tmp_path, split="test", timed=False)
 
 
 STAGES = [
