@@ -322,7 +322,10 @@ class Job:
 
     def journal(self, *parts: Any, part: int = 0) -> Journal:
         """Return the job's journal; ``parts``, such as a plan, extend the identity of its units."""
-        return Journal(self.output, fingerprint([self.identity, *parts]), part=part)
+        return Journal(
+            self.output, fingerprint([self.identity, *parts]), part=part,
+            made_of=redact(self.made_of), differs=self.difference_from,
+        )  # fmt: skip
 
     def open_journal(
         self, journal: Journal, read: Callable[[], dict[str, Any]] | None = None

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +33,8 @@ class Journal:
         output: file that the finished work goes to.
         identity: hash of everything that affects the work.
         part: number of this process.
+        made_of: what the identity is made of, to be kept beside it.
+        differs: says what of a kept ``made_of`` differs from this one.
 
     Example:
         >>> journal = Journal("answers.jsonl", "3f2a")
@@ -41,9 +43,13 @@ class Journal:
         {'0': ['a text']}
     """
 
-    def __init__(self, output: str | Path, identity: str, part: int = 0):
+    def __init__(
+        self, output: str | Path, identity: str, part: int = 0, *,
+        made_of: Mapping[str, Any] | None = None,
+        differs: Callable[[Mapping[str, Any]], str] = lambda head: "",
+    ):  # fmt: skip
         self.output = Path(output)
-        self.identity = identity
+        self.identity, self.made_of, self.differs = identity, made_of, differs
         self.path = self.output.parent / f"{self.output.name}.part{part}"
         self._handle: IO[bytes] | None = None
 
@@ -98,11 +104,13 @@ class Journal:
                     start, offset = offset, offset + len(line)
                     whole = line.endswith(b"\n")  # if not, a kill cut it off
                     if not start:
-                        if whole and _parse(line) != self.identity:
+                        head = _parse(line)
+                        head = head if isinstance(head, dict) else {"identity": head}
+                        if whole and head.get("identity") != self.identity:
                             raise OutputError(
                                 f"{path}: unfinished work made with other settings, inputs, "
-                                "weights or versions; give those to continue, or "
-                                "overwrite=true to restart"
+                                f"weights or versions{self.differs(head)}; give those to continue, "
+                                "or overwrite=true to restart"
                             )
                         continue
                     if not whole:
@@ -143,7 +151,7 @@ class Journal:
             raw.truncate(_end_of_last_line(raw))
         handle = self.path.open("ab")
         if handle.tell() == 0:
-            handle.write(_line(self.identity))
+            handle.write(_line({"identity": self.identity, "made_of": self.made_of}))
         return handle
 
     def close(self) -> None:

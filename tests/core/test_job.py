@@ -121,7 +121,7 @@ def test_batches_are_done_once_whatever_interrupts(tmp_path):
     assert found == {index: index * 10 for index in range(5)}
     assert done == [[2, 4]]
     done.clear()
-    with pytest.raises(OutputError, match="unfinished work made with other settings"):
+    with pytest.raises(OutputError, match=r"or versions \(differs: seed: .*, now 1\);"):
         job(output, seed=1).run_batches(plan, work, state=State(), description="x")
     with pytest.raises(KeyboardInterrupt):
         job(output, seed=1, overwrite=True).run_batches(plan, work, state=State(), description="x")
