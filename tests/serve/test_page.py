@@ -159,10 +159,7 @@ def test_a_chat_with_everything(page, session):
         page.keyboard.press("End")
         page.select_option("#strategy", "Question")
         expect(page.locator("#strategy-name")).to_have_text("(Question)")
-        page.check("#compare")  # asks at once what the last reply is without the persona
-        expect(page.locator(".message.without")).to_have_count(1)
-        done(page)
-        assert (bodies[-1]["persona"], bodies[-1]["alpha"]) == ([], 0)
+        page.check("#compare")
         send(page, "I like to swim.")
         with_persona, without = bodies[-2:]
         assert with_persona["alpha"] == {"Question": 2}
@@ -466,13 +463,24 @@ def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
     page.click("#stop")
     done(page)
     expect(page.locator("#failure")).to_have_class("banner failure mild")
-    expect(page.locator("#failure")).to_contain_text("Stopped before a reply came.")
+    stopped = "Stopped before a reply came."
+    expect(page.locator("#failure-text")).to_have_text(stopped)
+    expect(page.locator(".message.reply")).to_be_hidden()  # it would say the same once more
     expect(page.locator("#failure-help")).to_be_hidden()
     scripted.plans = ["broken"]
     page.click("#retry")
     done(page)
     expect(page.locator("#failure")).to_have_class("banner failure")
     expect(page.locator("#failure-help")).to_be_visible()
+    expect(page.locator(".message.reply")).to_be_hidden()
+    # Once the chat goes on, the place of the reply says what became of it.
+    scripted.plans = [{"waits": True, "verdict": False}]
+    page.click("#retry")
+    page.click("#stop")
+    done(page)
+    send(page, "Well.")
+    expect(page.locator("#failure")).to_be_hidden()
+    expect(page.locator(".message.reply .state").first).to_have_text(stopped)
 
 
 def test_a_reload_in_the_middle_of_a_reply(page, scripted):
@@ -615,6 +623,52 @@ def test_help_does_not_cover_what_the_guard_says(page, scripted):
     assert under["y"] + under["height"] <= page.locator("#composer").bounding_box()["y"]
 
 
+@pytest.mark.parametrize("size", [PHONE, {"width": 800, "height": 400}])
+def test_help_on_view_is_short_on_a_small_screen_once_it_was_seen(page, scripted, size):
+    page.set_viewport_size(size)
+    open_page(page, scripted.address)
+    lines = [*HELP.split("\n"), "More: https://findahelpline.com"]
+    guard = PINNED | {"help": "\n".join(lines)}
+    fixed = FIXED | {"guard": guard}
+    scripted.plans = [fixed, fixed | {"guard": guard | {"pinned": 1}}, fixed, fixed]
+    send(page, "I want to die.")
+    help_box, more = page.locator("#pinned"), page.locator("#pinned-more")
+    whole = help_box.bounding_box()["height"]
+    for line in lines:
+        expect(help_box.get_by_text(line)).to_be_visible()
+    send(page, "It is me.")
+    for line, is_kept in zip(lines, (False, True, True, False), strict=True):
+        expect(help_box.get_by_text(line)).to_be_visible(visible=is_kept)
+    expect(page.locator("#pinned a").first).to_be_in_viewport(ratio=1)
+    assert help_box.bounding_box()["height"] < 0.75 * whole
+    page.reload()
+    expect(more).to_have_attribute("aria-expanded", "false")
+    more.click()
+    expect(help_box.get_by_text(lines[-1])).to_be_visible()
+    more.click()
+    expect(help_box.get_by_text(lines[-1])).to_be_hidden()
+    send(page, "I want to die.")  # the alarm is higher than before: all of it again
+    expect(help_box.get_by_text(lines[-1])).to_be_visible()
+    page.set_viewport_size(DESKTOP)
+    send(page, "Hm.")
+    expect(more).to_be_hidden()
+    expect(help_box.get_by_text(lines[-1])).to_be_visible()
+
+
+@pytest.mark.parametrize("size", [PHONE, {"width": 800, "height": 400}])
+def test_help_with_one_contact_is_never_shortened(page, scripted, size):
+    page.set_viewport_size(size)
+    open_page(page, scripted.address)
+    lines = ["In danger now: call your local emergency number.", "https://findahelpline.com"]
+    guard = PINNED | {"help": "\n".join(lines)}
+    scripted.plans = [FIXED | {"guard": guard}] * 2
+    send(page, "I want to die.")
+    send(page, "It is me.")
+    for line in lines:
+        expect(page.locator("#pinned").get_by_text(line)).to_be_visible()
+    expect(page.locator("#pinned-more")).to_be_hidden()
+
+
 # Parts of the page's header of which another part of the page takes the click, at any height.
 COVERED = """async () => {
   const found = new Set();
@@ -662,6 +716,18 @@ def test_help_on_view_covers_nothing_of_the_header(page, scripted, size):
         page.set_viewport_size(size)
         gets_there(page, lambda y: y > 9)
     assert page.evaluate(COVERED) == []
+
+
+def test_a_comparison_begins_with_the_next_reply(page, scripted):
+    """A tick asks for nothing by itself: no reply begins that nobody sent a message for."""
+    open_page(page, scripted.address)
+    send(page, "Hello.")
+    page.get_by_label("Show the next replies without the persona too").check()
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator("#stop")).to_be_hidden()
+    send(page, "And more.")
+    assert said(page, "without") == ["I hear you."]
+    assert [one.get("alpha") for one in scripted.bodies] == [None, None, 0]
 
 
 def test_a_comparison_asked_for_while_a_reply_is_written(page, scripted):

@@ -349,10 +349,18 @@ function announceReply(turn) {
 function keepPin(guard) {
   if (guard.status === "off") return;
   const before = pin.level;
-  pin = { level: guard.pinned, help: guard.pinned ? guard.help || pin.help || standingHelp() : null };
+  const help = guard.pinned ? guard.help || pin.help || standingHelp() : null;
+  const isNew = guard.pinned > before;
+  pin = { level: guard.pinned, help, isShort: pin.isShort && !isNew };
   store.set("pin", pin);
-  if (pin.level !== before) drawPin({ isNew: pin.level > before });
-  else drawPin();
+  drawPin({ isNew });
+}
+
+/** Show all lines of help or, on a small screen, the first two that name somebody to turn to. */
+function shorten(isShort) {
+  pin = { ...pin, isShort };
+  store.set("pin", pin);
+  drawPin();
 }
 
 function drawPin({ isNew = false } = {}) {
@@ -361,6 +369,15 @@ function drawPin({ isNew = false } = {}) {
   if (pin.level) {
     const help = pin.help || standingHelp();
     showHelp(byId("pinned-lines"), help);
+    const lines = [...byId("pinned-lines").children];
+    const first = lines.filter((line) => line.querySelector("a")).slice(0, 2);
+    const more = first.length === 2 ? lines.filter((line) => !first.includes(line)) : [];
+    for (const line of more) line.className = "more";
+    const isShort = Boolean(pin.isShort && more.length);
+    byId("pinned-more").hidden = !more.length;
+    box.classList.toggle("short", isShort);
+    byId("pinned-more").textContent = isShort ? "Show all" : "Show less";
+    byId("pinned-more").setAttribute("aria-expanded", String(!isShort));
     if (isNew) say(`Talk to a person now. ${help}`, { urgent: true });
   }
   byId("standing").classList.toggle("shrunk", Boolean(pin.level));
@@ -369,6 +386,7 @@ function drawPin({ isNew = false } = {}) {
 
 function showFailure(message, { isStop = false } = {}) {
   byId("failure").hidden = false;
+  drawTurns();
   byId("failure-text").textContent = message;
   byId("failure").classList.toggle("mild", isStop);
   // A message that nobody could look at may have been a cry for help; who stops a reply asks for none.
@@ -380,6 +398,7 @@ function showFailure(message, { isStop = false } = {}) {
 function hideFailure() {
   byId("failure").hidden = true;
   byId("failure-text").textContent = "";
+  drawTurns(); // the place of a missing reply says so again
 }
 
 /* ------------------------------------------------------------------ the notice */
@@ -434,7 +453,7 @@ function drawLog() {
   });
   items.push(...noticesBefore(chat.turns.length));
   byId("log").replaceChildren(...items);
-  for (const turn of chat.turns) draw(turn);
+  drawTurns();
 }
 
 function elementsOf(turn) {
@@ -464,10 +483,13 @@ function draw(turn) {
     }
     fill(found[kind], turn, kind, reply);
   }
-  found.pair.hidden = !turn.reply;
+  const isUnsaid = [found.reply?.text, found.reply?.state].every((part) => !part?.textContent);
+  found.pair.hidden = !turn.reply || (isUnsaid && !found.without);
   found.pair.classList.toggle("two", Boolean(found.without));
   if (turn === chat.turns.at(-1)) follow();
 }
+
+const drawTurns = () => chat.turns.forEach((turn) => draw(turn));
 
 function boxOf(kind) {
   const parts = {
@@ -494,7 +516,8 @@ function fill(parts, turn, kind, reply) {
   if (parts.text.textContent !== text) parts.text.textContent = text;
   parts.help.hidden = !(guardSpeaks(reply) && reply.help);
   if (!parts.help.hidden && !parts.help.childElementCount) showHelp(parts.help, reply.help);
-  parts.state.textContent = stateOf(reply, isWithout);
+  const isTold = reply.state === "failed" && turn === chat.turns.at(-1) && !byId("failure").hidden;
+  parts.state.textContent = isTold && !isWithout ? "" : stateOf(reply, isWithout);
   parts.state.hidden = !parts.state.textContent;
   parts.retry.hidden = !(isWithout && reply.state === "failed");
   parts.retry.onclick = () => !run && answerWithout(turn);
@@ -502,10 +525,11 @@ function fill(parts, turn, kind, reply) {
 }
 
 function stateOf(reply, isWithout) {
-  if (reply.state === "writing") return reply.text ? "" : "Writing …";
+  if (reply.state === "writing") return reply.verdict && reply.text ? "" : "Writing …";
   if (reply.state === "stopped") return "Stopped.";
   if (reply.state === "failed") {
-    return isWithout ? reply.error : reply.text ? "This reply broke off." : "No reply came.";
+    if (isWithout || reply.error === STOPPED) return reply.error;
+    return reply.verdict && reply.text ? "This reply broke off." : "No reply came.";
   }
   if (reply.takenBack) return "What stood here before was taken back.";
   return reply.finish === "length" ? "Cut at the longest length of a reply." : "";
@@ -657,6 +681,7 @@ function send() {
     return;
   }
   remind();
+  shorten(true); // who goes on has seen it all; a new alarm shows it whole again
   field.value = "";
   const turn = { text, reply: null, without: null };
   chat.turns.push(turn);
@@ -817,6 +842,7 @@ function listen() {
   });
   on("stop", "click", () => run?.controller.abort());
   on("undo", "click", undo);
+  on("pinned-more", "click", () => shorten(!pin.isShort));
   on("retry", "click", () => {
     const turn = chat.turns.at(-1);
     if (run || !turn || !facts) return;
@@ -831,10 +857,7 @@ function listen() {
   on("compare", "change", () => {
     chat.compare = byId("compare").checked;
     save();
-    for (const turn of chat.turns) draw(turn);
-    const last = chat.turns.at(-1);
-    const isOpen = last?.reply?.verdict && !guardSpeaks(last.reply) && !last.without;
-    if (chat.compare && isOpen && !run && facts) answerWithout(last);
+    drawTurns();
   });
   on("alpha-reset", "click", () => {
     chat.alpha = {};
