@@ -87,6 +87,8 @@ def test_closest_names_are_offered(capsys):
         ("generate --batch-tokens 9", "'batch_tokens=9'"),
         ("train --learning_rate 1e-4", "'training.learning_rate=1e-4'"),
         ("chat --persona model=runs/pal", "'persona=…'"),
+        ("audit --input d.jsonl", "'data.train=d.jsonl'"),
+        ("reproduce --output runs/r", "'output_dir=runs/r'"),
     ],
 )
 def test_an_option_that_is_a_setting_is_given_its_whole_key(capsys, arguments, hint):
@@ -99,6 +101,7 @@ def test_an_option_that_is_no_setting_gets_no_hint_that_is_refused(capsys):
     told = refused(capsys, "serve", "--wxyz", "3")
     assert "wxyz=3" not in told
     assert "`pal serve --help` lists them" in told
+    assert "did you mean" not in refused(capsys, "train", "--model", "x")  # no slip of data.more
     assert "; settings are given as key=value" in refused(capsys, "--wxyz", "3")
 
 

@@ -42,6 +42,25 @@ class OutputInUse(OutputError):
 SHORTEST_BEGINNING = 3  # letters that can stand for a name
 
 
+def near_names(name: str, allowed: Iterable[str], number: int = 1) -> list[str]:
+    """Return the names that a name may be a slip of, the nearest first.
+
+    One letter of three may be another, and less than a third of a longer name: ``model`` is no slip
+    of ``more``.
+
+    Args:
+        name: what was given.
+        allowed: the names.
+        number: how many to return at most.
+
+    Example:
+        >>> near_names("modl", ["more", "model"]), near_names("model", ["more"])
+        (['model'], [])
+    """
+    cutoff = 0.6 if len(name) <= SHORTEST_BEGINNING else 0.7
+    return difflib.get_close_matches(name, list(allowed), n=number, cutoff=cutoff)
+
+
 def suggest(name: str, allowed: Iterable[str], meant: Mapping[str, str] | None = None) -> str:
     """Return ``'; did you mean X?'`` for the closest allowed name, or an empty string.
 
@@ -57,7 +76,7 @@ def suggest(name: str, allowed: Iterable[str], meant: Mapping[str, str] | None =
         ("; did you mean 'eval'?", "; did you mean 'generate'?")
     """
     names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = near_names(name, names)
     if not close and len(name) >= SHORTEST_BEGINNING:
         longer = [one for one in names if one.startswith(name)]
         shorter = [one for one in names if one and name.startswith(one)]

@@ -8,7 +8,6 @@ Example:
     '0042'
 """
 
-import difflib
 import logging
 import re
 import types
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from pal.core.errors import ConfigError, in_words
+from pal.core.errors import ConfigError, in_words, near_names
 from pal.core.settings import (
     CommandSettings,
     KeysFrom,
@@ -157,11 +156,9 @@ class Reader:
                         keys |= {f"{key}.{name}": f"{key}.{name}" for name in mark.names()}
                         if len(path) == 1:
                             keys = {name: f"{key}.{name}" for name in mark.names()} | keys
-        close = difflib.get_close_matches(".".join(path), list(keys), n=5, cutoff=0.6)
-        for found in (keys[one] for one in close):
-            *above, last = found.split(".")
+        for found in (keys[one] for one in near_names(".".join(path), keys, 5)):
             # a section in common makes long keys alike
-            if above != list(path[:-1]) or difflib.get_close_matches(path[-1], [last]):
+            if near_names(path[-1], [found.rpartition(".")[2]]):
                 return f"; did you mean {found!r}?"
         return ""
 
@@ -171,8 +168,6 @@ class Reader:
             key for key in keys_ending_in(self.cls, path[-1])
             if len(path) in (1, key.count(".") + 1)
         ]  # fmt: skip
-        if not own and len(path) == 1:  # output of most commands, output_dir of some
-            own = [f"{path[0]}_dir"] if f"{path[0]}_dir" in self.cls.model_fields else []
         return f"did you mean {own[0]!r}?" if len(own) == 1 else "leave it out"
 
     def _lay_override(self, given: dict[str, Any], item: str) -> None:
@@ -331,6 +326,9 @@ def one_a_key(details: Sequence[Any]) -> list[Any]:
 def keys_ending_in(cls: type[CommandSettings], name: str) -> list[str]:
     """Return the dotted keys of a class whose last part is a name, those of few parts first.
 
+    Where there is none, the one is returned that the class has for the ``input`` or ``output`` of
+    most commands.
+
     Args:
         cls: the settings class of a command.
         name: the last part.
@@ -340,7 +338,11 @@ def keys_ending_in(cls: type[CommandSettings], name: str) -> list[str]:
         >>> keys_ending_in(ServeSettings, "port")
         ['serve.port']
     """
-    found = [key for key, _, _ in fields_of(cls) if key.rpartition(".")[2] == name]
+    keys = [key for key, _, _ in fields_of(cls)]
+    usual = {"input": "data.train", "output": "output_dir"}.get(name)
+    found = [key for key in keys if key.rpartition(".")[2] == name]
+    if not found and usual in keys:
+        return [usual]
     if found:
         return sorted(found, key=lambda key: key.count("."))
     groups = [(key, mark) for key, field, _ in fields_of(cls) for mark in marks_of(field)]

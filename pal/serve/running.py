@@ -54,15 +54,30 @@ def run_server(
 ) -> None:
     """Answer requests until the process, or this thread, is told to stop; replies get to end.
 
+    They do not after ``settings.drain`` seconds, or at a second Ctrl-C.
+
     Args:
         server: what answers.
         listening: from :func:`listen`.
         stop: ends a server in a thread, which gets no signals.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the message says whether every reply that had begun was finished.
     """
     import uvicorn
 
+    app, is_cut = _drained(server.app(), server.settings.timeout), False
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal is_cut
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            is_cut = is_cut or scope["type"] == "http"
+            raise
+
     config = uvicorn.Config(
-        _drained(server.app(), server.settings.timeout), lifespan="on",
+        watched, lifespan="on",
         log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=max(1, round(server.settings.drain)),
         http=_impatient(server.settings.timeout),
@@ -78,7 +93,12 @@ def run_server(
     try:
         running.run(sockets=[listening])
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; replies that had begun were finished") from None
+        ended = (
+            "not all replies that had begun were finished"
+            if is_cut
+            else ("replies that had begun were finished")
+        )
+        raise KeyboardInterrupt(f"stopped; {ended}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

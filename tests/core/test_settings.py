@@ -373,6 +373,8 @@ def test_a_mistyped_key_below_a_name_of_the_users_own_has_a_hint():
         ("data.columns={dialogue_id: x}", "unknown key 'data.columns.dialogue_id'; did you mean"),
         ("architecture={lora: {aplha: 3}}", "mean 'architecture.lora.alpha'"),
         ("data.columns.zzz=3", "unknown key 'data.columns.zzz'$"),
+        ("file=x", "unknown key 'file'$"),  # no slip of study.title
+        ("input=x", r"not of train; did you mean 'data.train'\?$"),
         ("decoding.alpha=1", r"chat, serve and \d+ other commands, not of train; leave it out$"),
         ("training.lr=1", "unknown key 'training.lr'$"),
         ("training.learning_rat=1", "^settings: unknown key .*mean 'training.learning_rate'"),

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+from types import SimpleNamespace
 
 import httpx
 import openai
@@ -20,6 +21,7 @@ from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from pal.serve.app import Server, Waiter
 from pal.serve.bodies import Completion, make_asks, read_body
+from pal.serve.running import listen, run_server
 from pal.serve.settings import ServerSettings
 from tests.conversation.test_session import (
     CRISIS,
@@ -590,6 +592,44 @@ def test_a_server_that_is_stopped_ends_its_streams(response_model, sign):
         assert "Traceback" not in errors
         assert "run the same command again" not in errors
         assert ("stopped; replies" in errors) == (sign == signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("signals", "is_finished", "message"),
+    [
+        (1, True, "stopped; replies that had begun were finished"),
+        (1, False, "stopped; not all replies that had begun were finished"),  # its time is up
+        (2, False, "stopped; not all replies that had begun were finished"),
+    ],
+)
+def test_a_stop_says_whether_replies_were_finished(signals, is_finished, message):
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            for part in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{part}.complete"})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGINT)
+        if not is_finished:
+            await asyncio.Event().wait()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def ask():
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.get(address, timeout=60)
+
+    drain = 1 if signals == 1 else 3600
+    server = SimpleNamespace(settings=SimpleNamespace(drain=drain, timeout=60), app=lambda: app)
+    listening = listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    client = threading.Thread(target=ask)
+    client.start()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run_server(server, listening)
+    client.join(timeout=60)
+    assert str(stopped.value) == message
 
 
 def test_no_text_reaches_a_log(session, caplog, capfd):
