@@ -146,9 +146,10 @@ def test_the_commands_of_a_page_run(page, folder, endpoint):
     "block", [b for b in PYTHON_BLOCKS if b.page in RUN and "OpenAI" not in b.text],
     ids=lambda block: block.name,
 )  # fmt: skip
-def test_python_runs(block, folder, caplog):
+def test_python_runs(block, folder, caplog, capsys):
     exec(compile(block.text, block.name, "exec"), {})
     assert "is not set" not in caplog.text  # no warning whose remedy the lines leave out
+    assert capsys.readouterr().out[-1:] in ("", "\n")  # what is printed last ends its line
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=lambda block: block.name)

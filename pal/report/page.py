@@ -103,7 +103,7 @@ def lay_out(
     style, script = (_joined_files(folders, suffix) for suffix in (".css", ".js"))
     headings = {section.ident: section for section in sections}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         {
             **(context or {}),
             "title": title,
@@ -126,6 +126,7 @@ def lay_out(
             "missing": MISSING,
         }
     )
+    return f"{page}\n"
 
 
 def _joined_files(folders: Sequence[Path], suffix: str) -> str:

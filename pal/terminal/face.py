@@ -214,7 +214,7 @@ class Terminal:
     def _compare(self, reply: ChatReply) -> None:
         """Show the reply with α = 0."""
         if not reply.alpha:
-            self.screen.line("α = 0: the same, since α is 0", "dim")
+            self.screen.line("(α is 0 already: a reply with α = 0 is the same)", "dim")
             return
         try:
             self._show(Growing(), self.conversation.answer(plain=True), beside=True)

@@ -112,7 +112,7 @@ def _known(conversation: Conversation) -> str:
     if conversation.session.inference is not None and not conversation.infers:
         how = ", as given; /persona infer infers it"
     if not conversation.known:
-        return f"persona: nothing is known{how}"
+        return "persona: nothing is inferred yet" if conversation.infers else f"persona: empty{how}"
     lines = [f"  {number}. {one}" for number, one in enumerate(conversation.known, start=1)]
     return "\n".join([f"persona{how}:", *lines])
 
@@ -134,7 +134,7 @@ def _chosen(conversation: Conversation) -> str:
     if conversation.strategy is not None:
         return f"strategy: {conversation.strategy}"
     given = conversation.session.responder.plan.given
-    own = "predicted" if given is None else conversation.session.strategies[given]
+    own = "the model decides" if given is None else conversation.session.strategies[given]
     return f"strategy: auto ({own})"
 
 

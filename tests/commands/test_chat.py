@@ -161,7 +161,7 @@ def test_in_a_narrow_terminal(response_model, tmp_path):
         chat.type("\x01/strategy Question \x0b\r")
         assert "strategy: Question" in " ".join(chat.read("you> ").split())
         chat.type("/st\t auto\r")
-        assert "auto (predicted)" in " ".join(chat.read("you> ").split())
+        assert "auto (the model decides)" in " ".join(chat.read("you> ").split())
         chat.type(f"{CRISIS}\r")
         assert "findahelpline.com" in chat.read("you> ")
         chat.type(f"/save {file}\r")

@@ -41,6 +41,7 @@ def test_a_wing_brings_templates_words_styles_and_scripts(tmp_path):
     assert "const mine = 1;" in text
     assert "First &lt;read&gt; this." in text
     assert text.index("First") < text.index("Contents")
+    assert text.endswith("</html>\n")
     assert page(tmp_path, notices=["First <read> this."]) == text
 
 

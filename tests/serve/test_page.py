@@ -349,7 +349,7 @@ def test_a_token_comes_with_the_address_and_leaves_it(page, session):
         ({"fault": "cut"}, "broke off before its end"),
         ({"fault": "error"}, "broke off (out of memory)"),
         ({"fault": "noise"}, "cannot be read"),
-        ({"verdict": False}, "without the guard’s verdict"),
+        ({"verdict": False}, "without the check for signs of a crisis"),
     ],
 )
 def test_a_failure_shows_help_and_can_be_tried_again(page, scripted, plan, message):
@@ -502,7 +502,7 @@ def test_the_guard_takes_back_what_was_shown(page, scripted):
     scripted.plans = [{"text": "Yes, do it.", "taken_back": "I have no good answer to that."}]
     send(page, "Hello.")
     assert said(page) == ["I have no good answer to that."]
-    expect(page.locator(".message.reply .state")).to_contain_text("taken back")
+    expect(page.locator(".message.reply .state")).to_contain_text("withdrawn")
     expect(page.locator(".message.reply .bars")).to_be_hidden()
     send(page, "Well.")
     assert "Yes, do it" not in json.dumps(scripted.bodies[-1])

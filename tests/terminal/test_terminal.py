@@ -125,6 +125,8 @@ def test_a_persona_grows_with_what_is_said(response_model, extractor_model, talk
     inferring = pal.load(
         str(response_model), extractor=str(extractor_model), annotate=annotate, decoding=SHORT
     )
+    _, shown = talk("/persona", with_session=inferring)
+    assert "persona: nothing is inferred yet" in shown
     lines = [OPEN, "I have two dogs at home.", "My wife works at night.", "/persona"]
     conversation, shown = talk(*lines, with_session=inferring)
     assert conversation.infers

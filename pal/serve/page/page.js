@@ -268,7 +268,7 @@ async function fetchReply(turn, kind, controller) {
       }
       draw(turn);
     });
-    if (!reply.verdict) throw new Failure("The reply came without the guard’s verdict, so it is not shown.");
+    if (!reply.verdict) throw new Failure("The reply came without the check for signs of a crisis, so it is not shown.");
     reply.state = "done";
   } catch (error) {
     if (isLeaving) return reply; // it stays under way, which the next page sees
@@ -511,7 +511,7 @@ function fill(parts, turn, kind, reply) {
     ? ` · ${reply.strategy}${reply.alpha === null || reply.alpha === undefined ? "" : ` · α ${number(reply.alpha)}`}`
     : "";
   const name = isWithout ? "Without the persona" : "Reply";
-  parts.who.textContent = guardSpeaks(reply) ? `${name} · fixed text of the guard` : name + how;
+  parts.who.textContent = guardSpeaks(reply) ? `${name} · a prepared text, not the model’s` : name + how;
   const text = reply.verdict ? spoken(reply) : "";
   if (parts.text.textContent !== text) parts.text.textContent = text;
   parts.help.hidden = !(guardSpeaks(reply) && reply.help);
@@ -531,8 +531,8 @@ function stateOf(reply, isWithout) {
     if (isWithout || reply.error === STOPPED) return reply.error;
     return reply.verdict && reply.text ? "This reply broke off." : "No reply came.";
   }
-  if (reply.takenBack) return "What stood here before was taken back.";
-  return reply.finish === "length" ? "Cut at the longest length of a reply." : "";
+  if (reply.takenBack) return "The model’s reply was withdrawn.";
+  return reply.finish === "length" ? "Cut off at the maximum length of a reply." : "";
 }
 
 function drawBars(list, reply, isWithout) {
@@ -572,7 +572,7 @@ function drawPersona() {
   byId("persona-note").textContent = isOwn
     ? `Written or changed by you${infers ? ", so it no longer grows by itself" : ""}.`
     : infers
-      ? "Inferred from what you say, and growing with the chat. If you add or remove a sentence, the list stays as you leave it."
+      ? "Inferred about you from what you say; it grows with the chat. Once you add or remove a sentence, it stays as you leave it."
       : "What the model knows about you. This server infers nothing; add sentences of your own.";
   byId("persona-infer").hidden = !(isOwn && infers);
   const items = sentences.map((sentence, place) => {
