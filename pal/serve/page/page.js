@@ -681,7 +681,7 @@ function send() {
     return;
   }
   remind();
-  shorten(true); // who goes on has seen it all; a new alarm shows it whole again
+  shorten(true); // who goes on has seen it all; a graver message shows it whole again
   field.value = "";
   const turn = { text, reply: null, without: null };
   chat.turns.push(turn);
