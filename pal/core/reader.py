@@ -163,8 +163,12 @@ class Reader:
         return ""
 
     def _own_key(self, path: Sequence[str]) -> str:
-        """Return what to do about another command's key: the command's own of that name, if any."""
-        own = [
+        """Return what to do about another command's key: the command's own of that name, if any.
+
+        A key may be named after the other's section: ``extractor`` for ``persona_extractor.model``.
+        """
+        section = path[0].rpartition("_")[2] if len(path) > 1 else None
+        own = [key for key, _, _ in fields_of(self.cls) if key == section] or [
             key for key in keys_ending_in(self.cls, path[-1])
             if len(path) in (1, key.count(".") + 1)
         ]  # fmt: skip

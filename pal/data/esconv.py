@@ -157,7 +157,7 @@ def split_dialogues(
     parts = [sorted(order[start:end]) for start, end in pairwise(cuts)]
     if not all(parts):
         raise DataError(
-            f"{len(order)} dialogues are too few for a split of {':'.join(map(str, ratios))}; "
+            f"too few for a split of {':'.join(map(str, ratios))}: {len(order)} in all; "
             "give more dialogues, a folder with the three splits, or no split for all of them"
         )
     return {name: dataset.select(part) for name, part in zip(SPLITS, parts, strict=True)}

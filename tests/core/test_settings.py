@@ -97,6 +97,11 @@ def test_a_key_of_another_command_leads_to_the_own_one_of_that_name(command, own
         load_settings(command, None, [given])
 
 
+def test_a_key_of_another_command_leads_to_the_own_one_named_after_its_section():
+    with pytest.raises(ConfigError, match=r"not of chat; did you mean 'extractor'\?$"):
+        load_settings("chat", None, ["persona_extractor.model=x"])
+
+
 def test_a_key_of_another_command_without_an_own_one_of_that_name_is_left_out():
     with pytest.raises(ConfigError, match=r"not of study create; leave it out$"):
         load_settings("study create", None, ["study_server.port=1"])

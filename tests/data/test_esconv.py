@@ -415,7 +415,7 @@ def test_a_seeded_split_parts_the_dialogues_the_same_way_every_time(write):
 
 
 def test_too_few_dialogues_to_split_are_told(write):
-    with pytest.raises(DataError, match=r"2 dialogues are too few for a split of 0.7:0.2:0.1"):
+    with pytest.raises(DataError, match=r"too few for a split of 0.7:0.2:0.1: 2 in all; give"):
         split_dialogues(load_esconv(write(HUB, HUB)), seed=1)
 
 
