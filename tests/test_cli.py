@@ -131,6 +131,15 @@ def test_a_command_without_what_it_needs_says_so_at_once(capsys):
     assert "torch" not in refused(capsys, "eval")
 
 
+def test_threads_sleep_while_they_wait():
+    """Two threads that spin on a core that other work takes were three times as slow."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pal", "chat", "model=/none"], capture_output=True, text=True,
+        env=environment(OMP_DISPLAY_ENV="verbose"),
+    )  # fmt: skip
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr
+
+
 def test_completion_offers_commands_and_keys():
     pytest.importorskip("argcomplete")
     line = "pal generate decoding.al"
