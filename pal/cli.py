@@ -260,7 +260,7 @@ def run_program(*head: str) -> None:
     Args:
         *head: what stands before the arguments of the process, such as the command of a script.
     """
-    # Threads that wait for each other sleep: where other work takes a core, spinning costs much more.
+    # Threads that wait for each other sleep: spinning costs much where other work takes a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
     if not (sys.stderr and sys.stderr.isatty()):  # into a file: a bar's line every ten seconds
         os.environ.setdefault("TQDM_MININTERVAL", "10")

@@ -49,11 +49,11 @@ COST = (
     "with the small pretrained model all stages take about 10 minutes on two idle CPU cores, "
     "several times that on busy ones, 8 GB of memory and 4.5 GB of disk"
 )
-# What each stage does, and about how many of those ten minutes it takes.
+# What each stage does, and how many of those ten minutes it takes.
 STAGES = (
-    ("train the persona extractor", "2"),
-    ("annotate the corpus with personas", "1"),
-    ("train PAL", "5"),
+    ("train the persona extractor", "about 2"),
+    ("annotate the corpus with personas", "about 1"),
+    ("train PAL", "about 5"),
     ("generate responses to the {split} dialogues", "less than 1"),
     ("generate them without the contrast (α = 0)", "less than 1"),
     ("score", "less than 1"),
@@ -240,7 +240,7 @@ def stage_line(number: int, output: Path, *, split: str, timed: bool) -> str:
         '[3/6] train PAL (about 5 of the 10 minutes) → runs/q/model'
     """
     what, minutes = STAGES[number - 1]
-    share = f" (about {minutes} of the 10 minutes)" if timed else ""
+    share = f" ({minutes} of the 10 minutes)" if timed else ""
     return f"[{number}/{len(STAGES)}] {what.format(split=split)}{share} → {output}"
 
 

@@ -17,7 +17,7 @@ def guard():
 def test_a_crisis_is_answered_by_a_fixed_text(guard):
     verdict = guard.review(["I want to kill myself."])
     assert (verdict.level, verdict.pinned, verdict.action) == (2, 2, "fixed")
-    assert "Are you thinking about suicide?" in verdict.text
+    assert "Are you thinking about suicide right now?" in verdict.text
     assert "116 123" in verdict.help
 
 
@@ -42,7 +42,7 @@ def test_a_yes_to_the_help_is_a_crisis(guard):
     for yes in read_lexicon_file("lexicon.yaml")["assent"]["hits"]:
         verdict = guard.review([CONCERN_TURN, yes])
         assert (verdict.level, verdict.pinned, verdict.action) == (2, 2, "fixed"), yes
-        assert "Are you thinking about suicide?" in verdict.text
+        assert "Are you thinking about suicide right now?" in verdict.text
     later = guard.review([CONCERN_TURN, "Yes.", SOUP, SOUP, SOUP])
     assert (later.level, later.pinned, later.action) == (0, 2, "fixed")
     assert guard.review([CONCERN_TURN, SOUP, SOUP, SOUP, "i am"]).level == 2
