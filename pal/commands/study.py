@@ -154,10 +154,11 @@ def create_study(settings: CreateStudySettings) -> str:
         )  # fmt: skip
     if not settings.guard.off:  # told while it can still be given
         load_helplines(settings.guard.helplines).country(settings.guard.country)
-    if not chosen.contact and not chosen.consent:
+    contact = (chosen.contact or "").strip()
+    if not contact and not chosen.consent:
         logger.warning(
-            "study.contact is not set: the consent text names nobody whom raters can ask; create "
-            "the study with study.contact=… or a text of your own, study.consent=FILE"
+            "study.contact is not set: the pages name nobody whom raters can ask; create the study "
+            "with study.contact=… or a text of your own, study.consent=FILE"
         )
     each = chosen.items_per_rater or (1 if chosen.kind == "chat" else len(items))
     pair: Any = tuple(chosen.systems) or None
@@ -177,7 +178,8 @@ def create_study(settings: CreateStudySettings) -> str:
         for key in ("helplines", "texts", "model") if (value := getattr(settings.guard, key))
     })  # fmt: skip
     config = {
-        "title": chosen.title, "consent": own or consent_text(chosen.kind, chosen.contact),
+        "title": chosen.title, "consent": own or consent_text(chosen.kind, contact),
+        "contact": contact,
         "address": chosen.address.rstrip("/"), "min_messages": chosen.min_messages,
         "max_messages": chosen.max_messages, "seed": seed, "systems": systems,
         "fingerprints": {name: fingerprints_of(one) for name, one in chosen.systems.items()},
@@ -229,8 +231,6 @@ def _check_study(chosen: RaterStudySettings) -> None:
         _local_port(chosen.address)
     except ValueError as error:
         raise ConfigError(f"study.address={chosen.address}: {first_line(error)}") from None
-    if chosen.consent and chosen.contact:
-        raise ConfigError("study.contact is part of the bundled consent text; put it into your own")
 
 
 def _without_crises(situations: list[str], settings: GuardSettings) -> list[tuple[int, str]]:

@@ -27,7 +27,7 @@ from pal.core.errors import database_reason
 from pal.data.texts import normalise_text
 from pal.guard import Guard, Verdict
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
-from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS
+from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS, CONTACT
 from pal.study.settings import StudyServerSettings
 from pal.study.store import SIDES, Rater, Side, StudyStore, StudyTask, StudyTurn
 from pal.study.systems import Supporter
@@ -35,6 +35,7 @@ from pal.study.systems import Supporter
 logger = logging.getLogger(__name__)
 
 LONGEST = 2000  # characters of a message or a reason
+NEAR = 3  # as few messages as are left when a rater is told how many
 MAX_BYTES = 64_000  # of a request; a message of 2000 characters takes at most 24 000
 WORKERS = 64  # replies that are waited for at once, at most
 ON_PAGE = {"study.css": "text/css", "study.js": "text/javascript"}
@@ -94,6 +95,8 @@ class StudyServer:
         self.config = store.config
         self.prefix = urlsplit(self.config["address"]).path.rstrip("/")
         self.standing_help = guard.standing_help
+        contact = self.config.get("contact")  # studies of earlier versions have none
+        self.contact = CONTACT.format(contact) if contact else ""
         # A reply that takes long holds no thread that reads or writes the file.
         self._quick = ThreadPoolExecutor(8, "study-file")
         self._slow = ThreadPoolExecutor(WORKERS, "study-reply")
@@ -249,16 +252,18 @@ class StudyServer:
     def _limits(self, turns: list[StudyTurn]) -> dict[str, Any]:
         said = sum(turn.speaker == "rater" for turn in turns)
         answered = len(turns) - said
+        most = self.config["max_messages"]
+        left = max(0, most - said)
         return {
+            "most": most, "left": left, "is_near": said > 0 and left <= NEAR, "full": not left,
             "missing": max(0, self.config["min_messages"] - answered),
-            "full": said >= self.config["max_messages"],
             "open": said > answered,
-        }
+        }  # fmt: skip
 
     def _page(self, name: str, status: int, **facts: Any) -> Response:
         base = {
             "prefix": self.prefix, "standing_help": self.standing_help, "notice": "", "help": None,
-            "guard_off": self.guard.off,
+            "guard_off": self.guard.off, "contact": self.contact,
         }  # fmt: skip
         text = self._pages.get_template(f"{name}.html").render({**base, **facts})
         return Response(text, status, HEADERS, media_type="text/html; charset=utf-8")

@@ -54,6 +54,7 @@ Taking part is up to you. You can stop at any moment without giving a reason. Wi
 with the same link, even after it has expired. What was included in results before then cannot \
 be removed from them.
 """
+CONTACT = "If you have questions, ask {}."
 
 
 def consent_text(kind: str, contact: str | None) -> str:
@@ -63,5 +64,5 @@ def consent_text(kind: str, contact: str | None) -> str:
         kind: ``chat`` or ``persona``.
         contact: whom raters can ask.
     """
-    asked = f"\nIf you have questions, ask {contact.strip()}.\n" if contact else ""
+    asked = f"\n{CONTACT.format(contact)}\n" if contact else ""
     return f"{CONSENT[kind]}\n{STORED}{asked}"

@@ -40,7 +40,8 @@ class RaterStudySettings(Section):
             appear.
         max_messages: maximum number of messages that a rater can send to each system.
         title: title of the pages.
-        contact: whom raters can contact, such as a name and an address; part of the consent text.
+        contact: whom raters can contact, such as a name and an address; on every page, and in the
+            bundled consent text.
         consent: text file of your own, used instead of the bundled consent text.
         address: address at which raters reach the server; the links start with it. Without a proxy
             it is http://127.0.0.1: and the port of ``pal study serve``.

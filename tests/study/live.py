@@ -72,7 +72,8 @@ class FakeSupporter:
 def config_of(**changes):
     guard = GuardSettings(country="GB").model_dump()
     return {
-        "title": "A study", "consent": consent_text("chat", "Dr. X"), "address": ADDRESS,
+        "title": "A study", "consent": consent_text("chat", "Dr. X"), "contact": "Dr. X",
+        "address": ADDRESS,
         "min_messages": 1, "max_messages": 5, "seed": 7,
         "systems": {"zebra": {}, "quartz": {}}, "guard": guard, **changes,
     }  # fmt: skip

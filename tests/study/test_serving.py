@@ -157,7 +157,6 @@ def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
     (["study.kind=nonsense"], "study.kind"), (["study.days=0"], "study.days"),
     (["study.address=ftp://x"], "study.address"),
     (["study.kind=persona", "study.address=http://127.0.0.1:80100"], "study.address=http"),
-    (["study.kind=persona", "study.contact=x", "study.consent=y"], "study.contact"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
     assert create(tmp_path, *arguments) == 2
@@ -255,3 +254,11 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         f"study.consent={own}",
     ) == 0  # fmt: skip
     assert "study.contact" not in capsys.readouterr().err
+    given = (f"study.consent={own}", "study.contact= Dr. Lee ")
+    assert command(
+        "study", "create", f"input={corpus}", f"output={tmp_path / 't.db'}", "study.kind=persona",
+        *given,
+    ) == 0  # fmt: skip
+    store = StudyStore(tmp_path / "t.db")
+    assert (store.config["consent"], store.config["contact"]) == ("Ask Dr. Lee.", "Dr. Lee")
+    store.close()

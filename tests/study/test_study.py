@@ -549,6 +549,51 @@ def test_a_conversation_has_an_end(file):
         assert "write a message" in person.post("say", **fields, number="4", text=" \n ")
 
 
+def test_a_rater_is_told_how_many_messages_can_be_sent(file):
+    """With the situation, and again when few are left."""
+    [token] = make_study(file, raters=1, max_messages=5)
+    with served(file) as (address, _):
+        person = Person(address, token)
+        assert "You can send system A up to 5 messages." in person.begin()
+        told = [re.findall('id="left">(.*?)<', person.say(f"message {n}")) for n in range(5)]
+        assert told == [
+            [], ["You can send 3 more messages here."], ["You can send 2 more messages here."],
+            ["You can send 1 more message here."], [],
+        ]  # fmt: skip
+        assert "as many messages as can be sent here (5)" in person.text
+        page = person.end()
+        assert "You can send system B up to 5 messages." in page
+        assert 'id="left"' not in page
+
+
+def test_whom_raters_can_ask_is_on_every_page(file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, _):
+        person = Person(address, token)
+        pages = {
+            "front": httpx.get(f"{address}/").text, "consent": person.text, "chat": person.begin(),
+            "help": person.say(CRISIS), "side B": person.end(), "reply": person.say("hello"),
+            "questions": person.end(), "stopped": person.post("stop"),
+        }  # fmt: skip
+        person.post("resume")
+        pages["done"] = person.all_answered()
+        pages["withdrawn"] = person.post("withdraw", sure="yes")
+        pages["unknown"] = httpx.get(f"{address}/s/unknown").text
+    found = {name: page.count("If you have questions, ask Dr. X.") for name, page in pages.items()}
+    assert found == dict.fromkeys(pages, 1)
+
+
+@pytest.mark.parametrize(("contact", "count"), [("Dr. <b>X</b>", 1), ("", 0), (None, 0)])
+def test_a_consent_text_of_ones_own_goes_with_a_contact(file, contact, count):
+    """A study of an earlier version has none in its file."""
+    [token] = make_study(file, raters=1, consent="What we do.", contact=contact)
+    with served(file) as (address, _):
+        person = Person(address, token)
+        pages = [person.text, person.begin()]
+    assert [page.count("If you have questions, ask") for page in pages] == [count] * 2
+    assert [page.count("ask Dr. &lt;b&gt;X&lt;/b&gt;.") for page in pages] == [count] * 2
+
+
 def test_a_persona_study(file):
     items = {
         f"p{n}": {
