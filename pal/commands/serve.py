@@ -6,6 +6,8 @@ otherwise, and then it asks for a token.
 
 import logging
 import os
+import re
+from pathlib import Path
 
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError
@@ -15,6 +17,7 @@ from pal.serve.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 TOKEN = "PAL_API_TOKEN"
+COMMON = re.compile(r"model|checkpoint(-\d+)?")  # folders of every run are called so
 
 
 class ServeSettings(TalkSettings):
@@ -61,8 +64,16 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _name(source: str) -> str:
-    """Return a model's name for clients: a hub id, or a folder's last part."""
-    from pathlib import Path
+    """Return a model's name for people and clients: a hub id, or the last part of a folder's path.
 
+    A folder that is called as in every other run comes with those around it, up to one whose name
+    says more: ``quickstart/model``.
+    """
     path = Path(source)
-    return path.resolve().name if path.exists() else source
+    if not path.exists():
+        return source
+    parts = path.resolve().parts[1:]  # without the root
+    start = max(0, len(parts) - 1)
+    while start and COMMON.fullmatch(parts[start]):
+        start -= 1
+    return "/".join(parts[start:])

@@ -164,9 +164,13 @@ class Server:
         wanted = request.path_params.get("name")
         if wanted is None:
             return JSONResponse({"object": "list", "data": [model]})
-        if wanted != self.name:
+        if not self._has(wanted):
             raise RefusedError(404, f"this server only has the model {self.name!r}")
         return JSONResponse(model)
+
+    def _has(self, name: str) -> bool:
+        """Whether a client means the model; the last part of its name does."""
+        return name in (self.name, self.name.rpartition("/")[2])
 
     async def page(self, request: Request) -> Response:
         """Return a file of the web page."""
@@ -192,7 +196,7 @@ class Server:
         began = time.monotonic()
         try:
             body = read_body(await self._json(request))
-            if body.model not in (None, self.name):
+            if body.model is not None and not self._has(body.model):
                 raise RefusedError(404, f"model: this server has {self.name!r} alone")
             most = min(self.settings.max_choices, self.settings.queue)  # all wait, or none
             if (body.n or 1) > most:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import pal
+from pal.commands.serve import _name
 from pal.core.errors import ConfigError
 from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
@@ -573,6 +574,33 @@ def test_what_takes_too_long_is_told_so(session, monkeypatch):
         ) as stream:
             lines = [line for line in stream.iter_lines() if line]
         assert "timeout_error" in lines[-1]
+
+
+@pytest.mark.parametrize(("folder", "name"), [
+    ("runs/pal", "pal"), ("runs/quickstart/model", "quickstart/model"),
+    ("runs/small/checkpoint-500", "small/checkpoint-500"),
+    ("runs/small/model/checkpoint-500", "small/model/checkpoint-500"),
+    ("runs/my-model", "my-model"), ("runs/checkpoint-of-may", "checkpoint-of-may"),
+])  # fmt: skip
+def test_a_model_is_called_by_what_tells_it_from_others(folder, name, tmp_path, monkeypatch):
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert _name(folder) == _name(str(tmp_path / folder)) == name
+    monkeypatch.chdir(tmp_path / folder)
+    assert _name(".") == name
+    assert _name("owner/model") == "owner/model"  # of the hub
+
+
+def test_the_last_part_of_a_name_is_enough_for_a_client(session):
+    with served(session, name="quickstart/model") as (address, _):
+        client = client_of(address)
+        assert [one.id for one in client.models.list()] == ["quickstart/model"]
+        for name in ("quickstart/model", "model"):
+            assert client.models.retrieve(name).id == "quickstart/model"
+            reply = client.chat.completions.create(model=name, messages=HELLO)
+            assert reply.model == "quickstart/model"
+        for name in ("quickstart", "other/model", ""):
+            assert post(address, {"messages": HELLO, "model": name}).status_code == 404
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
