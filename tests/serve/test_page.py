@@ -220,9 +220,87 @@ def test_the_persona_grows_and_can_be_changed(page, session, monkeypatch):
         send(page, "And now?")
         assert bodies[-1]["persona"] == ["i am a nurse", "I live in Leeds."]
         page.click("#persona-infer")
-        assert sentences.all_text_contents()[0].startswith("i am a nurse")
+        assert sentences.all_text_contents() == ["i have two kids", "i am a nurse (new)"]
         send(page, "And then?")
         assert "persona" not in bodies[-1]
+
+
+def test_what_the_user_wrote_is_never_shown_as_inferred(page, scripted):
+    """After a turn of the guard's and an undo, too, nothing but an inferred list comes back."""
+    open_page(page, scripted.address)
+    sentences = page.locator("#persona li")
+
+    def know(sentence):
+        page.fill("#persona-new", sentence)
+        page.press("#persona-new", "Enter")
+
+    def infer():
+        page.click("#persona-infer")
+        said = "inferred again from the next reply that the model writes"
+        expect(page.locator("#announce")).to_contain_text(said)
+
+    know("I play the cello.")
+    given = {"persona": ["I play the cello."]}
+    scripted.plans = [given, {**FIXED, **given}, given]
+    for text in ("Hello.", CRISIS, "And now?"):
+        send(page, text)
+    page.click("#undo")
+    infer()
+    assert sentences.all_text_contents() == ["Nothing is known yet."]
+    scripted.plans = [{**FIXED, "persona": []}]
+    send(page, CRISIS)
+    assert sentences.all_text_contents() == ["Nothing is known yet."]
+    page.reload()
+    expect(page.locator("#model")).not_to_be_empty()
+    assert sentences.all_text_contents() == ["Nothing is known yet."]
+    send(page, "I have a dog.")
+    found = sentences.locator("span[dir]")
+    assert found.all_text_contents() == ["i have a dog (new)"]
+    know("I play the cello.")
+    scripted.plans = [{"persona": ["i have a dog", "I play the cello."]}]
+    send(page, "Hm.")
+    infer()
+    assert found.all_text_contents() == ["i have a dog (new)"]  # the last list that was inferred
+
+
+def test_a_sentence_that_is_removed_stays_away_where_nothing_is_inferred(page, scripted):
+    scripted.facts["extractor"] = False
+    scripted.plans = [{"persona": ["I play the cello."]}]
+    open_page(page, scripted.address)
+    page.fill("#persona-new", "I play the cello.")
+    page.press("#persona-new", "Enter")
+    send(page, "Hello.")
+    page.get_by_role("button", name="Remove: I play the cello.").click()
+    assert page.locator("#persona li").all_text_contents() == ["Nothing is known yet."]
+    send(page, "And now?")
+    assert "persona" not in scripted.bodies[-1]
+
+
+def test_a_reload_keeps_the_message_that_is_being_written(page, scripted):
+    """Also what an undo put back; what was sent, or left with a new chat, does not come again."""
+    open_page(page, scripted.address)
+    field = page.locator("#message")
+
+    def reload():
+        page.reload()
+        expect(page.locator("#model")).not_to_be_empty()
+
+    page.fill("#message", "half a\nsentence")
+    reload()
+    expect(field).to_have_value("half a\nsentence")
+    expect(page.locator("#send")).to_be_enabled()
+    send(page, "Hello.")
+    reload()
+    expect(field).to_have_value("")
+    page.click("#undo")
+    reload()
+    expect(field).to_have_value("Hello.")
+    send(page, "Hello again.")
+    page.fill("#message", "and more")
+    page.click("#new")
+    page.click("#new-yes")
+    reload()
+    expect(field).to_have_value("")
 
 
 def test_help_stays_once_it_is_called_for(page, session):

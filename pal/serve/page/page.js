@@ -1,8 +1,9 @@
 /* The page of `pal serve`: a chat over the server's own API.
  *
  * What people and models say enters the document as text alone, never as markup. The conversation is
- * kept in the tab's sessionStorage, so that a reload keeps it and closing the tab deletes it. No reply
- * is shown before the guard's verdict on it has come, and help that is on view stays whatever fails.
+ * kept in the tab's sessionStorage with the message that is being written, so that a reload keeps both and
+ * closing the tab deletes them. No reply is shown before the guard's verdict on it has come, and help that
+ * is on view stays whatever fails.
  */
 "use strict";
 
@@ -44,6 +45,7 @@ const emptyChat = () => ({
   strategy: "",
   alpha: {}, // strategies whose slider was moved
   compare: false,
+  draft: "", // the text in the field of the message
 });
 
 let facts = null; // what /page.json says
@@ -57,7 +59,10 @@ const shown = new Map(); // turn → its elements
 const KEYS = document.getElementById("keys").textContent;
 const QUEUED = "Not sent yet: your message is sent when this reply has ended. Escape ends it now.";
 
-const save = () => store.set("chat", chat);
+function save() {
+  chat.draft = byId("message").value;
+  store.set("chat", chat);
+}
 
 /* ------------------------------------------------------------------ small helpers */
 
@@ -106,12 +111,14 @@ function showHelp(place, help) {
 
 const standingHelp = () => facts?.help || GENERAL_HELP;
 const guardSpeaks = (reply) => Boolean(reply?.finish === "content_filter");
-const personaShown = () => chat.persona ?? personasSoFar().at(-1) ?? [];
+const personaShown = () => chat.persona ?? personasInferred().at(-1) ?? [];
 
-/** Return the persona of each reply that has one; where the guard speaks nothing is inferred. */
-function personasSoFar() {
-  const replies = chat.turns.map((turn) => turn.reply);
-  return replies.filter((reply) => reply?.persona && !guardSpeaks(reply)).map((reply) => reply.persona);
+/** Whether the persona of a reply was inferred: it was not given, and the guard did not speak instead. */
+const isInferred = (reply) => Boolean(reply?.persona && !reply.isGiven && !guardSpeaks(reply));
+
+/** Return the persona of each reply for which one was inferred. */
+function personasInferred() {
+  return chat.turns.map((turn) => turn.reply).filter(isInferred).map((reply) => reply.persona);
 }
 
 /** Return what a reply says without the lines of help that the guard put before or behind it. */
@@ -254,11 +261,12 @@ function grow(reply, choice) {
 }
 
 async function fetchReply(turn, kind, controller) {
-  const reply = emptyReply();
+  const body = bodyFor(turn, { without: kind === "without" });
+  const reply = { ...emptyReply(), isGiven: "persona" in body };
   turn[kind] = reply;
   draw(turn);
   try {
-    await stream(bodyFor(turn, { without: kind === "without" }), controller, (choice) => {
+    await stream(body, controller, (choice) => {
       const first = !reply.verdict;
       grow(reply, choice);
       if (!reply.verdict) return;
@@ -335,9 +343,9 @@ function announceReply(turn) {
   const parts = [guardSpeaks(reply) ? `${spoken(reply)} ${reply.help ?? ""}` : spoken(reply)];
   if (reply.strategy) parts.push(`Strategy: ${reply.strategy}.`);
   if (reply.state === "stopped") parts.push("Stopped.");
-  const isNew = chat.persona === null && !guardSpeaks(reply);
-  const before = personasSoFar().at(-2) ?? [];
-  const found = isNew ? (reply.persona ?? []).filter((sentence) => !before.includes(sentence)) : [];
+  const before = personasInferred().at(-2) ?? [];
+  const isNew = chat.persona === null && isInferred(reply);
+  const found = isNew ? reply.persona.filter((sentence) => !before.includes(sentence)) : [];
   if (found.length) parts.push(`New in the persona: ${found.join(" ")}.`);
   if (chat.compare && without?.state === "done") parts.push(`Without the persona: ${spoken(without)}`);
   say(parts.join(" "));
@@ -566,7 +574,7 @@ function percent(share) {
 function drawPersona() {
   const sentences = personaShown();
   const isOwn = chat.persona !== null;
-  const before = personasSoFar().at(-2) ?? [];
+  const before = personasInferred().at(-2) ?? [];
   const infers = Boolean(facts?.extractor);
   byId("persona-count").textContent = sentences.length ? `(${sentences.length})` : "";
   byId("persona-note").textContent = isOwn
@@ -696,12 +704,12 @@ function undo() {
   if (run || !chat.turns.length) return;
   const turn = chat.turns.pop();
   chat.notices = chat.notices.filter((place) => place <= chat.turns.length);
+  const field = byId("message");
+  if (!field.value.trim()) field.value = turn.text;
   hideFailure();
   save();
   drawLog();
   drawPersona();
-  const field = byId("message");
-  if (!field.value.trim()) field.value = turn.text;
   drawControls();
   field.focus();
   say("The last turn is undone. Your message is back in the field.");
@@ -711,6 +719,7 @@ function startNew() {
   run?.controller.abort();
   run = null;
   chat = emptyChat();
+  byId("message").value = "";
   store.set("notice", Date.now());
   hideFailure();
   save();
@@ -718,7 +727,6 @@ function startNew() {
   drawPersona();
   drawPin();
   if (facts) drawSliders();
-  byId("message").value = "";
   drawControls();
   byId("message").focus();
   say(`New chat, with the settings that the page starts with. ${NOTICE}`);
@@ -830,7 +838,10 @@ function listen() {
     event.preventDefault();
     send();
   });
-  on("message", "input", drawControls);
+  on("message", "input", () => {
+    drawControls();
+    save();
+  });
   on("message", "keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -881,7 +892,7 @@ function listen() {
     save();
     drawPersona();
     byId("persona-new").focus();
-    say("The persona is inferred again from the next reply on.");
+    say("The persona is inferred again from the next reply that the model writes.");
   });
   on("token-form", "submit", (event) => {
     event.preventDefault();
@@ -930,6 +941,7 @@ function listen() {
 }
 
 takeToken();
+byId("message").value = chat.draft;
 listen();
 if (window.matchMedia("(max-width: 59.99rem)").matches) {
   for (const card of document.querySelectorAll("details.card")) card.open = false;
