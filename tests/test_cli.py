@@ -1,5 +1,6 @@
 """The command line: what it takes, what it refuses, what it prints."""
 
+import builtins
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,41 @@ def test_a_command_says_that_it_loads_a_model(capsys, tmp_path, monkeypatch, com
     assert last.startswith("pal: error: model=runs/none: no such folder")
 
 
+MISTYPED = "runs/tinny/model"
+STUDIED = f"study.systems={{a: {{model: {MISTYPED}}}, b: {{model: x}}}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        *(([*name.split(), f"model={MISTYPED}"], "model") for name in (
+            "chat", "serve", "generate", "annotate", "export", "eval", "tune-alpha", "simulate",
+            "bench generate",
+        )),
+        (["train", f"architecture.base={MISTYPED}"], "architecture.base"),
+        (["chat", "model=x", f"extractor={MISTYPED}"], "extractor"),
+        (["serve", "model=x", f"guard.model={MISTYPED}"], "guard.model"),
+        (["study", "create", "input=i", "output=o", STUDIED], "study.systems.a: model"),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_not_there_is_refused_before_libraries_load(
+    capsys, tmp_path, monkeypatch, given, key
+):
+    """They take seconds, and half a minute on a busy machine."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs/tiny/model").mkdir(parents=True)
+    imported = builtins.__import__
+
+    def without_libraries(name, *rest, **more):
+        assert name.partition(".")[0] not in ("torch", "transformers", "datasets"), name
+        return imported(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_libraries)
+    told = refused(capsys, *given)
+    meant = "no such folder; did you mean 'runs/tiny/model'?"
+    assert told == f"pal: error: {key}={MISTYPED}: {meant}\n"
+
+
 def test_options_overrides_and_actions_may_be_mixed():
     words = ["traits", "seed=1", "--config", "traits", "measure", "limit=3", "--dry-run"]
     given = parse_arguments(words)
@@ -131,11 +167,11 @@ def test_a_command_without_what_it_needs_says_so_at_once(capsys):
     assert "torch" not in refused(capsys, "eval")
 
 
-def test_threads_sleep_while_they_wait():
+def test_threads_sleep_while_they_wait(tmp_path):
     """Two threads that spin on a core that other work takes were three times as slow."""
     done = subprocess.run(
-        [sys.executable, "-m", "pal", "chat", "model=/none"], capture_output=True, text=True,
-        env=environment(OMP_DISPLAY_ENV="verbose"),
+        [sys.executable, "-m", "pal", "chat", f"model={tmp_path}"], capture_output=True,
+        text=True, env=environment(OMP_DISPLAY_ENV="verbose"),
     )  # fmt: skip
     assert "GOMP_SPINCOUNT = '0'" in done.stderr
 

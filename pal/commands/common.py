@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pal.core.errors import OutputError
-from pal.core.job import Job, record_path
+from pal.core.job import Job, record_path, sources_of
 from pal.core.settings import CommandSettings, Count, OutputPath, Source
 from pal.data.settings import ReadingSettings, SourceSettings
 
@@ -85,6 +85,31 @@ class ResponseModelSettings(ModelSettings):
     """
 
     trusted_code: list[str] = []
+
+
+# What to give where the folder of a model is not there, by the end of its key.
+MODEL_KEYS = {
+    "guard.model": "give the folder that pal guard train wrote, or a hub id",
+    "extractor": "give the folder that task=persona_extractor wrote",
+    "model": "give the folder that training wrote, or one of its checkpoints",
+}
+
+
+def check_models(settings: CommandSettings) -> None:
+    """Refuse models whose folders are not there, before libraries are loaded, which takes seconds.
+
+    Args:
+        settings: of any command.
+
+    Raises:
+        CheckpointError: nothing is at the path of one; a hub id is left to the hub.
+    """
+    from pal.data.sources import check_model_place
+
+    for key, source in sources_of(settings):
+        for end, remedy in MODEL_KEYS.items():
+            if f".{key}".endswith(f".{end}"):
+                check_model_place(source, f"{key}={source}", remedy)
 
 
 def beside(job: Job, suffix: str) -> Path:

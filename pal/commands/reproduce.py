@@ -237,14 +237,16 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
     Raises:
         ConfigError: there is a mistake; the message names the first.
     """
+    from pal.core.files import no_such
     from pal.metrics import find_metric
 
     chosen, data = settings.reproduce, settings.data
     for name in settings.metrics.names or ():
         find_metric(name)
+    named = "check reproduce.outside and report.include"
     for path in [*chosen.outside.values(), *settings.report.include]:
         if not Path(path).is_file():
-            raise ConfigError(f"{path}: no such file (reproduce.outside, report.include)")
+            raise ConfigError(f"{path}: {no_such(path, remedy=named)}")
     listed = data.protocol == "file"
     whole = not listed and (Path(data.train).is_file() or data.split == "seeded")
     if data.validation and settings.input is None and whole:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pal.commands.common import DialogueSettings
+from pal.commands.common import MODEL_KEYS, DialogueSettings
 from pal.core.errors import ConfigError, DataError, OutputError, first_line
 from pal.core.files import make_private, new_folder, read_text
 from pal.core.job import counted, output_lock
 from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
+from pal.data.sources import check_model_place
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
 from pal.study.settings import RaterStudySettings, StudyServerSettings
@@ -117,6 +118,10 @@ def create_study(settings: CreateStudySettings) -> str:
     settings = CreateStudySettings.of(settings)
     source, target = settings.require("input", "output")
     chosen = settings.study
+    for name, system in chosen.systems.items():  # before libraries are loaded, which takes seconds
+        for key, remedy in MODEL_KEYS.items():
+            if place := getattr(system, key, None):
+                check_model_place(place, f"study.systems.{name}: {key}={place}", remedy)
     from pal.guard.helplines import load_helplines
     from pal.modeling.checkpoint import read_model_config
     from pal.study.draw import deal, draw_items, read_persona_samples, read_situations
@@ -259,15 +264,16 @@ def serve_study(settings: ServeStudySettings) -> None:
     settings = ServeStudySettings.of(settings)
     configure_runtime()
     (source,) = settings.require("input")
+    from pal.study.store import StudyStore
+
+    store = StudyStore(source)
     logger.info("loading %s", source)
     chosen = settings.study_server
     from pal.guard import GuardSettings, load_guard
     from pal.serve.running import listen, run_server
     from pal.study.app import StudyServer
-    from pal.study.store import StudyStore
     from pal.study.systems import load_supporters, recorded
 
-    store = StudyStore(source)
     listening = listen("127.0.0.1", chosen.port, "study_server")
     supporters: dict[str, Any] = {}
     if store.kind == "chat":

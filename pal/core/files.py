@@ -24,10 +24,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, Literal
 
-from pal.core.errors import DataError, OutputError, PalError, first_line, system_refusal
+from pal.core.errors import (
+    DataError,
+    OutputError,
+    PalError,
+    first_line,
+    near_names,
+    system_refusal,
+)
 
 # Files of a folder that do not affect a result: records of runs, and what commands write beside.
 BESIDE_CONTENTS = re.compile(
@@ -36,6 +43,7 @@ BESIDE_CONTENTS = re.compile(
     r"|training_args\.bin|__pycache__)"
 )
 BLOCK = 1000  # values that are hashed at once
+MOST_NAMES = 10_000  # of a folder, among which a near one is looked for
 LONGEST_NUMBER = 400  # digits; a float has 309
 
 # Endings of compressed files.
@@ -205,6 +213,40 @@ def kind_of(
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         return "pipe"
     return "file" if stat.S_ISREG(mode) else "device"
+
+
+def no_such(path: str | PurePath, what: str = "file", remedy: str = "check the path") -> str:
+    """Return what to say of a path where nothing is: the near name there, or else the remedy.
+
+    Of a path below a mistyped folder, the whole path with the near name is given if it is there.
+    Endings decide between equally near names only, as ``talk.csv`` is no slip of ``plan.csv``.
+
+    Args:
+        path: what was given.
+        what: what was expected there; of a "folder", only folders are near.
+        remedy: what to do where no near name is there.
+
+    Example:
+        >>> no_such("talk.csv"), no_such("nothing.csv")  # where talks.csv lies
+        ("no such file; did you mean 'talks.csv'?", 'no such file; check the path')
+    """
+    is_there = os.path.isdir if what.startswith("folder") else os.path.exists
+    there: dict[str, str] = {}
+    missing = Path(path)
+    try:
+        while not missing.parent.exists():
+            missing = missing.parent
+        stem, ending = os.path.splitext(missing.name)
+        rest = Path(path).relative_to(missing)
+        names = [] if missing.exists() else os.listdir(missing.parent)[:MOST_NAMES]
+        for name in sorted(names, key=lambda name: (name.endswith(ending), name)):
+            whole = str(missing.with_name(name) / rest)
+            if not name.startswith(".") and not name.endswith(".run.json") and is_there(whole):
+                there[os.path.splitext(name)[0]] = whole  # of a stem, the one with the same ending
+        near = near_names(stem, there)
+    except (OSError, ValueError):  # a folder that cannot be read, a name that cannot be a path
+        near = []
+    return f"no such {what}; " + (f"did you mean {there[near[0]]!r}?" if near else remedy)
 
 
 def file_fingerprint(path: str | Path) -> str:
@@ -448,7 +490,7 @@ def read_bytes(path: str | Path) -> bytes:
     kind = kind_of(path)
     shown = ascii(str(path))[:80] if "\0" in str(path) else str(path)[-300:]
     if kind == "nothing":
-        raise DataError(f"{shown}: no such file; check the path")
+        raise DataError(f"{shown}: {no_such(path)}")
     if kind in ("folder", "device"):
         raise DataError(f"{shown}: a {kind}, not a file; give a file")
     try:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from pal.core.errors import DataError, first_line, suggest
-from pal.core.files import COMPRESSED, kind_of
+from pal.core.errors import CheckpointError, DataError, first_line, suggest
+from pal.core.files import COMPRESSED, kind_of, no_such
 from pal.data.corpora import ENDINGS, CorpusFile, find_reader
 from pal.data.corpora.tables import USUAL_COLUMNS, TableReader, group_turns, is_turn_table
 from pal.data.records import fail_at
@@ -68,6 +68,25 @@ def is_hub_id(source: str | PurePath) -> bool:
 def is_missing(source: str | PurePath) -> bool:
     """Return whether nothing is there, and no hub could have it."""
     return kind_of(source) == "nothing" and not is_hub_id(source)
+
+
+def check_model_place(source: str | PurePath, where: str, remedy: str) -> None:
+    """Refuse the path of a model at which there is nothing; a name without ``/`` may be the hub's.
+
+    Args:
+        source: folder or hub id.
+        where: the setting that named it, for messages.
+        remedy: what to give instead.
+
+    Raises:
+        CheckpointError: nothing is there, and no hub could have it.
+
+    Example:
+        >>> check_model_place("runs/tinny/model", "model=runs/tinny/model", "give another folder")
+        CheckpointError: model=runs/tinny/model: no such folder; did you mean 'runs/tiny/model'?
+    """
+    if "/" in str(source) and is_missing(source):
+        raise CheckpointError(f"{where}: {no_such(source, 'folder', remedy)}")
 
 
 def read_entries(
@@ -147,7 +166,7 @@ def _read_named(
         yield from _read_hub(str(source), split, columns)
     else:
         shown = ascii(str(source))[:120] if "\0" in str(source) else str(source)[-300:]
-        fail_at(shown, "no such file; check the path")
+        fail_at(shown, no_such(source))
 
 
 def default_name(path: Path) -> str:
@@ -172,7 +191,7 @@ def _read_several(
         stem = default_name(path)
         seen[stem] = seen.get(stem, 0) + 1
         if kind_of(path) in ("nothing", "folder"):
-            fail_at(str(item), "no such file; give a list of files, or one folder")
+            fail_at(str(item), no_such(path, remedy="give a list of files, or one folder"))
         name = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
         yield from _read_files([path], name, reader, columns)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError
-from pal.core.files import fingerprint, read_json, write_json, write_text
+from pal.core.files import fingerprint, no_such, read_json, write_json, write_text
 
 FOLDER = "for_raters"  # the files to hand out; the key lies beside it
 KEY = "key.json"
@@ -313,7 +313,9 @@ def answer_files(sources: Sequence[str | Path]) -> list[Path]:
     paths: list[Path] = []
     for source in map(Path, sources):
         if not source.exists():
-            raise DataError(f"{source}: no such file or folder; check human_eval.answers")
+            raise DataError(
+                f"{source}: {no_such(source, 'file or folder', 'check human_eval.answers')}"
+            )
         found = [source]
         if source.is_dir():
             found = sorted(p for p in source.rglob("[!.]*") if p.is_file())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, OutputError
-from pal.core.files import new_folder, parse_json
+from pal.core.files import new_folder, no_such, parse_json
 from pal.core.job import output_lock
 from pal.modeling.backbones import get_backbone
 from pal.modeling.checkpoint import (
@@ -159,7 +159,7 @@ def _read_base(path: Path) -> dict[str, Any]:
     try:
         base = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; check the path") from None
+        raise CheckpointError(f"{path}: {no_such(path)}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable config.json ({reason(error)})") from error
     base = base.get("config", base) if isinstance(base, dict) else base
@@ -174,7 +174,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; check the path")
+        raise CheckpointError(f"{path}: {no_such(path)}")
     check_weight_file(path, str(path.parent))
     try:
         if path.suffix == ".safetensors":

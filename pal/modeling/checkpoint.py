@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
-from pal.core.files import parse_json
+from pal.core.files import no_such, parse_json
 from pal.core.hub import go_offline_without_network
 from pal.core.job import STARTED
 from pal.modeling.backbones import BACKBONES, get_backbone
@@ -282,13 +282,12 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     """
     from transformers import AutoConfig
 
-    from pal.data.sources import is_hub_id
+    from pal.data.sources import check_model_place
     from pal.modeling.auto import register_configurations
 
     register_configurations()
     quiet_when_local(source)
-    if "/" in str(source) and not is_hub_id(source) and not Path(source).exists():
-        raise CheckpointError(f"{where}: no such folder; {remedy}")
+    check_model_place(source, where, remedy)
     go_offline_without_network(source)
     _check_files(source, where, own)
     try:
@@ -296,9 +295,12 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     except Exception as error:  # the library raises many kinds on what it cannot read
         outside = _outside_backbone(source)
         if outside is None:
-            hub = is_hub_id(source) and not Path(source).exists()
-            there = "no such folder, and none came from the hub" if hub else "no model there"
-            raise CheckpointError(f"{where}: {there} ({reason(error)}); {remedy}") from error
+            if Path(source).exists():
+                there = f"no model there ({reason(error)}); {remedy}"
+            else:
+                sought = f"folder, and none came from the hub ({reason(error)})"
+                there = no_such(source, sought, remedy)
+            raise CheckpointError(f"{where}: {there}") from error
         config = get_backbone(outside).config_class.from_pretrained(source)
     try:
         check_bounds(config.to_dict())

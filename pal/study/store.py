@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pal.core.errors import DataError, OutputError, database_reason, first_line
-from pal.core.files import not_written
+from pal.core.files import no_such, not_written
 from pal.study.soundness import check_soundness
 
 FORMAT = 1
@@ -136,8 +136,10 @@ class StudyStore:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            what = "a folder, not the file of a study" if self.path.is_dir() else "no such file"
-            raise DataError(f"{path}: {what}; `pal study create` makes it")
+            maker = "`pal study create` makes it"
+            if self.path.is_dir():
+                raise DataError(f"{path}: a folder, not the file of a study; {maker}")
+            raise DataError(f"{path}: {no_such(path, remedy=maker)}")
         if not self.path.stat().st_size:  # SQLite would make a database of it
             raise DataError(f"{path}: the file is empty; `pal study create` makes a study")
         self._local = threading.local()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pal.core.errors import ConfigError, DataError, PlannedStop
-from pal.core.files import fingerprint, read_jsonl, write_jsonl
+from pal.core.files import fingerprint, no_such, read_jsonl, write_jsonl
 from pal.core.job import Job, decisive, version_of
 from pal.core.settings import CommandSettings, Count, InputPath, OutputPath, Seed
 from pal.data.settings import ReadingSettings
@@ -126,7 +126,7 @@ def run_traits(settings: RunTraitsSettings) -> str:
     if not chosen.corpora and chosen.personas is None:
         raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
     if chosen.personas is not None and not Path(chosen.personas).is_file():
-        raise ConfigError(f"traits.personas={chosen.personas}: no such file; check the path")
+        raise ConfigError(f"traits.personas={chosen.personas}: {no_such(chosen.personas)}")
     if settings.llm.estimate_only:
         raise PlannedStop(_estimate(settings))
     stages = StudyStages(settings, Path(settings.output_dir))

@@ -13,6 +13,7 @@ from pal.core.files import (
     atomic_writer,
     kind_of,
     new_folder,
+    no_such,
     parse_json,
     read_json,
     read_jsonl,
@@ -103,6 +104,43 @@ def test_a_damaged_archive_is_one_line(tmp_path):
         path.write_bytes(contents)
         with pytest.raises(DataError, match=r"a damaged gz file .*; download or compress it again"):
             read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "near"),
+    [
+        ("talk.csv", "file", "talks.csv"),
+        ("talks.tsv", "file", "talks.csv"),  # a slip in the ending
+        ("plan.csv", "file", None),  # an ending alone makes no name near
+        ("tinny", "folder", "tiny"),
+        ("tinny/model", "folder", "tiny/model"),
+        ("tinny/base", "folder", None),
+        ("talk", "folder", None),  # a file is no model
+        ("conversation.jsonl", "file", None),  # a record of a run, hidden files
+        ("talks.csv/x", "file", None),
+        ("tiny", "file", None),  # it is there, as a folder
+        ("a\0b", "file", None),
+        ("", "file", None),
+    ],
+)
+def test_a_missing_path_gets_a_near_name_that_is_there(tmp_path, monkeypatch, path, what, near):
+    (tmp_path / "tiny" / "model").mkdir(parents=True)
+    for name in ("talks.csv", "notes.txt", "conversations.jsonl.run.json", ".conversation.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    meant = f"did you mean {near!r}?" if near else "look again"
+    assert no_such(path, what, "look again") == f"no such {what}; {meant}"
+    if near and path != "":
+        whole = f"did you mean {str(tmp_path / near)!r}?"
+        assert no_such(tmp_path / path, what) == f"no such {what}; {whole}"
+
+
+def test_a_mistyped_file_is_refused_with_the_name_that_is_there(tmp_path):
+    (tmp_path / "talks.json").write_text("[]")
+    with pytest.raises(
+        DataError, match=r"talk\.json: no such file; did you mean '.*talks\.json'\?$"
+    ):
+        read_json(tmp_path / "talk.json")
 
 
 def test_a_path_leads_to_a_file_a_folder_a_pipe_or_nothing(tmp_path):
