@@ -152,11 +152,32 @@ def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
     assert content(load_esconv(datasets.Dataset.from_list(rows))) == expected
 
 
+@pytest.mark.parametrize(
+    ("header", "last", "guess"),
+    [
+        ("chat,nr,who,what they said", "", "dialogue: …, speaker: who, text: what they said"),
+        ("conv_id,nr,who,said: all", "", "dialogue: conv_id, speaker: who, text: …"),  # no YAML
+        ("chat,nr,role,said", "4,1,Maria,Hello there", "dialogue: …, speaker: role, text: said"),
+        ("chat,nr,who,said", "4,1,Maria,Hello there", "dialogue: …, speaker: …, text: said"),
+    ],
+)
+def test_columns_of_other_names_are_guessed_where_they_are_plain(tmp_path, header, last, guess):
+    rows = [
+        f"3,{n},{who},{'My work wears me out. ' * 3}" for n, who in enumerate(["Client", "sys"])
+    ]
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows, last]))
+    with pytest.raises(DataError) as caught:
+        load_esconv(tmp_path / "t.csv")
+    assert str(caught.value).endswith(f"data.columns='{{{guess}}}'")
+
+
 def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
     header = ["conv", "who", "said", "move", "situation"]
     path = write_table(tmp_path / "t.csv", [header, *TURNS])
     with pytest.raises(
-        DataError, match=r"a table whose columns \(conv, who, .* are not named as usual.*data.col"
+        DataError,
+        match=r"a table whose columns \(conv, who, .* are not named as usual.*"
+        r"data.columns='\{dialogue: …, speaker: who, text: …\}'",
     ):
         load_esconv(path)
     columns = {"dialogue": "conv", "speaker": "who", "text": "said", "strategy": "move"}

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pal.core.errors import DataError, suggest
@@ -20,6 +21,7 @@ USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 # Columns that describe a dialogue.
 DESCRIPTION = ("experience_type", "emotion_type", "problem_type", "situation")
 NEEDED = ("dialogue", "speaker", "text")
+ROWS_TO_GUESS = 100  # by which columns of other names are guessed
 # Columns that number turns; nothing is read from them, but they tell rows that are out of order.
 NUMBERS = ("turn", "turn_id", "turn_index", "turn_number", "utterance_id", "utterance_index",
            "index", "idx", "nr", "no", "number", "order", "position", "step", "seq")  # fmt: skip
@@ -140,6 +142,29 @@ def find_columns(
     return found if all(role in found for role in NEEDED) else None
 
 
+def _guess_columns(rows: list[Any]) -> str:
+    """Return what may be given as ``data.columns``, for the user to complete and correct.
+
+    The speaker's column holds nothing but names of speakers, the text's is three times as long as
+    any other, and the dialogue's is only known by its usual name.
+    """
+    from pal.data.records import SPEAKERS  # which imports this module
+
+    cells = {
+        name: [str(row.get(name) or "").strip() for row in rows if isinstance(row, dict)]
+        for name in map(str, rows[0])
+    }
+    found = {role: name for role in NEEDED for name in cells if name.lower() in USUAL_COLUMNS[role]}
+    speakers = [name for name, its in cells.items() if {one.lower() for one in its} <= {*SPEAKERS}]
+    lengths = sorted((sum(map(len, its)), name) for name, its in cells.items())
+    if len(speakers) == 1:
+        found.setdefault("speaker", speakers[0])
+    if len(lengths) > 1 and lengths[-1][0] > 3 * lengths[-2][0]:
+        found.setdefault("text", lengths[-1][1])
+    found = {role: name for role, name in found.items() if re.fullmatch(r"\w[\w .-]*", name)}
+    return ", ".join(f"{role}: {found.get(role, '…')}" for role in NEEDED)
+
+
 def is_turn_table(record: Any, columns: Mapping[str, str | None]) -> bool:
     """Return whether the first record of a file is a turn and not a dialogue."""
     if not isinstance(record, dict) or "dialog" in record:
@@ -176,10 +201,11 @@ def group_turns(
         if roles is None:
             roles = find_columns(row, columns, name)
             if roles is None:
+                first = [row, *(other for _, other in islice(rows, ROWS_TO_GUESS))]
                 raise DataError(
                     f"{name}: a table whose columns ({', '.join(map(str, row))[:300]}) are not "
                     "named as usual, dialogue_id, speaker and text; say which they are: "
-                    "data.columns='{dialogue: …, speaker: …, text: …}'"
+                    f"data.columns='{{{_guess_columns(first)}}}'"
                 )
             others = [str(column) for column in row if column not in roles.values()]
             counter = next((column for column in others if column.lower() in NUMBERS), None)
