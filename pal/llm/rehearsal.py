@@ -51,7 +51,11 @@ class Rehearsal(CachedModel):
     def describe_all(self) -> str:
         """Return the estimate of all steps as a Markdown table."""
         measured = self.cache.measured(self.origin)
-        volumes = self.volumes or [Volume("nothing left to ask", 0, 0, 0)]
+        kept = (
+            f"nothing left to ask: the answers are kept in {self._settings.cache}; another "
+            "llm.cache=FILE asks again"
+        )
+        volumes = self.volumes or [Volume(kept, 0, 0, 0)]
         return describe_volumes(volumes, self._settings, measured)
 
 

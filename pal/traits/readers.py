@@ -15,6 +15,9 @@ from pal.core.files import read_jsonl, read_text
 from pal.data.corpora.tables import delimiter_of, table_rows
 from pal.data.settings import ReadingSettings
 
+# Why a dialogue is not continued though nothing failed: its record says so as the reason.
+DROPPED = "the filter dropped its card"
+
 
 @dataclass(frozen=True)
 class PersonText:

@@ -43,6 +43,11 @@ def asked_instead(model: LanguageModel) -> Iterator[None]:
         _stand_in.reset(token)
 
 
+def is_rehearsed() -> bool:
+    """Return whether steps are only estimated, so that no file of theirs is there afterwards."""
+    return _stand_in.get() is not None
+
+
 class _Heard:
     """A model that remembers all outcomes of a step.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pal.core.settings import Seed
+from pal.traits.readers import DROPPED
 from pal.traits.settings import (
     CardFileSettings,
     ContinuationSettings,
@@ -269,15 +270,18 @@ def _why_unknown(card: Mapping[str, Any] | None, lacking: set[str]) -> str:
     if card is not None and "failed" in card:
         return f"its card failed: {card['failed']}"
     if card is not None and card.get("keep", True) is not True:
-        return "the filter dropped its card"
+        return DROPPED
     return f"no scores and no trait sentences for {' and '.join(sorted(lacking))}"
 
 
 def _log_missing(missing: Mapping[str, str], dialogues: int, cards: str | None) -> None:
     """Log how many dialogues are not continued, why, and where the user finds more."""
+    from pal.traits.steps import is_rehearsed
+
     counts = ", ".join(f"{why} ({n})" for why, n in Counter(missing.values()).most_common())
     more = (
-        f"{cards} has the reasons of the filter" if cards is not None
+        "the run will list them" if is_rehearsed()
+        else f"{cards} has the reasons of the filter" if cards is not None
         else "traits.measurements= gives scores (the output of pal traits measure), traits.cards= "
         "trait sentences (that of pal traits describe) and whose card the filter dropped"
     )  # fmt: skip

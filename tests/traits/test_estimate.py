@@ -73,7 +73,8 @@ def test_all_stages_are_estimated_and_what_is_done_is_not(tmp_path, capsys):
         assert asked == sum(found.values())
         capsys.readouterr()
         assert command(*estimate) == 0
-        assert "| nothing left to ask |" in capsys.readouterr().out
+        kept = f"| nothing left to ask: the answers are kept in {tmp_path / 'cache.sqlite'}; "
+        assert kept in capsys.readouterr().out
         assert command(*arguments(tmp_path, server, "limit=4", "llm.estimate_only=true")) == 0
         more = calls(capsys.readouterr().out)
         assert more["esconv-cards"] == 1

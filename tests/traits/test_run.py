@@ -167,7 +167,10 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
         given = arguments(prepare(tmp_path), server)
         assert command(*[one for one in given if "personas" not in one]) == 0
         prompts = [body["messages"][-1]["content"] for body in server.requests]
-    shown, out = capsys.readouterr(), tmp_path / "out"
+        shown, out = capsys.readouterr(), tmp_path / "out"
+        again = [*given, "llm.estimate_only=true", f"output_dir={tmp_path / 'fresh'}"]
+        assert command(*[one for one in again if "personas" not in one]) == 0
+        estimated = capsys.readouterr()
     dropped = [row["id"] for row in lines_of(out, "esconv-filter-*.jsonl") if not row["keep"]]
     assert 0 < len(dropped) < 6
     failed = lines_of(out, "esconv-continue-*.failed.jsonl")
@@ -182,6 +185,10 @@ def test_what_the_filter_dropped_is_named_so_in_the_run(tmp_path, capsys):
         f"{len(dropped)} of 6 dialogues are not continued under any condition: the filter dropped"
     )
     assert said in shown.err
+    assert said in estimated.err
+    assert "pal-estimate" not in estimated.err + estimated.out  # whose files are gone by then
+    assert "| nothing left to ask: the answers are kept in " in estimated.out
+    assert "not continued: the filter dropped their cards" in (out / "report.html").read_text()
     assert "no trait sentences for" not in shown.err + shown.out + (out / "report.html").read_text()
     # The cards that tell who was dropped give the model nothing more than the scores.
     scored = [text for text in prompts if "Score: " in text]

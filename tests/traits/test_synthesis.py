@@ -12,8 +12,9 @@ from pal.llm.structured import parse
 from pal.training.preparation import response_samples
 from pal.traits import steps
 from pal.traits.forms import check_dialog, dialog_schema
+from pal.traits.readers import DROPPED
 from pal.traits.report.parts import ShownDialogue
-from pal.traits.report.records import Records
+from pal.traits.report.records import Records, unanswered
 from pal.traits.report.sections import facts_of
 from pal.traits.steps import failures_path
 from pal.traits.synthesis import continue_dialogues, synthesize
@@ -220,3 +221,11 @@ def test_the_page_counts_dialogues_that_were_not_written():
         "2 dialogues (and 1 that could not be written)"
     ]
     assert facts_of([], Records(dialogues=found[::2])) == ["2 dialogues"]
+    found += [ShownDialogue(id="d", failed=DROPPED), ShownDialogue(id="e", failed=DROPPED)]
+    assert facts_of([], Records(dialogues=found)) == [
+        "2 dialogues (and 2 not continued: the filter dropped their cards; 1 that could not be "
+        "written)"
+    ]
+    assert [(line.what, line.count) for line in unanswered(Records(dialogues=found))] == [
+        ("dialogues, not continued", 2), ("dialogues", 1),
+    ]  # fmt: skip

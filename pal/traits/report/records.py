@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pal.core.errors import DataError, in_words
 from pal.core.files import read_json, read_jsonl
 from pal.core.job import record_path
+from pal.traits.readers import DROPPED
 from pal.traits.report.parts import ShownCard, ShownDialogue, ShownMeasurement, ShownRecord
 from pal.traits.report.words import inventory_name
 from pal.traits.steps import failures_path
@@ -108,7 +109,10 @@ def unanswered(records: Records) -> list[Unanswered]:
     }  # fmt: skip
     for what, rows in kinds.items():
         failed = Counter(row.failed for row in rows if row.failed)
-        lines += [Unanswered(what, n, len(rows), why) for why, n in failed.most_common()]
+        lines += [
+            Unanswered(f"{what}, not continued" if why == DROPPED else what, n, len(rows), why)
+            for why, n in failed.most_common()
+        ]
     inventories: dict[str, list[ShownMeasurement]] = {}
     for row in records.measurements:
         if not row.failed:

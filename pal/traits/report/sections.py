@@ -11,6 +11,7 @@ from pal.report.page import PageSection
 from pal.report.parts import Part
 from pal.report.tables import show, show_p
 from pal.report.words import WORDS
+from pal.traits.readers import DROPPED
 from pal.traits.report.figures import Heat, distributions, heat, scatter, shares
 from pal.traits.report.parts import (
     ConsistencyPart,
@@ -72,8 +73,12 @@ def facts_of(parts: Sequence[Part], records: Records) -> list[str]:
         written = sum(row.failed is None for row in rows)
         if rows:
             facts.append(f"{written:,} {name.removesuffix('s') if written == 1 else name}")
-        if written < len(rows):
-            facts[-1] += f" (and {len(rows) - written:,} that could not be written)"
+        dropped = sum(row.failed == DROPPED for row in rows)
+        failed = len(rows) - written - dropped
+        notes = [f"{dropped:,} not continued: the filter dropped their cards"] * (dropped > 0)
+        notes += [f"{failed:,} that could not be written"] * (failed > 0)
+        if notes:
+            facts[-1] += f" (and {'; '.join(notes)})"
     groups = [group for part in parts if isinstance(part, CorrelationPart) for group in part.groups]
     facts += dict.fromkeys(group.name for group in groups)
     return facts
