@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pal.core.errors import ConfigError
 from pal.core.files import source_fingerprint
 from pal.core.job import redact
+from pal.data.sources import check_model_place
 from pal.llm.settings import LlmSettings
 
 
@@ -40,6 +41,7 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
 
     Raises:
         ConfigError: no model is named, or a local one gets fields for an endpoint.
+        CheckpointError: nothing is at the path of a local one.
     """
     if llm.model is None:
         place = "" if llm.backend != "openai" or llm.base_url else " and llm.base_url=…"
@@ -54,6 +56,9 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
     if llm.backend != "openai":
         if llm.body and llm.backend == "transformers":
             raise ConfigError("llm.body is for endpoints; llm.backend=transformers sends nothing")
+        if llm.backend == "transformers":
+            where = f"llm.model={llm.model}"
+            check_model_place(llm.model, where, "give a folder or hub id of a chat model")
         parts |= {"dtype": dtype}
         if llm.backend == "vllm":
             parts |= {"engine": llm.engine, "body": llm.body}

@@ -57,6 +57,12 @@ def test_answers_do_not_depend_on_the_batch(chat_model, tmp_path):
     assert many.ask(requests()[::-1], description="x")[::-1] == first
 
 
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_asked(tmp_path):
+    (tmp_path / "chatty").mkdir()
+    with pytest.raises(CheckpointError, match=r"llm\.model=.*: no such folder; did you mean '.*y'"):
+        connect(settings_for(tmp_path / "chaty", tmp_path / "cache").llm)
+
+
 def test_what_is_no_answer_has_its_reason(chat_model, tmp_path):
     model = connect(settings_for(chat_model, tmp_path / "1").llm)
     request = Request("1", (("user", "statement"),), {"type": "integer"}, max_tokens=4)
@@ -67,6 +73,7 @@ def test_what_is_no_answer_has_its_reason(chat_model, tmp_path):
 
 
 def test_a_missing_model_is_told(tmp_path):
+    (tmp_path / "nothing").mkdir()
     model = connect(settings_for(tmp_path / "nothing", tmp_path / "1").llm)
     with pytest.raises(CheckpointError, match="no causal language model"):
         model.ask(requests(), description="x")
