@@ -40,3 +40,27 @@ class PruneCheckpoints(TrainerCallback):
                 strip_checkpoint(folder)
             else:
                 remove_checkpoint(folder)
+
+
+class LimitCheckpoints(TrainerCallback):
+    """Keeps no more checkpoints than ``save_total_limit`` says, the best and the newest among them.
+
+    transformers counts and removes every folder ``checkpoint-*``, also one that a user made.
+
+    Args:
+        output: folder of the run.
+        limit: maximum number of checkpoints; two where the best is not the newest.
+    """
+
+    def __init__(self, output: Path, limit: int):
+        self.output, self.limit = output, limit
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remove the oldest ones that are too many."""
+        if not args.should_save:
+            return
+        found = checkpoints_of(self.output)
+        kept = {state.best_global_step, max(found)} & found.keys()
+        others = [step for step in found if step not in kept]
+        for step in others[: max(0, len(found) - max(self.limit, len(kept)))]:
+            remove_checkpoint(found[step])

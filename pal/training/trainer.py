@@ -39,7 +39,7 @@ from pal.training.numbers import NumberFormat, launcher_environment_kept
 from pal.training.order import EpochSampler
 from pal.training.preparation import Ingredients
 from pal.training.progress import EpochLines, mean_loss
-from pal.training.pruning import Choosable, PruneCheckpoints
+from pal.training.pruning import Choosable, LimitCheckpoints, PruneCheckpoints
 from pal.training.sharing import FilledSamples, SharedBatches, draw_seed
 
 logger = logging.getLogger(__name__)
@@ -299,6 +299,9 @@ def build_trainer(
         callbacks.append(EarlyStoppingCallback(patience))
     if choosable is not None:
         callbacks.append(PruneCheckpoints(output, choosable))
+    if arguments.save_total_limit:
+        callbacks.append(LimitCheckpoints(output, arguments.save_total_limit))
+        arguments.save_total_limit = None  # not by transformers
     try:
         with launcher_environment_kept():
             trainer = (LanguageTrainer if parts.language else PalTrainer)(

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pal.training.folder import checkpoints_of
 from tests.jobs import TRAIN_RESPONSE, command, start, torchrun
 from tests.training.runs import (
     interrupted_copy,
@@ -110,18 +111,20 @@ def test_overwrite_continues_after_an_interruption(tmp_path):
     assert kept.stat().st_mtime_ns != before
 
 
-def test_what_people_name_checkpoint_is_theirs(tmp_path):
+@pytest.mark.parametrize("limit", [f"training.save_total_limit={n}" for n in ("null", 2)])
+def test_what_people_name_checkpoint_is_theirs(tmp_path, limit):
     """Names that are no step are passed over when a run continues, and stay when it restarts."""
     plain = tmp_path / "plain"
-    assert command("train", *PLAIN, f"output_dir={plain}") == 0
+    assert command("train", *PLAIN, limit, f"output_dir={plain}") == 0
     again = interrupted_copy(plain, tmp_path / "again", 8)
     for name in ("checkpoint-best", "checkpoint-4-copy", "checkpoint-"):
-        shutil.copytree(again / "checkpoint-4", again / name)
+        shutil.copytree(again / "checkpoint-8", again / name)
     (again / "checkpoint-8.tar").write_bytes(b"packed")
     theirs = {path.name for path in again.iterdir()} - {path.name for path in plain.iterdir()}
     for changes in ([], ["overwrite=true"]):
-        assert command("train", *PLAIN, f"output_dir={again}", *changes) == 0
+        assert command("train", *PLAIN, limit, f"output_dir={again}", *changes) == 0
         assert same(weights(plain), weights(again))
+        assert list(checkpoints_of(plain)) == list(checkpoints_of(again))
         assert theirs - {"started.json"} <= {path.name for path in again.iterdir()}
 
 
