@@ -132,7 +132,7 @@ def load_esconv(
         text = ascii(str(error))[:120]
         fail_at(name, f"a text is not valid Unicode ({text}); correct it")
     if not count:
-        fail_at(name, "no dialogues; give a file with at least one")
+        fail_at(name, "no dialogues; give at least one")
     for note in [note for note in NOTES if notes[note]]:
         logger.warning("%s: in %d of %d records, %s", name, notes[note], count, NOTES[note])
     return Dataset(table, info=DatasetInfo(features=found), fingerprint=table_fingerprint(table))

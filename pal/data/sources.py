@@ -133,7 +133,7 @@ def read_entries(
         return
     if not isinstance(source, list | tuple):
         raise DataError(
-            f"dialogues cannot be read from a {type(source).__name__}; give a file, a folder, a "
+            f"dialogues cannot be read from {type(source).__name__}; give a file, a folder, a "
             "hub id, a list of files, a list of dialogues (mappings), or a datasets.Dataset"
         )
     kinds = {isinstance(item, str | PurePath) for item in source}
