@@ -44,6 +44,8 @@ BESIDE_CONTENTS = re.compile(
 )
 BLOCK = 1000  # values that are hashed at once
 MOST_NAMES = 10_000  # of a folder, among which a near one is looked for
+# What lies beside a user's files and is no answer to a mistyped name.
+SIDE_FILE = re.compile(r"^\.|~$|\.(run\.json|part\d+|lock|sqlite-\w+|db-\w+)$")
 LONGEST_NUMBER = 400  # digits; a float has 309
 
 # Endings of compressed files.
@@ -241,7 +243,7 @@ def no_such(path: str | PurePath, what: str = "file", remedy: str = "check the p
         names = [] if missing.exists() else os.listdir(missing.parent)[:MOST_NAMES]
         for name in sorted(names, key=lambda name: (name.endswith(ending), name)):
             whole = str(missing.with_name(name) / rest)
-            if not name.startswith(".") and not name.endswith(".run.json") and is_there(whole):
+            if not SIDE_FILE.search(name) and is_there(whole):
                 there[os.path.splitext(name)[0]] = whole  # of a stem, the one with the same ending
         near = near_names(stem, there)
     except (OSError, ValueError):  # a folder that cannot be read, a name that cannot be a path

@@ -320,7 +320,10 @@ def answer_files(sources: Sequence[str | Path]) -> list[Path]:
         if source.is_dir():
             found = sorted(p for p in source.rglob("[!.]*") if p.is_file())
             if not found:
-                raise DataError(f"{source}: the folder holds no filled-in sheets")
+                raise DataError(
+                    f"{source}: the folder holds no answers: of a study over the web, no "
+                    "task counts yet (results.md of its export says why); of sheets, none is there"
+                )
         paths += [path for path in found if path not in paths]
     return paths
 

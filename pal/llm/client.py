@@ -60,6 +60,7 @@ class OpenAIBackend:
         self.facts = EndpointFacts(mode if mode in OUTPUT_MODES else None, known.system_role)
         self._record = record
         self._sure = True  # whether the output mode is what the endpoint supports
+        self._proven = True  # whether a request was answered in it
         self._key = find_key(settings)
         self._not_before = 0.0
         self._failures = 0
@@ -102,6 +103,8 @@ class OpenAIBackend:
                         "%s failed (status 500) when it was asked for structured answers; in this "
                         "run answers are in the form %r", self.settings.base_url, mode,
                     )  # fmt: skip
+                # That no form is obeyed is also what another server at the address says.
+                self._proven = mode != OUTPUT_MODES[-1]
                 self._learn(output_mode=mode)
             left = iter(requests.items())
             workers = [
@@ -118,7 +121,7 @@ class OpenAIBackend:
     def _learn(self, **found: Any) -> None:
         self.facts = replace(self.facts, **found)
         # A mode from the settings, or one of a server that failed, is not stored for later runs.
-        lasting = self.settings.structured == "auto" and self._sure
+        lasting = self.settings.structured == "auto" and self._sure and self._proven
         self._record(self.facts if lasting else replace(self.facts, output_mode=None))
 
     async def _work(
@@ -154,6 +157,9 @@ class OpenAIBackend:
                     raise
                 return failure
             reply = read_completion(answer, request, check, mode, time.monotonic() - started)
+            if reply.reason is None and not self._proven:
+                self._proven = True
+                self._learn()
             if reply.reason is None or reply.reason.startswith("refused"):
                 return reply
             tokens *= 2 if "cut off" in reply.reason else 1

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from pal.cluster.settings import ClusterResources
-from pal.core.settings import INERT, Count, InputPath, OutputPath, Section, Unshown
+from pal.core.settings import INERT, Count, InputPath, OutputPath, Section, Unshown, expand_home
 
 # Ways to request structured answers, from the most strictly enforced to those that need no support:
 # OpenAI's schemas; llama.cpp's variant of them; valid JSON with the schema in the prompt; vLLM's
@@ -109,7 +109,7 @@ class LlmSettings(Section):
     backend: Literal["openai", "transformers", "vllm"] = "openai"
     base_url: Annotated[str | None, AfterValidator(lambda url: url and _check_address(url)),
                         Unshown()] = None  # fmt: skip
-    model: str | None = None
+    model: Annotated[str, AfterValidator(expand_home)] | None = None
     api_key_env: Annotated[str | None, AfterValidator(lambda name: name and _check_variable(name)),
                            Unshown(), INERT] = None  # fmt: skip
     key_over_http: Annotated[bool, INERT] = False

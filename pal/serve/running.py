@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
 from typing import Any, Protocol
 
 from pal.core.errors import ConfigError, first_line
+
+logger = logging.getLogger(__name__)
+
+CUT = "not all replies that had begun were finished"
 
 # Bytes of a refused request that are read and thrown away, so that its client sees the answer.
 MOST_DRAINED = 64 * 2**20
@@ -82,6 +87,7 @@ def run_server(
         timeout_graceful_shutdown=max(1, round(server.settings.drain)),
         http=_impatient(server.settings.timeout),
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
     running: Any = uvicorn.Server(config)
     if stop is not None:
         threading.Thread(target=_pass_on, args=(stop, running), daemon=True).start()
@@ -92,15 +98,20 @@ def run_server(
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         running.run(sockets=[listening])
+        if is_cut:
+            logger.warning("stopped; %s", CUT)
     except KeyboardInterrupt:
-        ended = (
-            "not all replies that had begun were finished"
-            if is_cut
-            else ("replies that had begun were finished")
-        )
+        ended = CUT if is_cut else "replies that had begun were finished"
         raise KeyboardInterrupt(f"stopped; {ended}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """Whether the library's record is more than a request that a stop cut off, which we tell."""
+    error = record.exc_info[1] if record.exc_info else None
+    told = record.getMessage() + (record.exc_text or "")
+    return not isinstance(error, asyncio.CancelledError) and "CancelledError" not in told
 
 
 def _drained(app: Any, seconds: float) -> Any:

@@ -68,7 +68,8 @@ class Conversation:
         self.compare = False
         self._attempt = 0
         self._pinned_before = 0
-        self.know(persona or None)
+        self._persona_at_first = tuple(persona)
+        self.know([*self._persona_at_first] or None)
         self.set_compare(compare)
 
     @property
@@ -196,8 +197,13 @@ class Conversation:
         self._attempt += 1
 
     def begin_again(self) -> None:
-        """Start a new conversation with the same settings; help stays on view."""
+        """Start a new conversation with the persona, strategy and α that the first began with.
+
+        What was said of one person is not said of the next. Help stays on view.
+        """
         self.lines = []
+        self.know([*self._persona_at_first] or None)
+        self.strategy = self.alpha = None
         self._attempt = 0
         self._pinned_before = self.pinned
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pal.core.errors import DataError, suggest
-from pal.core.files import read_jsonl, read_text
+from pal.core.files import COMPRESSED, read_jsonl, read_text
 from pal.data.corpora.tables import delimiter_of, table_rows
 from pal.data.settings import ReadingSettings
+
+TABLES = (".csv", ".tsv")  # endings of tables
 
 # Why a dialogue is not continued though nothing failed: its record says so as the reason.
 DROPPED = "the filter dropped its card"
@@ -89,22 +91,26 @@ def load_posts(source: str, column: str, label: str, limit: int | None) -> list[
         DataError: the file cannot be read; the message names file, record and remedy.
     """
     path = Path(source)
-    rows = _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else read_jsonl(path)
+    rows = _csv_rows(path) if _ending(path) in TABLES else read_jsonl(path)
     texts = (_text(path, line, row, column) for line, row in rows)
     return _numbered(path, label, "post", texts)[:limit]
 
 
 def load_personas(source: str, label: str, limit: int | None) -> list[PersonText]:
-    """Return the one-line personas of a file, one a line as text, or JSONL with ``persona``.
+    """Return the one-line personas of a file, one a line as text, or a table or JSONL of them.
+
+    Tables and JSON lines have them in ``persona``.
 
     Raises:
         DataError: the file cannot be read; the message names file, record and remedy.
     """
     path = Path(source)
-    if path.suffix.lower() == ".jsonl":
-        texts = (_text(path, line, row, "persona") for line, row in read_jsonl(path))
+    ending = _ending(path)
+    if ending in (*TABLES, ".jsonl", ".ndjson", ".json"):
+        rows = _csv_rows(path) if ending in TABLES else read_jsonl(path)
+        texts = (_text(path, line, row, "persona") for line, row in rows)
     else:
-        texts = (line.strip() for line in read_text(path).splitlines() if line.strip())
+        texts = (line.strip() for line in read_text(path).split("\n") if line.strip())
     return _numbered(path, label, "persona", texts)[:limit]
 
 
@@ -182,10 +188,21 @@ def _numbered(path: Path, label: str, kind: str, texts: Iterator[str]) -> list[P
     return [PersonText(f"{path.stem}-{n:05d}", label, kind, text) for n, text in enumerate(texts)]
 
 
+def _ending(path: Path) -> str:
+    """Return the ending of a file's name that says its format, compressed or not."""
+    name = path.name.lower()
+    for packed in COMPRESSED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     text = read_text(path)
     rows = table_rows(text, str(path), delimiter_of(text.lstrip().partition("\n")[0]))
-    header = next(rows, (1, []))[1]
+    header = [name.strip() for name in next(rows, (1, []))[1]]
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: the column {twice!r} occurs twice in the header; rename one")
     return ((line, dict(zip(header, row, strict=True))) for line, row in rows)
 
 

@@ -444,7 +444,7 @@ def test_mistakes_in_score(exported, tmp_path, capsys):
     )
     assert "no such file or folder" in score(exported, [tmp_path / "no"], output, capsys, code=2)
     (tmp_path / "empty").mkdir()
-    assert "no filled-in sheets" in score(exported, [tmp_path / "empty"], output, capsys, code=2)
+    assert "holds no answers" in score(exported, [tmp_path / "empty"], output, capsys, code=2)
     assert "give a .json name" in score(exported, [sheet], tmp_path / "h.md", capsys, code=2)
     assert not output.exists()
 

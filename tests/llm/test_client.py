@@ -65,6 +65,21 @@ def test_a_server_that_fails_is_probed_again(tmp_path, caplog):
         assert server.requests[-1]["response_format"]["type"] == "json_schema"
 
 
+def test_what_another_server_said_is_not_kept(tmp_path):
+    """One that obeys no form and answers nothing may be another program at the address."""
+    with FakeServer(answer, faults=lambda number, body: "400") as server:
+        server.modes = ()
+        settings = settings_for(tmp_path, server.url)
+        [outcome] = connect(settings.llm).ask([question(1)], description="x")
+        assert outcome.value is None
+        server.modes, server.faults = ("json_schema",), lambda number, body: None
+        connect(settings.llm).ask([question(1)], description="x")
+        assert server.requests[-1]["response_format"]["type"] == "json_schema"
+        server.modes = ()
+        connect(settings.llm).ask([question(2)], description="x")
+        assert server.requests[-1]["response_format"]["type"] == "json_schema"  # this is
+
+
 def test_requests_alike_but_for_the_id_are_asked_once(tmp_path):
     requests = [Request(str(n), (("user", "statement 3"),), SCHEMA) for n in range(10)]
     with FakeServer(answer) as server:

@@ -101,7 +101,7 @@ def test_a_whole_study_with_a_reload_at_every_step(opened, file, script):
             say(page, "hello")
             page.reload()
             assert replies(page) == [f"reply 1 of {name}"]
-            expect(page.locator("#missing")).to_contain_text("1 more message ")
+            expect(page.locator("#missing")).to_contain_text("1 more message,")
             say(page, "my rent is due")
             assert replies(page) == [f"reply 1 of {name}", f"reply 3 of {name}"]
             page.reload()

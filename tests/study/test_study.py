@@ -94,7 +94,7 @@ def test_a_rater_goes_through_the_whole_study(file):
         assert "Talk with system A" in person.begin()
         for situation in SITUATIONS[:2]:
             assert situation in person.text
-            assert "at least 1 more message " in person.text
+            assert "at least 1 more message," in person.text
             assert "a little longer" in person.end()
             assert "Please write a message first." in person.say("\u200b")
             assert "reply 1 of zebra" in person.say("hello")

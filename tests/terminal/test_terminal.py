@@ -227,6 +227,10 @@ def test_new_forgets_what_was_said(talk):
     conversation, _ = talk(OPEN, "/new", OPEN)
     again, _ = talk(OPEN)
     assert conversation.lines == again.lines
+    chosen = ("/persona add i live alone", "/strategy Question", "/alpha 0.5")
+    conversation, _ = talk(OPEN, *chosen, "/new", OPEN)
+    assert conversation.lines == again.lines
+    assert (conversation.strategy, conversation.alpha) == (None, None)
 
 
 def test_quit_ends(talk):

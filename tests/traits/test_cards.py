@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 
@@ -8,6 +9,7 @@ from pal.core.errors import DataError, OutputError
 from pal.core.files import read_json, read_jsonl, write_jsonl
 from pal.traits import steps
 from pal.traits.cards import cards, describe_traits, expand, filter_cards
+from pal.traits.readers import load_personas
 from tests.jobs import ESCONV, command
 from tests.traits.fakes import FakeModel, World, planted
 
@@ -167,3 +169,19 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path, capsys, caplog):
     assert command("traits", "filter", "input=nowhere.jsonl", f"output={tmp_path / 'o'}") == 2
     assert capsys.readouterr().err == ("pal: error: nowhere.jsonl: no such file; check the path\n")
     assert json.dumps(list(tmp_path.iterdir())) == "[]"
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("p.csv", "id,persona\n1,I like cats.\n2,I run.\n"),
+    ("p.tsv", "persona \tid\nI like cats.\t1\nI run.\t2\n"),
+    ("p.ndjson", '{"persona": "I like cats."}\n{"persona": "I run."}\n'),
+    ("p.txt", "I like cats.\n\nI run.\n"),
+])  # fmt: skip
+def test_personas_of_any_format_are_read_as_such(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = load_personas(str(tmp_path / name), "personas", None)
+    assert [one.text for one in found] == ["I like cats.", "I run."]
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    found = load_personas(str(packed), "personas", None)
+    assert [one.text for one in found] == ["I like cats.", "I run."]

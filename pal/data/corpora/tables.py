@@ -12,7 +12,15 @@ from pal.data.corpora import CorpusFile, CorpusReader
 
 # Names of columns that are recognised, in lower case; the first one found is used.
 USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
-    "dialogue": ("dialogue", "dialog", "dialogue_id", "dialog_id", "conversation_id", "conv_id"),
+    "dialogue": (
+        "dialogue",
+        "dialog",
+        "dialogue_id",
+        "dialog_id",
+        "conversation",
+        "conversation_id",
+        "conv_id",
+    ),
     "speaker": ("speaker", "role"),
     "text": ("text", "utterance", "content", "message"),
     "strategy": ("strategy",),
@@ -159,9 +167,11 @@ def _guess_columns(rows: list[Any]) -> str:
     lengths = sorted((sum(map(len, its)), name) for name, its in cells.items())
     if len(speakers) == 1:
         found.setdefault("speaker", speakers[0])
-    if len(lengths) > 1 and lengths[-1][0] > 3 * lengths[-2][0]:
-        found.setdefault("text", lengths[-1][1])
-    found = {role: name for role, name in found.items() if re.fullmatch(r"\w[\w .-]*", name)}
+    longest = len(lengths) > 1 and lengths[-1][0] > 3 * lengths[-2][0] and lengths[-1][1]
+    if longest and longest not in found.values():
+        found.setdefault("text", longest)
+    plain = re.compile(r"(?!(null|true|false|yes|no|on|off|y|n)$)[^\W\d][\w .-]*", re.IGNORECASE)
+    found = {role: name for role, name in found.items() if plain.fullmatch(name)}
     return ", ".join(f"{role}: {found.get(role, '…')}" for role in NEEDED)
 
 
@@ -244,4 +254,10 @@ def _whole_number(value: Any) -> int | None:
     """Return the whole number that a cell holds, if it does."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
+    if isinstance(value, str) and re.fullmatch(
+        r"\s*\d+\.0+\s*", value
+    ):  # as pandas writes a column with a gap
+        return int(float(value))
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
