@@ -630,7 +630,9 @@ def test_a_server_that_is_stopped_ends_its_streams(response_model, sign):
         (2, False, "stopped; not all replies that had begun were finished"),
     ],
 )
-def test_a_stop_says_whether_replies_were_finished(signals, is_finished, message):
+def test_a_stop_says_whether_replies_were_finished(signals, is_finished, message, caplog, capfd):
+    number = signal.SIGINT
+
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":
             for part in ("startup", "shutdown"):
@@ -639,7 +641,7 @@ def test_a_stop_says_whether_replies_were_finished(signals, is_finished, message
             return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(signals):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         if not is_finished:
             await asyncio.Event().wait()
         await send({"type": "http.response.body", "body": b"ok"})
@@ -658,6 +660,16 @@ def test_a_stop_says_whether_replies_were_finished(signals, is_finished, message
         run_server(server, listening)
     client.join(timeout=60)
     assert str(stopped.value) == message
+    number, signals, is_finished = signal.SIGTERM, 1, False
+    server.settings.drain = 1
+    listening = listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    client = threading.Thread(target=ask)
+    client.start()
+    run_server(server, listening)
+    client.join(timeout=60)
+    assert caplog.messages[-1] == "stopped; not all replies that had begun were finished"
+    assert "CancelledError" not in capfd.readouterr().err  # of each request that was cut off
 
 
 def test_no_text_reaches_a_log(session, caplog, capfd):
