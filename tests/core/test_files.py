@@ -118,6 +118,7 @@ def test_a_damaged_archive_is_one_line(tmp_path):
         ("talk", "folder", None),  # a file is no model
         ("conversation.jsonl", "file", None),  # a record of a run, hidden files
         ("talks.csv/x", "file", None),
+        ("drafts.txt", "file", None),  # a copy of an editor, unfinished work, a database's journal
         ("tiny", "file", None),  # it is there, as a folder
         ("a\0b", "file", None),
         ("", "file", None),
@@ -125,7 +126,8 @@ def test_a_damaged_archive_is_one_line(tmp_path):
 )
 def test_a_missing_path_gets_a_near_name_that_is_there(tmp_path, monkeypatch, path, what, near):
     (tmp_path / "tiny" / "model").mkdir(parents=True)
-    for name in ("talks.csv", "notes.txt", "conversations.jsonl.run.json", ".conversation.jsonl"):
+    for name in ("talks.csv", "notes.txt", "conversations.jsonl.run.json", ".conversation.jsonl",
+                 "draft.txt~", "drafts.part0", "drafts.lock", "drafts.db-wal"):  # fmt: skip
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     meant = f"did you mean {near!r}?" if near else "look again"

@@ -158,6 +158,8 @@ def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
         ("chat,nr,who,what they said", "", "dialogue: …, speaker: who, text: what they said"),
         ("conv_id,nr,who,said: all", "", "dialogue: conv_id, speaker: who, text: …"),  # no YAML
         ("chat,nr,role,said", "4,1,Maria,Hello there", "dialogue: …, speaker: role, text: said"),
+        ("conv_id,null,who,said", "", "dialogue: conv_id, speaker: who, text: said"),
+        ("chat,nr,who,yes", "", "dialogue: …, speaker: who, text: …"),  # no text in YAML
         ("chat,nr,who,said", "4,1,Maria,Hello there", "dialogue: …, speaker: …, text: said"),
     ],
 )
@@ -200,6 +202,9 @@ def test_rows_that_their_numbers_show_out_of_order_are_refused(tmp_path):
     assert len(load_esconv(path, requests=True)) == 2
     write("x,a,seeker,Hi", ",a,supporter,Hello", "1,a,seeker,Bye")
     assert len(load_esconv(path, requests=True)) == 1
+    write("2.0,a,supporter,Hello", "1.0,a,seeker,Hi")  # as pandas writes a column with a gap
+    with pytest.raises(DataError, match=r"goes from 2 down to 1"):
+        load_esconv(path, requests=True)
     write("2,a,supporter,Hello", "1,a,seeker,Hi")
     with pytest.raises(
         DataError, match=r"line 3: column 'nr' goes from 2 down to 1 within .*'a'; "

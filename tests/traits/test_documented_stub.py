@@ -24,14 +24,14 @@ def test_the_stub_and_its_commands_make_a_page(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    (tmp_path / "stub.py").write_text(stub.replace("8000", port))
+    (tmp_path / "stub.py").write_text(stub.replace("8099", port))
     for name, module in (("python", ""), ("pal", "-m pal")):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         program.chmod(0o755)
     shell = subprocess.Popen(
-        ["bash", "-c", commands.replace("8000", port)], cwd=tmp_path, start_new_session=True,
+        ["bash", "-c", commands.replace("8099", port)], cwd=tmp_path, start_new_session=True,
         env=environment(PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
