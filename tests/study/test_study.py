@@ -549,6 +549,16 @@ def test_a_conversation_has_an_end(file):
         assert "write a message" in person.post("say", **fields, number="4", text=" \n ")
 
 
+def test_an_end_in_a_crisis_asks_nobody_to_go_on(file):
+    [token] = make_study(file, raters=1, max_messages=1)
+    with served(file) as (address, _):
+        person = Person(address, token)
+        person.begin()
+        page = person.say(CRISIS)
+        assert "as many messages as can be sent" in page
+        assert "Please go on" not in page and "please talk to a person" in page
+
+
 def test_a_rater_is_told_how_many_messages_can_be_sent(file):
     """With the situation, and again when few are left."""
     [token] = make_study(file, raters=1, max_messages=5)
