@@ -195,7 +195,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: Arguments) -> int:
     from pal.commands import COMMANDS, load_settings
-    from pal.commands.common import check_models
     from pal.commands.help import command_help, general_help, resolved_yaml
     from pal.core.runtime import configure_runtime, show_messages
 
@@ -224,6 +223,8 @@ def _run(given: Arguments) -> int:
     if given.dry_run:
         print(resolved_yaml(given.command, settings), end="")
         return 0
+    from pal.commands.common import check_models
+
     check_models(settings)
     result: Any = command.load_function()(settings)
     if isinstance(result, str):
