@@ -1,7 +1,7 @@
 """Readers of the trait studies: dialogues, posts, one-line personas, and cards.
 
-Posts come as CSV or JSONL with a column of text (CAMS, Dreaddit); personas one a line, as plain
-text or as JSON with a key ``persona`` (PersonaHub).
+Posts come as CSV, TSV or JSONL with a column of text (CAMS, Dreaddit); personas one a line, as plain
+text, or as JSON or a table with a key ``persona`` (PersonaHub).
 """
 
 import json

@@ -251,13 +251,9 @@ def group_turns(
 
 
 def _whole_number(value: Any) -> int | None:
-    """Return the whole number that a cell holds, if it does."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(
-        r"\s*\d+\.0+\s*", value
-    ):  # as pandas writes a column with a gap
-        return int(float(value))
+    """Return the whole number that a cell holds, if it does; pandas writes ``1.0`` beside a gap."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.0+)?\s*", value):
+        return int(value.partition(".")[0])
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
