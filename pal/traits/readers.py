@@ -1,6 +1,6 @@
 """Readers of the trait studies: dialogues, posts, one-line personas, and cards.
 
-Posts come as CSV, TSV or JSONL with a column of text (CAMS, Dreaddit); personas one a line, as plain
+Posts come as CSV, TSV or JSONL with a column of text (CAMS, Dreaddit); personas one a line as plain
 text, or as JSON or a table with a key ``persona`` (PersonaHub).
 """
 
