@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pal.core.errors import DataError
 from pal.core.files import parse_json, read_text, why_not_json
 from pal.core.registry import Registry
-from pal.data.corpora.tables import delimiter_of, table_rows
+from pal.data.corpora.tables import table_rows
 from pal.data.sources import default_name
 from pal.data.texts import normalise_text
 
@@ -261,13 +261,10 @@ def _texts(value: Any, where: str) -> list[str]:
 
 
 def _read_csv(name: str, text: str) -> Iterator[Conversation]:
-    rows = table_rows(text, name, delimiter_of(text.lstrip("\n").split("\n", 1)[0]))
-    header = next(rows, (1, []))[1]
-    missing = [column for column in CSV_COLUMNS if column not in header]
-    if missing:
-        raise _unknown_form(name, missing)
-    for line, cells in rows:
-        row = dict(zip(header, cells, strict=True))
+    for line, row in table_rows(text, name):
+        missing = [column for column in CSV_COLUMNS if column not in row]
+        if missing:
+            raise _unknown_form(name, missing)
         sides = PersonaSide(), PersonaSide()
         for user, utterance in _CSV_UTTERANCE.findall(row[CSV_COLUMNS[2]]):
             sides[int(user) - 1].say(utterance)

@@ -364,21 +364,17 @@ def _delimiter(text: str, endings: Sequence[str]) -> str | None:
 
 def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
     """Return the rows of a table as records; an empty cell is a missing field."""
-    rows = table_rows(text, str(path), delimiter)
     found: list[Entry] = []
-    header = [name.strip().lower() for name in next(rows, (1, []))[1]]
-    places = {name: header.index(name) for name in COLUMNS if name in header}
-    if not {"id", "response"} <= places.keys():
-        raise DataError(
-            f"{path}: a table without the columns 'id' and 'response' (found: "
-            f"{', '.join(map(repr, header[:8])):.120}); rename the columns, or give JSON lines"
-        )
-    twice = [name for name in places if header.count(name) > 1]
-    if twice:
-        raise DataError(f"{path}: two columns have the name {twice[0]!r}; rename one of them")
-    for line, row in rows:
+    for line, row in table_rows(text, str(path), delimiter):
+        cells = {name.lower(): cell for name, cell in row.items()}
+        if not {"id", "response"} <= cells.keys():
+            raise DataError(
+                f"{path}: a table without the columns 'id' and 'response' (found: "
+                f"{', '.join(map(repr, list(row)[:8])):.120}); rename the columns, or give JSON "
+                "lines"
+            )
         where = f"{path}, line {line}"
-        found.append((where, _table_record(where, {k: row[i] for k, i in places.items()})))
+        found.append((where, _table_record(where, cells)))
     if not found:
         raise DataError(f"{path}: a header but no rows; give at least one record")
     return found

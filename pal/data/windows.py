@@ -5,8 +5,6 @@ what they say. Known are MISC's and the release's contexts (``… 0 0 hi EOS 3 1
 EmoDynamiX's table, lines of utterances between ``__eou__`` or tabs, and lines of single texts.
 """
 
-import csv
-import io
 import logging
 import re
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 from pal.core.errors import DataError
 from pal.core.files import read_text
 from pal.data.corpora import CorpusFile, find_reader
+from pal.data.corpora.tables import table_rows
 from pal.data.texts import normalise_text
 
 logger = logging.getLogger(__name__)
@@ -90,17 +89,16 @@ def _utterances(line: str) -> Turns:
 
 def _decisions(file: CorpusFile) -> Iterator[Turns]:
     """Read EmoDynamiX's table: history between ``</s>``, then the gold response."""
-    mark = "\t" if "\t" in file.first_line else ","
-    for row in csv.DictReader(io.StringIO(file.text, newline=""), delimiter=mark):
-        said = [normalise_text(part) for part in (row["Dialogue_History"] or "").split("</s>")]
-        who = (row["Speaker_Turn"] or "").split()
+    for _, row in table_rows(file.text, file.name):
+        said = [normalise_text(part) for part in row["Dialogue_History"].split("</s>")]
+        who = row["Speaker_Turn"].split()
         who += ["seeker"] * (len(said) - len(who))
         turns = [
             ("supporter" if name == "supporter" else "seeker", text)
             for name, text in zip(who, said, strict=False)
             if text and text != "<START>"
         ]
-        target = normalise_text(row["Gold_Standard"] or "")
+        target = normalise_text(row["Gold_Standard"])
         if target:
             yield [*turns, ("supporter", target)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pal.core.errors import DataError, suggest
 from pal.core.files import COMPRESSED, read_jsonl, read_text
-from pal.data.corpora.tables import delimiter_of, table_rows
+from pal.data.corpora.tables import table_rows
 from pal.data.settings import ReadingSettings
 
 TABLES = (".csv", ".tsv")  # endings of tables
@@ -91,8 +91,7 @@ def load_posts(source: str, column: str, label: str, limit: int | None) -> list[
         DataError: the file cannot be read; the message names file, record and remedy.
     """
     path = Path(source)
-    rows = _csv_rows(path) if _ending(path) in TABLES else read_jsonl(path)
-    texts = (_text(path, line, row, column) for line, row in rows)
+    texts = (_text(path, line, row, column) for line, row in _rows(path))
     return _numbered(path, label, "post", texts)[:limit]
 
 
@@ -105,10 +104,8 @@ def load_personas(source: str, label: str, limit: int | None) -> list[PersonText
         DataError: the file cannot be read; the message names file, record and remedy.
     """
     path = Path(source)
-    ending = _ending(path)
-    if ending in (*TABLES, ".jsonl", ".ndjson", ".json"):
-        rows = _csv_rows(path) if ending in TABLES else read_jsonl(path)
-        texts = (_text(path, line, row, "persona") for line, row in rows)
+    if _ending(path) in (*TABLES, ".jsonl", ".ndjson", ".json"):
+        texts = (_text(path, line, row, "persona") for line, row in _rows(path))
     else:
         texts = (line.strip() for line in read_text(path).split("\n") if line.strip())
     return _numbered(path, label, "persona", texts)[:limit]
@@ -196,14 +193,10 @@ def _ending(path: Path) -> str:
     return Path(name).suffix
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    text = read_text(path)
-    rows = table_rows(text, str(path), delimiter_of(text.lstrip().partition("\n")[0]))
-    header = [name.strip() for name in next(rows, (1, []))[1]]
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}: the column {twice!r} occurs twice in the header; rename one")
-    return ((line, dict(zip(header, row, strict=True))) for line, row in rows)
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Return (line, record) of every row of a table, or of every line of JSON."""
+    is_table = _ending(path) in TABLES
+    return table_rows(read_text(path), str(path)) if is_table else read_jsonl(path)
 
 
 def _text(path: Path, line: int, row: Any, column: str) -> str:

@@ -223,6 +223,14 @@ def test_files_of_other_projects_are_read(tmp_path, name, text):
     assert found_in(report, "targets")[1]["normalised"] == 1
 
 
+def test_an_open_quote_in_a_table_of_decisions_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('Dialogue_History,Speaker_Turn,Gold_Standard\nhi,seeker,"why?\n')
+    data = AuditDataSettings(train=str(path))
+    with pytest.raises(DataError, match=r"a\.csv, line 2: not valid CSV"):
+        audit_sources(audited_sources(data), data, AuditOptions())
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path, caplog):
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(range(128, 256)))

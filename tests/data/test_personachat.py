@@ -109,7 +109,7 @@ def test_what_cannot_be_read_in_a_csv_is_named(write_csv, write):
     with pytest.raises(DataError, match="line 8: a conversation without utterances"):
         load_personachat(write_csv(good, ["A", "B", "They talk."]))
     with pytest.raises(DataError, match=r"line 1: neither .*\(missing: user 2 personas\)"):
-        load_personachat(write_csv(columns=[COLUMNS[0], COLUMNS[2]]))
+        load_personachat(write_csv(["A", TALK], columns=[COLUMNS[0], COLUMNS[2]]))
     path = write_csv(good, [], ["", " ", TALK])  # a blank line is no part of the next row
     with pytest.raises(DataError, match="line 9: a conversation without persona"):
         load_personachat(path)

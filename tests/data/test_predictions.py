@@ -245,10 +245,15 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
         ("a.csv", 'id,response\n1,"open\n2,x\n', "line 2: not valid CSV"),
         ("a.csv", "id,response\n1,well, then\n", "line 2: expected 2 cells, .* got 3; complete"),
         ("a.csv", 'id,response,persona\n\n1,"a\nb",[oops\n', "line 3: 'persona': not valid"),
-        ("a.csv", "id,response,response\n1,a,b\n", "two columns have the name 'response'"),
-        ("a.csv", ",,,\n", "without the columns"),
+        ("a.csv", "id,response,response\n1,a,b\n", "the column 'response' occurs twice"),
+        ("a.csv", "id,Response,response\n1,a,b\n", "the column 'Response' occurs twice"),
+        ("a.csv", ",,,\n", "a header but no rows"),
         ("a.tsv", "id\tresponse\tpersona\n1\ta\t[oops\n", "line 2: 'persona': not valid JSON"),
-        ("a.csv", "id,response\n1," + "x" * 140_000 + "\n", "field larger than"),
+        (
+            "a.csv",
+            "id,response\n1," + "x" * 140_000 + "\n",
+            "line 2: a cell of more than 131,072 characters; close its quotes",
+        ),
         ("a.txt", "", "the file is empty"),
     ],
 )
@@ -301,6 +306,7 @@ def as_table(rows, delimiter=",", nested=json.dumps, extra=True):
         ("table.tsv", as_table(GIVEN, "\t")),
         ("pandas.csv", as_table(GIVEN, nested=str)),
         ("excel.csv", "\ufeff" + as_table(GIVEN)),
+        ("german_excel.csv", "\ufeffsep=;\n" + as_table(GIVEN, ";")),
     ],
 )
 def test_one_content_in_many_forms(tmp_path, name, text):

@@ -142,6 +142,24 @@ def test_a_table_of_turns_is_read(name, delimiter, tmp_path, expected):
     assert dataset["id"][:] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("told", "delimiter"), [("sep=;", ";"), ('"sep=|"', "|"), ("Sep=\t", "\t"), ("\r\nsep=,", ",")]
+)
+def test_excels_line_names_the_separator_of_a_table(told, delimiter, tmp_path, expected):
+    path = write_table(tmp_path / "t.csv", [HEADER, *TURNS], delimiter)
+    path.write_bytes(f"{told}\r\n".encode() + path.read_bytes())
+    assert content(load_esconv(path)) == expected
+    path.write_bytes(path.read_bytes() + b"x")
+    number = told.count("\r") + 1 + 1 + len(TURNS) + 1  # that line and the header are lines too
+    with pytest.raises(DataError, match=rf"line {number}: expected 5 cells"):
+        load_esconv(path)
+
+
+def test_columns_without_a_name_are_no_columns_of_one_name(tmp_path, expected):
+    rows = [["", *HEADER, ""], *([str(n), *cells, ""] for n, cells in enumerate(TURNS))]
+    assert content(load_esconv(write_table(tmp_path / "t.csv", rows))) == expected
+
+
 @pytest.mark.parametrize("write", [parquet, stream])
 def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
     rows = [dict(zip(HEADER, [int(n), *cells], strict=True)) for n, *cells in TURNS]
@@ -156,6 +174,7 @@ def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
     ("header", "last", "guess"),
     [
         ("chat,nr,who,what they said", "", "dialogue: …, speaker: who, text: what they said"),
+        ("Dialogue ID,nr,who,said", "", "dialogue: Dialogue ID, speaker: who, text: said"),
         ("conv_id,nr,who,said: all", "", "dialogue: conv_id, speaker: who, text: …"),  # no YAML
         ("chat,nr,role,said", "4,1,Maria,Hello there", "dialogue: …, speaker: role, text: said"),
         ("conv_id,null,who,said", "", "dialogue: conv_id, speaker: who, text: said"),
@@ -229,7 +248,12 @@ def test_a_path_below_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
         ),
         ([HEADER, TURNS[0], TURNS[1][:3]], r"line 3: expected 5 cells, as the header has, got 3"),
         ([HEADER, TURNS[0], ["", *TURNS[1][1:]]], r"line 3: the dialogue's id in column 'dialog"),
-        ([[*HEADER[:4], "text"], TURNS[0]], r"the column 'text' occurs twice"),
+        ([[*HEADER[:4], "text"], TURNS[0]], r"line 1: the column 'text' occurs twice"),
+        ([["", *HEADER[1:3], "", ""], TURNS[0]], r"columns \(column 1, speaker, text, column 4, c"),
+        (
+            [HEADER, [*TURNS[0][:2], "a" * 140_000, "", ""]],
+            r"line 2: a cell of more than 131,072 c",
+        ),
         ([HEADER, [*TURNS[0][:2], "", "", ""]], r"line 2, column 'text': the cell is empty; fill"),
         ([HEADER], r"no dialogues;"),
     ],

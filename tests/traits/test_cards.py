@@ -72,7 +72,7 @@ def test_finished_cards_are_not_made_again(model, tmp_path):
 def test_posts_as_csv_and_jsonl_give_the_same(model, tmp_path):
     texts = ["Case 1. I am low.", 'Two, with "quotes"\nand a line']
     (tmp_path / "posts.csv").write_text(
-        'id,text\n1,"Case 1. I am low."\n2,"Two, with ""quotes""\nand a line"\n'
+        'sep=;\nid;text\n1;"Case 1. I am low."\n2;"Two, with ""quotes""\nand a line"\n'
     )
     write_jsonl(tmp_path / "posts.jsonl", [{"text": text} for text in texts])
     for suffix in ("csv", "jsonl"):

@@ -30,6 +30,8 @@ USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 DESCRIPTION = ("experience_type", "emotion_type", "problem_type", "situation")
 NEEDED = ("dialogue", "speaker", "text")
 ROWS_TO_GUESS = 100  # by which columns of other names are guessed
+# The first line of a table that was written for Excel.
+_SEPARATOR_LINE = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?[^\S\n]*\n', re.IGNORECASE)
 # Columns that number turns; nothing is read from them, but they tell rows that are out of order.
 NUMBERS = ("turn", "turn_id", "turn_index", "turn_number", "utterance_id", "utterance_index",
            "index", "idx", "nr", "no", "number", "order", "position", "step", "seq")  # fmt: skip
@@ -50,53 +52,69 @@ class TableReader(CorpusReader):
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Yield every row as a mapping; an empty cell is None."""
-        rows = table_rows(file.text, file.name, delimiter_of(file.first_line))
-        header = [name.strip() for name in next(rows, (1, []))[1]]
-        twice = next((name for name in header if header.count(name) > 1), None)
-        if twice is not None:
-            raise file.fail(f"the column {twice!r} occurs twice in the header; rename one")
-        for line, row in rows:
-            cells = (cell if cell else None for cell in row)
-            yield f"line {line}", dict(zip(header, cells, strict=True))
+        for line, row in table_rows(file.text, file.name):
+            yield f"line {line}", {column: cell or None for column, cell in row.items()}
 
 
-def table_rows(text: str, name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    r"""Yield (line, cells) of the header of a CSV, then of every row that is not blank.
+def table_rows(
+    text: str, name: str, delimiter: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    r"""Yield (line, cells by column) of every row of a CSV that is not blank.
 
-    The line is the first of the row, counted from 1; a row may go over several.
+    The line is the first of the row, counted from 1; a row may go over several. A column without a
+    name, such as pandas' index, is called after its place. A first line ``sep=;``, as Excel reads
+    it, names the separator.
 
     Args:
         text: contents of the file.
         name: the file, for messages.
-        delimiter: separator of cells.
+        delimiter: separator of cells; None for the most frequent of the header.
 
     Raises:
-        DataError: a row is not CSV, or has more or fewer cells than the header.
+        DataError: a row is not CSV, or has more or fewer cells than the header, or two columns have
+            one name.
 
     Example:
-        >>> list(table_rows("id,text\n\n1,Hi\n", "a.csv", ","))
-        [(1, ['id', 'text']), (3, ['1', 'Hi'])]
+        >>> list(table_rows("id,text,\n\n1,Hi,x\n", "a.csv"))
+        [(3, {'id': '1', 'text': 'Hi', 'column 3': 'x'})]
     """
+    told = _SEPARATOR_LINE.match(text)
+    if told:
+        delimiter, text = told[1], "\n" * told[0].count("\n") + text[told.end() :]
+    delimiter = delimiter or delimiter_of(text.lstrip().partition("\n")[0])
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
-    width = None
+    header: list[str] = []
     try:
         for row in rows:
-            if any(row):
-                width = width or len(row)
-                if len(row) != width:
+            if any(row) and not header:
+                header = [cell.strip() or f"column {n}" for n, cell in enumerate(row, start=1)]
+                _refuse_repeated(header, f"{name}, line {line}")
+            elif any(row):
+                if len(row) != len(header):
                     raise DataError(
-                        f"{name}, line {line}: expected {width} cells, as the header has, got "
-                        f"{len(row)}; complete the row, or put cells that hold {delimiter!r} into "
-                        "double quotes"
+                        f"{name}, line {line}: expected {len(header)} cells, as the header has, "
+                        f"got {len(row)}; complete the row, or put cells that hold {delimiter!r} "
+                        "into double quotes"
                     )
-                yield line, row
+                yield line, dict(zip(header, row, strict=True))
             line = rows.line_num + 1
     except csv.Error as error:
-        raise DataError(
-            f"{name}, line {line}: not valid CSV ({error}); correct that row, such as quotes that "
-            "are not closed"
-        ) from None
+        problem = f"not valid CSV ({error}); correct that row, such as quotes that are not closed"
+        if "field limit" in str(error):
+            problem = (
+                f"a cell of more than {csv.field_size_limit():,} characters; close its quotes if "
+                "they are open, or shorten it"
+            )
+        raise DataError(f"{name}, line {line}: {problem}") from None
+
+
+def _refuse_repeated(header: list[str], where: str) -> None:
+    """Refuse a header of which two columns have one name, in whatever letter case."""
+    names = [name.lower() for name in header]
+    twice = next((name for name in header if names.count(name.lower()) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: the column {twice!r} occurs twice in the header; rename one")
 
 
 class TableTurn(dict[str, Any]):
@@ -162,7 +180,10 @@ def _guess_columns(rows: list[Any]) -> str:
         name: [str(row.get(name) or "").strip() for row in rows if isinstance(row, dict)]
         for name in map(str, rows[0])
     }
-    found = {role: name for role in NEEDED for name in cells if name.lower() in USUAL_COLUMNS[role]}
+    found = {
+        role: name for role in NEEDED for name in cells
+        if re.sub(r"\W+", "_", name.lower()) in USUAL_COLUMNS[role]  # as "Dialogue ID"
+    }  # fmt: skip
     speakers = [name for name, its in cells.items() if {one.lower() for one in its} <= {*SPEAKERS}]
     lengths = sorted((sum(map(len, its)), name) for name, its in cells.items())
     if len(speakers) == 1:
