@@ -53,7 +53,7 @@ def answer(settings: AnswerSettings) -> Path:
     from pal.core.files import write_jsonl
     from pal.core.job import counted
     from pal.data.cards import cards_note
-    from pal.data.samples import load_stamped_samples
+    from pal.data.samples import open_samples, warn_of_unanswered
     from pal.guard.batches import count_levels, warn_of_crises
     from pal.llm import connect
     from pal.llm.facts import asking_job
@@ -64,9 +64,11 @@ def answer(settings: AnswerSettings) -> Path:
         prediction_record,
     )
 
-    samples, stamp = load_stamped_samples(
+    opened, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
+    warn_of_unanswered(opened, given, settings.split)
+    samples = list(opened)
     how, prompt = settings.supporter, load_supporter_prompt()
     if how.persona and not any(sample.persona for sample in samples):
         logger.warning(

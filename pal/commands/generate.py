@@ -135,7 +135,7 @@ def generate(settings: GenerateSettings) -> Path:
     from pal.core.registry import trust
     from pal.core.windows import Window
     from pal.data.cards import cards_note
-    from pal.data.samples import Sample, open_samples
+    from pal.data.samples import Sample, open_samples, warn_of_unanswered
     from pal.decoding.plan import check_decoding
 
     check_decoding(settings.decoding)
@@ -147,6 +147,7 @@ def generate(settings: GenerateSettings) -> Path:
     samples, stamp = open_samples(
         given, settings.split, settings.data, rule=settings.decoding.samples, limit=settings.limit
     )
+    warn_of_unanswered(samples, given, settings.split)
     job = Job("generate", settings, target)
     if job.is_finished():
         return job.output

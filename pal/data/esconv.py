@@ -219,7 +219,8 @@ def _released_record(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _head(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["request"]:
-        return {"id": row["id"], "request": True}
+        known = {key: row[key] for key in DESCRIPTION if row[key] is not None}
+        return {"id": row["id"], "request": True, **known}
     survey: dict[str, dict[str, str | None]] = {"seeker": {}, "supporter": {}}
     for column, (side, key, _) in SURVEY.items():
         score = row["survey"][column]

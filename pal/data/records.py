@@ -49,11 +49,11 @@ FIRST_LISTED_TURN = 3
 FIRST_INFERRED_UTTERANCE = 3
 
 
+# What makes a record a request, for messages.
+MARK_AS_REQUEST = '"request": true (in a table, true in a column request)'
+
 # Notes to the user on records that were read, by the names under which they are counted.
 NOTES = {
-    "unanswered": "the last turn is the seeker's and is not answered, since supporter turns before "
-    'it have strategies; give the record "request": true, or leave its strategies out, to get the '
-    "next response",
     "answered": "the last turn is the supporter's; the response to come is a second turn after it "
     "(leave that turn out to get one in its place)",
     "echoed": "persona_list repeats the seeker's utterances, as the authors' processing writes "
@@ -103,7 +103,11 @@ def parse_dialogue(
     if not requests:
         _refuse_request(record, dialog, where)
     elif not request and all(turn["speaker"] == "seeker" for turn in dialog):
-        fail_at(where, "no supporter turn; add one or delete the dialogue")
+        fail_at(
+            where,
+            "no supporter turn; add one, delete the dialogue, or mark it as a request for the next "
+            f"turn with {MARK_AS_REQUEST}",
+        )
 
     persona = _parse_sentences(record.get("persona"), f"{where}, persona")
     notes = Counter() if notes is None else notes
@@ -111,8 +115,6 @@ def parse_dialogue(
         notes["echoed"] += _lay_listed_personas(
             dialog, _get(record, "persona_list", list, where), where
         )
-    if requests and not request and _filled_keys(record) <= REQUEST_KEYS:
-        notes["unanswered"] += dialog[-1]["speaker"] == "seeker"
     notes["answered"] += request and dialog[-1]["speaker"] == "supporter"
     known = (persona or []) if request else []
     for turn in dialog:

@@ -5,6 +5,7 @@ turn and those that are marked as left out, evaluation only those that follow a 
 protocols have other rules, see :mod:`pal.data.protocols`.
 """
 
+import logging
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,18 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from pal.core.errors import ConfigError, DataError
+from pal.core.job import counted
 from pal.data.dialogues import Dialogues
 from pal.data.harm import LEFT_OUT
 from pal.data.knowledge import Knowledge, KnowledgeBase, check_known, read_knowledge
 from pal.data.protocols import RULES, SampleRule, evaluation_rule, stamp_of
+from pal.data.records import MARK_AS_REQUEST
 from pal.data.settings import SourceSettings
+from pal.data.sources import has_splits
 from pal.data.spilled import in_parts
 from pal.data.splits import is_cut_off, load_split
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 100  # dialogues whose samples are made at once
 
@@ -111,6 +117,10 @@ class CorpusSamples(Sequence[Sample]):
         limit: maximum number of samples.
         knowledge: the setting ``data.knowledge``.
 
+    Attributes:
+        unanswered: number of the dialogues read that end with the seeker and are no requests, so
+            that nothing answers their last turn.
+
     Raises:
         DataError: the knowledge cannot be read, or is of other dialogues.
 
@@ -130,11 +140,13 @@ class CorpusSamples(Sequence[Sample]):
         self.dialogues, self.limit = dialogues, limit
         self.rule = _NAMED.get(rule, rule)
         ends = array("q")
-        count = 0
+        count = self.unanswered = 0
         for dialogue in dialogues:
             if limit is not None and count >= limit:
                 break
             count += len(_target_turns(dialogue, self.rule))
+            ends_with = dialogue["dialog"][-1]["speaker"]
+            self.unanswered += ends_with == "seeker" and not dialogue["request"]
             ends.append(count if limit is None else min(count, limit))
         self._ends = np.array(ends, dtype=np.int64)
         self._held: tuple[int, list[Sample]] = (0, [])  # number of the first, and they
@@ -249,12 +261,32 @@ def open_samples(
     )
     samples = CorpusSamples(dialogues, which, limit=limit, knowledge=how.knowledge)
     if not samples:
+        remedy = f"; for the next turn, give a record {MARK_AS_REQUEST}"
         raise DataError(
             f"{source}: no turn to answer; samples are {RULES[which]} (data.protocol, "
-            "decoding.samples), and it has none"
+            f"decoding.samples), and it has none{remedy if samples.unanswered else ''}"
         )
     seeded = is_cut_off(source, split, how, by_name=True)
     stamp = stamp_of(
         samples.answered, how, samples=len(samples), decoding_samples=rule, seeded=seeded
     )
     return samples, stamp
+
+
+def warn_of_unanswered(samples: CorpusSamples, source: str, split: str | None) -> None:
+    """Warn, where a file is to be answered, of dialogues whose last turn is not.
+
+    Many dialogues of a corpus end with the seeker. Where a split of one is answered to be compared
+    with its supporters, nothing is missing, and nothing is said.
+
+    Args:
+        samples: what is answered.
+        source: file, folder or hub id that they were read from.
+        split: the setting; None for all dialogues.
+    """
+    if samples.unanswered and split is None and not has_splits(source):
+        logger.warning(
+            "%s: the last turn of %s is the seeker's and is not answered; to have it answered, "
+            "give the record %s",
+            source, counted(samples.unanswered, "dialogue"), MARK_AS_REQUEST,
+        )  # fmt: skip

@@ -46,6 +46,21 @@ def test_files_of_any_form_are_answered(response_model, tmp_path, name):
     assert [json.loads(line)["id"] for line in output.open()] == ["r/1"]
 
 
+def test_a_turn_that_is_not_answered_is_told(response_model, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(
+        "dialogue,speaker,text,strategy,request\n1,seeker,Hi,,\n1,supporter,Hi,Others,\n"
+        "1,seeker,I lost my job.,,\n"
+    )
+    output = tmp_path / "out.jsonl"
+    assert generate(response_model, tmp_path / "t.csv", output) == 0
+    told = "t.csv: the last turn of 1 dialogue is the seeker's and is not answered"
+    assert capsys.readouterr().err.count(told) == 1
+    (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text()[:-1] + "true\n")
+    assert generate(response_model, tmp_path / "t.csv", output, "overwrite=true") == 0
+    assert told not in capsys.readouterr().err
+    assert [json.loads(line)["id"] for line in output.open()] == ["1/3"]
+
+
 def test_a_pipe_is_answered_and_other_contents_are_another_job(response_model, tmp_path):
     output = tmp_path / "out.jsonl"
 

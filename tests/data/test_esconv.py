@@ -224,6 +224,13 @@ def rows(write):
     late = [*early, sys("d"), usr("e", persona=["x"]), sys("f", persona=["y"]), usr("g")]
     requests = [
         {"id": "r1", "dialog": [usr("Hi"), sys("Hello", None)], "persona": ["I am 40."]},
+        {
+            "id": "r2",
+            "dialog": [usr("Hi"), sys("Hello"), usr("Sad")],
+            "situation": "I lost my job.",
+            "problem_type": "job crisis",
+            "request": True,
+        },
         {"dialog": [usr("é\u2028😀", persona=["Known here."]), usr("b")], "persona": ["Other."]},
     ]
     path = write(HUB, RELEASED, {**HUB, "id": "own", "dialog": late}, *requests)

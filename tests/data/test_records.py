@@ -80,14 +80,13 @@ def test_keys_without_a_value_are_no_keys():
     assert kinds({"dialog": UNLABELLED, "situation": "Sad."}) == [False]
 
 
-def test_an_unanswered_turn_is_told(caplog):
-    load_esconv([{"dialog": LABELLED}], requests=True)
-    assert "in 1 of 1 records, the last turn is the seeker's" in caplog.text
-    assert '"request": true' in caplog.text
-    caplog.clear()
-    load_esconv([{"dialog": LABELLED}])
-    load_esconv([{"dialog": LABELLED[:2]}, {"dialog": UNLABELLED}], requests=True)
-    assert not caplog.text
+def test_dialogues_without_a_turn_to_answer_are_told_how_to_ask_for_the_next(write):
+    said = [sys("Hi."), usr("I am sad.")]
+    with pytest.raises(DataError, match=r'no turn to answer.*; .* give a record "request": true'):
+        load_samples(str(write({"situation": "Sad.", "dialog": said})), None, SourceSettings())
+    path = write({"situation": "Sad.", "dialog": [usr("I am sad.")]})
+    with pytest.raises(DataError, match=r'no supporter turn; .* with "request": true \(in a table'):
+        load_samples(str(path), None, SourceSettings())
 
 
 def test_a_second_turn_of_the_supporter_is_told(caplog):

@@ -170,6 +170,21 @@ def test_a_table_of_turns_may_be_columnar(write, tmp_path, expected):
     assert content(load_esconv(datasets.Dataset.from_list(rows))) == expected
 
 
+@pytest.mark.parametrize("told", [["TRUE", "", ""], ["", "", "True"], ["false", "false", "true"]])
+def test_a_dialogue_in_a_table_is_marked_as_a_request_in_any_of_its_rows(told, tmp_path):
+    asked = [[*cells, mark] for cells, mark in zip(TURNS[:3], told, strict=True)]
+    others = [[*cells, "false"] for cells in TURNS[4:]]
+    path = write_table(tmp_path / "t.csv", [[*HEADER, "request"], *asked, *others])
+    assert load_esconv(path, requests=True)["request"][:] == [True, False, False]
+    (sample, *_) = load_samples(str(path), None, SourceSettings())
+    assert (sample.id, sample.turn, sample.situation) == ("0/3", 3, "Shop 0 closes.")
+    with pytest.raises(DataError, match="a request for the next turn"):
+        load_esconv(path)
+    path.write_text(path.read_text().replace(told[-1] or "TRUE", "yes"))
+    with pytest.raises(DataError, match=r"line 2 .*: 'request' must be true or false, got 'yes'"):
+        load_esconv(path, requests=True)
+
+
 @pytest.mark.parametrize(
     ("header", "last", "guess"),
     [

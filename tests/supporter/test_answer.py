@@ -43,6 +43,9 @@ def corpus(tmp_path):
     return path
 
 
+UNANSWERED = "is the seeker's and is not answered; to have it answered, give the record"
+
+
 def call(server, corpus, output, *more):
     return command(
         "answer", f"input={corpus}", f"output={output}", f"llm.base_url={server.url}",
@@ -182,3 +185,27 @@ def test_the_wording_names_no_system():
     prompt = load_supporter_prompt()
     assert prompt.version == 1
     assert "pal" not in (prompt.system + prompt.user).lower().split()
+
+
+def test_turns_of_a_file_that_are_not_answered_are_told_in_one_line(corpus, tmp_path, capsys):
+    """Nearly every dialogue of a corpus ends with the seeker: of one in splits, nothing is said."""
+    rows = [json.loads(line) for line in corpus.open()]
+    ended = sum(row["dialog"][-1]["speaker"] == "usr" for row in rows)
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split/test.jsonl").write_bytes(corpus.read_bytes())
+    with FakeServer(answers) as server:
+
+        def told(source, *more):
+            assert call(server, source, tmp_path / "out.jsonl", "overwrite=true", *more) == 0
+            return [line for line in capsys.readouterr().err.split("\n") if UNANSWERED in line]
+
+        (line,) = told(corpus)
+        noun = "dialogue" if ended == 1 else "dialogues"
+        assert line.startswith(f"{corpus}: the last turn of {ended} {noun} is")
+        assert told(corpus.parent / "split") == []
+        assert told(corpus.parent / "split/test.jsonl", "split=test") == []
+        corpus.write_text("".join(json.dumps({**row, "request": True}) + "\n" for row in rows))
+        assert told(corpus) == []
+        assert [row["id"] for _, row in read_jsonl(tmp_path / "out.jsonl")] == [
+            f"{row['id']}/{len(row['dialog'])}" for row in rows
+        ]

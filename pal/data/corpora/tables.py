@@ -212,6 +212,7 @@ def group_turns(
     """Yield (place of the first turn, dialogue) from turns that are sorted by dialogue and turn.
 
     The first turn of a dialogue gives the dialogue's own values, in columns of :data:`DESCRIPTION`.
+    Any of its turns may make it a request, in a column ``request``.
 
     A turn is a :class:`TableTurn`, so that later messages can name its row.
 
@@ -266,7 +267,12 @@ def group_turns(
                 "it does not number the turns"
             )
         last, before = ident, number
-        dialogues[ident][1]["dialog"].append(values)
+        record = dialogues[ident][1]
+        record["dialog"].append(values)
+        told = row.get("request")
+        if told is not None:
+            truth = {"true": True, "false": False}.get(str(told).strip().lower(), told)
+            record["request"] = record.get("request") or truth
     for index, (where, record) in enumerate(dialogues.values()):
         yield f"{where} (dialogue {index})", record
 
