@@ -15,9 +15,9 @@ from pal.core.errors import (
     ConfigError,
     PalError,
     PlannedStop,
+    one_line,
     suggest,
     system_refusal,
-    without_credentials,
 )
 from pal.core.interrupts import INTERRUPTED
 
@@ -248,12 +248,12 @@ def _end_progress_bars() -> None:
 
 
 def _say(text: str) -> None:
-    print(f"\npal: {text}", file=sys.stderr)
+    print(f"\npal: {one_line(text)}", file=sys.stderr)
 
 
 def _fail(text: str) -> int:
     _end_progress_bars()
-    print(f"pal: error: {without_credentials(text)}", file=sys.stderr)
+    print(f"pal: error: {one_line(text)}", file=sys.stderr)
     return 2
 
 

@@ -302,6 +302,30 @@ def test_what_fails_under_a_progress_bar_has_a_line_of_its_own(capsys, monkeypat
     assert ("the disk is full" in said) == (error.args[0] != "no such file")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("audit", "data.train=a\nb.csv"),
+        ("audit", "data.train=a\r\u2028b.csv"),
+        ("eval", "predictions=no\nfile.jsonl", "output=o.json"),
+        ("audit", "data.train=x.csv", "output=a\nb.txt"),
+        ("aud\nit",),
+        ("audit", "nonsense\nhere"),
+        ("audit", "--no\nsuch"),
+    ],
+)
+def test_a_line_break_in_what_was_given_breaks_no_message(given, capsys):
+    assert len(refused(capsys, *given).splitlines()) == 1
+
+
+def test_a_line_break_in_a_path_that_the_system_refuses_breaks_no_message(capsys, monkeypatch):
+    def failing(settings):
+        raise PermissionError(13, "denied", "a\nb.json")
+
+    monkeypatch.setattr(type(COMMANDS["settings"]), "load_function", lambda self: failing)
+    assert r"a\nb.json: no permission" in refused(capsys, "settings")
+
+
 def test_a_defect_that_met_a_refusal_on_its_way_is_no_refusal(monkeypatch):
     def failing(settings):
         try:

@@ -165,6 +165,19 @@ def database_reason(error: BaseException) -> str:
     return first_line(error).partition(" with text ")[0]
 
 
+def one_line(text: str) -> str:
+    r"""Return a message as the line that is shown: line breaks and other controls as escapes.
+
+    A path or a value that is quoted may hold them. Addresses lose user and password.
+
+    Example:
+        >>> one_line("a\nb.csv: no such file")
+        'a\\nb.csv: no such file'
+    """
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
+    return without_credentials(shown)
+
+
 def without_credentials(text: str) -> str:
     """Return a text whose addresses hold neither user nor password.
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 from typing import Any
 
-from pal.core.errors import without_credentials
+from pal.core.errors import one_line, without_credentials
 
 # Set unless the user has set them; libraries read them when they are first used.
 ENVIRONMENT = {
@@ -42,6 +42,11 @@ def configure_runtime() -> None:
 
 
 class _Formatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Make a warning or error one line; what a step reports may have several."""
+        text = super().formatMessage(record)
+        return one_line(text) if record.levelno >= logging.WARNING else text
+
     def format(self, record: logging.LogRecord) -> str:
         return without_credentials(super().format(record))
 

@@ -37,22 +37,34 @@ def test_after_torch_it_says_what_may_differ(unset, monkeypatch):
         configure_runtime()
 
 
-def test_a_stream_that_was_closed_costs_no_traceback(monkeypatch):
+@pytest.fixture
+def messages():
+    """The project's logger, whose handlers are afterwards what they were."""
     logger = logging.getLogger("pal")
     before = (list(logger.handlers), logger.propagate, logger.level)
-    try:
-        first, second = io.StringIO(), io.StringIO()
-        monkeypatch.setattr(sys, "stderr", first)
-        show_messages()
-        first.close()
-        monkeypatch.setattr(sys, "stderr", second)
-        logger.error("seen")
-        show_messages()
-        logger.error("seen once")
-        assert second.getvalue() == "seen\nseen once\n"
-    finally:
-        logger.handlers[:], logger.propagate = before[0], before[1]
-        logger.setLevel(before[2])
+    yield logger
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+def test_a_warning_is_one_line_whatever_it_quotes(messages, capsys):
+    show_messages()
+    messages.warning("%s: no persona at https://me:pw@example.org", "a\nb\x1b[1m.csv")
+    messages.info("two cards\n- one failed")
+    told = "a\\nb\\x1b[1m.csv: no persona at https://***@example.org\ntwo cards\n- one failed\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_stream_that_was_closed_costs_no_traceback(messages, monkeypatch):
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    show_messages()
+    first.close()
+    monkeypatch.setattr(sys, "stderr", second)
+    messages.error("seen")
+    show_messages()
+    messages.error("seen once")
+    assert second.getvalue() == "seen\nseen once\n"
 
 
 def test_attention_that_plans_for_every_shape_is_off_where_work_begins():
