@@ -149,6 +149,10 @@ def test_excels_line_names_the_separator_of_a_table(told, delimiter, tmp_path, e
     path = write_table(tmp_path / "t.csv", [HEADER, *TURNS], delimiter)
     path.write_bytes(f"{told}\r\n".encode() + path.read_bytes())
     assert content(load_esconv(path)) == expected
+    other = tmp_path / "t.txt"  # recognised by its header
+    other.write_bytes(path.read_bytes())
+    if delimiter != "|":
+        assert content(load_esconv(other)) == expected
     path.write_bytes(path.read_bytes() + b"x")
     number = told.count("\r") + 1 + 1 + len(TURNS) + 1  # that line and the header are lines too
     with pytest.raises(DataError, match=rf"line {number}: expected 5 cells"):

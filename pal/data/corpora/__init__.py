@@ -4,6 +4,7 @@ The readers of :data:`CORPORA` are asked in order, and the first that recognises
 Settings may name a reader from outside the package: ``data.reader=their_package.module:Class``.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,9 @@ CORPORA = Registry(
 
 # Endings of files that hold dialogues, the preferred first.
 ENDINGS = (".jsonl", ".json", ".ndjson", ".txt", ".parquet", ".arrow", ".csv", ".tsv")
+
+# The first line of a table that was written for Excel; it names the separator.
+SEPARATOR_LINE = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?[^\S\n]*\n', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,10 @@ class CorpusFile:
 
     @cached_property
     def first_line(self) -> str:
-        """The first line that is not blank; empty if the file is not text."""
-        head = self.head.decode("utf-8-sig", "replace").lstrip()
+        """The first line that is not blank, nor Excel's of the separator; empty if not text."""
+        head = self.head.decode("utf-8-sig", "replace")
+        told = SEPARATOR_LINE.match(head)
+        head = head[told.end() if told else 0 :].lstrip()
         return head.splitlines()[0] if head else ""
 
     def open(self) -> IO[bytes]:

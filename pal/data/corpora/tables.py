@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from pal.core.errors import DataError, suggest
-from pal.data.corpora import CorpusFile, CorpusReader
+from pal.data.corpora import SEPARATOR_LINE, CorpusFile, CorpusReader
 
 # Names of columns that are recognised, in lower case; the first one found is used.
 USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -30,8 +30,6 @@ USUAL_COLUMNS: dict[str, tuple[str, ...]] = {
 DESCRIPTION = ("experience_type", "emotion_type", "problem_type", "situation")
 NEEDED = ("dialogue", "speaker", "text")
 ROWS_TO_GUESS = 100  # by which columns of other names are guessed
-# The first line of a table that was written for Excel.
-_SEPARATOR_LINE = re.compile(r'\s*"?sep=([^\w\s"]|\t)"?[^\S\n]*\n', re.IGNORECASE)
 # Columns that number turns; nothing is read from them, but they tell rows that are out of order.
 NUMBERS = ("turn", "turn_id", "turn_index", "turn_number", "utterance_id", "utterance_index",
            "index", "idx", "nr", "no", "number", "order", "position", "step", "seq")  # fmt: skip
@@ -78,7 +76,7 @@ def table_rows(
         >>> list(table_rows("id,text,\n\n1,Hi,x\n", "a.csv"))
         [(3, {'id': '1', 'text': 'Hi', 'column 3': 'x'})]
     """
-    told = _SEPARATOR_LINE.match(text)
+    told = SEPARATOR_LINE.match(text)
     if told:
         delimiter, text = told[1], "\n" * told[0].count("\n") + text[told.end() :]
     delimiter = delimiter or delimiter_of(text.lstrip().partition("\n")[0])
