@@ -62,14 +62,15 @@ def _progress(store: StudyStore) -> str:
     raters, tasks = store.raters(), store.all_tasks()
     left = Counter(task.rater for task in tasks if not task.finished)
     active = [rater for rater in raters if rater.withdrawn is None]
-    done = sum(rater.consented is not None and not left[rater.rater] for rater in active)
+    started = [rater for rater in active if rater.consented is not None]
+    open_raters = [rater for rater in started if left[rater.rater]]
     ended = sum(rater.expires <= time.time() for rater in active)
     return (
-        f"{counted(len(raters), 'link')}: {done} finished, "
-        f"{sum(rater.consented is not None for rater in active) - done} started but not finished "
-        f"({sum(rater.stopped is not None for rater in active)} stopped), "
-        f"{sum(rater.consented is None for rater in active)} not begun, "
-        f"{len(raters) - len(active)} withdrawn and deleted; {ended} expired."
+        f"{counted(len(raters), 'link')}: {len(started) - len(open_raters)} finished, "
+        f"{len(open_raters)} started but not finished "
+        f"({sum(rater.stopped is not None for rater in open_raters)} of them stopped for now), "
+        f"{len(active) - len(started)} not begun, "
+        f"{len(raters) - len(active)} withdrawn for good and deleted; {ended} expired."
     )
 
 

@@ -55,7 +55,10 @@ def test_results_say_who_won_and_not_which_side(file, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "same text" not in shown
     assert "the guard replaced a system's reply: 2." in shown
-    assert "6 links: 4 finished, 1 started but not finished (0 stopped), 1 not begun" in shown
+    assert (
+        "6 links: 4 finished, 1 started but not finished (0 of them stopped for now), 1 not begun"
+        in shown
+    )
     document = read_json(folder / "results.json")
     [pair] = document["pairs"]
     assert (pair["a"], pair["b"], pair["raters"], pair["items"]) == ("zebra", "quartz", 3, 2)
@@ -232,6 +235,25 @@ def test_nothing_of_who_withdrew_is_exported(file, tmp_path):
     )
     assert read_json(tmp_path / "export" / "results.json")["pairs"][0]["raters"] == 1
     assert b"canary" not in file.read_bytes()
+
+
+def test_raters_are_counted_as_they_are_now(file, tmp_path, capsys):
+    """Who went on has not stopped, who has finished is not among the stopped."""
+    make_study(file, raters=5)
+    store = StudyStore(file)
+    finish(store, 1, answers=["A"] * 6)
+    for rater in (2, 3, 4):
+        store.consent(rater)
+    for rater in (1, 2, 3, 4):
+        store.stop(rater)
+    store.resume(3)
+    store.withdraw(4)
+    store.close()
+    assert export(file, tmp_path / "export") == 0
+    assert (
+        "5 links: 1 finished, 2 started but not finished (1 of them stopped for now), "
+        "1 not begun, 1 withdrawn for good and deleted; 0 expired." in capsys.readouterr().out
+    )
 
 
 def test_a_link_that_no_rater_has(file, capsys):
