@@ -27,7 +27,7 @@ from pal.core.errors import database_reason
 from pal.data.texts import normalise_text
 from pal.guard import Guard, Verdict
 from pal.human_eval.personas import PERSONA_ANSWERS, PERSONA_QUESTION
-from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS, CONTACT
+from pal.study.questions import CHAT_ANSWERS, CHAT_QUESTIONS, contact_line
 from pal.study.settings import StudyServerSettings
 from pal.study.store import SIDES, Rater, Side, StudyStore, StudyTask, StudyTurn
 from pal.study.systems import Supporter
@@ -95,8 +95,7 @@ class StudyServer:
         self.config = store.config
         self.prefix = urlsplit(self.config["address"]).path.rstrip("/")
         self.standing_help = guard.standing_help
-        contact = self.config.get("contact")  # studies of earlier versions have none
-        self.contact = CONTACT.format(contact) if contact else ""
+        self.contact = contact_line(self.config)
         # A reply that takes long holds no thread that reads or writes the file.
         self._quick = ThreadPoolExecutor(8, "study-file")
         self._slow = ThreadPoolExecutor(WORKERS, "study-reply")

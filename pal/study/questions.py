@@ -1,5 +1,8 @@
 """What raters are asked, and the consent text."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pal.human_eval.sheets import Question
 
 # PAL paper, appendix F, Figure 7: two conversations about one situation are compared.
@@ -66,3 +69,24 @@ def consent_text(kind: str, contact: str | None) -> str:
     """
     asked = f"\n{CONTACT.format(contact)}\n" if contact else ""
     return f"{CONSENT[kind]}\n{STORED}{asked}"
+
+
+def contact_line(config: Mapping[str, Any]) -> str:
+    """Return the sentence that says on every page whom raters can ask; empty if nobody is named.
+
+    Studies of earlier versions name the contact in nothing but the last paragraph of their consent
+    text.
+
+    Args:
+        config: of the study's file.
+
+    Example:
+        >>> contact_line({"contact": "Dr. Lee", "consent": "What we do."})
+        'If you have questions, ask Dr. Lee.'
+    """
+    if "contact" in config:
+        contact = config["contact"]
+        return CONTACT.format(contact) if contact else ""
+    last = str(config["consent"]).strip().rpartition("\n\n")[2]
+    before, after = CONTACT.split("{}")
+    return last if last.startswith(before) and last.endswith(after) else ""

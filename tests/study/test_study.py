@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from pal.core.errors import DataError, OutputError
+from pal.study.questions import consent_text
 from pal.study.store import StudyStore
 from tests.serve.live import send_whole
 from tests.study.live import QUESTIONS, SITUATIONS, Gate, make_study, served
@@ -594,9 +595,25 @@ def test_whom_raters_can_ask_is_on_every_page(file):
     assert found == dict.fromkeys(pages, 1)
 
 
-@pytest.mark.parametrize(("contact", "count"), [("Dr. <b>X</b>", 1), ("", 0), (None, 0)])
+@pytest.mark.parametrize(("consent", "count"), [
+    (consent_text("chat", "Dr. X"), 1), (consent_text("chat", None), 0), ("What we do.", 0),
+])  # fmt: skip
+def test_a_study_of_an_earlier_version_shows_its_contact_on_every_page(file, consent, count):
+    """Its file names the contact in the consent text alone."""
+    [token] = make_study(file, raters=1, consent=consent)
+    connection = sqlite3.connect(file)
+    connection.execute("UPDATE study SET config = json_remove(config, '$.contact')")
+    connection.commit()
+    connection.close()
+    with served(file) as (address, _):
+        person = Person(address, token)
+        pages = [person.text, person.begin(), person.end()]
+    assert [page.count("If you have questions, ask Dr. X.") for page in pages] == [count] * 3
+    assert [page.count("If you have questions") for page in pages] == [count] * 3
+
+
+@pytest.mark.parametrize(("contact", "count"), [("Dr. <b>X</b>", 1), ("", 0)])
 def test_a_consent_text_of_ones_own_goes_with_a_contact(file, contact, count):
-    """A study of an earlier version has none in its file."""
     [token] = make_study(file, raters=1, consent="What we do.", contact=contact)
     with served(file) as (address, _):
         person = Person(address, token)
