@@ -290,7 +290,9 @@ def serve_study(settings: ServeStudySettings) -> None:
         port, store.config["address"],
     )  # fmt: skip
     try:
-        run_server(server, listening)
+        # Nothing replies to raters who judge personas.
+        noun = "replies" if store.kind == "chat" else "requests"
+        run_server(server, listening, noun=noun)
     finally:
         for supporter in supporters.values():
             supporter.close()

@@ -12,8 +12,6 @@ from pal.core.errors import ConfigError, first_line
 
 logger = logging.getLogger(__name__)
 
-CUT = "not all replies that had begun were finished"
-
 # Bytes of a refused request that are read and thrown away, so that its client sees the answer.
 MOST_DRAINED = 64 * 2**20
 
@@ -55,7 +53,11 @@ def listen(host: str, port: int, section: str = "serve") -> socket.socket:
 
 
 def run_server(
-    server: Served, listening: socket.socket, *, stop: threading.Event | None = None
+    server: Served,
+    listening: socket.socket,
+    *,
+    stop: threading.Event | None = None,
+    noun: str = "replies",
 ) -> None:
     """Answer requests until the process, or this thread, is told to stop; replies get to end.
 
@@ -65,12 +67,15 @@ def run_server(
         server: what answers.
         listening: from :func:`listen`.
         stop: ends a server in a thread, which gets no signals.
+        noun: what the message of the end calls what the server gives, in the plural.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the message says whether every reply that had begun was finished.
+        KeyboardInterrupt: Ctrl-C; the message says whether all that had begun was finished.
     """
     import uvicorn
 
+    finished = f"{noun} that had begun were finished"
+    cut = f"not all {finished}"
     app, is_cut = _drained(server.app(), server.settings.timeout), False
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
@@ -99,9 +104,9 @@ def run_server(
     try:
         running.run(sockets=[listening])
         if is_cut:
-            logger.warning("stopped; %s", CUT)
+            logger.warning("stopped; %s", cut)
     except KeyboardInterrupt:
-        ended = CUT if is_cut else "replies that had begun were finished"
+        ended = cut if is_cut else finished
         raise KeyboardInterrupt(f"stopped; {ended}") from None
     finally:
         signal.signal(signal.SIGTERM, before)

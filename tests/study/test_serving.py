@@ -237,6 +237,7 @@ def test_a_persona_study_needs_no_model(tmp_path, capsys):
         assert httpx.get(f"{address}/healthz").text == "ok"
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)
+        assert "stopped; requests that had begun were finished" in process.stderr.read()
     finally:
         end_of(process)
     assert command(
