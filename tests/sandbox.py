@@ -166,6 +166,12 @@ def write_dialogues(folder: Path) -> None:
     ]  # fmt: skip
     for name in ("a.jsonl", "b.jsonl"):
         _write(folder / name, say(answers, name[0]))
+    dialogues = load_split(str(folder / quickstart), "test", mode="seeded")
+    tested = build_samples(dialogues, "evaluation")
+    _write(folder / "runs/quickstart/predictions.jsonl", [
+        {"id": sample.id, "strategy": sample.strategy, "persona": [], "response": "I see."}
+        for sample in tested[: int(SHORT["limit"])]
+    ])  # fmt: skip
     answers = [answer for answer in answers if answer["id"].startswith("test")]
     for name in ("runs/pal_test.jsonl", "runs/joint_test.jsonl"):
         _write(folder / name, say(answers, name[5]))

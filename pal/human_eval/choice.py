@@ -241,8 +241,9 @@ def draw_comparisons(
         ]
         if not differing:
             raise DataError(
-                f"{a} and {b}: the same text in every response (compared: {len(common):,}); "
-                "there is nothing to compare"
+                f"{a} and {b}: the same text in every response (compared: {len(common):,}), so "
+                "there is nothing to compare; give responses of another model, or of other "
+                "settings such as decoding.do_sample=false"
             )
         drawn = sorted(differing, key=rank)[:items]
         used.update(sample.id for sample in drawn)

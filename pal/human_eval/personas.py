@@ -107,7 +107,10 @@ def draw_personas(samples: Sequence[Sample], items: int, seed: int, source: str)
     """
     known = [sample for sample in samples if sample.persona]
     if not known:
-        raise DataError(f"{source}: no turn has a persona; `pal annotate` infers them")
+        raise DataError(
+            f"{source}: no turn has a persona; `pal annotate` infers them; train its "
+            "extractor for longer if it has found none"
+        )
 
     def rank(sample: Sample) -> str:
         return hashlib.blake2b(f"{seed}\0{sample.id}".encode()).hexdigest()

@@ -67,7 +67,10 @@ def read_persona_samples(
         for sample in samples if sample.persona
     ]  # fmt: skip
     if not found:
-        raise DataError(f"{source}: no turn has a persona; `pal annotate` infers them")
+        raise DataError(
+            f"{source}: no turn has a persona; `pal annotate` infers them; train its "
+            "extractor for longer if it has found none"
+        )
     return found
 
 

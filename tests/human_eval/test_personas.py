@@ -160,7 +160,8 @@ def test_without_personas_and_with_a_damaged_key(tmp_path, exported, capsys):
         {"speaker": "supporter", "text": "Hi.", "strategy": "Others"},
     ]}) + "\n")  # fmt: skip
     assert command("human-eval", "personas", f"input={bare}", f"output={tmp_path / 'x'}") == 2
-    assert "`pal annotate` infers them" in capsys.readouterr().err
+    remedy = "`pal annotate` infers them; train its extractor for longer"
+    assert remedy in capsys.readouterr().err
     key = json.loads((exported / "key.json").read_text())
     key["items"] = [1]
     (exported / "key.json").write_text(json.dumps(key))
