@@ -678,6 +678,22 @@ def test_a_reload_shows_that_a_reply_is_missing(page, scripted):
     assert end["y"] + end["height"] <= under["y"] + 1
 
 
+def test_a_window_that_becomes_narrow_closes_the_panels(page, scripted):
+    """As a phone's page begins; what is opened there afterwards stays open."""
+    open_page(page, scripted.address)
+    page.locator("#alpha-card summary").click()
+    expect(page.locator("details.card[open]")).to_have_count(3)
+    for number in range(4):
+        send(page, f"Message {number}.")
+    page.set_viewport_size(PHONE)
+    expect(page.locator("details.card[open]")).to_have_count(0)
+    expect(page.locator(".message.reply .text").last).to_be_in_viewport()
+    page.locator("#strategy-card summary").click()
+    page.set_viewport_size({"width": 390, "height": 400})  # as with a keyboard on the screen
+    page.select_option("#strategy", "Question")
+    expect(page.locator("details.card[open]")).to_have_count(1)
+
+
 def test_a_page_without_a_chat_starts_at_its_top(page, scripted):
     page.set_viewport_size(PHONE)
     open_page(page, scripted.address)

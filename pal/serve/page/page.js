@@ -943,9 +943,18 @@ function listen() {
 takeToken();
 byId("message").value = chat.draft;
 listen();
-if (window.matchMedia("(max-width: 59.99rem)").matches) {
+// Where the panels stand above the chat they are closed. A window that becomes as narrow is like a page
+// that is opened in it, which shows the end of the chat.
+const narrow = window.matchMedia("(max-width: 59.99rem)");
+function closePanels() {
+  if (!narrow.matches) return;
   for (const card of document.querySelectorAll("details.card")) card.open = false;
 }
+narrow.addEventListener("change", () => {
+  closePanels();
+  if (narrow.matches) showEnd();
+});
+closePanels();
 remind();
 drawLog();
 drawPersona();
