@@ -14,6 +14,8 @@ from pal.data.texts import normalise_text
 from pal.decoding.plan import alpha_of
 from pal.terminal.conversation import Conversation
 
+USUAL_ALPHA = 2  # the sliders of the page of `pal serve` end there
+
 Then = Literal["ask", "answer", "quit"]
 
 
@@ -143,7 +145,11 @@ def _alpha(conversation: Conversation, rest: str) -> SlashAnswer:
         alpha = None if rest.lower() == "own" else _weights(rest)
         conversation.check(alpha=alpha)
         conversation.alpha = alpha
-    return SlashAnswer(f"α: {_weighed(conversation)}")
+    plan = conversation.session.responder.plan
+    given = alpha_of(conversation.alpha, own=plan.alpha, strategies=plan.strategies)
+    usual = all(0 <= weight <= USUAL_ALPHA for weight in given)
+    more = f"; usual are 0 to {USUAL_ALPHA}, and beyond that replies tend to make no sense"
+    return SlashAnswer(f"α: {_weighed(conversation)}{'' if usual else more}")
 
 
 def _weights(text: str) -> Any:

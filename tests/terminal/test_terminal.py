@@ -210,6 +210,19 @@ def test_alpha_takes_numbers_and_strategies(session):
         assert conversation.alpha == [0.0] * 7 + [1.0]
 
 
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [("0", False), ("2", False), ("2.5", True), ("9", True), ("-1", True), ("Question=9", True)],
+)
+def test_an_alpha_beyond_the_usual_is_set_and_the_range_told(session, given, is_told):
+    conversation = Conversation(session, persona=[])
+    for line in (f"/alpha {given}", "/alpha"):
+        shown = run_slash(conversation, line).text
+        assert ("; usual are 0 to 2, and beyond that replies" in shown) == is_told
+        assert "\n" not in shown
+    assert conversation.alpha is not None
+
+
 def test_undo_and_retry(session, talk):
     conversation, _ = talk(OPEN, "I feel so tired.", "/undo")
     assert texts(conversation, "user") == [OPEN]
