@@ -10,6 +10,7 @@ Example:
 
 import logging
 import re
+import shlex
 import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -279,7 +280,11 @@ class Reader:
         value = detail["input"]
         shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
-        return f"{key}: {message}, got {shown}"
+        given = [
+            shlex.quote(f"{key}={example}") for example in getattr(field, "examples", None) or ()
+        ]
+        hint = f"; for example {' or '.join(given)}" if given else ""
+        return f"{key}: {message}, got {shown}{hint}"
 
 
 # What pydantic puts into the place of a mistake for each type that a key takes.

@@ -68,6 +68,8 @@ class DecodingSettings(SampleSettings, SamplingOptions):
     """
 
     strategy: str = "argmax"
-    alpha: Weight | list[Weight] | dict[str, Weight] | None = None
+    alpha: Weight | list[Weight] | dict[str, Weight] | None = Field(
+        None, examples=["1.0", "{Question: 1}"]
+    )
     strategy_alpha: Weight | None = None
     plausibility: float = Field(0.0, ge=0, le=1)

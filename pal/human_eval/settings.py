@@ -17,8 +17,10 @@ class HumanEvalSettings(Section):
             it secret from raters.
     """
 
-    systems: dict[str, InputPath] = Field(default_factory=dict)
-    pairs: list[tuple[str, str]] | None = None
+    systems: dict[str, InputPath] = Field(
+        default_factory=dict, examples=["{pal: a.jsonl, joint: b.jsonl}"]
+    )
+    pairs: list[tuple[str, str]] | None = Field(None, examples=["[[pal, joint]]"])
     items: int = Field(50, gt=0)
     seed: Seed = 0
 

@@ -33,7 +33,9 @@ class JudgingSettings(Section):
         max_tokens: maximum length of an answer, in tokens.
     """
 
-    systems: dict[Name, InputPath] = Field(default_factory=dict)
+    systems: dict[Name, InputPath] = Field(
+        default_factory=dict, examples=["{pal: a.jsonl, joint: b.jsonl}"]
+    )
     judges: Annotated[dict[Name, dict[str, Any]], Unshown()] = Field(default_factory=dict)
     items: int = Field(50, gt=0)
     seed: Seed = 0
@@ -50,7 +52,7 @@ class PairJudgingSettings(JudgingSettings):
     """
 
     rubric: RubricName = "pal_table4"
-    pairs: list[tuple[str, str]] | None = None
+    pairs: list[tuple[str, str]] | None = Field(None, examples=["[[pal, joint]]"])
 
 
 class RatingSettings(JudgingSettings):

@@ -50,7 +50,9 @@ class RaterStudySettings(Section):
     """
 
     kind: Literal["chat", "persona"] = "chat"
-    systems: dict[Name, StudiedSystem] = Field(default_factory=dict)
+    systems: dict[Name, StudiedSystem] = Field(
+        default_factory=dict, examples=["{pal: {model: runs/pal}, joint: {model: runs/joint}}"]
+    )
     raters: Annotated[int, Field(gt=0, le=10_000)] = 3
     items: Count = 100
     items_per_rater: Count | None = None

@@ -412,6 +412,13 @@ def test_every_type_and_every_choice_of_a_setting_is_named():
     found = "decoding.alpha: expected a number, or a list, or keys with values, got 'high'"
     with pytest.raises(ConfigError, match=re.escape(found)):
         load_settings("generate", None, ["decoding.alpha=high"])
+    # What it can be is shown, as a shell takes it.
+    example = "got 'high'; for example decoding.alpha=1.0 or 'decoding.alpha={Question: 1}'"
+    with pytest.raises(ConfigError, match=re.escape(example) + "$"):
+        load_settings("generate", None, ["decoding.alpha=high"])
+    systems = "; for example 'human_eval.systems={pal: a.jsonl, joint: b.jsonl}'"
+    with pytest.raises(ConfigError, match=re.escape(systems) + "$"):
+        load_settings("human-eval export", None, ["human_eval.systems=a.jsonl"])
     with pytest.raises(ConfigError, match="expected a whole number, got 'x'"):  # or null
         load_settings("generate", None, ["limit=x"])
     with pytest.raises(ConfigError, match="or a way to choose: argmax, sample, gold"):
