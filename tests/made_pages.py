@@ -151,7 +151,10 @@ def study_pages(opened: Callable[[], Tab], folder: Path) -> Tabs:
     from tests.study.test_browser import PERSONA, begin, choose, end, say
     from tests.study.test_study import CRISIS
 
-    names = ("consent", "start", "chat", "questions", "done", "stopped", "withdrawn", "failed")
+    names = (
+        "consent", "start", "chat", "help opened", "questions", "done", "stopped", "withdrawn",
+        "failed",
+    )  # fmt: skip
     tokens = dict(zip(names, make_study(folder / "chat.db", raters=len(names)), strict=True))
     [late] = make_study(folder / "late.db", raters=1, days=-1.0)
     [judge] = make_study(folder / "persona.db", kind="persona", raters=1, items=PERSONA)
@@ -174,9 +177,11 @@ def study_pages(opened: Callable[[], Tab], folder: Path) -> Tabs:
             if name == "consent":
                 continue
             begin(tab)
-            if name == "chat":
+            if name in ("chat", "help opened"):
                 say(tab, f"hello, {LONG}")
                 say(tab, CRISIS)
+            if name == "help opened":
+                tab.evaluate(OPEN_ALL)
             if name in ("questions", "done"):
                 for _ in "AB":
                     say(tab, "hello")
@@ -214,9 +219,9 @@ FAMILIES: dict[Callable[..., Any], list[str]] = {
     sheets: ["sheet of pairs", "sheet of personas"],
     chat_pages: ["chat page, empty", "chat page, chat", "chat page, help", "chat page, question"],
     study_pages: [
-        "study, consent", "study, start", "study, chat", "study, questions", "study, done",
-        "study, stopped", "study, withdrawn", "study, failed", "study, unknown", "study, expired",
-        "study, persona",
+        "study, consent", "study, start", "study, chat", "study, help opened", "study, questions",
+        "study, done", "study, stopped", "study, withdrawn", "study, failed", "study, unknown",
+        "study, expired", "study, persona",
     ],
 }  # fmt: skip
 PAGES = {name: family for family, names in FAMILIES.items() for name in names}

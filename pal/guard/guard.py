@@ -121,6 +121,11 @@ class Guard:
         """Help that a face can keep on view whatever is said: it asks nothing."""
         return self._texts.standing_lines(self._country)
 
+    @property
+    def first_help(self) -> tuple[str, ...]:
+        """The lines of all help that a face with little room keeps on view: whom to turn to."""
+        return self._texts.first_lines(self._country)
+
     def describe(self) -> dict[str, Any]:
         """Return what runs: for a health page and the API."""
         return {
@@ -402,6 +407,11 @@ class NoGuard(Guard):
     def standing_help(self) -> str | None:
         """None."""
         return None
+
+    @property
+    def first_help(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """Return that nothing runs."""

@@ -88,6 +88,16 @@ class GuardTexts(Section):
         first = [self.help_standing, self._filled(self.in_danger, country)]
         return "\n".join([*first, *self._numbers(country)])
 
+    def first_lines(self, country: Country) -> tuple[str, str]:
+        """Return the lines of help that stay on view where there is room for two alone.
+
+        They are the emergency number, and the first helpline or, without one, the directory.
+
+        Args:
+            country: whose numbers.
+        """
+        return self._filled(self.in_danger, country), self._numbers(country)[0]
+
     def _numbers(self, country: Country) -> list[str]:
         lines = []
         for line in country.lines:

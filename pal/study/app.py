@@ -203,13 +203,13 @@ class StudyServer:
     def _facts(self, rater: Rater, stage: Stage) -> dict[str, Any]:
         """Return what a page shows."""
         facts: dict[str, Any] = {
-            "heading": self.config["title"], "help": None, "consent": self.config["consent"],
+            "heading": self.config["title"], "consent": self.config["consent"],
             "tasks": stage.tasks, "task": stage.task, "side": stage.side,
         }  # fmt: skip
         if self.store.kind == "chat" and rater.withdrawn is None:
             verdict, _ = self._watched(rater.rater)
             if verdict is not None and verdict.pinned:
-                facts["help"] = verdict.help
+                facts |= self._help_parts(verdict)
         if stage.task is None:
             return facts
         answers = self.store.answers(stage.task.task)
@@ -227,6 +227,24 @@ class StudyServer:
             }  # fmt: skip
         now = turns[stage.side or "A"]
         return facts | {"turns": now, "longest": LONGEST, **self._limits(now)}
+
+    def _help_parts(self, verdict: Verdict) -> dict[str, str]:
+        """Return the lines of help that are always on view, and those that open.
+
+        On view are the emergency number and a helpline and, as long as the last message is the one
+        that gave rise to it, what the guard says or asks above them.
+        """
+        more = verdict.help or ""
+        first = [line for line in self.guard.first_help if line in more]
+        if not first:  # never without help
+            return {"help": more}
+        if verdict.level:
+            above = more.partition(first[0])[0].strip()
+            first = [above, *first] if above else first
+        for line in first:
+            more = more.replace(line, "", 1)
+        more = "\n".join(line for line in more.split("\n") if line)
+        return {"help": "\n".join(first), "more_help": more}
 
     def _watched(
         self, rater: int, until: tuple[str, str] | None = None
@@ -262,7 +280,7 @@ class StudyServer:
     def _page(self, name: str, status: int, **facts: Any) -> Response:
         base = {
             "prefix": self.prefix, "standing_help": self.standing_help, "notice": "", "help": None,
-            "guard_off": self.guard.off, "contact": self.contact,
+            "more_help": "", "guard_off": self.guard.off, "contact": self.contact,
         }  # fmt: skip
         text = self._pages.get_template(f"{name}.html").render({**base, **facts})
         return Response(text, status, HEADERS, media_type="text/html; charset=utf-8")

@@ -77,6 +77,19 @@ def test_nobody_is_told_the_same_twice_in_a_row(guard):
     assert all(one != other for one, other in itertools.pairwise(told))
 
 
+def test_the_first_help_is_part_of_all_help():
+    """Whatever is said and wherever: a face that shows these lines alone names whom to turn to."""
+    expected = {
+        "GB": ("999", "116 123"), "US": ("911", "988"), None: ("local emergency", "findahelpline"),
+    }  # fmt: skip
+    for country, numbers in expected.items():
+        guard = load_guard(GuardSettings(country=country))
+        for line, number in zip(guard.first_help, numbers, strict=True):
+            assert number in line
+            assert all(line in found.split("\n") for found in guard.helps)
+            assert line in guard.standing_help.split("\n")
+
+
 def test_standing_help_asks_nothing(guard):
     assert "116 123" in guard.standing_help
     assert "of suicide" in guard.standing_help

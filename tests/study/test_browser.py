@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pal.guard import GuardSettings
 from pal.study.store import StudyStore
 from tests.study.live import QUESTIONS, Gate, make_study, served
 from tests.study.test_study import CRISIS, turns_of
@@ -245,6 +246,44 @@ def test_help_stays_on_view(opened, file):
         expect(shown).to_be_visible()
         page.reload()
         expect(shown).to_be_visible()
+
+
+CONCERN = "I feel like everyone would be better off without me. I just want it to stop."
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_help_leaves_a_phone_room_and_its_first_numbers_are_never_hidden(opened, file, script):
+    guard = GuardSettings(country="US").model_dump()
+    tokens = make_study(file, raters=2, guard=guard)
+    screen = {"viewport": {"width": 390, "height": 844}, "java_script_enabled": script}
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{tokens[0]}", **screen)
+        begin(page)
+        say(page, CRISIS)
+        page.wait_for_load_state()  # with its style
+        shown = page.get_by_role("region", name="Help")
+        assert shown.bounding_box()["height"] < 844 / 8
+        for number in ("911", "988"):
+            expect(shown.get_by_role("link", name=number)).to_be_in_viewport(ratio=1)
+        directory = shown.get_by_role("link", name="https://findahelpline.com")
+        expect(directory).to_be_hidden()
+        shown.get_by_role("link", name="911").focus()
+        for reached in (shown.get_by_role("link", name="988"), shown.locator("summary")):
+            page.keyboard.press("Tab")
+            expect(reached).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(directory).to_be_in_viewport()
+        expect(shown.get_by_role("link", name="741741")).to_be_in_viewport()
+        # What the guard asks stands there until it is answered, and is not gone then.
+        page = opened(f"{address}/s/{tokens[1]}", **screen)
+        begin(page)
+        say(page, CONCERN)
+        asked = page.get_by_role("region", name="Help").get_by_text("Are you thinking about")
+        expect(asked).to_be_in_viewport()
+        say(page, "My rent is due.")
+        expect(asked).to_be_hidden()
+        page.get_by_text("More help").click()
+        expect(asked).to_be_in_viewport()
 
 
 def test_a_lost_connection_is_told_and_nothing_is_lost(opened, file):
