@@ -148,8 +148,8 @@ def _alpha(conversation: Conversation, rest: str) -> SlashAnswer:
     plan = conversation.session.responder.plan
     given = alpha_of(conversation.alpha, own=plan.alpha, strategies=plan.strategies)
     usual = all(0 <= weight <= USUAL_ALPHA for weight in given)
-    more = f"; usual are 0 to {USUAL_ALPHA}, and beyond that replies tend to make no sense"
-    return SlashAnswer(f"α: {_weighed(conversation)}{'' if usual else more}")
+    more = "" if usual else f"; usual are 0 to {USUAL_ALPHA}"
+    return SlashAnswer(f"α: {_weighed(conversation)}{more}")
 
 
 def _weights(text: str) -> Any:
