@@ -62,8 +62,7 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
 
     from pal.benchmark.alpha import AlphaGrid, alpha_table, objective_directions, search_alpha
     from pal.benchmark.notices import notices_of
-    from pal.core.files import fingerprint, read_json, write_json, write_text
-    from pal.core.journal import Journal
+    from pal.core.files import read_json, write_json, write_text
     from pal.core.registry import trust
     from pal.data.cards import cards_note
     from pal.data.samples import load_stamped_samples
@@ -94,13 +93,12 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
         )
     responder = make_responder(model, tokenizer, settings.decoding, settings.seed)
     vectors = job.output.with_name(job.output.name + ".vectors.sqlite")
-    # Responses do not depend on how α is searched, so another search can use them.
-    responses = {key: value for key, value in job.made_of.items() if not key.startswith(SEARCH)}
     with job.claimed() as state, torch.inference_mode():
         personas = any(sample.persona for sample in samples)
         embedder, directions = _load_embedder(settings, directions, vectors, personas)
         model.to(state.device)
-        journal = Journal(job.output, fingerprint(responses))
+        # Responses do not depend on how α is searched, so another search can use them.
+        journal = job.journal(without=SEARCH)
         grid = AlphaGrid(
             responder, samples, journal, job.open_journal(journal),
             batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,

@@ -229,7 +229,8 @@ class Job:
         """Return a record, which has this identity.
 
         Raises:
-            OutputError: the identity differs; the message names the settings that differ.
+            OutputError: the identity differs; the message names the settings that differ. Or the
+                record cannot be read.
         """
         record = self._recorded(path)
         if record.get("identity") != self.identity:
@@ -245,13 +246,15 @@ class Job:
         path = record_path(self.output) if path is None else path
         try:
             record = read_json(path) if path.exists() else {}
+            if not isinstance(record, dict):
+                raise DataError(f"{path}: expected an object, got {type(record).__name__}")
         except DataError as error:
             remedy = "" if self.overwrite else "give overwrite=true, or "
             raise OutputError(
                 f"{error}; it is the record of what made {self.output}, which cannot be trusted "
                 f"without it: {remedy}delete both, and run the same again; all is computed again"
             ) from None
-        return record if isinstance(record, dict) else {}
+        return record
 
     def spare_inputs(self, path: Path) -> None:
         """Check that a path to write is none of the inputs, which no option replaces.
@@ -274,11 +277,12 @@ class Job:
                     f"{path} is {what} {key}={name}, which would be lost; choose another output"
                 )
 
-    def difference_from(self, record: Mapping[str, Any]) -> str:
+    def difference_from(self, record: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
         """Return what differs from the job of a record, in brackets; empty where nothing says it.
 
         Args:
             record: the record of a finished or begun run, with its ``made_of``.
+            without: beginnings of keys that do not count.
 
         Example:
             >>> job.difference_from({"made_of": {**job.made_of, "seed": 1}})
@@ -292,6 +296,7 @@ class Job:
         then, today = _by_single_key(before), _by_single_key(redact(self.made_of))
         differing = [k for k in today if then.get(k, "absent") != today[k]]
         differing += [key for key in then if key not in today]
+        differing = [key for key in differing if not key.startswith(without)]
         told = {}
         for key in differing:
             old, new = then.get(key, "absent"), today.get(key, "absent")
@@ -320,11 +325,19 @@ class Job:
 
     # -- work
 
-    def journal(self, *parts: Any, part: int = 0) -> Journal:
-        """Return the job's journal; ``parts``, such as a plan, extend the identity of its units."""
+    def journal(self, *parts: Any, part: int = 0, without: tuple[str, ...] = ()) -> Journal:
+        """Return the job's journal.
+
+        Args:
+            parts: what extends the identity of its units, such as a plan.
+            part: number of this process.
+            without: beginnings of the keys of settings that do not affect its units, but only what
+                is made of them.
+        """
+        made_of = {key: what for key, what in self.made_of.items() if not key.startswith(without)}
         return Journal(
-            self.output, fingerprint([self.identity, *parts]), part=part,
-            made_of=redact(self.made_of), differs=self.difference_from,
+            self.output, fingerprint([fingerprint(made_of), *parts]), part=part,
+            made_of=redact(made_of), differs=lambda head: self.difference_from(head, without),
         )  # fmt: skip
 
     def open_journal(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pal.core.errors import OutputError
-from pal.core.files import dumps, make_private, parse_json
+from pal.core.files import dumps, make_private
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ BLOCK = 1 << 16
 class Journal:
     """Finished units of work beside an output, one JSON line ``[key, value, checksum]`` each.
 
-    The first line holds the job's identity, so work done under other settings is never mixed in.
+    The first line holds the job's identity and what it is made of, so work done under other
+    settings is never mixed in.
     Each of several processes writes its own journal file, and reads all of them.
 
     Args:
@@ -34,7 +35,7 @@ class Journal:
         identity: hash of everything that affects the work.
         part: number of this process.
         made_of: what the identity is made of, to be kept beside it.
-        differs: says what of a kept ``made_of`` differs from this one.
+        differs: says what of a mapping with a kept ``made_of`` differs from this one.
 
     Example:
         >>> journal = Journal("answers.jsonl", "3f2a")
@@ -63,7 +64,7 @@ class Journal:
         """Return every finished unit of all parts, by key.
 
         Raises:
-            OutputError: a part was written under another identity.
+            OutputError: a part was written under another identity, or its first line is damaged.
         """
         return {key: value for key, value, _ in self._units()}
 
@@ -71,7 +72,7 @@ class Journal:
         """Return where every finished unit of all parts lies, by key, for :meth:`fetch`.
 
         Raises:
-            OutputError: a part was written under another identity.
+            OutputError: a part was written under another identity, or its first line is damaged.
         """
         return {key: place for key, _, place in self._units()}
 
@@ -103,25 +104,34 @@ class Journal:
                 for line in handle:
                     start, offset = offset, offset + len(line)
                     whole = line.endswith(b"\n")  # if not, a kill cut it off
+                    entry = _unit_of(line) if whole else None
                     if not start:
-                        head = _parse(line)
-                        head = head if isinstance(head, dict) else {"identity": head}
-                        if whole and head.get("identity") != self.identity:
-                            raise OutputError(
-                                f"{path}: unfinished work made with other settings, inputs, "
-                                f"weights or versions{self.differs(head)}; give those to continue, "
-                                "or overwrite=true to restart"
-                            )
+                        if whole:
+                            self._check_head(path, entry)
                         continue
                     if not whole:
                         break
-                    entry = _unit_of(line)
                     if entry is not None:
                         yield *entry, (path, start)
                     else:
                         damaged += 1
         if damaged:
             logger.warning("%s: %d damaged journal lines are computed again", self.output, damaged)
+
+    def _check_head(self, path: Path, head: tuple[str, Any] | None) -> None:
+        """Refuse a part whose first line is damaged, or of another identity."""
+        if head is None:
+            raise OutputError(
+                f"{path}: line 1, which says what the unfinished work in it is of, is damaged; "
+                "delete this file to compute that work again, or give overwrite=true to restart"
+            )
+        identity, made_of = head
+        if identity != self.identity:
+            raise OutputError(
+                f"{path}: unfinished work made with other settings, inputs, weights or "
+                f"versions{self.differs({'made_of': made_of})}; give those to continue, or "
+                "overwrite=true to restart"
+            )
 
     def append(self, key: str, value: Any) -> Place:
         """Append one finished unit, and return its place.
@@ -151,7 +161,7 @@ class Journal:
             raw.truncate(_end_of_last_line(raw))
         handle = self.path.open("ab")
         if handle.tell() == 0:
-            handle.write(_line({"identity": self.identity, "made_of": self.made_of}))
+            handle.write(_unit_line(self.identity, self.made_of))
         return handle
 
     def close(self) -> None:
@@ -194,14 +204,3 @@ def _unit_of(line: bytes) -> tuple[str, Any] | None:
         return None
     key, value = json.loads(unit)  # as it was written, so nothing in it is to be refused
     return key, value
-
-
-def _line(value: Any) -> bytes:
-    return dumps(value).encode() + b"\n"
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return parse_json(line.decode())
-    except ValueError:  # a UnicodeDecodeError is one
-        return None

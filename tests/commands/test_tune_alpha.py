@@ -99,7 +99,7 @@ def test_killed_and_run_again_gives_the_same(response_model, tuned, tmp_path):
 
 
 def test_another_search_goes_on_with_the_responses_of_an_interrupted_one(
-    response_model, tmp_path, monkeypatch
+    response_model, tmp_path, monkeypatch, capsys
 ):
     output, asked = tmp_path / "a.json", []
     original = Responder.__call__
@@ -114,6 +114,11 @@ def test_another_search_goes_on_with_the_responses_of_an_interrupted_one(
     assert command(*tune(response_model, output)) == 130
     monkeypatch.setattr(Responder, "__call__", original)
     other = ["tune_alpha.trials=5", "tune_alpha.sampler=cmaes"]
+    assert command(*tune(response_model, output, *other, "decoding.top_k=7")) == 2
+    told = capsys.readouterr().err  # of the search, which the responses do not depend on, nothing
+    assert "unfinished work made with other settings" in told
+    assert "(differs: decoding.top_k: " in told
+    assert "tune_alpha" not in told
     assert command(*tune(response_model, output, *other)) == 0
 
 

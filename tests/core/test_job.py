@@ -83,6 +83,8 @@ def test_a_damaged_record_is_told_with_what_to_do(tmp_path, contents):
         job(output).is_finished()
     assert str(output) in str(caught.value)
     assert "\n" not in str(caught.value)
+    foreign = contents.startswith("{") and contents.endswith("}")
+    assert ("which cannot be trusted" in str(caught.value)) != foreign
     assert not job(output, overwrite=True).is_finished()
     record.unlink()
     output.unlink()

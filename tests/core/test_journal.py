@@ -92,12 +92,28 @@ def test_a_damaged_line_is_done_again_and_the_others_are_kept(journal, damage, c
     assert again.read()["1"] == "once more"
 
 
-@pytest.mark.parametrize("first", [b"", b"\0" * 64, b"[1]", b"\xff\xfe", b"5", b"null"])
-def test_a_journal_whose_identity_is_damaged_is_refused(journal, first):
+HEADS = {
+    **DAMAGES,
+    "another identity": lambda line: line.replace(b"identity", b"identitx"),
+    "another thing that it is made of": lambda line: line.replace(b"null", b"true"),
+}
+OF_UNITS = {"a checksum of other contents", "another key with the same contents",
+            "a key that is no text", "NaN"}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", sorted(HEADS.keys() - OF_UNITS))
+def test_a_damaged_first_line_is_told_as_that_and_not_as_other_settings(journal, damage):
     lines = journal.path.read_bytes().split(b"\n")
-    journal.path.write_bytes(b"\n".join([first, *lines[1:]]))
-    with pytest.raises(OutputError, match="overwrite=true"):
+    lines[0] = HEADS[damage](lines[0])
+    journal.path.write_bytes(b"\n".join(lines))
+    with pytest.raises(OutputError) as caught:
         Journal(journal.output, "identity").read()
+    told = str(caught.value)
+    assert told.startswith(f"{journal.path}: line 1, ")
+    assert "is damaged; delete this file " in told
+    assert "settings" not in told
+    journal.path.unlink()  # as it says
+    assert Journal(journal.output, "identity").read() == {}
 
 
 def test_units_come_back_as_they_were(tmp_path):
