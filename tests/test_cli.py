@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from tqdm import tqdm
 
 from pal import __version__
 from pal.cli import main, parse_arguments
-from pal.commands import COMMANDS
+from pal.commands import COMMANDS, load_settings
+from pal.commands.common import check_models
 from pal.commands.help import general_help
-from pal.core.errors import DataError
+from pal.core.errors import CheckpointError, DataError
 from tests.jobs import ROOT, environment
 
 
@@ -110,16 +112,30 @@ def test_an_option_that_is_no_setting_gets_no_hint_that_is_refused(capsys):
 def test_a_command_says_that_it_loads_a_model(capsys, tmp_path, monkeypatch, command):
     """Libraries and model take seconds to load, in which nothing else is shown."""
     monkeypatch.chdir(tmp_path)
+    Path("runs/none").mkdir(parents=True)
     Path("in.jsonl").write_text('{"dialog": [{"speaker": "seeker", "text": "I lost my job."}]}')
     files = ["input=in.jsonl", "output=out.jsonl"] if command == "generate" else []
     assert main([*command.split(), "model=runs/none", *files]) == 2
     first, *_, last = capsys.readouterr().err.strip().split("\n")
     assert first == "loading runs/none"
-    assert last.startswith("pal: error: model=runs/none: no such folder")
+    assert last.startswith("pal: error: model=runs/none: no model there")
 
 
 MISTYPED = "runs/tinny/model"
+METRIC_MODELS = ("metrics.embedder", "metrics.bertscore", "metrics.nli")
 STUDIED = f"study.systems={{a: {{model: {MISTYPED}}}, b: {{model: x}}}}"
+
+
+@pytest.fixture
+def without_libraries(monkeypatch):
+    """Importing what takes seconds, and half a minute on a busy machine, fails."""
+    imported = builtins.__import__
+
+    def light(name, *rest, **more):
+        assert name.partition(".")[0] not in ("torch", "transformers", "datasets"), name
+        return imported(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", light)
 
 
 @pytest.mark.parametrize(
@@ -130,27 +146,83 @@ STUDIED = f"study.systems={{a: {{model: {MISTYPED}}}, b: {{model: x}}}}"
             "bench generate",
         )),
         (["train", f"architecture.base={MISTYPED}"], "architecture.base"),
-        (["chat", "model=x", f"extractor={MISTYPED}"], "extractor"),
-        (["serve", "model=x", f"guard.model={MISTYPED}"], "guard.model"),
-        (["study", "create", "input=i", "output=o", STUDIED], "study.systems.a: model"),
+        (["train", f"architecture.tokenizer={MISTYPED}"], "architecture.tokenizer"),
+        (["chat", "model=runs/tiny", f"extractor={MISTYPED}"], "extractor"),
+        (["serve", "model=runs/tiny", f"guard.model={MISTYPED}"], "guard.model"),
+        (["study", "create", "input=i", "output=o", STUDIED], "study.systems.a.model"),
+        *((["eval", "predictions=p.jsonl", f"{key}={MISTYPED}"], key) for key in METRIC_MODELS),
+        *((["reproduce", f"{key}={MISTYPED}"], key) for key in (
+            *METRIC_MODELS, "reproduce.extractor",
+        )),
+        *(([name, f"metrics.embedder={MISTYPED}"], "metrics.embedder") for name in (
+            "tune-alpha", "analyze",
+        )),
+        (["guard", "train", f"head.encoder={MISTYPED}"], "head.encoder"),
+        (["bench", "scale", f"bench.extractor={MISTYPED}"], "bench.extractor"),
+        (["convert-authors", "w.bin", f"tokenizer={MISTYPED}"], "tokenizer"),
     ],
 )  # fmt: skip
 def test_a_model_that_is_not_there_is_refused_before_libraries_load(
-    capsys, tmp_path, monkeypatch, given, key
+    capsys, tmp_path, monkeypatch, without_libraries, given, key
 ):
-    """They take seconds, and half a minute on a busy machine."""
     monkeypatch.chdir(tmp_path)
     Path("runs/tiny/model").mkdir(parents=True)
-    imported = builtins.__import__
-
-    def without_libraries(name, *rest, **more):
-        assert name.partition(".")[0] not in ("torch", "transformers", "datasets"), name
-        return imported(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_libraries)
     told = refused(capsys, *given)
     meant = "no such folder; did you mean 'runs/tiny/model'?"
     assert told == f"pal: error: {key}={MISTYPED}: {meant}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [("model", name) for name in ("chat", "generate", "annotate", "export")]
+    + [("extractor", "chat model=runs")],
+)
+def test_a_model_of_one_word_or_not_downloaded_is_refused_before_libraries_load(
+    capsys, tmp_path, monkeypatch, without_libraries, key, command
+):
+    """The hub has no model of ours without an owner; without a network it gives none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "runs").mkdir()
+    told = refused(capsys, *command.split(), f"{key}=blenderbot")
+    assert told.startswith(f"pal: error: {key}=blenderbot: no such folder; give the folder that ")
+    told = refused(capsys, *command.split(), f"{key}=some-lab/model")
+    assert told.startswith(f"pal: error: {key}=some-lab/model: no such folder, and not downloaded")
+    (tmp_path / "cache" / "models--some-lab--model").mkdir(parents=True)
+    settings = load_settings(command.split()[0], overrides=[f"{key}=some-lab/model"])
+    check_models(settings)  # what is in the cache is tried
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    check_models(load_settings(command.split()[0], overrides=[f"{key}=another-lab/model"]))
+
+
+def test_a_base_that_is_not_downloaded_is_refused_before_libraries_load(
+    capsys, tmp_path, monkeypatch, without_libraries
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("blenderbot", "facebook/blenderbot_small-90M"):
+        told = refused(capsys, "train", f"architecture.base={name}", "data.train=bundled:esconv")
+        assert f"pal: error: architecture.base={name}: no such folder, and not downloaded" in told
+
+
+def test_models_that_are_no_folders_of_ours_may_be_the_hubs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command, given in {
+        "eval": ["metrics.bertscore=roberta-large", "metrics.nli=some-lab/nli"],
+        "reproduce": ["reproduce.extractor=train", "architecture.tokenizer=gpt2"],
+        "chat": ["guard.model=distilbert"],
+    }.items():
+        check_models(load_settings(command, overrides=given))
+
+
+def test_a_default_model_that_cannot_be_had_is_no_mistake(tmp_path, monkeypatch):
+    """Scores are computed without it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "princeton-nlp" / "sup-simcse-bert-large-uncased").mkdir(parents=True)
+    check_models(load_settings("eval"))
+    name = "princeton-nlp/sup-simcse-bert-base-uncased"
+    with pytest.raises(CheckpointError, match=r"(?s)did you mean .*For one of the hub"):
+        check_models(load_settings("eval", overrides=[f"metrics.embedder={name}"]))
 
 
 def test_options_overrides_and_actions_may_be_mixed():

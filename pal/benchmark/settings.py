@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from pal.cluster.settings import ClusterResources
-from pal.core.settings import INERT, Count, InputPath, Name, Section, Seed, Source
+from pal.core.settings import INERT, Count, InputPath, ModelPlace, Name, Section, Seed, Source
 
 
 def _distinct(values: list[int]) -> list[int]:
@@ -13,6 +13,11 @@ def _distinct(values: list[int]) -> list[int]:
         raise ValueError("should hold each value once")
     return values
 
+
+# ``train``, or the folder of an extractor.
+ExtractorChoice = Annotated[
+    Source, ModelPlace("give train, or the folder that task=persona_extractor wrote")
+]
 
 # Stages by what they ask a cluster for: the command of that name, token losses, or the scores.
 StageKind = Literal["train", "annotate", "generate", "losses", "answer", "score"]
@@ -50,7 +55,7 @@ class BenchmarkSettings(Section):
     seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field([13, 42, 87], min_length=1)
     checkpoint: Literal["lowest_loss", "last"] | Annotated[int, Field(gt=0)] = "lowest_loss"
     keep_checkpoints: Annotated[bool, INERT] = False
-    extractor: Source | None = None
+    extractor: ExtractorChoice | None = None
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     outside: dict[Name, InputPath] = Field(default_factory=dict)
     executor: Annotated[Literal["local", "ray", "slurm"], INERT] = "local"

@@ -20,7 +20,7 @@ from pal.commands.common import (
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError, DataError, OutputError
 from pal.core.runtime import configure_runtime
-from pal.core.settings import Count, InputPath, Seed, Source, bundled
+from pal.core.settings import Count, InputPath, ModelSource, Seed, Source, bundled
 from pal.data.settings import ReadingSettings, SourceSettings
 from pal.decoding.settings import DecodingSettings
 from pal.llm.settings import LlmSettings
@@ -149,7 +149,7 @@ class BenchScaleSettings(BenchSettings):
         "pal bench scale model=runs/quickstart/model bench.extractor=runs/quickstart/extractor",
     )
 
-    model: Source | None = None
+    model: ModelSource | None = None
     bench: ScaleSettings = ScaleSettings()
 
 

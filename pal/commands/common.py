@@ -1,12 +1,21 @@
 """Settings that several commands share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pal.core.errors import OutputError
-from pal.core.job import Job, record_path, sources_of
-from pal.core.settings import CommandSettings, Count, OutputPath, Source
+from pal.core.job import Job, record_path
+from pal.core.settings import (
+    CommandSettings,
+    Count,
+    ModelPlace,
+    ModelSource,
+    OutputPath,
+    Section,
+    Source,
+    marks_of,
+)
 from pal.data.settings import ReadingSettings, SourceSettings
 
 
@@ -73,7 +82,7 @@ class ModelSettings(InferenceSettings):
         model: folder or hub id of the trained model.
     """
 
-    model: Source | None = None
+    model: ModelSource | None = None
 
 
 class ResponseModelSettings(ModelSettings):
@@ -87,29 +96,43 @@ class ResponseModelSettings(ModelSettings):
     trusted_code: list[str] = []
 
 
-# What to give where the folder of a model is not there, by the end of its key.
-MODEL_KEYS = {
-    "guard.model": "give the folder that pal guard train wrote, or a hub id",
-    "extractor": "give the folder that task=persona_extractor wrote",
-    "model": "give the folder that training wrote, or one of its checkpoints",
-}
-
-
 def check_models(settings: CommandSettings) -> None:
-    """Refuse models whose folders are not there, before libraries are loaded, which takes seconds.
+    """Refuse models that are not there, before libraries are loaded and long work begins.
+
+    What a hub can have is left to it, unless HF_HUB_OFFLINE forbids it. The base of a training is
+    checked where it is known whether one is used.
 
     Args:
         settings: of any command.
 
     Raises:
-        CheckpointError: nothing is at the path of one; a hub id is left to the hub.
-    """
-    from pal.data.sources import check_model_place
+        CheckpointError: nothing is there; the message names the setting.
 
-    for key, source in sources_of(settings):
-        for end, remedy in MODEL_KEYS.items():
-            if f".{key}".endswith(f".{end}"):
-                check_model_place(source, f"{key}={source}", remedy)
+    Example:
+        >>> check_models(load_settings("eval", overrides=["metrics.nli=models/nil"]))
+        CheckpointError: metrics.nli=models/nil: no such folder; did you mean 'models/nli'?
+    """
+    from pal.data.sources import check_downloaded, check_model_place
+
+    for key, source, place in _models_of(settings):
+        check_model_place(source, f"{key}={source}", place.remedy, own=place.own)
+        if place.own:
+            check_downloaded(source, f"{key}={source}", place.remedy)
+
+
+def _models_of(section: Section, prefix: str = "") -> Iterator[tuple[str, str, ModelPlace]]:
+    """Yield (dotted key, folder or hub id, mark) of every model that was named, no default."""
+    for name, field in type(section).model_fields.items():
+        value, place = getattr(section, name), None
+        if name in section.model_fields_set:
+            place = next((mark for mark in marks_of(field) if isinstance(mark, ModelPlace)), None)
+        parts = value.items() if isinstance(value, Mapping) else [("", value)]
+        for part, one in parts:
+            key = f"{prefix}{name}.{part}".removesuffix(".")
+            if isinstance(one, Section):
+                yield from _models_of(one, f"{key}.")
+            elif isinstance(one, str) and place is not None:
+                yield key, one, place
 
 
 def beside(job: Job, suffix: str) -> Path:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from pal.core.settings import CommandSettings, InputPath, OutputPath, Source
+from pal.core.settings import AnyModelSource, CommandSettings, InputPath, OutputPath
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class ConvertAuthorsSettings(CommandSettings):
     state_dict: InputPath | None = None
     config: InputPath | None = None
     output: OutputPath | None = None
-    tokenizer: Source | None = None
+    tokenizer: AnyModelSource | None = None
 
 
 def convert_authors(settings: ConvertAuthorsSettings) -> Path:

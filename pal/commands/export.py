@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pal.core.errors import ConfigError, OutputError
-from pal.core.settings import INERT, CommandSettings, OutputPath, Source
+from pal.core.settings import INERT, CommandSettings, ModelSource, OutputPath
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ExportSettings(CommandSettings):
         "pal export model=runs/lora output=runs/merged dtype=bfloat16",
     )
 
-    model: Source | None = None
+    model: ModelSource | None = None
     output: OutputPath | None = None
     overwrite: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -12,7 +12,15 @@ from pydantic import Field
 
 from pal.commands.common import WriterSettings
 from pal.core.errors import ConfigError, OutputError
-from pal.core.settings import CommandSettings, Count, InputPath, OutputPath, Section, Source
+from pal.core.settings import (
+    AnyModelSource,
+    CommandSettings,
+    Count,
+    InputPath,
+    OutputPath,
+    Section,
+    Source,
+)
 from pal.data.settings import ReadingSettings
 from pal.guard.settings import GuardSettings
 from pal.stats.settings import ConfidenceSettings
@@ -36,7 +44,7 @@ class HeadSettings(Section):
 
     messages: list[InputPath] = []
     background: Source | None = None
-    encoder: Source = "sentence-transformers/all-MiniLM-L6-v2"
+    encoder: AnyModelSource = "sentence-transformers/all-MiniLM-L6-v2"
     false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     folds: Annotated[int, Field(ge=2, le=20)] = 5
 

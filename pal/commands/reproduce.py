@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from pal.benchmark.settings import BenchmarkSettings
 from pal.commands.audit import AUDITING
-from pal.commands.common import DialogueSettings, InferenceSettings, ResponseModelSettings
-from pal.core.errors import ConfigError
+from pal.commands.common import (
+    DialogueSettings,
+    InferenceSettings,
+    ResponseModelSettings,
+    check_models,
+)
+from pal.core.errors import CheckpointError, ConfigError
 from pal.core.job import (
     COMPUTING,
     SCORING,
@@ -235,7 +240,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
     """Check for mistakes that would otherwise appear only after hours.
 
     Raises:
-        ConfigError: there is a mistake; the message names the first.
+        PalError: there is a mistake; the message names the first.
     """
     from pal.core.files import no_such
     from pal.metrics import find_metric
@@ -266,10 +271,11 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
         try:
             trained = stage_settings(settings, "train", system=system)
             answers = stage_settings(settings, "generate", system=system)
-        except ConfigError as error:
+            check_models(trained)
+        except (CheckpointError, ConfigError) as error:
             if name not in chosen.overrides:
                 raise
-            raise ConfigError(f"reproduce.overrides.{name}: {error}") from None
+            raise type(error)(f"reproduce.overrides.{name}: {error}") from None
         check_decoding(answers.decoding)
         check_family(
             name, system, trained.architecture, answers.decoding,

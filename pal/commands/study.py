@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pal.commands.common import MODEL_KEYS, DialogueSettings
+from pal.commands.common import DialogueSettings
 from pal.core.errors import ConfigError, DataError, OutputError, first_line
 from pal.core.files import make_private, new_folder, read_text
 from pal.core.job import counted, output_lock
 from pal.core.runtime import configure_runtime
 from pal.core.settings import CommandSettings, InputPath, OutputPath
-from pal.data.sources import check_model_place
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
 from pal.study.settings import RaterStudySettings, StudyServerSettings
@@ -118,10 +117,6 @@ def create_study(settings: CreateStudySettings) -> str:
     settings = CreateStudySettings.of(settings)
     source, target = settings.require("input", "output")
     chosen = settings.study
-    for name, system in chosen.systems.items():  # before libraries are loaded, which takes seconds
-        for key, remedy in MODEL_KEYS.items():
-            if place := getattr(system, key, None):
-                check_model_place(place, f"study.systems.{name}: {key}={place}", remedy)
     from pal.guard.helplines import load_helplines
     from pal.modeling.checkpoint import read_model_config
     from pal.study.draw import deal, draw_items, read_persona_samples, read_situations

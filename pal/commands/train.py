@@ -161,19 +161,25 @@ def check_sources(settings: TrainSettings) -> None:
         CheckpointError: the folder of the base model is not there.
         DataError: a file of data is not there.
     """
-    from pal.core.files import no_such
-    from pal.data.sources import check_model_place, is_hub_id, is_missing
+    from pal.data.sources import (
+        check_downloaded,
+        check_model_place,
+        is_hub_id,
+        is_missing,
+        no_such_source,
+    )
 
     data, chosen = settings.data, settings.architecture
     sources = {"data.train": data.train, "data.validation": data.validation,
                "data.more": data.more}  # fmt: skip
     for key, name in sources.items():
         if name and is_missing(name):
-            raise DataError(f"{key}={name}: {no_such(name)}")
+            raise DataError(f"{key}={name}: {no_such_source(name)}")
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
         where = f"architecture.base={chosen.base}"
-        check_model_place(chosen.base, where, "give a folder or a hub id that can be reached")
+        for check in (check_model_place, check_downloaded):
+            check(chosen.base, where, "give a folder or a hub id that can be reached")
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()
         if Path(chosen.base).exists() and (base == output or output in base.parents):
             raise ConfigError(

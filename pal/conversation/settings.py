@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pal.core.settings import CommandSettings, Seed, Source
+from pal.core.settings import CommandSettings, ExtractorSource, ModelSource, Seed
 from pal.decoding.settings import DecodingSettings
 from pal.guard.settings import GuardSettings
 from pal.persona.settings import PersonaSettings
@@ -21,8 +21,8 @@ class TalkSettings(CommandSettings):
             their_package.module:Class.
     """
 
-    model: Source | None = None
-    extractor: Source | None = None
+    model: ModelSource | None = None
+    extractor: ExtractorSource | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: Seed = 42
     decoding: DecodingSettings = DecodingSettings()

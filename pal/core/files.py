@@ -232,7 +232,22 @@ def no_such(path: str | PurePath, what: str = "file", remedy: str = "check the p
         >>> no_such("talk.csv"), no_such("nothing.csv")  # where talks.csv lies
         ("no such file; did you mean 'talks.csv'?", 'no such file; check the path')
     """
-    is_there = os.path.isdir if what.startswith("folder") else os.path.exists
+    near = near_path(path, folders=what.startswith("folder"))
+    return f"no such {what}; " + (f"did you mean {near!r}?" if near else remedy)
+
+
+def near_path(path: str | PurePath, *, folders: bool = False) -> str | None:
+    """Return the path that is there and that one where nothing is may be a slip of, or None.
+
+    Args:
+        path: what was given.
+        folders: whether folders alone are near.
+
+    Example:
+        >>> near_path("talk.csv"), near_path("nothing.csv")  # where talks.csv lies
+        ('talks.csv', None)
+    """
+    is_there = os.path.isdir if folders else os.path.exists
     there: dict[str, str] = {}
     missing = Path(path)
     try:
@@ -248,7 +263,7 @@ def no_such(path: str | PurePath, what: str = "file", remedy: str = "check the p
         near = near_names(stem, there)
     except (OSError, ValueError):  # a folder that cannot be read, a name that cannot be a path
         near = []
-    return f"no such {what}; " + (f"did you mean {there[near[0]]!r}?" if near else remedy)
+    return there[near[0]] if near else None
 
 
 def file_fingerprint(path: str | Path) -> str:

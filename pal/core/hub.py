@@ -31,6 +31,22 @@ def go_offline_without_network(source: str) -> None:
     constants.HF_HUB_OFFLINE = True  # the libraries ask for it before every request
 
 
+def is_out_of_reach(name: str) -> bool:
+    """Whether a model of the hub cannot be had: HF_HUB_OFFLINE is set, and nothing of it is here.
+
+    Args:
+        name: hub id.
+    """
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        return False
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=name, repo_type="model")
+    return not os.path.isdir(os.path.join(constants.HF_HUB_CACHE, folder))
+
+
 @cache
 def is_reachable(address: str) -> bool:
     """Whether an address takes connections; whatever it then answers, it is there."""

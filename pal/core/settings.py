@@ -53,6 +53,20 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class ModelPlace:
+    """Marks a field that names a model: a folder or a hub id.
+
+    Attributes:
+        remedy: what to give where nothing is there.
+        own: whether training here writes such models. On the hub they have an owner, so a name
+            without one is a folder's; and a command that names one loads it.
+    """
+
+    remedy: str
+    own: bool = False
+
+
+@dataclass(frozen=True)
 class KeysFrom:
     """Marks an open group of keys; ``module:function`` returns the allowed names."""
 
@@ -121,6 +135,15 @@ InputPath = Annotated[str, AfterValidator(expand_home), Contents()]
 
 # A file, a folder or a hub id, or one of the names above.
 Source = Annotated[str, AfterValidator(resolve_source), Contents()]
+
+# A model: a response model, a persona extractor, or one from anywhere.
+ModelSource = Annotated[
+    Source, ModelPlace("give the folder that training wrote, or one of its checkpoints", own=True)
+]
+ExtractorSource = Annotated[
+    Source, ModelPlace("give the folder that task=persona_extractor wrote", own=True)
+]
+AnyModelSource = Annotated[Source, ModelPlace("give a folder, or a hub id that can be reached")]
 
 # A file or folder that is written.
 OutputPath = Annotated[str, AfterValidator(expand_home), INERT]

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pal.core.errors import CheckpointError, DataError, first_line, suggest
-from pal.core.files import COMPRESSED, kind_of, no_such
+from pal.core.files import COMPRESSED, kind_of, near_path, no_such
+from pal.core.hub import go_offline_without_network, is_out_of_reach
 from pal.data.corpora import ENDINGS, CorpusFile, find_reader
 from pal.data.corpora.tables import USUAL_COLUMNS, TableReader, group_turns, is_turn_table
 from pal.data.records import fail_at
@@ -58,11 +59,22 @@ def split_of_name(source: Any) -> str | None:
 
 
 def is_hub_id(source: str | PurePath) -> bool:
-    """Return whether a name has the form ``owner/name``, and neither it nor ``owner`` is a path."""
-    name = str(source)
-    if not _HUB_ID.fullmatch(name) or name.endswith((*ENDINGS, *COMPRESSED)):
+    """Return whether the hub may have a name at which nothing lies: it is of the form owner/name.
+
+    Where a folder ``owner`` lies, a slip of what is in it is no name of the hub.
+
+    Example:
+        >>> is_hub_id("runs/tinny"), is_hub_id("facebook/bart-base")  # where runs/tiny lies
+        (False, True)
+    """
+    if not _may_be_on_hub(source):
         return False
-    return not Path(name.partition("/")[0]).is_dir()  # as runs/mistyped
+    return not Path(source).parent.is_dir() or near_path(source) is None
+
+
+def _may_be_on_hub(source: str | PurePath) -> bool:
+    name = str(source)
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((*ENDINGS, *COMPRESSED))
 
 
 def is_missing(source: str | PurePath) -> bool:
@@ -70,13 +82,34 @@ def is_missing(source: str | PurePath) -> bool:
     return kind_of(source) == "nothing" and not is_hub_id(source)
 
 
-def check_model_place(source: str | PurePath, where: str, remedy: str) -> None:
-    """Refuse the path of a model at which there is nothing; a name without ``/`` may be the hub's.
+def no_such_source(
+    source: str | PurePath, what: str = "file", remedy: str = "check the path"
+) -> str:
+    """Return what to say of a source that :func:`is_missing`, as :func:`pal.core.files.no_such`.
+
+    Of a name that the hub could have, it says why the hub is not asked.
+
+    Example:
+        >>> no_such_source("runs/tinny", "folder")  # where runs/tiny lies
+        "no such folder; did you mean 'runs/tiny'? (For one of the hub, run where no runs/ lies.)"
+    """
+    told = no_such(source, what, remedy)
+    if not _may_be_on_hub(source):
+        return told
+    return f"{told} (For one of the hub, run where no {PurePath(source).parent}/ lies.)"
+
+
+def check_model_place(
+    source: str | PurePath, where: str, remedy: str, *, own: bool = False
+) -> None:
+    """Refuse the path of a model at which there is nothing; what the hub may have is left to it.
 
     Args:
         source: folder or hub id.
         where: the setting that named it, for messages.
         remedy: what to give instead.
+        own: whether training here writes such models. The hub has none of them without an owner;
+            of others it has, as ``gpt2``.
 
     Raises:
         CheckpointError: nothing is there, and no hub could have it.
@@ -85,8 +118,25 @@ def check_model_place(source: str | PurePath, where: str, remedy: str) -> None:
         >>> check_model_place("runs/tinny/model", "model=runs/tinny/model", "give another folder")
         CheckpointError: model=runs/tinny/model: no such folder; did you mean 'runs/tiny/model'?
     """
-    if "/" in str(source) and is_missing(source):
-        raise CheckpointError(f"{where}: {no_such(source, 'folder', remedy)}")
+    if (own or "/" in str(source)) and is_missing(source):
+        raise CheckpointError(f"{where}: {no_such_source(source, 'folder', remedy)}")
+
+
+def check_downloaded(source: str | PurePath, where: str, remedy: str) -> None:
+    """Refuse a model of the hub that HF_HUB_OFFLINE keeps from being fetched, asking no network.
+
+    Args:
+        source: folder or hub id.
+        where: the setting that named it, for messages.
+        remedy: what to give instead.
+
+    Raises:
+        CheckpointError: it is neither a folder nor was anything of it downloaded before.
+    """
+    if kind_of(source) == "nothing" and is_out_of_reach(str(source)):
+        raise CheckpointError(
+            f"{where}: no such folder, and not downloaded before, with HF_HUB_OFFLINE set; {remedy}"
+        )
 
 
 def read_entries(
@@ -166,7 +216,7 @@ def _read_named(
         yield from _read_hub(str(source), split, columns)
     else:
         shown = ascii(str(source))[:120] if "\0" in str(source) else str(source)[-300:]
-        fail_at(shown, no_such(source))
+        fail_at(shown, no_such_source(source))
 
 
 def default_name(path: Path) -> str:
@@ -329,6 +379,7 @@ def _read_saved(folder: Path, split: str | None, columns: Mapping[str, Any]) -> 
 def _read_hub(hub_id: str, split: str | None, columns: Mapping[str, Any]) -> Entries:
     import datasets
 
+    go_offline_without_network(hub_id)
     try:
         found = datasets.load_dataset(hub_id)
     except Exception as error:  # offline, unknown, private or malformed: the remedy is the same

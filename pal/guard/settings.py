@@ -4,7 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pal.core.settings import INERT, InputPath, Section, Source
+from pal.core.settings import INERT, InputPath, ModelPlace, Section, Source
+
+# A folder that pal guard train wrote, or a text classification model.
+DetectorSource = Annotated[
+    Source, ModelPlace("give the folder that pal guard train wrote, or a hub id")
+]
 
 
 class GuardSettings(Section):
@@ -32,7 +37,7 @@ class GuardSettings(Section):
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
     helplines: InputPath | None = None
     texts: InputPath | None = None
-    model: Source | None = None
+    model: DetectorSource | None = None
     labels: dict[str, Annotated[int, Field(ge=0, le=3)]] = {}
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     timeout: Annotated[float, INERT, Field(gt=0)] = 5.0

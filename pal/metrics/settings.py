@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pal.core.settings import Section, Source
+from pal.core.settings import AnyModelSource, Section
 
 
 class TextSettings(Section):
@@ -16,7 +16,7 @@ class TextSettings(Section):
             Japanese, Thai …).
     """
 
-    embedder: Source | None = "princeton-nlp/sup-simcse-bert-base-uncased"
+    embedder: AnyModelSource | None = "princeton-nlp/sup-simcse-bert-base-uncased"
     tokenizer: Literal["words", "characters"] = "words"
 
 
@@ -44,6 +44,6 @@ class MetricSettings(ScoreSettings):
     """
 
     names: Annotated[list[str], Field(min_length=1)] | None = None
-    bertscore: Source | None = None
+    bertscore: AnyModelSource | None = None
     bertscore_layer: int | None = Field(None, gt=0)
-    nli: Source | None = None
+    nli: AnyModelSource | None = None

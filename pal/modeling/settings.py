@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pal.core.settings import Section, Source
+from pal.core.settings import AnyModelSource, Section, Source
 
 Tokens = Annotated[int, Field(gt=1, le=2**20)]
 
@@ -63,7 +63,7 @@ class ArchitectureSettings(Section):
 
     base: Source = "facebook/blenderbot_small-90M"
     backbone: str | None = None
-    tokenizer: Source | None = None
+    tokenizer: AnyModelSource | None = None
     vocab_size: int = Field(8000, gt=300, le=2**22)
     from_scratch: dict[str, Any] | None = None
     gguf_file: str | None = None

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pal.core.settings import Count, Section, Source
+from pal.core.settings import Count, ExtractorSource, Section
 
 
 class RoundSettings(Section):
@@ -46,5 +46,5 @@ class ScaleSettings(Section):
         "read", "annotate", "tokens", "generate", "eval", "audit",
     ]  # fmt: skip
     turns: Count = 30
-    extractor: Source | None = None
+    extractor: ExtractorSource | None = None
     canned: bool = False

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pal.core.settings import Count, InputPath, Name, Section, Seed, Source
+from pal.core.settings import Count, ExtractorSource, InputPath, ModelSource, Name, Section, Seed
 from pal.decoding.settings import DecodingSettings
 
 
@@ -18,8 +18,8 @@ class StudiedSystem(Section):
         decoding: how it answers; the model's own way by default.
     """
 
-    model: Source
-    extractor: Source | None = None
+    model: ModelSource
+    extractor: ExtractorSource | None = None
     decoding: DecodingSettings = DecodingSettings()
 
 

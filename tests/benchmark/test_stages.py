@@ -216,6 +216,11 @@ def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
             "reproduce.overrides.pal: settings: unknown key 'architecture.fusionn'",
         ),
         (["reproduce.overrides={pal: {decoding: {top_k: many}}}"], "decoding.top_k: "),
+        (
+            ["reproduce.overrides={pal: {architecture: {tokenizer: none/such/folder}}}"],
+            "reproduce.overrides.pal: architecture.tokenizer=none/such/folder: no such folder",
+        ),
+        (["metrics.nli=none/such/folder"], "metrics.nli=none/such/folder: no such folder; give a"),
         (["overwrite=true"], "'overwrite' is a setting of"),
         (["reproduce.seeds=[1, 1]"], "should hold each value once"),
         (["reproduce.systems=[../pal]"], "reproduce.systems.0"),

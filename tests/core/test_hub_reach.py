@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from pal.core import hub
-from pal.core.errors import CheckpointError
+from pal.core.errors import PalError
+from pal.data.esconv import load_esconv
 from pal.data.tokenizer import load_tokenizer
 from pal.metrics import load_embedder
 from pal.modeling.checkpoint import read_model_config
@@ -36,6 +37,7 @@ LOADERS = {
     "encoder": load_embedder,
     "model": lambda name: read_model_config(name, f"model={name}"),
     "tokenizer": load_tokenizer,
+    "dialogues": load_esconv,
 }
 
 
@@ -44,7 +46,7 @@ def test_a_name_is_given_up_at_once_where_nothing_answers(monkeypatch, load):
     nothing_there(monkeypatch)
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
     began = time.monotonic()
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(PalError) as caught:
         load("some-lab/some-model")
     assert time.monotonic() - began < 20
     assert "\n" not in str(caught.value)

@@ -19,13 +19,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from pal.core.errors import ConfigError, DataError, PalError
+from pal.core.errors import CheckpointError, ConfigError, DataError, PalError
 from pal.core.files import source_fingerprint
 from pal.data.corpora import CorpusReader
 from pal.data.esconv import load_esconv, write_pesconv
 from pal.data.samples import load_samples
 from pal.data.settings import DataSettings, SourceSettings
-from pal.data.sources import has_splits, is_hub_id
+from pal.data.sources import check_model_place, has_splits, is_hub_id
 from pal.data.splits import load_split
 from tests.jobs import ESCONV, environment
 
@@ -250,11 +250,24 @@ def test_rows_that_their_numbers_show_out_of_order_are_refused(tmp_path):
         load_esconv(path, requests=True)
 
 
-def test_a_path_below_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
+def test_a_slip_of_what_lies_in_a_folder_is_no_hub_id(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_hub_id("runs/mistyped")
-    (tmp_path / "runs").mkdir()
-    assert not is_hub_id("runs/mistyped")
+    (tmp_path / "facebook").mkdir()
+    name = "facebook/blenderbot_small-90M"
+    assert is_hub_id(name)
+    check_model_place(name, "model=…", "give another")
+    (tmp_path / "facebook" / "wav2vec").mkdir()
+    assert is_hub_id(name)
+    (tmp_path / "facebook" / "blenderbot_small-80M").mkdir()
+    assert not is_hub_id(name)
+    with pytest.raises(CheckpointError) as caught:
+        check_model_place(name, "model=…", "give another")
+    assert str(caught.value) == (
+        "model=…: no such folder; did you mean 'facebook/blenderbot_small-80M'? "
+        "(For one of the hub, run where no facebook/ lies.)"
+    )
+    with pytest.raises(DataError, match=r"did you mean .*80M'\? \(For one of the hub, run where"):
+        load_esconv(name)
     assert is_hub_id("owner/name")
 
 

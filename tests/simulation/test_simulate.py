@@ -197,8 +197,8 @@ def test_killed_and_started_again_it_writes_the_same_bytes(tmp_path):
 def test_settings_without_a_use_are_refused(tmp_path, capsys):
     with FakeServer(World()) as server:
         for more, message in [
-            (["model=x", "supporter.temperature=1"], "supporter.temperature is for a language"),
-            (["extractor=x"], "extractor is for a trained supporter"),
+            (["model=.", "supporter.temperature=1"], "supporter.temperature is for a language"),
+            (["extractor=."], "extractor is for a trained supporter"),
             (["simulation.least=9"], "simulation.least=9 is more than"),
             (["simulation.supporter={modle: x}"], "simulation.supporter: modle"),
         ]:

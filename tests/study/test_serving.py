@@ -148,11 +148,11 @@ def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "what"), [
     ([], "expected two, name → model, got 0"),
-    (["study.systems={a: {model: x}}"], "expected two, name → model, got 1"),
-    (["study.systems={a: {model: x}, b: {}}"], "study.systems"),
-    (["study.systems={a: {model: x}, Tie: {model: x}}"], "'Tie' is an answer"),
-    (["study.kind=persona", "study.systems={a: {model: x}}"], "a persona study has no systems"),
-    (["study.systems={a: {model: x}, b: {model: y}}", "study.min_messages=30"], "is more than"),
+    (["study.systems={a: {model: .}}"], "expected two, name → model, got 1"),
+    (["study.systems={a: {model: .}, b: {}}"], "study.systems"),
+    (["study.systems={a: {model: .}, Tie: {model: .}}"], "'Tie' is an answer"),
+    (["study.kind=persona", "study.systems={a: {model: .}}"], "a persona study has no systems"),
+    (["study.systems={a: {model: .}, b: {model: .}}", "study.min_messages=30"], "is more than"),
     (["study.kind=persona"], "situations.txt"),
     (["study.kind=nonsense"], "study.kind"), (["study.days=0"], "study.days"),
     (["study.address=ftp://x"], "study.address"),
