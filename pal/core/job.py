@@ -513,10 +513,6 @@ def _is_hash(value: Any) -> bool:
     return len(text) in (24, 64) and all(letter in "0123456789abcdef" for letter in text)
 
 
-def _is_secret(key: Any) -> bool:
-    return str(key).lower().endswith(SECRET)
-
-
 def redact(tree: Any) -> Any:
     """Return nested settings with None for the value of every token, key or password.
 

@@ -4,7 +4,7 @@ It is long for its messages: a key that is unknown, renamed, another command's, 
 is answered with what was meant.
 
 Example:
-    >>> read_settings(CopySettings, None, ["input=0042"]).input
+    >>> Reader(CopySettings).read(None, ["input=0042"]).input
     '0042'
 """
 
@@ -360,17 +360,6 @@ def keys_ending_in(cls: type[CommandSettings], name: str) -> list[str]:
         for key, mark in groups
         if isinstance(mark, KeysFrom) and name in mark.names()
     ]
-
-
-def read_settings(
-    cls: type[CommandSettings],
-    config: str | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
-    *,
-    fixed: Mapping[str, Any] | None = None,
-) -> Any:
-    """Read the settings of one class alone; see :class:`Reader`."""
-    return Reader(cls).read(config, overrides, fixed)
 
 
 def _renamed(

@@ -7,7 +7,7 @@ a turn never changes later: all samples of a dialogue are beginnings of one sequ
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pal.core.errors import CheckpointError, ConfigError
@@ -354,8 +354,3 @@ def check_strategy_texts(texts: Sequence[Sequence[int]], tokenizer: Any) -> None
                 "the tokenizer writes the strategies, [Question] and the others, with tokens that "
                 "cannot be told apart; give a base whose tokenizer knows plain English text"
             )
-
-
-def format_entries(form: ChatFormat) -> dict[str, str]:
-    """Return a format as a configuration holds it."""
-    return asdict(form)

@@ -9,7 +9,7 @@ folder of parallel line files, ``*WithStrategy_short.tsv``, ``*Comet.txt``, ``*C
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ RELATIONS = (
     "xAttr", "xEffect", "xIntent", "xNeed", "xReact", "xWant", "oWant", "oEffect", "oReact",
 )  # fmt: skip
 SITUATION_RELATIONS = tuple(name for name in RELATIONS if name.startswith("x"))
-MOST_TAILS = 5  # of a relation, in the released files
 
 _END_OF_TAIL = "__EOS__"
 _UTTERANCE = re.compile(r"\s*(\d+) ([01]) (\d+)(?: (.*))?", re.DOTALL)
@@ -189,24 +188,6 @@ def parse_sample_line(line: str, where: str) -> list[dict[str, Any]]:
         speaker = "supporter" if found[2] == "1" else "seeker"
         turns.append({"speaker": speaker, "text": (found[4] or "").strip()})
     return turns
-
-
-def give_knowledge(samples: "list[Sample]", path: str | None) -> "list[Sample]":
-    """Return samples with what is known about each; a warning says how many have nothing.
-
-    Args:
-        samples: as :func:`pal.data.samples.build_samples` makes them.
-        path: the setting ``data.knowledge``; None changes nothing.
-
-    Raises:
-        DataError: the knowledge cannot be read, or is of other dialogues.
-    """
-    if path is None:
-        return samples
-    base = read_knowledge(path)
-    given = [replace(sample, knowledge=base.of(sample)) for sample in samples]
-    check_known(given, path)
-    return given
 
 
 def check_known(samples: "Iterable[Sample]", path: str) -> None:

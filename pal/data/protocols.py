@@ -96,7 +96,6 @@ _SEEDED = {
     "validation": (260, "78138a1c3af5ebd2"),
     "test": (130, "069268de24177be0"),
 }
-DEFAULT_SEED = 13
 
 
 def _facts(

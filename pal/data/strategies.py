@@ -142,7 +142,6 @@ ESCONV = StrategySet(
 STRATEGIES: tuple[str, ...] = tuple(ESCONV.names)
 DEFINITIONS: dict[str, str] = dict(ESCONV.definitions)
 PAPER_ALPHA: tuple[float, ...] = tuple(ESCONV.alpha)
-ALIASES: dict[str, str] = dict(ESCONV.aliases)
 STRATEGY_TOKENS: tuple[str, ...] = ESCONV.tokens
 
 # Added to the base tokenizer in this order (the authors' released checkpoints rely on it).

@@ -51,13 +51,8 @@ def compute_distinct(predictions: Predictions, variant: Variant = "correct") -> 
     return scores
 
 
-def count_ngrams(texts: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
-    """Return the number of distinct n-grams in the texts, and of all n-grams."""
-    return count_orders(texts, n)[-1]
-
-
 def count_orders(texts: Sequence[Sequence[str]], highest: int) -> list[tuple[int, int]]:
-    """Return :func:`count_ngrams` of every n from 1 to ``highest``.
+    """Return the numbers of distinct and of all n-grams in texts, for every n to ``highest``.
 
     Words are numbered once for all n, and n-grams are compared as numbers instead of tuples, which
     is three times as fast as a set of tuples for each n.

@@ -7,10 +7,11 @@ import pytest
 
 from pal.core.errors import DataError
 from pal.data.batches import pad
+from pal.data.dialogues import Dialogues
+from pal.data.esconv import load_esconv
 from pal.data.knowledge import (
     RELATIONS,
     Knowledge,
-    give_knowledge,
     parse_comet_line,
     parse_sample_line,
     read_knowledge,
@@ -25,8 +26,9 @@ from pal.data.misc import (
     join_blocks,
     split_blocks,
 )
-from pal.data.samples import Sample, build_samples
+from pal.data.samples import CorpusSamples, Sample
 from pal.data.tokenizer import load_tokenizer, train_tokenizer
+from tests.jobs import ESCONV
 from tests.modeling.small import bundled_dialogues
 
 LIMITS = {"utterance": 30, "situation": 20}
@@ -232,15 +234,15 @@ def test_mistakes_in_released_files(tmp_path):
 
 
 def test_knowledge_of_other_dialogues_is_refused_and_gaps_are_told(tmp_path, caplog):
-    samples = build_samples(bundled_dialogues()[:3], "training")
-    assert all(sample.situation for sample in samples)
-    assert give_knowledge(samples, None) is samples
+    rows = Dialogues(load_esconv(ESCONV / "test.jsonl").select(range(3)))
+    samples = CorpusSamples(rows, "training")
+    assert all(sample.situation and sample.knowledge is None for sample in samples)
     path = tmp_path / "k.jsonl"
     path.write_text(json.dumps({"text": "elsewhere", "relations": {"xReact": ["sad"]}}) + "\n")
     with pytest.raises(DataError, match=f"nothing in it about any of the {len(samples)} samples"):
-        give_knowledge(samples, str(path))
+        CorpusSamples(rows, "training", knowledge=str(path))
     record = {"text": samples[0].situation, "relations": {name: ["sad"] for name in RELATIONS}}
     path.write_text(json.dumps(record) + "\n")
-    given = give_knowledge(samples, str(path))
+    given = CorpusSamples(rows, "training", knowledge=str(path))
     assert len(given[0].knowledge.situation) == 6
     assert "nothing on the seeker's last turn of" in caplog.text

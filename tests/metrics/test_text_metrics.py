@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pal.metrics import Predictions, compute_metrics
-from pal.metrics.distinct import count_ngrams, ead
+from pal.metrics.distinct import count_orders, ead
 
 
 def values(responses, references=None, variant="correct", **fields):
@@ -83,7 +83,7 @@ def test_ead_by_hand():
     """V = 2, C = 2: two draws from two words give 2(1 − 1/4) = 1.5 distinct words on average."""
     assert ead(2, 2, 2) == pytest.approx(2 / 1.5)
     assert ead(1, 1, 54_956) == pytest.approx(1.0)  # one draw is always distinct
-    assert count_ngrams([("a", "b", "a"), ("a",), ()], 2) == (2, 2)
+    assert count_orders([("a", "b", "a"), ("a",), ()], 2) == [(2, 4), (2, 2)]
 
 
 def test_f1_counts_words_as_often_as_they_occur():

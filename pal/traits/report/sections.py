@@ -32,7 +32,6 @@ from pal.traits.report.words import (
 )
 
 Line = tuple[str, bool, list[Heat]]  # whose numbers, whether measured, cells
-ScoreTable = tuple[str, list[tuple[str, str]], list[tuple[str, list[float | None]]]]
 Make = Callable[[Any, str], dict[str, Any] | None]
 NAMES = {
     "condition": condition_name, "dimension": dimension_name, "inventory": inventory_name,
