@@ -9,6 +9,7 @@ read as they are imported needs a fresh one; see :func:`tests.jobs.python`.
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -134,6 +135,11 @@ class WarmProcess:
         return said.get(self.stdout), said.get(self.stderr)
 
 
+def import_there(names):
+    """Let the process that forks import modules, those that can be, for all forks to come."""
+    _server().send(json.dumps(names).encode())
+
+
 # ------------------------------------------------------------------------- on the other side
 
 
@@ -158,6 +164,11 @@ def _serve(connection):
         message, descriptors, _, _ = socket.recv_fds(connection, 2**20, 4)
         if not message:
             sys.exit()  # the tests have ended
+        if not descriptors:
+            for name in json.loads(message):
+                with contextlib.suppress(Exception):  # made by a library as it ran
+                    importlib.import_module(name)
+            continue
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # those that have ended
                 continue

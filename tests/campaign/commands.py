@@ -1,7 +1,7 @@
 """Every command that writes something, on inputs small enough to be run hundreds of times.
 
 :func:`prepared` makes the inputs, :func:`works` names the commands, and :class:`Bench` runs one of
-them again and again in processes that a fork server makes. The file is long because it lists every
+them again and again in forked processes. The file is long because it lists every
 command, and the campaign's parts choose from one list.
 """
 
@@ -9,8 +9,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -26,13 +24,11 @@ from tests.campaign.outputs import contents
 from tests.commands.authors import authors_weights, write_config
 from tests.jobs import (
     ESCONV,
-    ROOT,
     TINY_EXTRACTOR,
     TINY_RESPONSE,
     TRAIN_EXTRACTOR,
     TRAIN_LANGUAGE,
     TRAIN_RESPONSE,
-    environment,
 )
 from tests.llm.server import FakeServer
 from tests.metrics.test_similarity import save_bert
@@ -44,29 +40,6 @@ STEPS = ["training.save_strategy=steps", "training.save_steps=3", "training.eval
 QUICK = [*TINY_RESPONSE, *(f"persona_extractor.{given}" for given in TINY_EXTRACTOR),
          "training.num_train_epochs=1", "annotate.max_new_tokens=8",
          "decoding.max_new_tokens=12"]  # fmt: skip
-
-
-class ForkServer:
-    """Commands in forked processes; see :mod:`tests.campaign.forkserver`."""
-
-    def __init__(self, log):
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.campaign.forkserver"], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(OMP_NUM_THREADS="1"),
-        )  # fmt: skip
-        assert json.loads(self.process.stdout.readline()) == "ready"
-
-    def __call__(self, *arguments, **how):
-        """Run a command; for ``how``, see :mod:`tests.campaign.forkserver`."""
-        order = {"arguments": [str(a) for a in arguments], "log": str(self.log), **how}
-        self.log.write_text("")
-        print(json.dumps(order), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 # ----------------------------------------------------------------------- who answers
@@ -358,25 +331,23 @@ class Bench:
     Args:
         work: the command.
         folder: where it works; outputs name their paths, so that it is the same in every round.
-        fork: the fork server.
+        fork: what runs it, :class:`tests.campaign.forked.Forked`.
         server: who answers it, if anybody does.
         more: further arguments.
     """
 
     def __init__(self, work, folder, fork, server=None, more=()):
         self.work, self.folder, self.fork = work, folder, fork
-        self.place, self.first = folder / work.output, True
+        self.place = folder / work.output
         asked = [*endpoint(server), f"llm.cache={folder / 'c.sqlite'}"] if server else []
         self.call = [*work.arguments, *asked, *more, f"{work.key}={self.place}"]
 
     def run(self, **how):
-        """Run the command and return its exit code, −9 where it was killed; see the fork server.
+        """Run the command and return its exit code, −9 where it was killed; see ``fork``.
 
         Messages of a command that ends otherwise than well are one line and no traceback.
         """
         self.folder.mkdir(exist_ok=True)
-        if self.first:  # later runs do not pay for its imports
-            how["learn"], self.first = f"{self.fork.log}.modules", False
         self.took = self.fork(*self.call, **how)
         self.said = self.fork.log.read_text(errors="replace")
         code = self.took["code"]

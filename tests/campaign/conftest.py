@@ -21,21 +21,21 @@ _parts: dict[str, dict] = {}
 
 @pytest.fixture(scope="session")
 def assets(tmp_path_factory):
-    """A folder of inputs, and a fork server that runs commands.
+    """A folder of inputs, and what runs commands.
 
     Parts that name one folder in PAL_INPUTS share its inputs.
     """
-    from tests.campaign.commands import ForkServer, prepared
+    from tests.campaign.commands import prepared
+    from tests.campaign.forked import Forked
 
     shared = os.environ.get("PAL_INPUTS")
     folder = Path(shared) if shared else tmp_path_factory.mktemp("campaign")
     folder.mkdir(exist_ok=True)
-    fork = ForkServer(tmp_path_factory.mktemp("log") / "commands.log")
+    fork = Forked(tmp_path_factory.mktemp("log") / "commands.log")
     if not (folder / "prepared").exists():
         prepared(folder, fork)
         (folder / "prepared").touch()
-    yield folder, fork
-    fork.close()
+    return folder, fork
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ TIMES = {
     "finished", "seconds", "elapsed", "train_runtime", "train_samples_per_second",
     "train_steps_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second",
     "total_flos", "run", "output_dir", "made_at", "settings", "platform", "git_commit",
+    "bytes",  # of a file that holds some of these
 }  # fmt: skip
 
 
