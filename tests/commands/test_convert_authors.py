@@ -117,7 +117,7 @@ def test_the_tokenizer_goes_beside_the_model(tmp_path, config, capsys):
     torch.save(authors_weights(), tmp_path / "theirs.bin")
     call = (tmp_path / "theirs.bin", config, tmp_path / "out")
     assert convert(*call, f"tokenizer={tmp_path / 'nowhere'}") == 2
-    assert "no tokenizer at" in capsys.readouterr().err
+    assert "nowhere: no such folder; give a folder, or a hub id" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     train_tokenizer(["i am sad .", "why ?"] * 5, 60, tmp_path / "tokenizer")
     assert convert(*call, f"tokenizer={tmp_path / 'tokenizer'}") == 0
