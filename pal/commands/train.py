@@ -178,8 +178,8 @@ def check_sources(settings: TrainSettings) -> None:
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
         where = f"architecture.base={chosen.base}"
-        for check in (check_model_place, check_downloaded):
-            check(chosen.base, where, "give a folder or a hub id that can be reached")
+        remedy = "give a folder or a hub id that can be reached"
+        check_model_place(chosen.base, where, remedy)
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()
         if Path(chosen.base).exists() and (base == output or output in base.parents):
             raise ConfigError(
@@ -197,6 +197,8 @@ def check_sources(settings: TrainSettings) -> None:
             "downloaded from the Hugging Face hub unless cached: %s; without a network give local "
             "files or folders instead (`pal quickstart` needs none)", " ".join(named),
         )  # fmt: skip
+    if chosen.from_scratch is None:
+        check_downloaded(chosen.base, where, remedy)
 
 
 def make_job(
