@@ -537,7 +537,8 @@ def test_a_message_waits_for_its_writer_where_the_reply_is_one_of_the_guard(page
 def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
     open_page(page, scripted.address)
     scripted.plans = [{"waits": True, "verdict": False}]
-    send(page, "Hello.", wait=False)
+    with page.expect_response("**/v1/chat/completions"):  # the plan is taken
+        send(page, "Hello.", wait=False)
     page.click("#stop")
     done(page)
     expect(page.locator("#failure")).to_have_class("banner failure mild")
@@ -553,7 +554,8 @@ def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
     expect(page.locator(".message.reply")).to_be_hidden()
     # Once the chat goes on, the place of the reply says what became of it.
     scripted.plans = [{"waits": True, "verdict": False}]
-    page.click("#retry")
+    with page.expect_response("**/v1/chat/completions"):
+        page.click("#retry")
     page.click("#stop")
     done(page)
     send(page, "Well.")
