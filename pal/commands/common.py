@@ -1,5 +1,6 @@
 """Settings that several commands share."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from pal.core.settings import (
     marks_of,
 )
 from pal.data.settings import ReadingSettings, SourceSettings
+
+COMMON = re.compile(r"model|checkpoint(-\d+)?")  # folders of every run are called so
 
 
 class WriterSettings(CommandSettings):
@@ -133,6 +136,29 @@ def _models_of(section: Section, prefix: str = "") -> Iterator[tuple[str, str, M
                 yield from _models_of(one, f"{key}.")
             elif isinstance(one, str) and place is not None:
                 yield key, one, place
+
+
+def model_name(source: str) -> str:
+    """Return a model's name for people and clients: a hub id, or the last part of a folder's path.
+
+    A folder that is called as in every other run comes with those around it, up to one whose name
+    says more.
+
+    Args:
+        source: folder or hub id of a model.
+
+    Example:
+        >>> model_name("owner/model")
+        'owner/model'
+    """
+    path = Path(source)
+    if not path.exists():
+        return source
+    parts = path.resolve().parts[1:]  # without the root
+    start = max(0, len(parts) - 1)
+    while start and COMMON.fullmatch(parts[start]):
+        start -= 1
+    return "/".join(parts[start:])
 
 
 def beside(job: Job, suffix: str) -> Path:

@@ -6,9 +6,8 @@ otherwise, and then it asks for a token.
 
 import logging
 import os
-import re
-from pathlib import Path
 
+from pal.commands.common import model_name
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError
 from pal.core.runtime import configure_runtime
@@ -17,7 +16,6 @@ from pal.serve.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 TOKEN = "PAL_API_TOKEN"
-COMMON = re.compile(r"model|checkpoint(-\d+)?")  # folders of every run are called so
 
 
 class ServeSettings(TalkSettings):
@@ -53,7 +51,7 @@ def serve(settings: ServeSettings) -> None:
             f"send into the environment variable {TOKEN}, or leave serve.host out"
         )
     listening = listen(chosen.host, chosen.port)
-    server = Server(open_session(settings, rows=chosen.rows), _name(source), chosen, token)
+    server = Server(open_session(settings, rows=chosen.rows), model_name(source), chosen, token)
     port = listening.getsockname()[1]
     shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     logger.info(
@@ -61,19 +59,3 @@ def serve(settings: ServeSettings) -> None:
         server.name, shown, port,
     )  # fmt: skip
     run_server(server, listening)
-
-
-def _name(source: str) -> str:
-    """Return a model's name for people and clients: a hub id, or the last part of a folder's path.
-
-    A folder that is called as in every other run comes with those around it, up to one whose name
-    says more: ``quickstart/model``.
-    """
-    path = Path(source)
-    if not path.exists():
-        return source
-    parts = path.resolve().parts[1:]  # without the root
-    start = max(0, len(parts) - 1)
-    while start and COMMON.fullmatch(parts[start]):
-        start -= 1
-    return "/".join(parts[start:])

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pal.commands.common import WriterSettings
+from pal.commands.common import WriterSettings, model_name
 from pal.conversation.settings import TalkSettings
 from pal.core.errors import ConfigError, DataError
 from pal.core.settings import Count, InputPath
@@ -194,7 +194,7 @@ def _speakers(settings: SimulateSettings) -> tuple[Any, Any, dict[str, str], dic
         session = open_session(settings, shows_help=False)
         told = settings.supporter.persona
         trained = TrainedSupporter(session, told, settings.seed)
-        names = {"model": Path(settings.model).name, "seeker": playing.name}
+        names = {"model": model_name(settings.model), "seeker": playing.name}
         return seeker, trained, names, asked
     model = connect(supporter_llm(settings), settings.dtype)
     asked["supporter"] = model

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import pal
-from pal.commands.serve import _name
+from pal.commands.common import model_name
 from pal.core.errors import ConfigError
 from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
@@ -585,10 +585,10 @@ def test_what_takes_too_long_is_told_so(session, monkeypatch):
 def test_a_model_is_called_by_what_tells_it_from_others(folder, name, tmp_path, monkeypatch):
     (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert _name(folder) == _name(str(tmp_path / folder)) == name
+    assert model_name(folder) == model_name(str(tmp_path / folder)) == name
     monkeypatch.chdir(tmp_path / folder)
-    assert _name(".") == name
-    assert _name("owner/model") == "owner/model"  # of the hub
+    assert model_name(".") == name
+    assert model_name("owner/model") == "owner/model"  # of the hub
 
 
 def test_the_last_part_of_a_name_is_enough_for_a_client(session):

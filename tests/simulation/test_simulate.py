@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
+from pal.commands.common import model_name
 from pal.core.files import read_jsonl
 from pal.data.esconv import load_esconv
 from pal.data.strategies import STRATEGIES
@@ -158,6 +159,8 @@ def test_a_trained_supporter_stands_behind_its_guard(response_model, tmp_path):
         alone.mkdir()
         assert command(*call(server, alone, *more, count=1)) == 0
     talks = {talk["id"]: talk for talk in rows_of(tmp_path / "talks.jsonl")}
+    named = {talk["model"] for talk in talks.values()}
+    assert named == {model_name(str(response_model))} != {response_model.name}
     crisis = talks["c1"]["dialog"]
     assert crisis[2]["text"] == CRISIS
     assert crisis[3]["by"] == "guard"
