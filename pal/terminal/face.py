@@ -203,7 +203,7 @@ class Terminal:
                 self.screen.line(f"+ {sentence}", "dim", head="  ")
         self._shown = list(begun.persona)
         if begun.strategy is not None and begun.strategy_probs is not None:
-            share = f"{100 * begun.strategy_probs[begun.strategy]:.0f}%"
+            share = percent(begun.strategy_probs[begun.strategy])
             self.screen.line(f"pal · {begun.strategy} {share} · α {begun.alpha:g}", "dim")
 
     def _help(self) -> None:
@@ -224,6 +224,19 @@ class Terminal:
     def _stopped(self) -> None:
         self.screen.end("dim")
         self.screen.line("(stopped)", "dim")
+
+
+def percent(share: float) -> str:
+    """Return a share in the words of the page of `pal serve`: what is rare is not nothing.
+
+    Args:
+        share: between 0 and 1.
+
+    Example:
+        >>> percent(0.414), percent(0.004)
+        ('41 %', '<1 %')
+    """
+    return "<1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def without_slash(line: str) -> str:

@@ -1,5 +1,6 @@
 """The terminal chat within this process: slash commands, the guard's help, the screen."""
 
+import dataclasses
 import io
 import json
 
@@ -12,7 +13,7 @@ from pal.decoding.settings import DecodingSettings
 from pal.guard import GuardSettings
 from pal.persona.settings import PersonaSettings
 from pal.terminal.conversation import Conversation
-from pal.terminal.face import EVERY, NOTICE, Terminal, answer_lines, read_line
+from pal.terminal.face import EVERY, NOTICE, Growing, Terminal, answer_lines, read_line
 from pal.terminal.screen import Screen
 from pal.terminal.slash import SLASH_COMMANDS, completions, run_slash
 from tests.conversation.test_session import CRISIS
@@ -107,6 +108,22 @@ def test_what_is_saved_is_answered_alike_by_generate(response_model, talk, tmp_p
     assert [record["reference"] for record in records] == texts(conversation)
     [row] = load_esconv(str(file))
     assert len(row["dialog"]) == 4
+
+
+@pytest.mark.parametrize(("share", "words"), [
+    (0.0, "0 %"), (0.004, "<1 %"), (0.0099, "<1 %"), (0.01, "1 %"), (0.414, "41 %"), (1.0, "100 %"),
+])  # fmt: skip
+def test_a_rare_strategy_is_not_shown_as_impossible(session, talk, monkeypatch, share, words):
+    probs = dict.fromkeys(session.strategies, share)
+    begun = Growing.take
+
+    def take(self, piece):
+        new = begun(self, piece)
+        self.begun = dataclasses.replace(self.begun, strategy_probs=probs)
+        return new
+
+    monkeypatch.setattr(Growing, "take", take)
+    assert f" {words} · α " in after(talk(OPEN)[1], OPEN)
 
 
 def test_an_unanswered_turn_is_saved_as_a_request(response_model, session, tmp_path):
