@@ -405,7 +405,9 @@ def test_a_token_comes_with_the_address_and_leaves_it(page, session):
         expect(page.locator("#send")).to_be_disabled()
         page.fill("#token", "wrong")
         page.press("#token", "Enter")
+        expect(page.locator("#startup")).to_contain_text("did not accept the token")
         expect(page.locator("#token-form")).to_be_visible()
+        expect(page.locator("#token")).to_have_value("wrong")  # to be corrected
         page.goto(f"{address}/#token=s3cret%20%26%20more")
         expect(page.locator("#model")).not_to_be_empty()
         expect(page.locator("#token-form")).to_be_hidden()

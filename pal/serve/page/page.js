@@ -158,6 +158,7 @@ async function failureOf(response) {
 
 function tokenWanted() {
   byId("token-form").hidden = false;
+  if (token) return new Failure("The server did not accept the token. Check it and put it in again.");
   return new Failure("This server needs a token. Put it in below, or open the page with #token=… in its address.");
 }
 
@@ -795,6 +796,7 @@ async function loadFacts() {
     if (!response.ok) throw await failureOf(response);
     facts = await response.json();
     byId("token-form").hidden = true;
+    byId("token").value = "";
     banner.hidden = true;
     drawFacts();
   } catch (error) {
@@ -898,7 +900,6 @@ function listen() {
     event.preventDefault();
     token = byId("token").value.trim();
     store.set("token", token);
-    byId("token").value = "";
     loadFacts();
   });
   on("save", "click", () => byId("save-dialog").showModal());
