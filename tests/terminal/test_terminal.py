@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 
@@ -17,7 +18,7 @@ from pal.terminal.face import EVERY, NOTICE, Growing, Terminal, answer_lines, re
 from pal.terminal.screen import Screen
 from pal.terminal.slash import SLASH_COMMANDS, completions, run_slash
 from tests.conversation.test_session import CRISIS
-from tests.jobs import command
+from tests.jobs import ROOT, command
 
 HELP = "findahelpline.com"
 SHORT = DecodingSettings(max_new_tokens=24)
@@ -176,6 +177,18 @@ def test_every_slash_command_is_tested_and_listed(talk, session):
         "/help", "/persona", "/strategy", "/alpha", "/seed", "/compare", "/undo", "/retry", "/new",
         "/save", "/save!", "/quit",
     }  # fmt: skip
+
+
+def test_the_documentation_lists_what_help_lists(session):
+    listed = set()
+    for line in run_slash(Conversation(session, persona=[]), "/help").text.splitlines():
+        name, _, forms = line.partition(" [")
+        if forms:  # /compare [on | off]: alone, or with one of these
+            listed |= {name, *(f"{name} {form}" for form in forms.rstrip("]").split(" | "))}
+        elif line.startswith("/"):
+            listed.add(line)
+    rows = re.findall(r"^\| (`/.*?) \|", (ROOT / "docs/chat.md").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall("`(.*?)`", " ".join(rows))) == listed
 
 
 def test_persona_is_shown_and_changed(session):
