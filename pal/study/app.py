@@ -189,9 +189,9 @@ class StudyServer:
             return Stage("expired")
         if rater.stopped is not None:
             return Stage("stopped")
-        if rater.consented is None:
-            return Stage("consent")
         tasks = tuple(self.store.tasks(rater.rater))
+        if rater.consented is None:
+            return Stage("consent", tasks=tasks)
         task = next((one for one in tasks if not one.finished), None)
         if task is None:
             return Stage("done", tasks=tasks)
@@ -204,12 +204,15 @@ class StudyServer:
         """Return what a page shows."""
         facts: dict[str, Any] = {
             "heading": self.config["title"], "consent": self.config["consent"],
-            "tasks": stage.tasks, "task": stage.task, "side": stage.side,
+            "tasks": stage.tasks, "task": stage.task, "side": stage.side, "kind": self.store.kind,
         }  # fmt: skip
         if self.store.kind == "chat" and rater.withdrawn is None:
             verdict, _ = self._watched(rater.rater)
             if verdict is not None and verdict.pinned:
                 facts |= self._help_parts(verdict)
+        if stage.name == "consent":
+            least, most = self.config["min_messages"], self.config["max_messages"]
+            return facts | {"least": least, "most": most}
         if stage.task is None:
             return facts
         answers = self.store.answers(stage.task.task)
