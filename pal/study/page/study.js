@@ -20,7 +20,7 @@ function show(page) {
   for (const part of ["main", "footer"]) {
     document.querySelector(part).replaceWith(document.adoptNode(page.querySelector(part)));
   }
-  toEnd();
+  arrange();
   const said = document.querySelectorAll("#turns .theirs .text");
   const notice = document.getElementById("notice");
   if (notice) announce(notice.textContent);
@@ -28,6 +28,12 @@ function show(page) {
   const text = document.getElementById("text");
   if (text) text.focus({ preventScroll: true });
   else document.getElementById("main").focus();
+}
+
+function arrange() {
+  // What is true with scripts alone is hidden without them.
+  for (const part of document.querySelectorAll("[data-script]")) part.hidden = false;
+  toEnd();
 }
 
 function toEnd() {
@@ -111,4 +117,4 @@ document.addEventListener("change", (event) => {
 
 // A page from the browser's memory may be older than what is stored.
 window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-toEnd();
+arrange();
