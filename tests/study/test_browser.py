@@ -127,6 +127,34 @@ def test_a_whole_study_with_a_reload_at_every_step(opened, file, script):
     assert [len(turns) for turns in turns_of(file).values()] == [4, 4]
 
 
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_what_only_scripts_do_is_promised_with_scripts_alone(opened, file, script):
+    tokens = make_study(file, raters=1)
+    tokens += make_study(file.with_name("p.db"), kind="persona", raters=1, items=PERSONA)
+    kept = "stored as you choose it" if script else "not when you stop"
+    with served(file) as (address, _):
+        page = opened(f"{address}/s/{tokens[0]}", java_script_enabled=script)
+        begin(page)
+        for _ in "AB":
+            for text in ("hello", "my rent is due"):  # a reply brings a new page
+                expect(page.get_by_text("Enter sends")).to_be_visible(visible=script)
+                said = "Enter sends, Shift+Enter starts a line." if script else ""
+                expect(page.get_by_label("Your message")).to_have_accessible_description(said)
+                stop = page.get_by_role("button", name="Stop now")
+                expect(stop).to_have_accessible_description(re.compile("not sent is not kept"))
+                say(page, text)
+            end(page)
+        expect(page.get_by_role("heading", name="Compare A and B")).to_be_visible()
+        expect(page.locator("#saved")).to_contain_text(kept, use_inner_text=True)
+        expect(page.get_by_text("is not kept")).to_have_count(0)
+    with served(file.with_name("p.db")) as (address, _):
+        page = opened(f"{address}/s/{tokens[1]}", java_script_enabled=script)
+        page.get_by_label("I am 18 or older.").check()
+        page.get_by_label("I have read this").check()
+        page.get_by_role("button", name="Begin").click()
+        expect(page.locator("#saved")).to_contain_text(kept, use_inner_text=True)
+
+
 def test_a_reload_while_the_system_writes(opened, file):
     [token] = make_study(file, raters=1)
     with served(file) as (address, server):

@@ -343,16 +343,26 @@ def test_pages_name_no_other_place(file):
         assert httpx.get(f"{address}/", headers={"host": "evil.example"}).status_code == 400
 
 
+def prepared(page):
+    """The first number to call in each prepared text of a page."""
+    said = re.findall(
+        r"<b>System [AB] · a prepared text, not the system’s</b>(.*?)</li>", page, re.S
+    )
+    return [re.search('href="(tel:[^"]*)"', text)[1] for text in said]
+
+
 def test_a_crisis_is_met_with_the_fixed_text_of_both_and_help_that_stays(file):
     [token] = make_study(file, raters=1)
     with served(file) as (address, server):
         person = Person(address, token)
         person.begin()
         assert "If you are not well</h2>" not in person.say("hello there")
+        assert "a prepared text" not in person.text
         page = person.say(CRISIS)
         assert "999" in page
         assert "If you are not well</h2>" in page
         assert "reply 3" not in page
+        assert prepared(page) == ["tel:999"]
         first = turns_of(file)[1, 0, "A"][-1]
         assert first[0] == "guard"
         page = person.look()
@@ -365,6 +375,7 @@ def test_a_crisis_is_met_with_the_fixed_text_of_both_and_help_that_stays(file):
         assert turns_of(file)[1, 0, "B"][-1][0] == "guard"
         assert server.supporters["quartz"].calls[-1][2] >= 2  # what was pinned with A
         person.end()
+        assert prepared(person.text) == ["tel:999"] * 2  # beside the questions too
         assert "If you are not well</h2>" in person.text
         person.post("stop")
         assert "If you are not well</h2>" in person.text
@@ -576,6 +587,69 @@ def test_a_rater_is_told_how_many_messages_can_be_sent(file):
         page = person.end()
         assert "You can send system B up to 5 messages." in page
         assert 'id="left"' not in page
+
+
+@pytest.mark.parametrize(("each", "least", "most", "told"), [
+    (1, 4, 20, "You compare the two programs once. For this you have a conversation with A and one "
+     "with B, and write at least 4 and at most 20 messages in each. In all you write at least 8 "
+     "messages."),
+    (3, 1, 2, "You compare the two programs 3 times. For each comparison you have a conversation "
+     "with A and one with B, and write at least 1 and at most 2 messages in each. In all you write "
+     "at least 6 messages."),
+    (1, 1, 1, "You compare the two programs once. For this you have a conversation with A and one "
+     "with B, and write 1 message in each. In all you write 2 messages."),
+])  # fmt: skip
+def test_raters_are_told_before_they_consent_how_much_it_is(file, each, least, most, told):
+    [token] = make_study(
+        file, raters=1, each=each, min_messages=least, max_messages=most, consent="What we do."
+    )
+    with served(file) as (address, _):
+        person = Person(address, token)
+        assert re.findall('id="effort">(.*?)<', person.text) == [told]
+        person.begin()
+        sent = 0
+        while "Thank you" not in person.text:
+            if "Compare A and B" in person.text:
+                person.all_answered()
+            elif 'id="missing"' in person.text:
+                person.say("hello")
+                sent += 1
+            else:
+                person.end()
+    assert sent == 2 * each * least
+
+
+@pytest.mark.parametrize(("each", "told"), [
+    (1, "one part of a conversation"), (3, "each of 3 parts of conversations"),
+])  # fmt: skip
+def test_judges_of_personas_are_told_before_they_consent_how_much_it_is(file, each, told):
+    items = {
+        f"p{n}": {"sample": f"d{n}/4", "persona": ["i swim."], "context": []} for n in range(3)
+    }
+    [token] = make_study(file, kind="persona", raters=1, each=each, items=items)
+    with served(file) as (address, _):
+        found = re.findall('id="effort">(.*?)<', Person(address, token).text)
+    assert found == [f"You answer one question about {told}."]
+
+
+def test_where_a_rater_can_stop_and_withdraw(file):
+    [token] = make_study(file, raters=1)
+    with served(file) as (address, _):
+        person = Person(address, token)
+        pages = {
+            "consent": person.text, "chat": person.begin(), "reply": person.say("hello"),
+            "side B": person.end(), "reply of B": person.say("hello"), "questions": person.end(),
+            "stopped": person.post("stop"),
+        }  # fmt: skip
+        person.post("resume")
+        pages["done"] = person.all_answered()
+        pages["withdrawn"] = person.post("withdraw", sure="yes")
+    assert {name for name, page in pages.items() if '/stop">' in page} == {
+        "chat", "reply", "side B", "reply of B", "questions",
+    }  # fmt: skip
+    assert {name for name, page in pages.items() if '/withdraw">' not in page} == {
+        "consent", "withdrawn",
+    }  # fmt: skip
 
 
 def test_whom_raters_can_ask_is_on_every_page(file):
