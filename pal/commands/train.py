@@ -6,6 +6,7 @@ same bytes as an uninterrupted one.
 """
 
 import logging
+import math
 import os
 import shutil
 from contextlib import ExitStack
@@ -219,19 +220,34 @@ def make_job(
     )  # fmt: skip
 
 
-def verdict(loss: float, floor: float) -> str:
+def verdict(loss: float, floor: float, training_loss: float | None = None) -> str:
     """Return what a validation loss says, beside that of token frequencies alone.
 
     Args:
         loss: of the saved model, nats per token.
         floor: of a model that knows nothing but how frequent tokens are in training.
+        training_loss: mean of the last epoch, nats per token; None where it is not known.
+
+    Example:
+        >>> verdict(2.0, 5.0)
+        'validation loss 2.000 nats per token (token frequencies alone: 5.000)'
     """
     if loss < floor:
         return f"validation loss {loss:.3f} nats per token (token frequencies alone: {floor:.3f})"
-    return (
+    said = (
         f"validation loss {loss:.3f} nats per token, no better than token frequencies alone "
-        f"({floor:.3f}): it fits its training dialogues and does not generalise to others, as "
-        "small models from random weights do on little data"
+        f"({floor:.3f})"
+    )
+    if training_loss is None:
+        return said
+    if training_loss < floor:
+        return (
+            f"{said}: it fits its training dialogues and does not generalise to others, as "
+            "small models from random weights do on little data"
+        )
+    return (
+        f"{said}, and neither is the training loss ({training_loss:.3f}): it has hardly learnt "
+        "yet; train for more epochs (training.num_train_epochs) or on more dialogues"
     )
 
 
@@ -245,6 +261,7 @@ def publish(
     from pal.training.card import write_model_card
     from pal.training.folder import LOG, RECORD, SAVING, STARTED, tidy_saved_files
     from pal.training.losses import unigram_nll
+    from pal.training.progress import mean_loss
 
     output, saving = folder.path, folder.path / SAVING
     trainer.save_model(str(saving))
@@ -273,5 +290,9 @@ def publish(
         write_json(output / RECORD, record)
         (output / STARTED).unlink(missing_ok=True)
         if saved is not None:
-            logger.info("%s: %s", output, verdict(saved, floor))
+            # of MISC, the strategies' loss is added to it
+            whole = not getattr(parts.model, "counts_rows", False)
+            last = math.ceil(state.epoch or 0) - 1
+            learnt = mean_loss(state.log_history, after=last) if whole else None
+            logger.info("%s: %s", output, verdict(saved, floor, learnt))
     folder.state.wait_for_everyone()

@@ -55,7 +55,7 @@ class EpochLines(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{(logs or {})['loss']:.3f}", refresh=False)
         ends = state.global_step >= state.max_steps or state.epoch == int(state.epoch)
         if args.eval_strategy == "no" and ends:
-            self._say(state)
+            self._say(state, **kwargs)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
@@ -63,15 +63,20 @@ class EpochLines(ProgressCallback):
         """Say how the epoch went."""
         super().on_evaluate(args, state, control, **kwargs)
         if state.is_world_process_zero and metrics:
-            self._say(state, metrics)
+            self._say(state, metrics, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
 
-    def _say(self, state: Any, metrics: dict[str, float] | None = None) -> None:
-        line = epoch_line(state.epoch, state.num_train_epochs, state.log_history, metrics or {})
+    def _say(
+        self, state: Any, metrics: dict[str, float] | None = None, *, model: Any = None, **_: Any
+    ) -> None:
+        line = epoch_line(
+            state.epoch, state.num_train_epochs, state.log_history, metrics or {},
+            with_strategies=getattr(model, "counts_rows", False),
+        )  # fmt: skip
         if self.training_bar is not None:
             self.training_bar.clear()
         logger.info("%s", line)
@@ -80,7 +85,12 @@ class EpochLines(ProgressCallback):
 
 
 def epoch_line(
-    epoch: float, epochs: float, history: Sequence[dict[str, Any]], metrics: dict[str, float]
+    epoch: float,
+    epochs: float,
+    history: Sequence[dict[str, Any]],
+    metrics: dict[str, float],
+    *,
+    with_strategies: bool = False,
 ) -> str:
     """Return how training goes, in words.
 
@@ -89,6 +99,8 @@ def epoch_line(
         epochs: epochs planned.
         history: log of the trainer; each loss is the mean of the steps since the one before.
         metrics: of the validation just made, with ``eval_`` before their names.
+        with_strategies: whether the training loss is the sum of one per token and one per strategy,
+            as MISC's is, which cannot be compared with a validation loss.
 
     Example:
         >>> epoch_line(1.0, 2, [{"step": 9, "epoch": 1.0, "loss": 2.5}], {"eval_nll": 2.25})
@@ -97,7 +109,7 @@ def epoch_line(
     said = []
     mean = mean_loss(history, after=math.ceil(epoch) - 1)
     if mean is not None:
-        said.append(f"training loss {mean:.3f}")
+        said.append(f"training loss {mean:.3f}{' with that of strategies' * with_strategies}")
     if "eval_nll" in metrics:
         said.append(f"validation loss {metrics['eval_nll']:.3f}")
     line = f"epoch {epoch:.3g} of {epochs:.3g}: {', '.join(said)} nats per token"

@@ -35,7 +35,34 @@ def test_a_loss_beside_token_frequencies():
     assert verdict(2.0, 5.0) == (
         "validation loss 2.000 nats per token (token frequencies alone: 5.000)"
     )
-    assert "no better than token frequencies alone (5.000)" in verdict(5.0, 5.0)
+    bare = verdict(5.0, 5.0)
+    assert bare.endswith("no better than token frequencies alone (5.000)")
+    fits = verdict(5.0, 5.0, 4.9)
+    assert fits.startswith(f"{bare}: it fits its training dialogues and does not generalise")
+    new = verdict(6.142, 2.272, 6.107)
+    assert "no better than token frequencies alone (2.272), and neither is" in new
+    assert "(6.107): it has hardly learnt yet; train for more epochs" in new
+    assert "generalise" not in new
+
+
+def test_a_training_loss_with_that_of_strategies_is_not_called_one_of_tokens():
+    line = epoch_line(1.0, 2, HISTORY[:2], {"eval_nll": 3.25}, with_strategies=True)
+    assert "training loss 3.500 with that of strategies, validation loss 3.250" in line
+
+
+@pytest.mark.parametrize("family", ["blenderbot-small", "misc"])
+def test_what_the_end_says_of_a_model_that_has_hardly_learnt(tmp_path, capsys, family):
+    options = ["training.num_train_epochs=1", "training.learning_rate=1e-6"]
+    if family == "misc":
+        options += ["architecture.backbone=misc", "architecture.persona_mode=none"]
+    call = ["train", "--config", "quickstart", *TINY_RESPONSE, *options, f"data.train={ESCONV}"]
+    assert command(*call, f"output_dir={tmp_path / 'run'}") == 0
+    shown = capsys.readouterr().err
+    assert "no better than token frequencies alone" in shown
+    assert "generalise" not in shown
+    # MISC's training loss has one of strategies in it, so it is compared with nothing
+    assert ("hardly learnt yet" in shown) == (family != "misc")
+    assert ("with that of strategies" in shown) == (family == "misc")
 
 
 @pytest.mark.parametrize("validated", [True, False])
