@@ -59,7 +59,9 @@ class DecodingSettings(SampleSettings, SamplingOptions):
         strategy: how strategies are chosen: argmax, sample, gold, or the name of one strategy for
             all samples.
         alpha: contrast weight α: one number for all strategies, eight numbers, or a mapping by
-            name, {Question: 1} (others keep the model's own α). Null means the model's own.
+            name, {Question: 1} (others keep the model's own α). Usual are 0 to 2; 0 is without
+            contrast, and a negative α prefers what the model says without the persona. Null means
+            the model's own.
         strategy_alpha: contrast weight α in the prediction of the strategy; null means the model's
             own.
         plausibility: drop tokens whose probability with persona is below this share of the most
