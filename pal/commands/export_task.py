@@ -8,16 +8,21 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-
 from pal.commands.common import DialogueSettings
 from pal.core.errors import OutputError
-from pal.core.settings import OutputPath
+from pal.core.settings import OutputPath, worded
 from pal.decoding.settings import SampleSettings
 from pal.metrics.settings import MetricSettings
 from pal.supporter.settings import SupporterSettings
 
 logger = logging.getLogger(__name__)
+
+TaskName = Annotated[
+    str,
+    worded(
+        "[a-z][a-z0-9_]*", "should be of lower-case letters, digits and underscores, a letter first"
+    ),
+]
 
 
 class ExportTaskSettings(DialogueSettings):
@@ -38,7 +43,7 @@ class ExportTaskSettings(DialogueSettings):
 
     output: OutputPath | None = None
     overwrite: bool = False
-    task_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "pal_esc"
+    task_name: TaskName = "pal_esc"
     decoding: SampleSettings = SampleSettings()
     supporter: SupporterSettings = SupporterSettings()
     metrics: MetricSettings = MetricSettings()

@@ -251,7 +251,9 @@ class Reader:
         # pydantic adds the alternatives of a key that accepts several types to its location
         names: list[str] = []
         cls: Any = self.cls
-        for part in detail["loc"]:
+        place = detail["loc"]
+        place = place[:-2] if place[-1:] == ("[key]",) else place  # a name that cannot be one
+        for part in place:
             field = cls.model_fields.get(str(part)) if cls else None
             if field is None and not isinstance(part, int):
                 if names and not _has_keys(self.cls, names):

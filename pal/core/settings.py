@@ -16,6 +16,7 @@ Example:
 
 import importlib
 import importlib.util
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -148,8 +149,30 @@ AnyModelSource = Annotated[Source, ModelPlace("give a folder, or a hub id that c
 # A file or folder that is written.
 OutputPath = Annotated[str, AfterValidator(expand_home), INERT]
 
+
+def worded(pattern: str, wanted: str) -> AfterValidator:
+    """Return a check that a whole text has a pattern, which says in words what it should be.
+
+    Args:
+        pattern: regular expression of the whole text.
+        wanted: what to say of another text; it goes on a sentence that begins with the key.
+
+    Example:
+        >>> Year = Annotated[str, worded(r"[0-9]{4}", "should be a year of four digits")]
+    """
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(wanted)
+        return text
+
+    return AfterValidator(check)
+
+
 # The name of a system or a condition; it becomes part of file names.
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name = Annotated[
+    str, worded(r"[\w.-]+", "should be a name of letters, digits, dots, hyphens and underscores")
+]
 
 # A number of things; the bound is far above any use and below what overflows.
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]

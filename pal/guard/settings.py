@@ -2,9 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pal.core.settings import INERT, InputPath, ModelPlace, Section, Source
+from pal.core.settings import INERT, InputPath, ModelPlace, Section, Source, worded
+
+CountryCode = Annotated[
+    str,
+    worded("[A-Za-z]{2}", "give the country's two letters (ISO 3166), for example GB or DE"),
+    AfterValidator(str.upper),
+]
 
 # A folder that pal guard train wrote, or a text classification model.
 DetectorSource = Annotated[
@@ -34,7 +40,7 @@ class GuardSettings(Section):
     """
 
     off: bool = False
-    country: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
+    country: CountryCode | None = None
     helplines: InputPath | None = None
     texts: InputPath | None = None
     model: DetectorSource | None = None

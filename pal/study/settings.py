@@ -4,8 +4,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pal.core.settings import Count, ExtractorSource, InputPath, ModelSource, Name, Section, Seed
+from pal.core.settings import (
+    Count,
+    ExtractorSource,
+    InputPath,
+    ModelSource,
+    Name,
+    Section,
+    Seed,
+    worded,
+)
 from pal.decoding.settings import DecodingSettings
+
+WebAddress = Annotated[
+    str,
+    worded(
+        r"https?://[^\s/?#]+(/[^\s?#]*)?",
+        "should be an address that begins with http:// or https:// and has no question mark",
+    ),
+]
 
 
 class StudiedSystem(Section):
@@ -62,9 +79,7 @@ class RaterStudySettings(Section):
     title: Annotated[str, Field(min_length=1, max_length=200)] = "A study of emotional support"
     contact: Annotated[str, Field(max_length=500)] | None = None
     consent: InputPath | None = None
-    address: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] = (
-        "http://127.0.0.1:8010"
-    )
+    address: WebAddress = "http://127.0.0.1:8010"
     seed: Seed | None = None
 
 

@@ -355,6 +355,34 @@ def test_mistakes_are_named_in_words(kind, value, words):
     assert in_words(caught.value.errors()[0]) == words
 
 
+COUNTRY = "guard.country: give the country's two letters (ISO 3166), for example GB or DE, got "
+A_NAME = "should be a name of letters, digits, dots, hyphens and underscores, got 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("chat", "guard.country=Germany", f"{COUNTRY}'Germany'"),
+        ("serve", "guard.country=ß", f"{COUNTRY}'ß'"),
+        ("guard eval", "guard.country=G1", f"{COUNTRY}'G1'"),
+        ("study create", "study.address=example.org", "an address that begins with http://"),
+        ("export-task", "task_name=a-b", "lower-case letters, digits and underscores"),
+        ("study create", "study.systems={a b: {model: x}}", f"study.systems: {A_NAME}"),
+        ("reproduce", "reproduce.systems=[a b]", A_NAME),
+    ],
+)
+def test_the_form_of_a_text_is_told_in_words(name, given, words):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(name, None, [given])
+    assert words in str(caught.value)
+    assert "pattern" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["gb", "Gb", "GB"])
+def test_a_country_may_be_in_lower_case(given):
+    assert load_settings("chat", None, [f"guard.country={given}"]).guard.country == "GB"
+
+
 def test_pydantics_own_words_are_read_in_one_place():
     found = [
         str(path)

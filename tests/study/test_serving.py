@@ -155,7 +155,8 @@ def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
     (["study.systems={a: {model: .}, b: {model: .}}", "study.min_messages=30"], "is more than"),
     (["study.kind=persona"], "situations.txt"),
     (["study.kind=nonsense"], "study.kind"), (["study.days=0"], "study.days"),
-    (["study.address=ftp://x"], "study.address"),
+    (["study.address=ftp://x"], "study.address: should be an address that begins with http://"),
+    (["study.systems={a b: {model: x}, c: {model: y}}"], "should be a name of letters, digits"),
     (["study.kind=persona", "study.address=http://127.0.0.1:80100"], "study.address=http"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
