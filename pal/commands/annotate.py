@@ -153,7 +153,11 @@ def _annotate_by_bart(settings: AnnotateSettings, output: Path, rows: "Dialogues
     with job.claimed() as state:
         extractor.model.to(state.device)
         results = job.run_windows(
-            map(plan, rows.parts(WINDOW)), items=None, state=state, description="annotate"
+            map(plan, rows.parts(WINDOW)),
+            items=None,
+            state=state,
+            description="annotate (distinct texts)",
+            unit="text",
         )
         if results is not None:
             known = (
@@ -199,7 +203,7 @@ def _annotate_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues"
         ]
         if unanswered:
             logger.warning(
-                "%d turns have no answer and add nothing to the persona; %s lists them%s",
+                "turns without an answer, which add nothing to the persona: %d; %s lists them%s",
                 len(unanswered), record_path(output), how_to_repeat(unanswered),
             )  # fmt: skip
         inferred = {
@@ -257,7 +261,7 @@ def _know_by_comet(settings: AnnotateSettings, output: Path, rows: "Dialogues") 
         results = job.run_batches(
             comet.plan(encoded, tokens=settings.batch_tokens, rows=settings.batch_rows),
             lambda batch: comet([encoded[index] for index in batch]),
-            state=state, description="annotate",
+            state=state, description="annotate (questions about texts)", unit="question",
         )  # fmt: skip
         if results is not None:
             found: dict[str, dict[str, list[str]]] = {text: {} for text in texts}
@@ -302,7 +306,7 @@ def _know_by_llm(settings: AnnotateSettings, output: Path, rows: "Dialogues") ->
         ]  # fmt: skip
         if unanswered:
             logger.warning(
-                "%d texts have no answer, so nothing is known about them; %s lists them%s",
+                "texts without an answer, about which nothing is known: %d; %s lists them%s",
                 len(unanswered), record_path(output), how_to_repeat(unanswered),
             )  # fmt: skip
         _publish_knowledge(

@@ -193,7 +193,7 @@ def generate(settings: GenerateSettings) -> Path:
             batches,
             lambda batch: responder.answer(
                 [part[i] for i in batch], [encoded[i] for i in batch],
-                rows=settings.batch_rows, tokens=settings.batch_tokens,
+                rows=settings.batch_rows, tokens=settings.batch_tokens, watch=job.show_tokens,
             ),
             by_pool if pool else None,
         )  # fmt: skip
@@ -208,7 +208,7 @@ def generate(settings: GenerateSettings) -> Path:
             model.to(state.device)
         results = job.run_windows(
             map(plan, samples.parts(WINDOW)), items=len(samples), state=state,
-            description="generate",
+            description="generate", unit="response",
         )  # fmt: skip
         if results is not None:
             job.publish(

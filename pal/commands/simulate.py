@@ -67,7 +67,7 @@ def simulate(settings: SimulateSettings) -> str:
     source, target = settings.require("input", "output")
     check_supporter(settings)
     from pal.core.files import sweep_temporary, write_jsonl
-    from pal.core.job import COMPUTING
+    from pal.core.job import COMPUTING, interruptible
     from pal.llm.facts import asking_job
     from pal.simulation.talks import load_seeker_prompt, play_talks, talk_record
     from pal.supporter.replies import load_supporter_prompt
@@ -91,10 +91,11 @@ def simulate(settings: SimulateSettings) -> str:
         journal = job.journal()
         done = job.open_journal(journal)
         exchanges = settings.simulation.exchanges
-        with tqdm(
+        bar = tqdm(
             total=2 * exchanges * len(talks), initial=len(done), desc="simulate", unit="turn",
             dynamic_ncols=True, disable=None,
-        ) as bar:  # fmt: skip
+        )  # fmt: skip
+        with interruptible(job.output, journal.places), bar:
             play_talks(
                 talks, seeker, supporter, exchanges=exchanges, journal=journal, done=done,
                 progress=bar.update,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pal.core.errors import ConfigError, DataError, OutputError, first_line, system_refusal
-from pal.core.job import COMPUTING, Job, claim, runs_on_cpu
+from pal.core.job import COMPUTING, Job, claim, interruptible, runs_on_cpu
 from pal.core.settings import OutputPath
 from pal.data.settings import DataSettings
 from pal.training.settings import TrainingSettings
@@ -137,7 +137,10 @@ def train(settings: TrainSettings, *, choosable: "Choosable | None" = None) -> P
             logger.info("continuing from %s", resume)
         try:
             bf16_on_cpu = numbers.name == "bfloat16" and state.device.type == "cpu"
-            with training_products(parts.model, bf16_on_cpu):
+            with (
+                interruptible(output, folder.checkpoints),
+                training_products(parts.model, bf16_on_cpu),
+            ):
                 run_training(trainer, resume)
             publish(trainer, parts, job, folder, begin)
         except Exception as error:

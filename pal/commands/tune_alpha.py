@@ -12,7 +12,7 @@ from typing import Any
 from pal.benchmark.settings import AlphaSearchSettings
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError
-from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.job import COMPUTING, SCORING, Job, interruptible, refuse_several_processes
 from pal.core.runtime import configure_runtime
 from pal.core.settings import Seed
 from pal.decoding.settings import DecodingSettings
@@ -103,12 +103,13 @@ def tune_alpha(settings: TuneAlphaSettings) -> str:
             responder, samples, journal, job.open_journal(journal),
             batch_tokens=settings.batch_tokens, batch_rows=settings.batch_rows,
         )  # fmt: skip
-        grid.predict_strategies()
-        found = search_alpha(
-            grid, directions, sampler=options.sampler, trials=options.trials,
-            highest=options.highest, step=options.step, seed=settings.seed, embedder=embedder,
-            variant=settings.metrics.variant, tokenizer=settings.metrics.tokenizer,
-        )  # fmt: skip
+        with interruptible(job.output, journal.places):
+            grid.predict_strategies()
+            found = search_alpha(
+                grid, directions, sampler=options.sampler, trials=options.trials,
+                highest=options.highest, step=options.step, seed=settings.seed, embedder=embedder,
+                variant=settings.metrics.variant, tokenizer=settings.metrics.tokenizer,
+            )  # fmt: skip
         journal.close()
         document = {
             "kind": "alpha",

@@ -87,14 +87,19 @@ def record_beside(output: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def counted(number: int, noun: str) -> str:
-    """Return how many of something a job wrote.
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return how many of something there are.
+
+    Args:
+        number: how many.
+        noun: what one is called.
+        plural: what several are called; by default with an s.
 
     Example:
         >>> counted(1, "response"), counted(2000, "response")
         ('1 response', '2,000 responses')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def version_of(package: str) -> str | None:
@@ -176,6 +181,7 @@ class Job:
         self.command, self.settings, self.output = command, settings, Path(output)
         self.overwrite = bool(getattr(settings, "overwrite", False))
         self.beside: list[Path] = []  # further files that the job writes
+        self._bar: Any = None  # while batches are computed
         self._finished = ""  # when its record was first made: all copies of it say the same
         self.made_of = {
             "format": FORMAT,
@@ -367,6 +373,7 @@ class Job:
         *,
         state: Any,
         description: str,
+        unit: str = "item",
     ) -> dict[int, Any] | None:
         """Compute every batch once, across processes and interruptions; see :meth:`run_windows`.
 
@@ -375,6 +382,7 @@ class Job:
             work: function that computes one result per item of a batch.
             state: accelerate's process state.
             description: label of the progress bar.
+            unit: what the bar says that it counts.
 
         Returns:
             JobResults by item index on the main process, None on the others.
@@ -384,12 +392,18 @@ class Job:
         """
         results = self.run_windows(
             [Window(batches, work)], items=sum(map(len, batches)), state=state,
-            description=description,
+            description=description, unit=unit,
         )  # fmt: skip
         return None if results is None else dict(enumerate(results))
 
     def run_windows(
-        self, windows: Iterable[Window], *, items: int | None, state: Any, description: str
+        self,
+        windows: Iterable[Window],
+        *,
+        items: int | None,
+        state: Any,
+        description: str,
+        unit: str = "item",
     ) -> JobResults | None:
         """Compute every batch of every window once, across processes and interruptions.
 
@@ -402,6 +416,7 @@ class Job:
             items: number of all items; None where that is known at the end alone.
             state: accelerate's process state.
             description: label of the progress bar.
+            unit: what the bar says that it counts.
 
         Returns:
             The results on the main process, None on the others.
@@ -421,14 +436,17 @@ class Job:
         places = journal.places()
         state.wait_for_everyone()  # no process appends before all have read
         if places and state.is_main_process:
-            logger.info("%s: continuing, %d batches are done", self.output, len(places))
+            logger.info(
+                "%s: continuing after %s", self.output, counted(len(places), "batch", "batches")
+            )
         bar = tqdm(
-            total=0 if items is None else items, desc=description, unit="item",
+            total=0 if items is None else items, desc=description, unit=unit,
             disable=not state.is_main_process, dynamic_ncols=True, smoothing=0.05,
         )  # fmt: skip
+        self._bar = bar
         plans: list[Plan] = []
         first = 0  # batches are numbered through all windows
-        with bar:
+        with interruptible(self.output, journal.places), bar:
             while window is not None:
                 plan = Plan(first, window.batches)
                 if items is None:  # as far as is known: this window's
@@ -443,6 +461,7 @@ class Job:
                 for place, results in window.results([number - first for number in mine]):
                     key = str(first + place)
                     places[key] = journal.append(key, results)
+                    bar.set_postfix_str("", refresh=False)
                     bar.update(round(len(window.batches[place]) * len(todo) / len(mine)))
                 plans.append(plan)
                 first += len(plan.numbers)
@@ -453,6 +472,20 @@ class Job:
         if not state.is_main_process:
             return None
         return JobResults(journal, places if state.num_processes == 1 else journal.places(), plans)
+
+    def show_tokens(self, count: int) -> None:
+        """Show on the bar how many tokens the batch in progress has, so that long ones show life.
+
+        The bar is drawn no more often than :meth:`run_windows` would draw it.
+
+        Args:
+            count: of all its responses so far.
+        """
+        bar = self._bar
+        if bar is None or bar.disable or time.time() - bar.last_print_t < bar.mininterval:
+            return
+        bar.set_postfix_str(counted(count, "token"))
+        bar.last_print_t = time.time()
 
     # -- the end
 
@@ -528,6 +561,30 @@ def redact(tree: Any) -> Any:
             for key, value in tree.items()
         }
     return [redact(value) for value in tree] if isinstance(tree, list) else tree
+
+
+@contextlib.contextmanager
+def interruptible(output: str | Path, kept: Callable[[], Any]) -> Iterator[None]:
+    """Let an interrupt say that nothing of an output was finished yet, where that is so.
+
+    Elsewhere it says that finished work is kept, which no first batch would have.
+
+    Args:
+        output: what is being made.
+        kept: whether any of it was finished, in this run or before; asked at an interrupt alone.
+
+    Example:
+        >>> with interruptible("answers.jsonl", journal.places):
+        ...     journal.append("0", work())
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if stop.args or kept():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; nothing of {output} was finished yet, run the same command again"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -233,6 +233,8 @@ class Engine:
         requests: Sequence[DecodingRequest],
         lengths: Sequence[int],
         encode: Encode,
+        *,
+        watch: Callable[[int], Any] | None = None,
     ) -> list[Answer]:
         """Return one answer per request.
 
@@ -241,6 +243,7 @@ class Engine:
             lengths: encoder positions of each request, the longer of dialogue and persona.
             encode: function from request indices to encoder states; see
                 :func:`pal.modeling.encoding.encode_sorted`.
+            watch: is told, whenever the host has read tokens, how many all answers have so far.
         """
         order = sorted(range(len(requests)), key=lambda index: (lengths[index], -index))
         run = _Run(self, encode, rows=min(self.rows, len(requests)), longest=max(lengths))
@@ -249,6 +252,8 @@ class Engine:
         while run.waiting or run.branches:
             run.admit()
             run.step()
+            if watch is not None:
+                watch(run.tokens)
         if self.fixed:
             return_workspace(self.decoder, run.workspace)
         return [run.answers[index] for index in range(len(requests))]
@@ -279,6 +284,7 @@ class _Run:
         self.size, self.changed = self.sides * rows, True
         self.longest = longest  # encoder positions of a branch; padding beyond is dropped
         self.block = engine.block
+        self.tokens = 0  # of all answers, as far as the host has read them
         self._hold(self._make_workspace())
 
     def _make_workspace(self) -> Workspace:
@@ -554,6 +560,7 @@ class _Run:
         """Store the new tokens; remove rows that end, and branches that are no longer needed."""
         end, most = self.engine.decoder.end, self.engine.plan.options.max_new_tokens
         events = []
+        self.tokens += len(self.slots)
         for row, slot in enumerate(self.slots):
             request = self.branches[slot].request
             answer = self.answers[request]
@@ -578,6 +585,7 @@ class _Run:
                 new = new[: new.index(end) + 1]
             answer = self.answers[request]
             answer.tokens += new
+            self.tokens += len(new)
             if new[-1] == end or len(new) == left:
                 events.append(Event(request, new[-1], answer, True))
         self._leave({event.ticket for event in events})

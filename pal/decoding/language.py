@@ -21,7 +21,7 @@ Shapes: n rows or branches, G groups, S rows of a group, C cached positions, V v
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,14 +198,26 @@ class LanguageEngine:
         slides = kinds is None or "sliding_attention" in kinds
         self.window = getattr(model.config, "sliding_window", None) if slides else None
 
-    def __call__(self, requests: Sequence[LanguageRequest]) -> list[Answer]:
-        """Return one answer a request; those of one dialogue should stand together."""
+    def __call__(
+        self, requests: Sequence[LanguageRequest], *, watch: Callable[[int], Any] | None = None
+    ) -> list[Answer]:
+        """Return one answer a request; those of one dialogue should stand together.
+
+        Args:
+            requests: any number of them.
+            watch: is told after each step how many tokens all answers have so far.
+        """
         run = self.open()
         for number, request in enumerate(requests):
             run.add(number, request)
         answers: dict[int, Answer] = {}
+        tokens = 0
         while not run.idle:
-            answers |= {event.ticket: event.answer for event in run.advance() if event.ended}
+            events = run.advance()
+            answers |= {event.ticket: event.answer for event in events if event.ended}
+            tokens += len(events)
+            if watch is not None:
+                watch(tokens)
         return [answers[number] for number in range(len(requests))]
 
     def open(self) -> "OpenLanguageRun":

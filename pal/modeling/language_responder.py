@@ -1,7 +1,7 @@
 """Decoder-only models answer samples: the same records as those of encoder-decoders."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class LanguageResponder:
         *,
         rows: int,
         tokens: int,
+        watch: Callable[[int], Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Return one record a sample.
 
@@ -78,8 +79,9 @@ class LanguageResponder:
             encoded: their prompts, from :meth:`encode`.
             rows: samples decoded at once, at most.
             tokens: positions of dialogues read in one call, at most.
+            watch: is told as decoding goes on how many tokens all responses have so far.
         """
-        return self._run(samples, encoded, rows=rows, tokens=tokens)
+        return self._run(samples, encoded, rows=rows, tokens=tokens, watch=watch)
 
     def __call__(
         self,
@@ -106,6 +108,7 @@ class LanguageResponder:
         strategies: Sequence[int] | None = None,
         alpha: float | None = None,
         words: bool = True,
+        watch: Callable[[int], Any] | None = None,
     ) -> list[dict[str, Any]]:
         plan, strategies = self.plan.of_call(samples, strategies, alpha=alpha, words=words)
         origin = plan.strategy_from
@@ -120,7 +123,7 @@ class LanguageResponder:
             suppressed=self.encoder.special, rows=rows, positions=tokens,
         )  # fmt: skip
         with torch.inference_mode():
-            answers = engine(requests)
+            answers = engine(requests, watch=watch)
         end = self.encoder.end
         return [
             make_record(
@@ -172,7 +175,7 @@ def language_losses(
     groups = find_groups(whole)
     batches = plan_batches([len(whole[group[0]]) for group in groups], max_tokens=batch_tokens)
     result = np.zeros((len(samples), 3))
-    with tqdm(total=len(samples), desc="perplexity", unit="item", dynamic_ncols=True) as bar:
+    with tqdm(total=len(samples), desc="perplexity", unit="sample", dynamic_ncols=True) as bar:
         for batch in batches:
             rows = [whole[groups[place][0]] for place in batch]
             ids = pad(rows, pad_id(tokenizer)).to(model.device)

@@ -64,7 +64,7 @@ def token_losses(
     lengths = [len(row["input_ids"]) + len(row["labels"]) for row in encoded]
     batches = plan_batches(lengths, max_tokens=batch_tokens, max_rows=batch_rows)
     result = np.zeros((len(samples), 3))
-    with tqdm(total=len(samples), desc="perplexity", unit="item", dynamic_ncols=True) as bar:
+    with tqdm(total=len(samples), desc="perplexity", unit="sample", dynamic_ncols=True) as bar:
         for indices in batches:
             batch = collate([encoded[index] for index in indices])
             batch = {name: tensor.to(model.device) for name, tensor in batch.items()}

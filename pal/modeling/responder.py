@@ -161,6 +161,7 @@ class Responder:
         *,
         rows: int,
         tokens: int,
+        watch: Callable[[int], Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Return one record a sample, encoding as rows get free; for :meth:`__call__`'s records.
 
@@ -169,6 +170,8 @@ class Responder:
             encoded: their encoder inputs, from :meth:`encode`.
             rows: samples decoded at once, at most.
             tokens: encoder positions held at once, at most.
+            watch: is told as decoding goes on how many tokens all responses have so far; beam
+                search does not tell.
         """
         lengths = [input_length(inputs) for inputs in encoded]
         if self.decoder is None:
@@ -181,7 +184,7 @@ class Responder:
         return self._run(
             samples, lengths,
             lambda chosen: encode_sorted(self.packed, [encoded[i] for i in chosen]),
-            rows=max(1, min(rows, tokens // max(lengths))),
+            rows=max(1, min(rows, tokens // max(lengths))), watch=watch,
         )  # fmt: skip
 
     def __call__(
@@ -219,6 +222,7 @@ class Responder:
         strategies: Sequence[int] | None = None,
         alpha: float | None = None,
         words: bool = True,
+        watch: Callable[[int], Any] | None = None,
     ) -> list[dict[str, Any]]:
         plan, strategies = self.plan.of_call(samples, strategies, alpha=alpha, words=words)
         origin = plan.strategy_from
@@ -226,7 +230,7 @@ class Responder:
             keys = sample_keys(self.seed, [sample.id for sample in samples]).tolist()
             given = [None] * len(samples) if strategies is None else strategies
             requests = [DecodingRequest(key, one) for key, one in zip(keys, given, strict=True)]
-            answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode)
+            answers = Engine(self.decoder, plan, rows=rows)(requests, lengths, encode, watch=watch)
         else:
             [(_, states)] = encode(range(len(samples)))
             answers = self.generate_answers(samples, states, plan, strategies)

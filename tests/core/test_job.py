@@ -91,6 +91,48 @@ def test_a_damaged_record_is_told_with_what_to_do(tmp_path, contents):
     assert not job(output).is_finished()
 
 
+def test_an_interrupt_before_the_first_batch_is_finished_promises_nothing(tmp_path):
+    output, plan = tmp_path / "out.jsonl", [[0], [1]]
+
+    def stop(batch):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            job(output).run_batches(plan, stop, state=State(), description="x")
+        assert str(stopped.value) == (
+            f"interrupted; nothing of {output} was finished yet, run the same command again"
+        )
+    with pytest.raises(KeyboardInterrupt):
+        job(output).run_batches(
+            plan, lambda batch: stop(batch) if batch == [1] else [0], state=State(), description="x"
+        )
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):  # an earlier run finished one
+        job(output).run_batches(plan, stop, state=State(), description="x")
+
+
+def test_the_bar_shows_the_tokens_of_the_batch_in_progress(tmp_path, capsys):
+    one, shown = job(tmp_path / "out.jsonl"), []
+
+    def work(batch):
+        one._bar.mininterval = 0
+        one.show_tokens(1200)
+        shown.append(capsys.readouterr().err.rpartition("\r")[2])
+        one._bar.mininterval = 1e9
+        one.show_tokens(1300)  # too soon after it
+        assert not capsys.readouterr().err
+        one._bar.mininterval = 0
+        return [0] * len(batch)
+
+    one.show_tokens(1)  # there is no bar
+    one.run_batches([[0, 1], [2]], work, state=State(), description="x")
+    assert [("0/3" in shown[0], "1,200 tokens" in shown[0])] == [(True, True)]
+    assert "2/3" in shown[1]
+    after = capsys.readouterr().err
+    assert "3/3" in after
+    assert "tokens" not in after
+
+
 def test_a_record_without_its_output_is_no_result(tmp_path):
     """A kill between the two leaves a job to continue."""
     output = tmp_path / "out.jsonl"
@@ -116,7 +158,7 @@ def test_batches_are_done_once_whatever_interrupts(tmp_path):
         return [index * 10 for index in batch]
 
     plan = [[0, 3], [1], [2, 4]]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):  # the program says what is kept
         job(output).run_batches(plan, work, state=State(), description="x")
     done.clear()
     found = job(output).run_batches(plan, work, state=State(), description="x")
@@ -282,3 +324,12 @@ def test_a_unit_that_a_disk_damaged_is_no_result(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"text", b"next"))
     with pytest.raises(OutputError, match="damaged since it was written"):
         list(found)
+
+
+def test_a_bar_says_what_it_counts(tmp_path, capsys):
+    job(tmp_path / "out.jsonl").run_batches(
+        [[0, 1, 2]], lambda batch: batch, state=State(), description="read", unit="text"
+    )
+    shown = capsys.readouterr().err
+    assert "read: " in shown
+    assert "text/s" in shown

@@ -59,13 +59,13 @@ def engine_of(model, options, *, rows, decoder=None, alpha=None, **settings):
                   **settings)  # fmt: skip
 
 
-def answer(engine, model, inputs, *, limits=None):
+def answer(engine, model, inputs, *, limits=None, **more):
     keys = sample_keys(4, [f"s{n}" for n in range(len(inputs))]).tolist()
     limits = limits or [None] * len(inputs)
     requests = [DecodingRequest(k, limit=n) for k, n in zip(keys, limits, strict=True)]
     return engine(
         requests, [input_length(row) for row in inputs],
-        lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]),
+        lambda chosen: encode_sorted(model, [inputs[i] for i in chosen]), **more,
     )  # fmt: skip
 
 
@@ -281,9 +281,20 @@ def test_the_host_reads_once_a_block(model, encoded, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "tolist", counted)
     options = {**SAMPLED, "max_new_tokens": 20, "min_new_tokens": 20}
     engine = engine_of(model, options, rows=COUNT, fixed=True, block=8)
-    answer(engine, model, encoded)
+    told = []
+    answer(engine, model, encoded, watch=told.append)
     assert engine.steps == 20
     assert reads == [8, 8, 4]
+    assert told == [8 * COUNT, 16 * COUNT, 20 * COUNT]  # from what was read anyway
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_tokens_are_counted_up_to_the_end_of_each_answer(model, encoded, fixed):
+    told = []
+    engine = engine_of(model, SAMPLED, rows=7, fixed=fixed)
+    found = answer(engine, model, encoded, watch=told.append)
+    assert told == sorted(told)
+    assert told[-1] == sum(len(one.tokens) for one in found)
 
 
 def test_a_step_that_cannot_be_recorded_runs_as_it_is(model, encoded, caplog):

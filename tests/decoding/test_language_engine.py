@@ -56,10 +56,11 @@ def model(request):
     return tiny(request.param, ENTRIES)
 
 
-def answers(model, plan, requests, rows=64, positions=100, **more):
+def answers(model, plan, requests, rows=64, positions=100, watch=None, **more):
     given = {"strategies": STRATEGIES, "end": END, "suppressed": SUPPRESSED, **more}
     with torch.inference_mode():
-        return LanguageEngine(model, plan, rows=rows, positions=positions, **given)(requests)
+        engine = LanguageEngine(model, plan, rows=rows, positions=positions, **given)
+        return engine(requests, watch=watch)
 
 
 @torch.inference_mode()
@@ -139,6 +140,14 @@ def test_answers_are_those_of_passes_by_hand(model, name):
         assert (found.strategy, found.tokens) == (strategy, tokens)
         assert found.alpha == plan.alpha[strategy]
         torch.testing.assert_close(torch.tensor(found.strategy_probs), probs, atol=1e-5, rtol=0)
+
+
+def test_tokens_are_counted_as_they_come(model):
+    plan, told = PLANS["drawn"], []
+    found = answers(model, plan, asked(3), rows=2, watch=told.append)
+    assert told == sorted(told)
+    assert told[0] <= 2
+    assert told[-1] == sum(len(one.tokens) for one in found)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -54,7 +54,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_with_what_differs(
     monkeypatch.setattr("pal.training.trainer.run_training", stop)
     call = ["train", *SHORT, f"output_dir={tmp_path / 'model'}"]
     assert command(*call, "seed=3", "data.max_train_samples=8") == 130
-    capsys.readouterr()
+    assert "model was finished yet, run the same command again" in capsys.readouterr().err
     assert command(*call, "seed=4", "data.max_train_samples=9") == 2
     told = capsys.readouterr().err
     assert "holds an unfinished run with other settings" in told
