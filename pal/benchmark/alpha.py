@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pal.core.errors import ConfigError
+from pal.core.job import counted
 from pal.core.journal import Journal
 from pal.data.strategies import PAPER_ALPHA, STRATEGIES
 from pal.decoding.states import EncodedInputs
@@ -285,7 +286,8 @@ def alpha_table(document: Mapping[str, Any]) -> str:
         note = "" if strategy in document["tried"] else " (not tried: no sample has it)"
         lines.append(f"| {strategy} | {paper:g} | {chosen:g}{note} |")
     front = sum(trial["front"] for trial in document["trials"])
-    lines += ["", f"{document['samples']} samples, {len(document['trials'])} trials, "
+    lines += ["", f"{counted(document['samples'], 'sample')}, "
+              f"{counted(len(document['trials']), 'trial')}, "
               f"{front} on the Pareto front. Chosen: {document['chosen']['rule']}."]  # fmt: skip
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from pal.benchmark.strategy_analysis import analyze_strategies
 from pal.benchmark.systems import FURTHER_SCORES, TABLE_3, System, printed_row
 from pal.core.errors import DataError
 from pal.core.files import read_json, sweep_temporary, write_json, write_text
-from pal.core.job import Job, record_beside
+from pal.core.job import Job, counted, record_beside
 from pal.data.audit import describe_audit, summarise_audit
 from pal.data.predictions import read_outside, read_predictions
 from pal.data.protocols import describe_stamp
@@ -148,7 +148,7 @@ def build_results(
         rule: rule for the choice of checkpoints.
     """
     groups = group_by_dialogue(sample.id for sample in scored.samples)
-    logger.info("intervals and tests over %d dialogues", groups.max() + 1)
+    logger.info("intervals and tests over %s", counted(groups.max() + 1, "dialogue"))
     numbers = scored.by_system()
     grouped = {
         name: [scored.reports[number].by_group(groups) for number in several]
@@ -514,7 +514,9 @@ def markdown_results(document: Mapping[str, Any]) -> str:
     missing = [
         f"Left out: {', '.join(names)}{whose} ({why})." for (whose, why), names in gone.items()
     ]
-    notes = [f"{document['samples']} samples of {document['dialogues']} dialogues."]
+    notes = [
+        f"{counted(document['samples'], 'sample')} of {counted(document['dialogues'], 'dialogue')}."
+    ]
     notes += document["notes"]
     notes += missing
     return "\n".join([*lines, "", *notes])

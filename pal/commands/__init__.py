@@ -57,7 +57,7 @@ COMMANDS: dict[str, Command] = {
         "pal.commands.train", "train", "TrainSettings",
     ),
     "annotate": Command(
-        "infer personas: ESConv in, PESConv out",
+        "infer the seeker's persona in dialogues, and write them with it",
         "pal.commands.annotate", "annotate", "AnnotateSettings",
     ),
     "generate": Command(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pal.benchmark.settings import AnalysisSettings
 from pal.commands.common import WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
-from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.job import COMPUTING, SCORING, Job, counted, refuse_several_processes
 from pal.core.runtime import configure_runtime
 from pal.core.settings import Source
 from pal.data.settings import SourceSettings
@@ -203,9 +203,9 @@ def _similarity_lines(part: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Similarity of responses and persona against the seeker's scores",
         "",
-        f"{part['dialogues']} dialogues, {part['turns']} supporter turns; left out: "
-        f"{part['without_survey']} dialogues without survey, {part['without_persona']} without "
-        f"persona. Embedder: {part['embedder']}.",
+        f"{counted(part['dialogues'], 'dialogue')}, {counted(part['turns'], 'supporter turn')}; "
+        f"left out: {counted(part['without_survey'], 'dialogue')} without survey, "
+        f"{part['without_persona']} without persona. Embedder: {part['embedder']}.",
         "",
         *_table(
             ("score", "n", "slope", "R²", "R² (level means)", "Spearman rho", "p"),
@@ -254,7 +254,11 @@ def _strategy_lines(part: Mapping[str, Any]) -> list[str]:
                 (row["strategy"], *(_number(row[key]) for key in keys))
                 for row in system["per_strategy"]
             ]
-            lines += ["", f"{system['label']}, {system['n']} samples, by gold strategy:", ""]
+            lines += [
+                "",
+                f"{system['label']}, {counted(system['n'], 'sample')}, by gold strategy:",
+                "",
+            ]
             lines += _table(("strategy", *keys), rows)
     return lines
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pal.commands.common import DialogueSettings, ResponseModelSettings, WriterSettings, beside
 from pal.core.errors import ConfigError, DataError
-from pal.core.job import COMPUTING, SCORING, Job, refuse_several_processes
+from pal.core.job import COMPUTING, SCORING, Job, counted, refuse_several_processes
 from pal.core.runtime import configure_runtime
 from pal.core.settings import InputPath
 from pal.core.tracking import TrackingSettings, track
@@ -154,7 +154,7 @@ def scores_table(report: "Report", samples: int) -> str:
         )
     words = f"; word tokens: {report.tokenizer}" if report.tokenizer else ""
     notes = [
-        f"{samples} samples{words}.",
+        f"{counted(samples, 'sample')}{words}.",
         *(f"{note[0].upper()}{note[1:]}." for note in report.notes),
     ]
     left_out: dict[str, list[str]] = {}

@@ -116,7 +116,7 @@ class Journal:
                     else:
                         damaged += 1
         if damaged:
-            logger.warning("%s: %d damaged journal lines are computed again", self.output, damaged)
+            logger.warning("%s: damaged journal lines, computed again: %d", self.output, damaged)
 
     def _check_head(self, path: Path, head: tuple[str, Any] | None) -> None:
         """Refuse a part whose first line is damaged, or of another identity."""

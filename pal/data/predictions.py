@@ -17,6 +17,7 @@ from typing import Any
 
 from pal.core.errors import DataError, PalError
 from pal.core.files import kind_of, parse_json, read_text, why_not_json
+from pal.core.job import counted
 from pal.core.streams import read_lines
 from pal.data.corpora.tables import table_rows
 from pal.data.samples import Sample
@@ -417,8 +418,9 @@ def _from_ids(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> li
         if ids:
             listed = ", ".join(map(repr, ids[:3])) + (" …" if len(ids) > 3 else "")
             raise DataError(
-                f"{path}: {what} {len(ids)} ids ({listed}); it holds {len(by_id)} records and "
-                f"there are {len(samples)} samples; give each sample's response under its id"
+                f"{path}: {what} {counted(len(ids), 'id')} ({listed}); it holds "
+                f"{counted(len(by_id), 'record')} for {counted(len(samples), 'sample')}; "
+                "give each sample's response under its id"
             )
     for sample in samples:
         reference = by_id[sample.id].get("reference")
@@ -456,17 +458,19 @@ def _from_authors(
                 break
         else:
             raise DataError(
-                f"{entries[group[0]][0]}: the dialogue that starts here, {len(group)} records, "
+                f"{entries[group[0]][0]}: the dialogue that starts here, "
+                f"{counted(len(group), 'record')}, "
                 f"first reference {rows[group[0]]['reference']!r:.60}, is not among the samples; "
-                f"{fits} dialogues before it are ({len(rows)} records, {len(samples)} samples); "
+                f"found before it: {counted(fits, 'dialogue')} ({counted(len(rows), 'record')}, "
+                f"{counted(len(samples), 'sample')}); "
                 "give the dialogues the file was made from as input (their test.txt can be read), "
                 "with decoding.samples=training if every supporter turn was answered"
             )
     if waiting:
         missing = ", ".join(list(waiting)[:3]) + (" …" if len(waiting) > 3 else "")
         raise DataError(
-            f"{path}: {len(waiting)} dialogues of the samples are not in it ({missing}); "
-            f"it holds {len(rows)} records and there are {len(samples)} samples"
+            f"{path}: not in it: {counted(len(waiting), 'dialogue')} of the samples ({missing}); "
+            f"it holds {counted(len(rows), 'record')} for {counted(len(samples), 'sample')}"
         )
     return [placed[index] for index in range(len(samples))]
 
@@ -544,8 +548,8 @@ def _from_list(path: Path, entries: list[Entry], samples: Sequence[Sample]) -> l
 def _same_count(path: Path, count: int, samples: Sequence[Sample]) -> None:
     if count != len(samples):
         raise DataError(
-            f"{path}: {count} records for {len(samples)} samples; give the dialogues it was made "
-            "from as input, or a file of records with ids"
+            f"{path}: {counted(count, 'record')} for {counted(len(samples), 'sample')}; "
+            "give the dialogues it was made from as input, or a file of records with ids"
         )
 
 

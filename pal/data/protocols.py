@@ -26,7 +26,7 @@ import numpy as np
 
 from pal.core.errors import ConfigError, DataError
 from pal.core.files import read_json
-from pal.core.job import record_beside
+from pal.core.job import counted, record_beside
 from pal.core.settings import bundled
 
 if TYPE_CHECKING:
@@ -335,13 +335,14 @@ def describe_stamp(stamp: Mapping[str, Any]) -> str:
     whose = (
         f"the protocol's {stamp['split']} dialogues"
         if stamp.get("split")
-        else "not one of the known splits of ESConv"
+        else "not a split of ESConv that is known"
     )
     whose = "of the bundled sample" if stamp.get("bundled") else f"{whose}; hash {stamp['hash']}"
     rule = RULES.get(str(stamp.get("rule")), "")
     return (
-        f"Protocol: {name or 'none that has a name'}; {stamp['dialogues']:,} dialogues "
-        f"({whose}), {stamp['samples']:,} samples, {rule}; "
+        f"Data: {counted(stamp['dialogues'], 'dialogue')} ({whose}), "
+        f"{counted(stamp['samples'], 'sample')}, chosen as in "
+        f"{f'the protocol {name}' if name else 'no protocol that has a name'} ({rule}); "
         f"{stamp['labels']}."
     )
 

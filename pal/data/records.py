@@ -162,7 +162,12 @@ def _unpack(record: Any, where: str) -> Any:
     return record
 
 
+WANTED = '"dialog": [{"speaker": "seeker", "text": "…"}, …]'
+
+
 def _turns_of(record: Any, where: str) -> list[Any]:
+    if isinstance(record, dict) and "dialog" not in record:
+        fail_at(where, f"missing key 'dialog'; it has {_keys_of(record)}; expected {WANTED}")
     turns: list[Any] = _get(record, "dialog", list, where)
     if not turns:
         fail_at(where, "the dialog is empty, expected at least one turn; add turns or delete it")
@@ -292,12 +297,15 @@ def _parse_strategy(name: Any, where: str, labels: Mapping[str, str | None]) -> 
         )
 
 
+def _keys_of(record: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, record))[:300] or "none"
+
+
 def _get(record: Any, key: str, kind: type, where: str) -> Any:
     if not isinstance(record, dict):
         fail_at(where, f"expected a JSON object, got {type(record).__name__}")
     if key not in record:
-        shown = ", ".join(map(repr, record))[:300] or "none"
-        fail_at(where, f"missing key {key!r}; it has {shown}")
+        fail_at(where, f"missing key {key!r}; it has {_keys_of(record)}")
     if isinstance(record, TableTurn) and record[key] is None:
         fail_at(where, "the cell is empty; fill it in, or delete the row")
     if not isinstance(record[key], kind):

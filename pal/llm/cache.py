@@ -164,7 +164,7 @@ class Cache:
                     else:
                         found[key] = (None if value is None else json.loads(value), reason)
         if damaged:
-            logger.warning("%s: %d damaged answers are asked for again", self.path, damaged)
+            logger.warning("%s: damaged answers, asked for again: %d", self.path, damaged)
         return found
 
     def write(self, origin: Origin, replies: Iterable[tuple[bytes, Reply]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pal.core.files import atomic_writer
+from pal.core.job import counted
 from pal.data.sources import is_hub_id
 
 CARD = "README.md"
@@ -111,7 +112,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "base": "random weights" if base is None else _public(base),
         "parameters": f"{record['parameters']:,}",
         "layers left as they were": chosen.get("frozen_layers") or "",
-        "trained on": f"{_public(corpus)}, {record['train_samples']:,} samples",
+        "trained on": f"{_public(corpus)}, {counted(record['train_samples'], 'sample')}",
         "epochs": f"{record['epochs']:g}" if record.get("epochs") is not None else "",
         "seed": record["seed"],
         "number format": record["number_format"],
@@ -137,7 +138,8 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
     if loss is None:
         return ["Nothing: the run had no validation."]
     lines = [
-        f"Validation loss {loss:.3f} nats per token on {record['validation_samples']:,} samples."
+        f"Validation loss {loss:.3f} nats per token on "
+        f"{counted(record['validation_samples'], 'sample')}."
     ]
     if floor is not None:
         lines.append(f"Token frequencies alone give {floor:.3f} there.")

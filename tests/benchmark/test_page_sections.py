@@ -70,7 +70,7 @@ def test_a_summary_without_effects_or_tests():
         with_tests(("bleu_2", "pal", "prompt", 1.0, 0.01), ("ppl", "pal", "prompt", 1.0, 0.4),
                    systems=("prompt", "pal"))
     )  # fmt: skip
-    assert "of 2 comparisons in the metrics of Table 3, 1 are significant" in other[1]
+    assert "of 2 comparisons in the metrics of Table 3, 1 is significant" in other[1]
     alone = summarise_results(with_tests(systems=("pal",)))
     assert alone[0].startswith("PAL answered 2,295 samples")
     assert alone[1].startswith("Nothing was tested")

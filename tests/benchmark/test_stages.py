@@ -69,7 +69,7 @@ def test_the_table_and_all_that_belongs_to_it(done, capsys):
     for page in ("report.html", "table.md"):
         text = (done / page).read_text()
         assert "Audit for duplicates: 0 of 62 test samples" in text
-        assert "Protocol: hub; " in text
+        assert ", chosen as in the protocol hub (" in text
     assert all(test["p"] <= test["p_holm"] <= 1 for test in results["tests"])
     assert command(*benchmark(done)) == 0
     table = capsys.readouterr().out

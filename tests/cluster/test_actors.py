@@ -99,7 +99,7 @@ def test_a_killed_process_and_an_interrupted_run_leave_the_same_bytes(
     monkeypatch.setattr(Journal, "append", noted)
     ours = ("generate.executor=ray", "generate.workers=1", "generate.resources={gpus: 0, cpus: 1}")
     assert command(*generate(model, found, *ours)) == 0
-    assert "continuing, 2 batches are done" in capsys.readouterr().err
+    assert "continuing after 2 batches" in capsys.readouterr().err
     assert sorted(done) == sorted(set(done) - set(begun[:2])), "none twice, none of those done"
     assert cluster.exists(), "a process was killed"
     assert found.read_bytes() == expected.read_bytes()

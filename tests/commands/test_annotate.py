@@ -84,7 +84,7 @@ def test_released_layout_holds_the_same(extractor_model, tmp_path):
     assert all(text.startswith("<input>") for text in first["persona_list"])
 
 
-def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path):
+def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path, capsys):
     source = tmp_path / "twice.jsonl"
     line = (ESCONV / "test.jsonl").read_text().splitlines()[0]
     again = json.dumps(json.loads(line) | {"id": "again"})
@@ -92,6 +92,9 @@ def test_repeated_prefixes_are_computed_once(extractor_model, tmp_path):
     output = tmp_path / "out.jsonl"
     assert command(*arguments(extractor_model, output, source=source)) == 0
     run = json.loads((tmp_path / "out.jsonl.run.json").read_text())
+    shown = capsys.readouterr().err
+    assert "annotate (distinct texts): 100%" in shown  # not turns, nor dialogues
+    assert f"{run['distinct_sources']}/{run['distinct_sources']} [" in shown
     seekers = sum(turn["speaker"] == "usr" for turn in json.loads(line)["dialog"])
     assert run["prefixes"] in (seekers, seekers - 1)
 

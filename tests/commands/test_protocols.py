@@ -6,7 +6,7 @@ import pytest
 
 from pal.core.errors import DataError
 from pal.core.settings import bundled
-from pal.data.protocols import RULES
+from pal.data.protocols import RULES, describe_stamp
 from pal.data.samples import load_stamped_samples
 from pal.data.settings import SourceSettings
 from tests.benchmark import pages
@@ -29,6 +29,19 @@ def answers(path, samples):
     return path
 
 
+def test_one_dialogue_of_ones_own_is_said_in_plain_words():
+    stamp = {
+        "name": "hub", "rule": "after_seeker", "labels": "ESConv's eight strategies",
+        "dialogues": 1, "samples": 1, "hash": "ab12", "split": None, "bundled": False,
+    }  # fmt: skip
+    said = (
+        "Data: 1 dialogue (not a split of ESConv that is known; hash ab12), 1 sample, chosen as in "
+        "{} (supporter turns that follow a seeker turn); ESConv's eight strategies."
+    )
+    assert describe_stamp(stamp) == said.format("the protocol hub")
+    assert describe_stamp(stamp | {"name": None}) == said.format("no protocol that has a name")
+
+
 @pytest.mark.parametrize("name", ["hub", "all_turns", "not_first", "paper_712"])
 def test_scores_carry_the_protocol_of_the_samples(tmp_path, name, capsys):
     samples, stamp = stamped(protocol=name)
@@ -37,7 +50,7 @@ def test_scores_carry_the_protocol_of_the_samples(tmp_path, name, capsys):
     assert command("eval", *arguments, "metrics.names=[bleu]", f"output={output}") == 0
     assert json.loads(output.read_text())["protocol"] == stamp
     table = capsys.readouterr().out
-    assert f"Protocol: {name}; " in table
+    assert f", chosen as in the protocol {name} (" in table
     assert RULES[stamp["rule"]] in table
 
 

@@ -345,6 +345,8 @@ def test_what_the_model_does_not_take(response_model):
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=what):
             session.respond(messages, **asked)
+    with pytest.raises(DataError, match="missing key 'content'; it has 'role', 'text'"):
+        session.respond([{"role": "user", "text": "hi"}])
     with pytest.raises(ConfigError, match="one dialogue"):
         session.respond([messages], stream=True)
     with pytest.raises(DataError, match="persona"):

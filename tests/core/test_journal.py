@@ -86,7 +86,7 @@ def test_a_damaged_line_is_done_again_and_the_others_are_kept(journal, damage, c
     journal.path.write_bytes(b"\n".join(lines))
     again = Journal(journal.output, "identity")
     assert set(again.read()) == {"0", "2"}
-    assert "1 damaged journal lines are computed again" in caplog.text
+    assert "damaged journal lines, computed again: 1" in caplog.text
     again.append("1", "once more")
     again.close()
     assert again.read()["1"] == "once more"

@@ -294,6 +294,10 @@ MISTAKES = {
     ),
     "empty dialog": ({"dialog": []}, ["the dialog is empty", "at least one turn"]),
     "no dialog": ({"dialogue": [], "id": 1}, ["missing key 'dialog'", "'dialogue', 'id'"]),
+    "messages of a chat": (
+        {"id": 1, "messages": [{"role": "user", "content": "a"}]},
+        ["it has 'id', 'messages'; expected", '"dialog": [{"speaker": "seeker", "text": "…"}, …]'],
+    ),
     "dialog of a wrong type": ({"dialog": "a" * 999}, ["'dialog' must be a list, got 'aaaa"]),
     "record of a wrong type": ([1], ["expected a JSON object, got list"]),
     "turn of a wrong type": ({"dialog": ["hi"]}, ["turn 0", "a JSON object, got str"]),

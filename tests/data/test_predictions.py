@@ -101,7 +101,7 @@ def test_missing_extra_and_foreign_records(tmp_path, samples):
     assert "no response for 5 ids" in found
     assert repr(samples[0].id) in found
     assert " …" in found
-    assert "no sample has 1 ids ('other/1')" in message([*rows, {"id": "other/1", "response": ""}])
+    assert "no sample has 1 id ('other/1')" in message([*rows, {"id": "other/1", "response": ""}])
     assert "already occurred on line 1" in message([rows[0], *rows])
     found = message([{**row, "reference": "Something else entirely."} for row in rows])
     assert f"id {samples[0].id!r}: its reference 'Something else" in found
@@ -135,9 +135,9 @@ def test_another_split_of_the_authors_cannot_pass(tmp_path, samples):
     other = build_samples(load_split(str(ESCONV / "validation.jsonl"), None), "evaluation")
     with pytest.raises(DataError, match="record 1: the dialogue that starts here") as caught:
         read_outside(write(tmp_path / "gen.json", authors_rows(other)), samples)
-    assert "is not among the samples; 0 dialogues before it are" in str(caught.value)
+    assert "is not among the samples; found before it: 0 dialogues" in str(caught.value)
     mixed = [s for s in samples if s.dialogue_id != samples[0].dialogue_id]
-    with pytest.raises(DataError, match=f"1 dialogues .* are not in it .{samples[0].dialogue_id}"):
+    with pytest.raises(DataError, match=f"not in it: 1 dialogue of .*{samples[0].dialogue_id}"):
         read_outside(write(tmp_path / "gen.json", authors_rows(mixed)), samples)
     swapped = authors_rows(samples)
     swapped[2]["response"], swapped[3]["response"] = (

@@ -184,7 +184,7 @@ def test_an_answer_that_a_disk_changed_is_asked_for_again(tmp_path, caplog):
     database.close()
     cache = Cache(tmp_path / "c.sqlite")
     assert cache.read(keys) == {keys[2]: ({"answer": 4}, None)}
-    assert "2 damaged answers are asked for again" in caplog.text
+    assert "damaged answers, asked for again: 2" in caplog.text
 
 
 def test_answers_of_a_file_without_checksums_are_read(tmp_path):

@@ -20,6 +20,7 @@ from pal.benchmark.report.parts import (
 )
 from pal.benchmark.systems import TABLE_3
 from pal.core.files import write_text
+from pal.core.job import counted
 from pal.data.protocols import check_mergeable
 from pal.data.strategies import STRATEGIES
 from pal.judging.tables import NOT_PEOPLE
@@ -137,9 +138,9 @@ def _facts(parts: Sequence[Part]) -> list[str]:
     facts = []
     results = next((part for part in parts if isinstance(part, Results)), None)
     if results:
-        facts.append(f"{results.samples:,} samples")
+        facts.append(counted(results.samples, "sample"))
         if results.dialogues is not None:
-            facts.append(f"{results.dialogues:,} dialogues")
+            facts.append(counted(results.dialogues, "dialogue"))
         seeds = {run.seed for system in results.systems.values() for run in system.runs}
         seeds.discard(None)
         if seeds:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pal.benchmark.report.parts import Results, ScoresPart, TestResult
 from pal.benchmark.report.tables import metric_name, signed, significance_level
 from pal.benchmark.systems import TABLE_3
+from pal.core.job import counted
 from pal.report.tables import decimals
 
 # What two systems differ by alone: its name, the system with it, the system without.
@@ -51,9 +52,10 @@ def summarise_scores(
     systems = (labels.get(part.system, part.system) or "a model" for part in parts)
     names = join_words(list(dict.fromkeys(systems)))
     samples = join_words([f"{n:,}" for n in dict.fromkeys(part.samples for part in parts)])
+    noun = "sample" if samples == "1" else "samples"
     nothing = " and nothing about PAL on ESConv" if notices else ""
     return [
-        f"{names} {'was' if len(parts) == 1 else 'were'} scored on {samples} samples"
+        f"{names} {'was' if len(parts) == 1 else 'were'} scored on {samples} {noun}"
         f"{'' if len(parts) == 1 else ', each file of responses by itself'}.",
         "No other scores were given to compare them with."
         if len(parts) == 1
@@ -93,9 +95,9 @@ def join_words(words: Sequence[str]) -> str:
 
 def _compared(results: Results) -> str:
     labels = [system.label for system in results.systems.values()]
-    where = f"{results.samples:,} samples"
+    where = counted(results.samples, "sample")
     if results.dialogues is not None:
-        where += f" of {results.dialogues:,} dialogues"
+        where += f" of {counted(results.dialogues, 'dialogue')}"
     stamp = results.protocol or {}
     if stamp.get("bundled"):
         where += " of the bundled sample"
@@ -152,9 +154,10 @@ def _effects(results: Results, effects: Sequence[_Effect]) -> str:
             t.p_holm is not None and t.p_holm < significance_level(results) for t in primary
         )
         return (
-            "No two of these systems differ by the contrast or the persona alone; of "
-            f"{len(primary)} comparisons in the metrics of Table 3, {clear} are significant "
-            f"({level})."
+            "No two of these systems are alike in all but the contrast, or in all but the "
+            "persona, so what either does cannot be read from them; of "
+            f"{counted(len(primary), 'comparison')} in the metrics of Table 3, {clear} "
+            f"{'is' if clear == 1 else 'are'} significant ({level})."
         )
     said = []
     for what, a, b, tests in effects:

@@ -6,6 +6,7 @@ p < 0.05 after Holm's adjustment, as in the tables. What was not measured is sai
 
 from collections.abc import Sequence
 
+from pal.core.job import counted
 from pal.report.page import PageAnswer
 from pal.report.parts import Part
 from pal.report.tables import show
@@ -76,7 +77,7 @@ def _correlate(groups: Sequence[CorrelationGroup]) -> str:
         asked, held = asked + len(cells), held + sure
         known += sum(cell.r.value is not None for _, cell in cells)
         why |= dict.fromkeys(cell.r.reason for _, cell in cells if cell.r.reason)
-        said.append(f"{sure} of {len(cells)} ({group.name}: {group.n:,} personas)")
+        said.append(f"{sure} of {len(cells)} ({group.name}: {counted(group.n, 'persona')})")
     if not groups:
         return ""
     if not known:
@@ -150,7 +151,7 @@ def _describe(group: StrategyGroup, one: StrategyComparison) -> str:
     base = condition_name(one.a if one.a in BASELINES else one.b)
     said = condition_name(_with(one)).removeprefix("with ")
     sizes = [group.conditions[_with(one)], group.conditions[one.a if one.a in BASELINES else one.b]]
-    counts = f"{sizes[0].dialogues:,} dialogues and {sizes[1].dialogues:,}"
+    counts = f"{counted(sizes[0].dialogues, 'dialogue')} and {sizes[1].dialogues:,}"
     where = f"from those {base} ({group.name}: {counts})"
     if not _sure(one.p_holm):
         return f"dialogues with {said} do not differ beyond chance {where}"
