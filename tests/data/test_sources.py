@@ -159,6 +159,18 @@ def test_excels_line_names_the_separator_of_a_table(told, delimiter, tmp_path, e
         load_esconv(path)
 
 
+def test_columns_of_a_dialogue_are_known_in_any_letter_case(tmp_path):
+    header = ["Dialogue_ID", "Speaker", "Text", "Strategy", "Persona", "Situation", "Emotion_Type",
+              "PROBLEM_TYPE", "Experience_Type", "Request"]  # fmt: skip
+    said = ["1", "seeker", "Hi", "", "I am a cook.", "No job.", "sad", "job crisis", "Previous", ""]
+    asked = ["1", "supporter", "Hello", "Question", *[""] * 5, "TRUE"]
+    (row,) = load_esconv(write_table(tmp_path / "t.csv", [header, said, asked]), requests=True)
+    kinds = ("situation", "emotion_type", "problem_type", "experience_type", "request")
+    assert [row[key] for key in kinds] == ["No job.", "sad", "job crisis", "Previous", True]
+    assert row["dialog"][0]["persona"] == ["I am a cook."]
+    assert row["dialog"][1]["strategy"] == "Question"
+
+
 def test_columns_without_a_name_are_no_columns_of_one_name(tmp_path, expected):
     rows = [["", *HEADER, ""], *([str(n), *cells, ""] for n, cells in enumerate(TURNS))]
     assert content(load_esconv(write_table(tmp_path / "t.csv", rows))) == expected

@@ -250,7 +250,7 @@ def group_turns(
             )
         ident = str(key)
         if ident not in dialogues:
-            head = {key: row[key] for key in DESCRIPTION if row.get(key) is not None}
+            head = {key: told for key in DESCRIPTION if (told := _cell(row, key)) is not None}
             dialogues[ident] = where, {**head, "id": ident, "dialog": []}
         elif ident != last:
             raise DataError(
@@ -267,12 +267,17 @@ def group_turns(
         last, before = ident, number
         record = dialogues[ident][1]
         record["dialog"].append(values)
-        told = row.get("request")
+        told = _cell(row, "request")
         if told is not None:
             truth = {"true": True, "false": False}.get(str(told).strip().lower(), told)
             record["request"] = record.get("request") or truth
     for index, (where, record) in enumerate(dialogues.values()):
         yield f"{where} (dialogue {index})", record
+
+
+def _cell(row: Mapping[Any, Any], name: str) -> Any:
+    """Return what a row says in the column of a name, in whatever letter case; None if nothing."""
+    return next((row[column] for column in row if str(column).lower() == name), None)
 
 
 def _whole_number(value: Any) -> int | None:
