@@ -5,7 +5,7 @@ File formats are recognised by content. Each is one reader here and one line in
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pal.core.errors import DataError
 from pal.core.files import parse_json, read_text, why_not_json
 from pal.core.registry import Registry
-from pal.data.corpora.tables import table_rows
+from pal.data.corpora.tables import header_names, table_rows
 from pal.data.sources import default_name
 from pal.data.texts import normalise_text
 
@@ -122,10 +122,10 @@ def _find_reader(name: str, text: str, reader: str | None) -> PersonaReader:
         found: PersonaReader = PERSONA_CORPORA[key]
         if found.recognises(text):
             return found
-    raise _unknown_form(name, [c for c in CSV_COLUMNS if c not in text.split("\n", 1)[0]])
+    raise _unknown_form(name, CSV_COLUMNS)
 
 
-def _unknown_form(name: str, missing: list[str]) -> DataError:
+def _unknown_form(name: str, missing: Sequence[str]) -> DataError:
     return DataError(
         f"{name}, line 1: neither ParlAI text, nor personachat_self_original.json, nor a CSV with "
         f"the columns {', '.join(CSV_COLUMNS)} (missing: {', '.join(missing)}); check the file"
@@ -274,11 +274,6 @@ def _read_csv(name: str, text: str) -> Iterator[Conversation]:
         yield f"{name}, line {line}", sides
 
 
-def _has_csv_header(text: str) -> bool:
-    header = text.lstrip("\n").split("\n", 1)[0]
-    return any(column in header for column in CSV_COLUMNS)
-
-
 # Name → reader, in the order in which they are asked.
 PERSONA_CORPORA = Registry(
     "reader",
@@ -286,6 +281,8 @@ PERSONA_CORPORA = Registry(
         "parlai": PersonaReader(lambda text: bool(_PARLAI_START.match(text)), _read_parlai),
         "parlai_fields": PersonaReader(lambda text: bool(_FIELDS_START.match(text)), _read_fields),
         "self_original_json": PersonaReader(lambda text: text.lstrip()[:1] == "{", _read_json),
-        "synthetic_csv": PersonaReader(_has_csv_header, _read_csv),
+        "synthetic_csv": PersonaReader(
+            lambda text: bool(header_names(text) & {*CSV_COLUMNS}), _read_csv
+        ),
     },
 )

@@ -19,7 +19,7 @@ from pal.core.errors import DataError, PalError
 from pal.core.files import kind_of, parse_json, read_text, why_not_json
 from pal.core.job import counted
 from pal.core.streams import read_lines
-from pal.data.corpora.tables import table_rows
+from pal.data.corpora.tables import header_names, table_rows
 from pal.data.samples import Sample
 from pal.data.spilled import Repeated
 from pal.data.strategies import STRATEGIES, canonical_strategy
@@ -300,10 +300,10 @@ def _entries(path: Path) -> list[Entry]:
     """Return the records of a file: a table, one JSON list, JSON lines, or lines of text."""
     text = read_text(path)
     endings = path.suffixes[-2:]
-    delimiter = _delimiter(text, endings)
-    if delimiter:
-        return _table_entries(path, text, delimiter)
     head = text.lstrip()
+    names = set() if head[:1] in "[{" else {name.lower() for name in header_names(text)}
+    if {".csv", ".tsv"} & set(endings) or {"id", "response"} <= names:
+        return _table_entries(path, text)
     if _LIST_OF_JSON.match(text) or (head.startswith("[") and {".json", ".jsonl"} & set(endings)):
         return _list_entries(path, text)
     if head.startswith("{") or ".jsonl" in endings:
@@ -350,23 +350,10 @@ def _line_entries(path: Path, text: str) -> list[Entry]:
     return [(f"{path}, line 1", whole)]
 
 
-def _delimiter(text: str, endings: Sequence[str]) -> str | None:
-    """Return the separator of a table's columns, or None if the text is not a table."""
-    header = text.lstrip("\n").partition("\n")[0]
-    marks = {mark: [name.strip(' "').lower() for name in header.split(mark)] for mark in "\t,;"}
-    for mark, names in marks.items():
-        if {"id", "response"} <= set(names) and header.lstrip()[:1] not in "[{":
-            return mark
-    for ending, mark in ((".tsv", "\t"), (".csv", ",")):
-        if ending in endings:
-            return max("\t;,", key=header.count) if header.count(mark) == 0 else mark
-    return None
-
-
-def _table_entries(path: Path, text: str, delimiter: str) -> list[Entry]:
+def _table_entries(path: Path, text: str) -> list[Entry]:
     """Return the rows of a table as records; an empty cell is a missing field."""
     found: list[Entry] = []
-    for line, row in table_rows(text, str(path), delimiter):
+    for line, row in table_rows(text, str(path)):
         cells = {name.lower(): cell for name, cell in row.items()}
         if not {"id", "response"} <= cells.keys():
             raise DataError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from pal.core.errors import DataError
 from pal.core.files import read_text
 from pal.data.corpora import CorpusFile, find_reader
-from pal.data.corpora.tables import table_rows
+from pal.data.corpora.tables import header_names, table_rows
 from pal.data.texts import normalise_text
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,9 @@ def find_window_form(file: CorpusFile) -> str | None:
     """
     if file.head[:4] in (b"PAR1", b"ARRO") or not file.first_line:
         return None
-    first = file.first_line
-    if _NUMBERED.match(first):
+    if _NUMBERED.match(file.first_line):
         return "contexts"
-    if set(re.split(r"[,\t]", first.strip())) >= _DECISIONS:
+    if header_names(file.beginning) >= _DECISIONS:
         return "decisions"
     try:
         find_reader(file)

@@ -21,6 +21,7 @@ from typing import Any
 
 from pal.core.errors import DataError
 from pal.core.files import fingerprint, no_such, read_json, write_json, write_text
+from pal.data.corpora.tables import find_separator
 
 FOLDER = "for_raters"  # the files to hand out; the key lies beside it
 KEY = "key.json"
@@ -356,23 +357,25 @@ def sheet_rows(
         text = raw.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("cp1252", errors="replace")
-    header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter, text, wrong = find_separator(text)
+    if wrong:
+        raise ValueError(wrong)
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(f"no CSV ({error})") from None
-    if table and any("\n" in name or "\r" in name for name in table[0]):
+    first, header = next(((n, row) for n, row in enumerate(table, start=1) if any(row)), (1, []))
+    if any("\n" in name or "\r" in name for name in header):
         raise ValueError(
             "its header holds a line break: a quotation mark there is not closed; save it from the "
             "spreadsheet as CSV again"
         )
-    names = [name.strip().casefold() for name in table[0]] if table else []
+    names = [name.strip().casefold() for name in header]
     needed = ["item", *texts, *questions]
-    wrong = [name for name in needed if names.count(name.casefold()) != 1]
-    if wrong:
-        raise ValueError(f"columns missing or duplicated: {', '.join(wrong)}")
-    for number, cells in enumerate(table[1:], start=2):
+    faulty = [name for name in needed if names.count(name.casefold()) != 1]
+    if faulty:
+        raise ValueError(f"columns missing or duplicated: {', '.join(faulty)}")
+    for number, cells in enumerate(table[first:], start=first + 1):
         if any(cell.strip() for cell in cells):
             found = dict(zip(names, cells + [""] * len(names), strict=False))
             row = {name: found[name.casefold()] for name in needed}

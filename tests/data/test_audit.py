@@ -206,6 +206,8 @@ LONG = (
         ("a.tsv", f"1.0 0 0 hi EOS 1.0 1 1 [Question] {LONG}\n"),
         ("a.csv", "Dialogue_History,Strategy_History,Speaker_Turn,Gold_Standard,Next_Strategy\n"
                   f'<START> </s> hi,"[-1, -1]",None seeker,"{LONG}",3\n'),
+        ("a.csv", "sep=;\n\"Dialogue_History\"; Speaker_Turn;Gold_Standard\n"
+                  f'<START> </s> hi;None seeker;"{LONG}"\n'),
         ("a.jsonl", json.dumps({"dialog": [{"speaker": "usr", "text": "hi"}, {
             "speaker": "sys", "text": LONG, "strategy": "A label of another set"}]})),
     ],
@@ -228,6 +230,14 @@ def test_an_open_quote_in_a_table_of_decisions_is_named(tmp_path):
     path.write_text('Dialogue_History,Speaker_Turn,Gold_Standard\nhi,seeker,"why?\n')
     data = AuditDataSettings(train=str(path))
     with pytest.raises(DataError, match=r"a\.csv, line 2: not valid CSV"):
+        audit_sources(audited_sources(data), data, AuditOptions())
+
+
+def test_a_wrong_separator_of_a_table_of_decisions_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("sep=;\nDialogue_History,Speaker_Turn,Gold_Standard\nhi,seeker,why?\n")
+    data = AuditDataSettings(train=str(path))
+    with pytest.raises(DataError, match=r"a\.csv: the first line names ';' as the separator"):
         audit_sources(audited_sources(data), data, AuditOptions())
 
 

@@ -80,6 +80,14 @@ def test_the_csv_gives_a_row_for_each_user(write_csv):
     assert [row["utterances"] for row in others] == [["Oh."], ["Hm."]]
 
 
+def test_excels_line_names_the_separator_of_the_csv(write):
+    text = f'{";".join(COLUMNS)}\nA;B;"{TALK}"\n;;"{TALK}"\n'
+    with pytest.raises(DataError, match="line 8: a conversation without persona"):
+        load_personachat(write(f"sep=;\n{text}"))
+    with pytest.raises(DataError, match="names ',' as the separator, and the header has ';'"):
+        load_personachat(write(f"sep=,\n{text}"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

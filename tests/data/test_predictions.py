@@ -307,6 +307,8 @@ def as_table(rows, delimiter=",", nested=json.dumps, extra=True):
         ("pandas.csv", as_table(GIVEN, nested=str)),
         ("excel.csv", "\ufeff" + as_table(GIVEN)),
         ("german_excel.csv", "\ufeffsep=;\n" + as_table(GIVEN, ";")),
+        ("excel.txt", "sep=;\n" + as_table(GIVEN, ";")),
+        ("bars", "sep=|\n" + as_table(GIVEN, "|")),
     ],
 )
 def test_one_content_in_many_forms(tmp_path, name, text):

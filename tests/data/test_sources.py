@@ -151,12 +151,40 @@ def test_excels_line_names_the_separator_of_a_table(told, delimiter, tmp_path, e
     assert content(load_esconv(path)) == expected
     other = tmp_path / "t.txt"  # recognised by its header
     other.write_bytes(path.read_bytes())
-    if delimiter != "|":
-        assert content(load_esconv(other)) == expected
+    assert content(load_esconv(other)) == expected
     path.write_bytes(path.read_bytes() + b"x")
     number = told.count("\r") + 1 + 1 + len(TURNS) + 1  # that line and the header are lines too
     with pytest.raises(DataError, match=rf"line {number}: expected 5 cells"):
         load_esconv(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sep=,\ndialogue_id;speaker;text\n1;seeker;Hi, you\n",
+         "t.csv: the first line names ',' as the separator, and the header has ';'; correct or "
+         "delete the first line"),
+        ("sep=,\ndialogue_id;speaker;text, as said\n1;seeker;Hi\n",
+         "t.csv, line 3: expected 2 cells, as the header has, got 1; complete the row, or put "
+         "cells that hold ',' into double quotes, or correct the first line, which names the "
+         "separator"),
+    ],
+)  # fmt: skip
+def test_a_wrong_separator_in_the_first_line_is_named(text, message, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_esconv(tmp_path / "t.csv")
+    assert str(caught.value) == f"{tmp_path}/{message}"
+
+
+def test_separators_within_quotes_of_a_header_separate_nothing(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text(
+        'dialogue_id;speaker;text;"who, when, where, and why"\n1;seeker;Hi;\n'
+        "1;supporter;Hello, you;\n"
+    )
+    (row,) = load_esconv(path, requests=True)
+    assert [turn["text"] for turn in row["dialog"]] == ["Hi", "Hello, you"]
 
 
 def test_columns_of_a_dialogue_are_known_in_any_letter_case(tmp_path):
@@ -481,6 +509,8 @@ def test_only_what_has_splits_gives_one(tmp_path):
         ("contexts.tsv", b"1.0 0 0 hi there EOS 1.0 1 1 [Others] hello\n",
          "contexts for the release's own training script.*give the corpus"),
         ("moves.csv", b"Dialogue_History,Strategy_History,Next_Strategy\n<START>,1,7",
+         "EmoDynamiX's table of decisions.*thu-coai/esconv"),
+        ("moves.csv", b'sep=;\n"Dialogue_History"; Strategy_History;Next_Strategy\n<START>;1;7',
          "EmoDynamiX's table of decisions.*thu-coai/esconv"),
         ("a.txt", b"hello there\n", "an unknown format of dialogues: .*got 'hello there'"),
         ("a.zip", b"PK\x03\x04\x00\xff", "a zip archive or a workbook; unpack it"),

@@ -413,6 +413,21 @@ def test_sheets_as_spreadsheets_save_them(systems, tmp_path, encoding, form, sam
     assert all(v["Comforting"] == {"anna": SYSTEMS[0]} for v in votes.answers.values())
 
 
+def test_excels_line_names_the_separator_of_a_sheet(exported, tmp_path):
+    rows = filled(exported, always_zeta)
+    rows[1]["item"] = "x"
+    path = write_sheet(tmp_path / "anna.csv", rows, delimiter="|")
+    path.write_text("sep=|\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    votes = read_answers([path], read_key(exported))
+    assert len(votes.answers) == len(rows) - 1
+    (problem,) = votes.problems
+    assert (problem["row"], problem["problem"]) == (4, "unknown item id")  # two lines lead the rows
+    path = write_sheet(tmp_path / "anna.csv", rows, delimiter=";")
+    path.write_text("sep=,\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    (problem,) = read_answers([path], read_key(exported)).problems
+    assert "names ',' as the separator, and the header has ';'" in problem["problem"]
+
+
 def test_who_the_rater_is(exported, tmp_path):
     key = read_key(exported)
     rows = filled(exported, always_zeta)

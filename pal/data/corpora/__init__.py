@@ -75,11 +75,16 @@ class CorpusFile:
         return decode_text(self.contents, self.name)
 
     @cached_property
+    def beginning(self) -> str:
+        """The first bytes as text, with the line breaks of :attr:`text`."""
+        head = self.head.decode("utf-8-sig", "replace")
+        return head.replace("\r\n", "\n").replace("\r", "\n")
+
+    @cached_property
     def first_line(self) -> str:
         """The first line that is not blank, nor Excel's of the separator; empty if not text."""
-        head = self.head.decode("utf-8-sig", "replace")
-        told = SEPARATOR_LINE.match(head)
-        head = head[told.end() if told else 0 :].lstrip()
+        told = SEPARATOR_LINE.match(self.beginning)
+        head = self.beginning[told.end() if told else 0 :].lstrip()
         return head.splitlines()[0] if head else ""
 
     def open(self) -> IO[bytes]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from pal.data.corpora import CorpusFile, CorpusReader
+from pal.data.corpora.tables import header_names
 
 _CONTEXT = re.compile(r"\d+\.\d+ \d+ \d+ ")
 _EMODYNAMIX = {"Dialogue_History", "Strategy_History", "Next_Strategy"}
@@ -27,7 +28,7 @@ class EmoDynamixReader(CorpusReader):
 
     def recognises(self, file: CorpusFile) -> bool:
         """Return whether the header has the columns of that table."""
-        return set(re.split(r"[,\t]", file.first_line.strip())) >= _EMODYNAMIX
+        return header_names(file.beginning) >= _EMODYNAMIX
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
         """Raise the error that says what the file is."""

@@ -44,8 +44,7 @@ class TableReader(CorpusReader):
             return True
         if file.first_line.startswith(("{", "[")):
             return False
-        header = file.first_line.lower().split(delimiter_of(file.first_line))
-        names = {name.strip().strip('"') for name in header}
+        names = {name.lower() for name in header_names(file.beginning)}
         return all(names & set(USUAL_COLUMNS[role]) for role in NEEDED)
 
     def read(self, file: CorpusFile) -> Iterator[tuple[str, Any]]:
@@ -54,33 +53,75 @@ class TableReader(CorpusReader):
             yield f"line {line}", {column: cell or None for column, cell in row.items()}
 
 
-def table_rows(
-    text: str, name: str, delimiter: str | None = None
-) -> Iterator[tuple[int, dict[str, str]]]:
+def find_separator(text: str) -> tuple[str, str, str]:
+    r"""Return what separates a table's cells, the table, and what is wrong with its first line.
+
+    A first line ``sep=;``, as Excel reads it, names the separator, and is blank in the table, whose
+    lines keep their numbers. Without it, the separator is the most frequent of TAB, comma and
+    semicolon outside the quotes of the header. The third text is empty if nothing is wrong.
+
+    Args:
+        text: contents of the file.
+
+    Example:
+        >>> find_separator('sep=|\nid|text\n')[:2], find_separator('id;"a, b, or c"\n')[0]
+        (('|', '\nid|text\n'), ';')
+    """
+    told = SEPARATOR_LINE.match(text)
+    if told:
+        text = "\n" * told[0].count("\n") + text[told.end() :]
+    header = re.sub(r'"[^"]*"?', "", text.lstrip().partition("\n")[0])
+    usual = max("\t,;", key=header.count)
+    if told is None:
+        return usual, text, ""
+    if told[1] in header or usual not in header:
+        return told[1], text, ""
+    wrong = f"the first line names {told[1]!r} as the separator, and the header has {usual!r}"
+    return usual, text, f"{wrong}; correct or delete the first line"
+
+
+def header_names(text: str) -> set[str]:
+    """Return the names of a table's columns, to recognise what the table is.
+
+    Args:
+        text: contents of the file, or their beginning.
+
+    Example:
+        >>> sorted(header_names('id;"text"'))
+        ['id', 'text']
+    """
+    separator, table, _ = find_separator(text)
+    try:
+        cells = next(csv.reader([table.lstrip().partition("\n")[0]], delimiter=separator), [])
+    except csv.Error:  # a line that is too long
+        return set()
+    return {cell.strip(' "') for cell in cells}
+
+
+def table_rows(text: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     r"""Yield (line, cells by column) of every row of a CSV that is not blank.
 
     The line is the first of the row, counted from 1; a row may go over several. A column without a
-    name, such as pandas' index, is called after its place. A first line ``sep=;``, as Excel reads
-    it, names the separator.
+    name, such as pandas' index, is called after its place. :func:`find_separator` tells the cells
+    apart.
 
     Args:
         text: contents of the file.
         name: the file, for messages.
-        delimiter: separator of cells; None for the most frequent of the header.
 
     Raises:
         DataError: a row is not CSV, or has more or fewer cells than the header, or two columns have
-            one name.
+            one name, or the first line names another separator than the header has.
 
     Example:
         >>> list(table_rows("id,text,\n\n1,Hi,x\n", "a.csv"))
         [(3, {'id': '1', 'text': 'Hi', 'column 3': 'x'})]
     """
-    told = SEPARATOR_LINE.match(text)
-    if told:
-        delimiter, text = told[1], "\n" * told[0].count("\n") + text[told.end() :]
-    delimiter = delimiter or delimiter_of(text.lstrip().partition("\n")[0])
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    separator, table, wrong = find_separator(text)
+    if wrong:
+        raise DataError(f"{name}: {wrong}")
+    other = "" if table == text else ", or correct the first line, which names the separator"
+    rows = csv.reader(io.StringIO(table, newline=""), delimiter=separator, strict=True)
     line = 1
     header: list[str] = []
     try:
@@ -92,8 +133,8 @@ def table_rows(
                 if len(row) != len(header):
                     raise DataError(
                         f"{name}, line {line}: expected {len(header)} cells, as the header has, "
-                        f"got {len(row)}; complete the row, or put cells that hold {delimiter!r} "
-                        "into double quotes"
+                        f"got {len(row)}; complete the row, or put cells that hold {separator!r} "
+                        f"into double quotes{other}"
                     )
                 yield line, dict(zip(header, row, strict=True))
             line = rows.line_num + 1
@@ -130,11 +171,6 @@ class TableTurn(dict[str, Any]):
         super().__init__(values)
         self.where = where
         self.columns = columns
-
-
-def delimiter_of(header: str) -> str:
-    """Return the separator of a header's cells: the most frequent of TAB, comma and semicolon."""
-    return max(("\t", ",", ";"), key=header.count)
 
 
 def find_columns(
