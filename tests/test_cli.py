@@ -282,9 +282,7 @@ def test_a_key_of_several_types_is_one_mistake(capsys):
     assert "settings: decoding.alpha: expected a finite number" in shown
     shown = refused(capsys, "generate", "decoding.alpha={Question: x}")
     assert "settings: decoding.alpha.Question: expected a number" in shown
-    assert "metrics.names: list should have at least 1 item" in refused(
-        capsys, "eval", "metrics.names=[]"
-    )
+    assert "metrics.names: expected at least 1 item" in refused(capsys, "eval", "metrics.names=[]")
 
 
 # Interrupts the process when a module is looked for.

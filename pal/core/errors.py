@@ -117,6 +117,9 @@ def in_words(mistake: Mapping[str, Any]) -> str:
     if mistake["type"] == "extra_forbidden":
         return "no such key"
     message = message.replace(" after validation", "")
+    sized = re.match(r"\w+ should have (at .*?)(, not |$)", message)  # a list, or a text
+    if sized:
+        return f"expected {sized[1]}"
     wanted = message.removeprefix("Input should be ")
     if wanted == message:
         return message[0].lower() + message[1:]

@@ -250,6 +250,7 @@ class Reader:
         """Return a mistake that pydantic found in these settings, in words."""
         # pydantic adds the alternatives of a key that accepts several types to its location
         names: list[str] = []
+        listed = None  # number of names before the first item of a list
         cls: Any = self.cls
         place = detail["loc"]
         place = place[:-2] if place[-1:] == ("[key]",) else place  # a name that cannot be one
@@ -260,21 +261,25 @@ class Reader:
                     break
                 names.append(str(part))
                 continue
+            if listed is None and isinstance(part, int):
+                listed = len(names)
             names.append(str(part))
             cls = section_of(field.annotation) if field else None
         key = ".".join(names)
         if detail["type"] == "extra_forbidden":
             return f"unknown key {quoted(key)}{self._hint(tuple(names))}"
-        if detail["type"] == "missing":
+        if detail["type"] == "missing" and listed is None:
             return f"{key}: missing; give {key}=…"
         message = in_words(detail)
+        if detail["type"] == "missing" and isinstance(place[-1], int):  # of a list of fixed length
+            key, message = key.rpartition(".")[0], "too few items"
         if detail["type"] == "value_error" and (not key or f"{key}." in message.split(":")[0]):
             return message
         if detail["type"] == "value_error" and message.split(":")[0] in getattr(
             cls, "model_fields", {}
         ):
             return f"{key}.{message}"
-        field = _find(self.cls, names)
+        field = _find(self.cls, names[:listed])
         if not isinstance(field, str | type | None) and any(
             isinstance(mark, Unshown) for mark in marks_of(field)
         ):
@@ -283,7 +288,8 @@ class Reader:
         shown = repr(str(value) if isinstance(value, Plain) else value)
         shown = shown if len(shown) <= 80 else shown[:77] + "…"
         given = [
-            shlex.quote(f"{key}={example}") for example in getattr(field, "examples", None) or ()
+            shlex.quote(f"{'.'.join(names[:listed])}={example}")
+            for example in getattr(field, "examples", None) or ()
         ]
         hint = f"; for example {' or '.join(given)}" if given else ""
         return f"{key}: {message}, got {shown}{hint}"
@@ -307,7 +313,8 @@ def quote_hint(word: str) -> str:
 def one_a_key(details: Sequence[Any]) -> list[Any]:
     """Keep one mistake per key that accepts several types, where none of them fits.
 
-    It is the most deeply nested one: a mapping with a mistake in it was meant as a mapping.
+    It is the most deeply nested one: a mapping with a mistake in it was meant as a mapping. Of a
+    list whose items are too short, the first such item stands for all.
     """
     found: dict[tuple[Any, ...], Any] = {}
     for detail in details:
@@ -316,7 +323,11 @@ def one_a_key(details: Sequence[Any]) -> list[Any]:
             (i for i, part in enumerate(place) if i and _ALTERNATIVE.fullmatch(str(part))), None
         )
         if cut is None:
-            found[(len(found), *place)] = detail
+            number = next((i for i, part in enumerate(place) if isinstance(part, int)), 0)
+            if detail["type"] == "missing" and number:
+                found.setdefault(("missing", *place[:number]), detail)
+            else:
+                found[(len(found), *place)] = detail
             continue
         detail = {**detail, "loc": (*place[:cut], *place[cut + 1 :])}
         kept = found.get(place[:cut])

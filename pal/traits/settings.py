@@ -121,7 +121,7 @@ class TalkWritingSettings(TemperatureSettings):
             supporter.
     """
 
-    turns: Annotated[tuple[int, int], AfterValidator(_range)] = (6, 60)
+    turns: Annotated[tuple[int, int], AfterValidator(_range)] = Field((6, 60), examples=["[6, 60]"])
 
 
 class SynthesisSettings(TalkWritingSettings, SentenceSettings):

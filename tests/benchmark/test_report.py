@@ -415,7 +415,7 @@ def changed(make, *path, to):
         ("", "empty"),
         (changed(pages.results, "systems", "pal", "label", to=None), "systems.pal.label: missing"),
         (changed(pages.results, "samples", to="many"), "samples: expected a whole number"),
-        (changed(pages.alpha, "trials", 3, "alpha", to=[0.5]), "trials.3.alpha: list should have"),
+        (changed(pages.alpha, "trials", 3, "alpha", to=[0.5]), "trials.3.alpha: expected at "),
         (changed(pages.results, "confidence", to=float("nan")), "NaN is not a JSON number"),
         (changed(pages.cases, "cases", 0, "turn", to=99), "answers turn 99 of dialogue 'test-0000"),
         (changed(pages.cases, "cases", 0, "dialogue", to="x"), "which has 0 here"),

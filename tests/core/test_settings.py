@@ -346,7 +346,8 @@ def test_a_key_of_words_or_numbers_has_one_mistake(value):
         (Annotated[float, Field(gt=0, lt=1)], 0, "expected above 0"),
         (Annotated[float, Field(gt=0, lt=1)], 1, "expected below 1"),
         (Literal["a", "b"], "c", "expected 'a' or 'b'"),
-        (Annotated[str, Field(min_length=2)], "a", "string should have at least 2 characters"),
+        (Annotated[str, Field(min_length=2)], "a", "expected at least 2 characters"),
+        (tuple[int, int], [1, 2, 3], "expected at most 2 items"),
     ],
 )
 def test_mistakes_are_named_in_words(kind, value, words):
@@ -447,6 +448,24 @@ def test_every_type_and_every_choice_of_a_setting_is_named():
     systems = "; for example 'human_eval.systems={pal: a.jsonl, joint: b.jsonl}'"
     with pytest.raises(ConfigError, match=re.escape(systems) + "$"):
         load_settings("human-eval export", None, ["human_eval.systems=a.jsonl"])
+    pairs = "; for example '{0}=[[pal, joint]]'"
+    for text, mistake in (
+        ("[pal, joint]", "{0}.0: too few items, got ['pal']"),  # one mistake, of both items
+        ("[[pal, joint], [pal]]", "{0}.1: too few items, got ['pal']"),
+        ("[[pal, joint, x]]", "{0}.0: expected at most 2 items, got ['pal', 'joint', 'x']"),
+        ("[[pal, [x]]]", "{0}.0.1: expected text, got ['x']"),
+    ):
+        for name, key in (
+            ("human-eval export", "human_eval.pairs"),
+            ("judge pairs", "judging.pairs"),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                load_settings(name, None, [f"{key}={text}"])
+            assert str(caught.value) == "settings: " + (mistake + pairs).format(key)
+    with pytest.raises(ConfigError) as caught:
+        load_settings("traits synthesize", None, ["traits.turns=6"])
+    example = "for example 'traits.turns=[6, 60]'"
+    assert str(caught.value) == f"settings: traits.turns: too few items, got ['6']; {example}"
     with pytest.raises(ConfigError, match="expected a whole number, got 'x'"):  # or null
         load_settings("generate", None, ["limit=x"])
     with pytest.raises(ConfigError, match="or a way to choose: argmax, sample, gold"):
