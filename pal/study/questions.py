@@ -67,7 +67,7 @@ def consent_text(kind: str, contact: str | None) -> str:
         kind: ``chat`` or ``persona``.
         contact: whom raters can ask.
     """
-    asked = f"\n{CONTACT.format(contact)}\n" if contact else ""
+    asked = f"\n{_asking(contact)}\n" if contact else ""
     return f"{CONSENT[kind]}\n{STORED}{asked}"
 
 
@@ -86,7 +86,12 @@ def contact_line(config: Mapping[str, Any]) -> str:
     """
     if "contact" in config:
         contact = config["contact"]
-        return CONTACT.format(contact) if contact else ""
+        return _asking(contact) if contact else ""
     last = str(config["consent"]).strip().rpartition("\n\n")[2]
     before, after = CONTACT.split("{}")
     return last if last.startswith(before) and last.endswith(after) else ""
+
+
+def _asking(contact: str) -> str:
+    """Return the sentence on a contact; the full stop of ``Lee & Co.`` ends the sentence too."""
+    return CONTACT.format(contact.removesuffix("."))

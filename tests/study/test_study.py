@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from pal.core.errors import DataError, OutputError
-from pal.study.questions import consent_text
+from pal.study.questions import consent_text, contact_line
 from pal.study.store import StudyStore
 from tests.serve.live import send_whole
 from tests.study.live import QUESTIONS, SITUATIONS, Gate, make_study, served
@@ -694,6 +694,15 @@ def test_a_consent_text_of_ones_own_goes_with_a_contact(file, contact, count):
         pages = [person.text, person.begin()]
     assert [page.count("If you have questions, ask") for page in pages] == [count] * 2
     assert [page.count("ask Dr. &lt;b&gt;X&lt;/b&gt;.") for page in pages] == [count] * 2
+
+
+def test_a_contact_that_ends_with_a_full_stop_has_no_second_one():
+    for contact in ("Lee & co", "Lee & co."):
+        asked = "If you have questions, ask Lee & co."
+        assert contact_line({"contact": contact}) == asked
+        text = consent_text("persona", contact)
+        assert text.endswith(f"\n\n{asked}\n")
+        assert contact_line({"consent": text}) == asked  # of an earlier version
 
 
 def test_a_persona_study(file):
