@@ -36,6 +36,7 @@ _NUMBER_FIELDS = (
     "strategy_probs", "token_nll", "token_count", "strategy_nll", "strategy_count", "word_count",
 )  # fmt: skip
 _SAMPLE_FIELDS = (*_TEXT_FIELDS, "personas", *_STRATEGY_FIELDS, *_NUMBER_FIELDS)
+MODEL_FIELDS = ("embedder", "token_encoder", "nli")
 
 
 @dataclass

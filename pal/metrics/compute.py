@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from pal.core.errors import ConfigError, PalError, suggest
-from pal.metrics.base import Direction, Metric, Predictions, Scores, Variant
+from pal.metrics.base import MODEL_FIELDS, Direction, Metric, Predictions, Scores, Variant
 from pal.metrics.table import choose_metrics
 from pal.stats.pooled import Pooled, Types, mean_of
 
@@ -139,8 +139,10 @@ def group_by_dialogue(ids: Iterable[str]) -> np.ndarray:
 
 
 def _why_absent(predictions: Predictions, absent: list[str]) -> str:
+    """Return the reasons why fields are None; a model is not loaded where its texts are missing."""
     why = [predictions.reasons[need] for need in absent if need in predictions.reasons]
-    return "; ".join(dict.fromkeys(why)) or f"needs {', '.join(absent)}"
+    texts = [need for need in absent if need not in MODEL_FIELDS]
+    return "; ".join(dict.fromkeys(why)) or f"needs {', '.join(texts or absent)}"
 
 
 def _enter(

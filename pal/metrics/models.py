@@ -51,6 +51,8 @@ def load_score_models(
         reasons["nli"] = "metrics.nli is null"
     elif "nli" in wanted:
         found["nli"] = load_nli(nli)
+    elif "personas" not in there:
+        reasons["nli"] = "no sample has a persona"
     return found, reasons
 
 

@@ -105,6 +105,13 @@ def test_scores_by_models_where_they_are_named(tmp_path, capsys):
     report = json.loads(output.read_text())
     assert 0.5 < report["metrics"]["bertscore_f1"]["value"] < 1
     assert report["missing"]["c_score"] == "metrics.nli is null"
+    write(path, [{"id": "a/1", "response": "Hi.", "persona": []}])
+    assert command(*given, encoder, "metrics.nli=owner/name", "overwrite=true",
+                   f"output={output}") == 0  # fmt: skip
+    report = json.loads(output.read_text())
+    assert report["missing"]["c_score"] == "no sample has a persona"  # so the model is not loaded
+    assert report["missing"]["bertscore_f1"] == "needs references"
+    write(path, rows(persona=["I am sad."]))
     assert command(*given, encoder, "metrics.bertscore_layer=3", "metrics.names=[bertscore_f1]",
                    f"output={tmp_path / '3.json'}") == 0  # fmt: skip
     assert json.loads((tmp_path / "3.json").read_text())["metrics"].keys() == {"bertscore_f1"}
