@@ -70,7 +70,7 @@ def find_separator(text: str) -> tuple[str, str, str]:
     told = SEPARATOR_LINE.match(text)
     if told:
         text = "\n" * told[0].count("\n") + text[told.end() :]
-    header = re.sub(r'"[^"]*"?', "", text.lstrip().partition("\n")[0])
+    header = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])
     usual = max("\t,;", key=header.count)
     if told is None:
         return usual, text, ""
@@ -83,6 +83,8 @@ def find_separator(text: str) -> tuple[str, str, str]:
 def header_names(text: str) -> set[str]:
     """Return the names of a table's columns, to recognise what the table is.
 
+    A separator within quotes is taken for one, and a quotation mark may be missing.
+
     Args:
         text: contents of the file, or their beginning.
 
@@ -91,11 +93,8 @@ def header_names(text: str) -> set[str]:
         ['id', 'text']
     """
     separator, table, _ = find_separator(text)
-    try:
-        cells = next(csv.reader([table.lstrip().partition("\n")[0]], delimiter=separator), [])
-    except csv.Error:  # a line that is too long
-        return set()
-    return {cell.strip(' "') for cell in cells}
+    header = table.strip().partition("\n")[0]
+    return {cell.strip(' "') for cell in header.split(separator)}
 
 
 def table_rows(text: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
