@@ -13,9 +13,10 @@ from tqdm import tqdm
 from pal import __version__
 from pal.cli import main, parse_arguments
 from pal.commands import COMMANDS, load_settings
-from pal.commands.common import check_models
+from pal.commands.common import check_models, check_score_models
 from pal.commands.help import general_help
 from pal.core.errors import CheckpointError, DataError
+from pal.metrics.settings import MetricSettings
 from tests.jobs import ROOT, environment
 
 
@@ -113,6 +114,7 @@ def test_a_command_says_that_it_loads_a_model(capsys, tmp_path, monkeypatch, com
     """Libraries and model take seconds to load, in which nothing else is shown."""
     monkeypatch.chdir(tmp_path)
     Path("runs/none").mkdir(parents=True)
+    Path("runs/none/config.json").write_text("{}")
     Path("in.jsonl").write_text('{"dialog": [{"speaker": "seeker", "text": "I lost my job."}]}')
     files = ["input=in.jsonl", "output=out.jsonl"] if command == "generate" else []
     assert main([*command.split(), "model=runs/none", *files]) == 2
@@ -167,6 +169,7 @@ def test_a_model_that_is_not_there_is_refused_before_libraries_load(
 ):
     monkeypatch.chdir(tmp_path)
     Path("runs/tiny/model").mkdir(parents=True)
+    Path("runs/tiny/config.json").write_text("{}")
     told = refused(capsys, *given)
     meant = "no such folder; did you mean 'runs/tiny/model'?"
     assert told == f"pal: error: {key}={MISTYPED}: {meant}\n"
@@ -184,6 +187,7 @@ def test_a_model_of_one_word_or_not_downloaded_is_refused_before_libraries_load(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "config.json").write_text("{}")
     told = refused(capsys, *command.split(), f"{key}=blenderbot")
     assert told.startswith(f"pal: error: {key}=blenderbot: no such folder; give the folder that ")
     told = refused(capsys, *command.split(), f"{key}=some-lab/model")
@@ -208,12 +212,76 @@ def test_a_base_that_is_not_downloaded_is_refused_before_libraries_load(
 
 def test_models_that_are_no_folders_of_ours_may_be_the_hubs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for command, given in {
         "eval": ["metrics.bertscore=roberta-large", "metrics.nli=some-lab/nli"],
         "reproduce": ["reproduce.extractor=train", "architecture.tokenizer=gpt2"],
         "chat": ["guard.model=distilbert"],
     }.items():
         check_models(load_settings(command, overrides=given))
+
+
+@pytest.mark.parametrize("command", ["chat", "serve", "guard eval"])
+def test_a_model_of_the_hub_is_refused_without_it_where_it_is_loaded_in_any_case(
+    capsys, tmp_path, monkeypatch, without_libraries, command
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    given = "guard.model=some-lab/model"
+    told = refused(capsys, *command.split(), given)
+    assert told.startswith(f"pal: error: {given}: no such folder, and not downloaded before, with ")
+    check_models(load_settings(command, overrides=[given, "guard.off=true"]))
+    check_models(load_settings("eval", overrides=["metrics.nli=lab/nli"]))  # if there are personas
+
+
+def test_models_of_scores_that_come_after_training_are_refused_before_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    Path("empty").mkdir()
+    Path("file").touch()
+    for key in ("embedder", "bertscore", "nli"):
+        for name, why in {
+            "some-lab/model": "no such folder, and not downloaded before",
+            "./none": "no such folder; give a folder, or a hub id",
+            "empty": r"no model there \(it holds no config.json\)",
+            "file": r"no model there \(a file, not a folder\)",
+        }.items():
+            with pytest.raises(CheckpointError, match=f"^metrics.{key}={name}: {why}"):
+                check_score_models(MetricSettings(**{key: name}))
+            check_score_models(MetricSettings(**{key: name}, names=["bleu"]))  # it is not used
+    check_score_models(MetricSettings())  # a default that cannot be had is left out
+
+
+@pytest.mark.parametrize("key", ["model", "extractor", "reproduce.extractor"])
+def test_what_holds_no_model_is_refused_before_libraries_load(
+    capsys, tmp_path, monkeypatch, without_libraries, key
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "whole", "adapted", "run/model"):
+        Path(name).mkdir(parents=True)
+    Path("file.bin").touch()
+    for name in ("whole/config.json", "adapted/pal_config.json", "run/model/config.json"):
+        Path(name).write_text("{}")
+    command = {"model": "generate", "extractor": "chat model=whole"}.get(key, "reproduce")
+    for name, why in {
+        "empty": "no model there (it holds no config.json); give ",
+        "file.bin": "no model there (a file, not a folder); give ",
+        "run": "no model itself, a folder of others; give run/model\n",
+    }.items():
+        told = refused(capsys, *command.split(), f"{key}={name}")
+        assert told.startswith(f"pal: error: {key}={name}: {why}")
+    for name in ("whole", "adapted"):
+        check_models(load_settings(command.split()[0], overrides=[f"{key}={name}"]))
+
+
+def test_a_slip_of_train_is_no_model(capsys, tmp_path, monkeypatch, without_libraries):
+    monkeypatch.chdir(tmp_path)
+    told = refused(capsys, "reproduce", "reproduce.extractor=tarin")
+    wanted = "reproduce.extractor=tarin: no such folder; did you mean 'train'?"
+    assert told == f"pal: error: {wanted}\n"
+    told = refused(capsys, "reproduce", "reproduce.extractor=runs")
+    assert "reproduce.extractor=runs: no such folder; give train, or the folder that " in told
+    check_models(load_settings("reproduce", overrides=["reproduce.extractor=train"]))
 
 
 def test_a_default_model_that_cannot_be_had_is_no_mistake(tmp_path, monkeypatch):
@@ -242,8 +310,11 @@ def test_a_command_without_what_it_needs_says_so_at_once(capsys):
 
 def test_threads_sleep_while_they_wait(tmp_path):
     """Two threads that spin on a core that other work takes were three times as slow."""
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
     done = subprocess.run(
-        [sys.executable, "-m", "pal", "chat", f"model={tmp_path}"], capture_output=True,
+        [sys.executable, "-m", "pal", "chat", f"model={made}"], capture_output=True,
         text=True, env=environment(OMP_DISPLAY_ENV="verbose"),
     )  # fmt: skip
     assert "GOMP_SPINCOUNT = '0'" in done.stderr

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pal.core.errors import OutputError
+from pal.core.errors import CheckpointError, OutputError, suggest
 from pal.core.job import Job, record_path
 from pal.core.settings import (
     CommandSettings,
@@ -18,6 +18,8 @@ from pal.core.settings import (
     marks_of,
 )
 from pal.data.settings import ReadingSettings, SourceSettings
+from pal.guard.settings import GuardSettings
+from pal.metrics.settings import MetricSettings
 
 COMMON = re.compile(r"model|checkpoint(-\d+)?")  # folders of every run are called so
 
@@ -102,29 +104,76 @@ class ResponseModelSettings(ModelSettings):
 def check_models(settings: CommandSettings) -> None:
     """Refuse models that are not there, before libraries are loaded and long work begins.
 
-    What a hub can have is left to it, unless HF_HUB_OFFLINE forbids it. The base of a training is
-    checked where it is known whether one is used.
+    What a hub can have is left to it, unless HF_HUB_OFFLINE forbids it and the command loads the
+    model in any case: a trained model, an extractor, the model of a guard that is not off. Models
+    of scores are loaded where a sample can have the score; of commands that train first,
+    :func:`check_score_models` refuses them. The base of a training is checked where it is known
+    whether one is used, and a language model on this machine where a request is not answered by
+    the cache.
 
     Args:
         settings: of any command.
 
     Raises:
-        CheckpointError: nothing is there; the message names the setting.
+        CheckpointError: nothing is there, or a folder of ours holds no model; the message names the
+            setting.
 
     Example:
         >>> check_models(load_settings("eval", overrides=["metrics.nli=models/nil"]))
         CheckpointError: metrics.nli=models/nil: no such folder; did you mean 'models/nli'?
     """
-    from pal.data.sources import check_downloaded, check_model_place
+    from pal.core.files import kind_of
+    from pal.data.sources import check_downloaded, check_model_folder, check_model_place
 
     for key, source, place in _models_of(settings):
-        check_model_place(source, f"{key}={source}", place.remedy, own=place.own)
+        where = f"{key}={source}"
+        if kind_of(source) == "nothing" and (hint := suggest(source, place.words)):
+            raise CheckpointError(f"{where}: no such folder{hint}")
+        check_model_place(source, where, place.remedy, own=place.own)
         if place.own:
-            check_downloaded(source, f"{key}={source}", place.remedy)
+            check_model_folder(source, where, place.remedy)
+        if place.loaded:
+            check_downloaded(source, where, place.remedy)
+
+
+def check_score_models(metrics: MetricSettings) -> None:
+    """Refuse models of scores that cannot be had, of a command that trains before it scores.
+
+    Every sample there has what the scores need, so a model that is named, and whose score is not
+    left out by ``metrics.names``, is loaded in the end. Without one that is a default, the other
+    scores are computed.
+
+    Args:
+        metrics: which scores, and by which models.
+
+    Raises:
+        CheckpointError: a named model is not there; the message names the setting.
+        ConfigError: there is no such metric.
+
+    Example:
+        >>> check_score_models(MetricSettings(nli="owner/name"))  # with HF_HUB_OFFLINE set
+        CheckpointError: metrics.nli=owner/name: no such folder, and not downloaded before, …
+    """
+    from pal.data.sources import check_downloaded, check_model_folder, check_model_place
+    from pal.metrics.table import choose_metrics
+
+    needed = {need for metric, _ in choose_metrics(metrics.names) for need in metric.needs}
+    fields = {"embedder": "embedder", "bertscore": "token_encoder", "nli": "nli"}
+    for key, source, place in _models_of(metrics):
+        if fields[key] in needed:
+            where = f"metrics.{key}={source}"
+            check_model_place(source, where, place.remedy)
+            check_model_folder(source, where, place.remedy, files=("config.json", "modules.json"))
+            check_downloaded(source, where, place.remedy)
 
 
 def _models_of(section: Section, prefix: str = "") -> Iterator[tuple[str, str, ModelPlace]]:
-    """Yield (dotted key, folder or hub id, mark) of every model that was named, no default."""
+    """Yield (dotted key, folder or hub id, mark) of every model that was named, no default.
+
+    The model of a guard that is off is none.
+    """
+    if isinstance(section, GuardSettings) and section.off:
+        return
     for name, field in type(section).model_fields.items():
         value, place = getattr(section, name), None
         if name in section.model_fields_set:
@@ -134,7 +183,7 @@ def _models_of(section: Section, prefix: str = "") -> Iterator[tuple[str, str, M
             key = f"{prefix}{name}.{part}".removesuffix(".")
             if isinstance(one, Section):
                 yield from _models_of(one, f"{key}.")
-            elif isinstance(one, str) and place is not None:
+            elif isinstance(one, str) and place is not None and one not in place.words:
                 yield key, one, place
 
 

@@ -60,11 +60,16 @@ class ModelPlace:
     Attributes:
         remedy: what to give where nothing is there.
         own: whether training here writes such models. On the hub they have an owner, so a name
-            without one is a folder's; and a command that names one loads it.
+            without one is a folder's.
+        loaded: whether every command that has the setting loads the model that is named. Others are
+            loaded where they are needed, as by a score that some samples can have.
+        words: what stands for no model, such as ``train``.
     """
 
     remedy: str
     own: bool = False
+    loaded: bool = False
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,13 @@ Source = Annotated[str, AfterValidator(resolve_source), Contents()]
 
 # A model: a response model, a persona extractor, or one from anywhere.
 ModelSource = Annotated[
-    Source, ModelPlace("give the folder that training wrote, or one of its checkpoints", own=True)
+    Source,
+    ModelPlace(
+        "give the folder that training wrote, or one of its checkpoints", own=True, loaded=True
+    ),
 ]
 ExtractorSource = Annotated[
-    Source, ModelPlace("give the folder that task=persona_extractor wrote", own=True)
+    Source, ModelPlace("give the folder that task=persona_extractor wrote", own=True, loaded=True)
 ]
 AnyModelSource = Annotated[Source, ModelPlace("give a folder, or a hub id that can be reached")]
 

@@ -9,6 +9,7 @@ from typing import Any
 from pal.core.errors import CheckpointError, DataError, first_line, suggest
 from pal.core.files import COMPRESSED, kind_of, near_path, no_such
 from pal.core.hub import go_offline_without_network, is_out_of_reach
+from pal.core.job import STARTED
 from pal.data.corpora import ENDINGS, CorpusFile, find_reader
 from pal.data.corpora.tables import USUAL_COLUMNS, TableReader, group_turns, is_turn_table
 from pal.data.records import fail_at
@@ -120,6 +121,49 @@ def check_model_place(
     """
     if (own or "/" in str(source)) and is_missing(source):
         raise CheckpointError(f"{where}: {no_such_source(source, 'folder', remedy)}")
+
+
+def check_model_folder(
+    source: str | PurePath,
+    where: str,
+    remedy: str,
+    *,
+    files: Sequence[str] = ("config.json", "pal_config.json"),
+) -> None:
+    """Refuse a file, and a folder that holds no model; what else is wrong with it, loading tells.
+
+    Args:
+        source: folder or hub id; where nothing lies there, nothing is said.
+        where: the setting that named it, for messages.
+        remedy: what to give instead.
+        files: one of these is in every folder of such a model. The second default is the
+            configuration of trained adapters.
+
+    Raises:
+        CheckpointError: there is no model; of a folder of models, the message names them.
+
+    Example:
+        >>> check_model_folder("runs/q", "model=runs/q", "give another folder")
+        CheckpointError: model=runs/q: no model itself, a folder of others; give runs/q/model
+    """
+    kind, folder = kind_of(source), Path(source)
+    if kind == "nothing":
+        return
+    if kind != "folder":
+        raise CheckpointError(f"{where}: no model there (a {kind}, not a folder); {remedy}")
+    if (folder / STARTED).is_file() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{where}: its training has not ended; run the same `pal train` or `pal quickstart` "
+            "again, or give one of its checkpoints"
+        )
+    if any((folder / name).is_file() for name in files):
+        return
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
+    inside = [] if any(map(Path.is_file, weights)) else sorted(folder.glob("*/config.json"))
+    if inside:
+        meant = " or ".join(str(path.parent) for path in inside[:3])
+        raise CheckpointError(f"{where}: no model itself, a folder of others; give {meant}")
+    raise CheckpointError(f"{where}: no model there (it holds no {files[0]}); {remedy}")
 
 
 def check_downloaded(source: str | PurePath, where: str, remedy: str) -> None:

@@ -14,7 +14,7 @@ CountryCode = Annotated[
 
 # A folder that pal guard train wrote, or a text classification model.
 DetectorSource = Annotated[
-    Source, ModelPlace("give the folder that pal guard train wrote, or a hub id")
+    Source, ModelPlace("give the folder that pal guard train wrote, or a hub id", loaded=True)
 ]
 
 

@@ -20,7 +20,6 @@ from typing import Any
 from pal.core.errors import CheckpointError, ConfigError, PalError, suggest
 from pal.core.files import no_such, parse_json
 from pal.core.hub import go_offline_without_network
-from pal.core.job import STARTED
 from pal.modeling.backbones import BACKBONES, get_backbone
 from pal.modeling.language import (
     ADAPTED_CONFIG,
@@ -282,12 +281,13 @@ def read_model_config(source: str, where: str, *, own: bool = True, remedy: str 
     """
     from transformers import AutoConfig
 
-    from pal.data.sources import check_model_place
+    from pal.data.sources import check_model_folder, check_model_place
     from pal.modeling.auto import register_configurations
 
     register_configurations()
     quiet_when_local(source)
     check_model_place(source, where, remedy)
+    check_model_folder(source, where, remedy)
     go_offline_without_network(source)
     _check_files(source, where, own)
     try:
@@ -605,16 +605,6 @@ def _check_files(source: str, where: str, own: bool) -> None:
     if not folder.is_dir():
         return
     config = folder / "config.json"
-    if (folder / STARTED).is_file() and not config.is_file():
-        raise CheckpointError(
-            f"{where}: its training has not ended; run the same `pal train` or `pal quickstart` "
-            "again, or give one of its checkpoints"
-        )
-    weights = [config, *folder.glob("*.safetensors"), *folder.glob("*.gguf")]
-    inside = [] if any(map(Path.is_file, weights)) else sorted(folder.glob("*/config.json"))
-    if inside:
-        meant = " or ".join(str(path.parent) for path in inside[:3])
-        raise CheckpointError(f"{where}: no model itself, a folder of others; give {meant}")
     if config.is_file():
         try:
             found = parse_json(config.read_text(encoding="utf-8"))

@@ -110,6 +110,12 @@ def test_a_folder_of_models_names_them(folder, tmp_path):
     assert "a folder of others" not in refusal(tmp_path / "lost")
 
 
+def test_a_file_and_a_folder_without_a_model_are_told_as_before_loading(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no model there (a file, not a folder); give " in refusal(folder / "config.json")
+    assert "no model there (it holds no config.json); give " in refusal(tmp_path / "empty")
+
+
 def test_code_of_an_unknown_model_type_is_not_asked_for(folder, monkeypatch):
     (folder / "theirs.py").write_text("raise SystemExit('code ran')\n")
     say(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.Config"})

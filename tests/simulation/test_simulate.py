@@ -198,10 +198,14 @@ def test_killed_and_started_again_it_writes_the_same_bytes(tmp_path):
 
 
 def test_settings_without_a_use_are_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")  # which makes a model of the folder
     with FakeServer(World()) as server:
         for more, message in [
-            (["model=.", "supporter.temperature=1"], "supporter.temperature is for a language"),
-            (["extractor=."], "extractor is for a trained supporter"),
+            (
+                [f"model={tmp_path}", "supporter.temperature=1"],
+                "supporter.temperature is for a language",
+            ),
+            ([f"extractor={tmp_path}"], "extractor is for a trained supporter"),
             (["simulation.least=9"], "simulation.least=9 is more than"),
             (["simulation.supporter={modle: x}"], "simulation.supporter: modle"),
         ]:
