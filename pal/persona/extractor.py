@@ -199,17 +199,37 @@ def load_extractor(source: str, dtype: str = "float32", *, key: str = "model") -
     """
     from transformers import AutoModelForSeq2SeqLM
 
-    where, remedy = f"{key}={source}", "give the folder that task=persona_extractor wrote"
+    where = f"{key}={source}"
+    config, tokenizer = read_extractor(source, where)
+    if language_task(config):
+        return _fitting(load_language_model(source, config, dtype), tokenizer, where)
+    model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
+    return _fitting(model.eval(), tokenizer, where)
+
+
+def read_extractor(source: str, where: str) -> tuple[Any, Any]:
+    """Read a trained extractor without its weights: (configuration, tokenizer).
+
+    Args:
+        source: folder or hub id.
+        where: the setting that named it, for messages.
+
+    Raises:
+        CheckpointError: the source is missing, or the model is not a persona extractor.
+
+    Example:
+        >>> config, tokenizer = read_extractor("runs/extractor", "extractor=runs/extractor")
+    """
+    remedy = "give the folder that task=persona_extractor wrote"
     config = read_model_config(source, where, remedy=remedy)
     if language_task(config) == "persona_extractor":
-        return _fitting(load_language_model(source, config, dtype), load_tokenizer(source), where)
+        return config, load_tokenizer(source)
     tokenizer = None if is_response_model(config) else load_tokenizer(source)
     if tokenizer is None or not set(SEPARATORS) <= set(tokenizer.get_vocab()):
         raise CheckpointError(
             f"{where}: a {config.model_type} model, but not a persona extractor; {remedy}"
         )
-    model = read_weights(AutoModelForSeq2SeqLM, source, config, where, dtype=dtype)
-    return _fitting(model.eval(), tokenizer, where)
+    return config, tokenizer
 
 
 def _fitting(model: Any, tokenizer: Any, where: str) -> tuple[Any, Any]:

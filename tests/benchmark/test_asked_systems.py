@@ -71,6 +71,14 @@ def test_each_model_and_seed_is_asked_what_it_needs(done):
     assert all("<dialogue>" in said(body) for body in sent)
 
 
+def test_a_local_model_that_is_not_downloaded_is_missed_before_anything_is_done(tmp_path, capsys):
+    given = ["llm.backend=transformers", "llm.model=some-lab/model", "reproduce.systems=[llm]"]
+    assert call(tmp_path / "run", "http://localhost:1/v1", *given) == 2
+    told = capsys.readouterr().err
+    assert "reproduce.systems: llm: llm.model=some-lab/model: no such folder, and not down" in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_that_is_not_named_is_missed_before_anything_is_done(tmp_path, capsys):
     assert command(
         "reproduce", f"data.train={ESCONV}", f"output_dir={tmp_path / 'run'}",

@@ -239,11 +239,36 @@ def test_another_systems_responses_enter_the_table(done, tmp_path, capsys):
             "leaves no test dialogues",
         ),
         (["persona_extractor.data.train=bundled:esconv"], "give the persona conversations"),
+        (
+            ["persona_extractor.data.train=none.txt"],
+            "error: persona_extractor.data.train=none.txt: no such file",
+        ),
+        (
+            ["persona_extractor.architecture={tokenizer: ./none}"],
+            "error: persona_extractor.architecture.tokenizer=./none: no such folder",
+        ),
+        (
+            ["persona_extractor.architecture={base: ./none, from_scratch: null}"],
+            "error: persona_extractor.architecture.base=./none: no such folder",
+        ),
+        (
+            ["metrics.nli=some-lab/nli"],
+            "error: metrics.nli=some-lab/nli: no such folder, and not downloaded before",
+        ),
     ],
 )
 def test_mistakes_are_reported_before_any_work(more, message, tmp_path, capsys):
     assert command(*benchmark(tmp_path / "run", *more)) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_extractor_that_is_none_is_told_before_any_work(response_model, tmp_path, capsys):
+    given = f"reproduce.extractor={response_model}"
+    assert command(*benchmark(tmp_path / "run", given)) == 2
+    told = capsys.readouterr().err
+    assert f"error: {given}: a " in told
+    assert "not a persona extractor; give the folder that task=persona_extractor wrote" in told
     assert not (tmp_path / "run").exists()
 
 

@@ -126,6 +126,19 @@ def test_mistakes_are_told_before_any_work(tmp_path, capsys):
     assert "did you mean 'training.num_train_epochs'" in capsys.readouterr().err
     assert command("quickstart", f"output_dir={folder}", "decoding.strategy=Qestion") == 2
     assert "did you mean 'Question'" in capsys.readouterr().err
+    for given, why in {
+        "metrics.bertscore=some-lab/model": "not downloaded before",
+        "persona_extractor.architecture.tokenizer=./none": "no such folder; give ",
+        "persona_extractor.architecture={base: ./none, from_scratch: null}": "",
+    }.items():
+        assert command("quickstart", "--config", "quickstart", f"output_dir={folder}", given) == 2
+        told = capsys.readouterr().err
+        shown = given if why else "persona_extractor.architecture.base=./none"
+        assert f"error: {shown}: no such folder" in told
+        assert why in told
+    more = ["architecture={base: ./none, from_scratch: null}"]  # PAL's; the block has its own
+    assert command("quickstart", "--config", "quickstart", f"output_dir={folder}", *more) == 2
+    assert "error: architecture.base=./none: no such folder" in capsys.readouterr().err
     assert not folder.exists()
 
 
