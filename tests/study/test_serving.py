@@ -159,7 +159,9 @@ def test_weights_that_changed_are_refused(response_model, tmp_path, capsys):
     (["study.systems={a b: {model: x}, c: {model: y}}"], "should be a name of letters, digits"),
     (["study.kind=persona", "study.address=http://127.0.0.1:80100"], "study.address=http"),
 ])  # fmt: skip
-def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, capsys):
+def test_mistakes_are_told_in_a_line(arguments, what, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")  # which makes a model of the folder
     assert create(tmp_path, *arguments) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert what in line
