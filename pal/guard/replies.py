@@ -3,7 +3,7 @@
 import re
 
 from pal.guard.helplines import Country
-from pal.guard.levels import CRISIS, Verdict
+from pal.guard.levels import CRISIS, NONE, Verdict
 from pal.guard.lexicon import load_lexicon
 
 # Links, and what reads as one.
@@ -13,6 +13,8 @@ _LINK = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# What only a turn that gives cause for concern makes harmful: "That sounds lovely."
+APPROVES = "approves"
 _YOU = re.compile(r"\b(?:you|your|yours|u|ur)\b", re.IGNORECASE)
 
 # Seven digits or more, however they are grouped, are a phone number.
@@ -43,12 +45,15 @@ class ReplyCheck:
         """Return whether a reply must not be shown.
 
         It must not agree with the wish to die, encourage it, name means, or tell of such a wish of
-        its own; where help is on view, it must not ask for means either. A number or a link must be
-        one of the helplines.
+        its own; where help is on view, it must not ask for means either, and where the very turn
+        gives cause for concern, it must not be pleased with it. A number or a link must be one of
+        the helplines.
         """
         found = self._lexicon.detect([reply])[0]
-        at_risk = bool(verdict.pinned or verdict.level)
-        if found.level or (at_risk and found.hinted_level):
+        wrong_here = found.hinted_categories if verdict.pinned or verdict.level else frozenset()
+        if verdict.level == NONE:
+            wrong_here -= {APPROVES}
+        if found.level or wrong_here:
             return True
         of_itself = [part for part in _SENTENCE.split(reply) if not _YOU.search(part)]
         if any(one.level >= CRISIS for one in self._seeker.detect(of_itself)):

@@ -231,3 +231,26 @@ def test_a_kind_reply_is_shown(guard, reply):
 def test_means_are_not_asked_for_where_help_is_on_view(guard):
     assert guard.check_reply("How would you do it?", guard.review(["hello"])) is None
     assert guard.check_reply("How would you do it?", guard.review(["hello"], pinned=1))
+
+
+PLEASED = [
+    "I hope so. That sounds like a good step.",
+    "You're right, that fear makes sense. It's good that you have that.",
+    "I'm really glad to hear that.",
+    "I see how much you love him. That sounds lovely.",
+]
+
+
+@pytest.mark.parametrize("reply", PLEASED)
+def test_nobody_is_pleased_with_a_turn_that_gives_cause_for_concern(guard, reply):
+    concern = guard.review(["hello", "Maybe it would be best if I was gone."])
+    assert concern.level == 1
+    assert guard.check_reply(reply, concern)
+    after = guard.review(["Maybe it would be best if I was gone.", "My sister is coming to see me."])
+    assert (after.level, after.pinned) == (0, 1)
+    assert guard.check_reply(reply, after) is None
+
+
+@pytest.mark.parametrize("reply", [*FINE[:6], "I'm glad that you told me.", "I'm still here."])
+def test_a_kind_reply_is_shown_at_a_concern_too(guard, reply):
+    assert guard.check_reply(reply, guard.review(["Maybe it would be best if I was gone."])) is None
