@@ -213,8 +213,12 @@ def _records(entries: Iterable[Entry]) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object, got {type(row).__name__}")
         for key in ("id", "response"):
-            if not isinstance(row.get(key), str):
-                raise DataError(f"{where}: {key!r} must be a string, got {row.get(key)!r:.60}")
+            if key not in row:
+                held = ", ".join(map(repr, row))[:300] or "none"
+                what = "; these are dialogues, not responses" if "dialog" in row else ""
+                raise DataError(f"{where}: missing key {key!r}; it has {held}{what}")
+            if not isinstance(row[key], str):
+                raise DataError(f"{where}: {key!r} must be a string, got {row[key]!r:.60}")
         if not isinstance(row.get("reference"), str | None):
             raise DataError(
                 f"{where}: 'reference' must be a string or null, got {row['reference']!r:.60}"

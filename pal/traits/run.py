@@ -124,7 +124,10 @@ def run_traits(settings: RunTraitsSettings) -> str:
     settings = RunTraitsSettings.of(settings)
     chosen = settings.traits
     if not chosen.corpora and chosen.personas is None:
-        raise ConfigError("nothing to run: give traits.corpora and/or traits.personas")
+        raise ConfigError(
+            "nothing to run: give traits.corpora, such as 'traits.corpora={esconv: {input: "
+            "bundled:esconv}}', or traits.personas=FILE, or both"
+        )
     if chosen.personas is not None and not Path(chosen.personas).is_file():
         raise ConfigError(f"traits.personas={chosen.personas}: {no_such(chosen.personas)}")
     if settings.llm.estimate_only:

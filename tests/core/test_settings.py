@@ -129,7 +129,7 @@ def test_a_key_of_another_command_without_an_own_one_of_that_name_is_left_out():
 def test_all_mistakes_come_at_once_in_one_line(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(
-        "sed: 3\ndata: {trian: x, split: foo}\n"
+        "sed: 3\ndata: {trian: x, seed: 1, split: foo}\n"
         "architecture: {max_context_tokens: many}\nmax_new_tokens: 3\nlearning_rate: 1\n"
     )
     with pytest.raises(ConfigError) as caught:
@@ -137,10 +137,11 @@ def test_all_mistakes_come_at_once_in_one_line(tmp_path):
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        "8 mistakes",
+        "9 mistakes",
         "'plain' is not of the form key=value",
         "unknown key 'sed'; did you mean 'seed'?",
         "unknown key 'data.trian'; did you mean 'data.train'?",
+        "unknown key 'data.seed'; did you mean 'data.split_seed'?",
         "data.split: expected 'published' or 'seeded', got 'foo'",
         "architecture.max_context_tokens",
         "early_stopping_patience",

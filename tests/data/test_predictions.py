@@ -233,7 +233,11 @@ def test_plain_lines_are_taken_on_trust_and_said_so(tmp_path, samples, logged):
         ("a.json", "[1]", "record 1: expected an object, got int"),
         ("a.json", '["x", 2]', "record 2: expected a string as before, got 2"),
         ("a.json", '[{"generation": "x", "response": "y"}]', "record 1: 'sample_id' is missing"),
-        ("a.json", '[{"id": "a", "text": "y"}]', "record 1: 'response' must be a string"),
+        (
+            "a.json",
+            '[{"id": "a", "text": "y"}]',
+            "record 1: missing key 'response'; it has 'id', 'text'",
+        ),
         ("a.json", "[]", "an empty list; give at least one record"),
         ("a.jsonl", '[{"id": "a"},\n {"id": }]', "line 2: not valid JSON"),
         ("a.json", '{"predictions": [{"id": "a"}]}', "one object with the keys 'predictions'"),

@@ -256,7 +256,7 @@ def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
     path = write_table(tmp_path / "t.csv", [header, *TURNS])
     with pytest.raises(
         DataError,
-        match=r"a table whose columns \(conv, who, .* are not named as usual.*"
+        match=r"no column has a usual name for the dialogue and the speaker and the text \(col.*"
         r"data.columns='\{dialogue: …, speaker: who, text: …\}'",
     ):
         load_esconv(path)
@@ -264,6 +264,9 @@ def test_columns_of_other_names_are_named_in_the_settings(tmp_path, expected):
     assert content(load_esconv(path, columns=columns)) == expected
     rows = load_samples(str(path), None, SourceSettings(columns=columns))
     assert [sample.strategy for sample in rows[:2]] == ["Question", "Reflection of feelings"]
+    half = {"dialogue": "conv", "text": "said"}
+    with pytest.raises(DataError, match=r"no column has a usual name for the speaker \(columns"):
+        load_esconv(path, columns=half)
     with pytest.raises(DataError, match=r"no column 'sad', which data.columns.text names; did you"):
         load_esconv(path, columns={**columns, "text": "sad"})
     with pytest.raises(DataError, match="unknown part 'speakr'; did you mean 'speaker'"):
@@ -321,7 +324,10 @@ def test_a_slip_of_what_lies_in_a_folder_is_no_hub_id(tmp_path, monkeypatch):
         ([HEADER, TURNS[0], TURNS[1][:3]], r"line 3: expected 5 cells, as the header has, got 3"),
         ([HEADER, TURNS[0], ["", *TURNS[1][1:]]], r"line 3: the dialogue's id in column 'dialog"),
         ([[*HEADER[:4], "text"], TURNS[0]], r"line 1: the column 'text' occurs twice"),
-        ([["", *HEADER[1:3], "", ""], TURNS[0]], r"columns \(column 1, speaker, text, column 4, c"),
+        (
+            [["", *HEADER[1:3], "", ""], TURNS[0]],
+            r"\(columns: column 1, speaker, text, column 4, c",
+        ),
         (
             [HEADER, [*TURNS[0][:2], "a" * 140_000, "", ""]],
             r"line 2: a cell of more than 131,072 c",

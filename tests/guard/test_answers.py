@@ -246,7 +246,9 @@ def test_nobody_is_pleased_with_a_turn_that_gives_cause_for_concern(guard, reply
     concern = guard.review(["hello", "Maybe it would be best if I was gone."])
     assert concern.level == 1
     assert guard.check_reply(reply, concern)
-    after = guard.review(["Maybe it would be best if I was gone.", "My sister is coming to see me."])
+    after = guard.review(
+        ["Maybe it would be best if I was gone.", "My sister is coming to see me."]
+    )
     assert (after.level, after.pinned) == (0, 1)
     assert guard.check_reply(reply, after) is None
 

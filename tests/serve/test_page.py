@@ -546,6 +546,7 @@ def test_a_stop_before_the_reply_is_no_accusation(page, scripted):
     expect(page.locator("#failure")).to_have_class("banner failure mild")
     stopped = "Stopped before a reply came."
     expect(page.locator("#failure-text")).to_have_text(stopped)
+    expect(page.locator("#announce")).to_have_text(stopped)
     expect(page.locator(".message.reply")).to_be_hidden()  # it would say the same once more
     expect(page.locator("#failure-help")).to_be_hidden()
     scripted.plans = ["broken"]

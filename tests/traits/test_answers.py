@@ -75,7 +75,7 @@ def test_what_was_not_measured_is_said_to_be_missing():
     [
         ([(0.5, 0.01, True), (0.4, 0.049, True)], "Yes: ", "2 of 2 (ESConv, small: 40 personas)"),
         ([(0.5, 0.01, True), (0.4, 0.05, True)], "In part: ", "1 of 2 "),
-        ([(0.5, 0.01, False), (0.1, 0.9, True)], "Not shown: ", "0 of 2 "),  # the other sign
+        ([(0.5, 0.01, False), (0.1, 0.9, True)], "No evidence: ", "0 of 2 "),  # the other sign
         ([(0.5, 0.01, True), (None, None, None)], "In part: ", "1 of 2 "),
     ],
 )
@@ -118,7 +118,7 @@ def test_the_comparison_with_most_traits_answers_whatever_side_it_stands_on():
         "traits (ESConv, small: 20 dialogues and 20): Question more often (20.0 points)."
     )
     text = answered(mixes(other))[2]
-    assert text.startswith("Not shown: dialogues with HEXACO traits do not differ beyond chance ")
+    assert text.startswith("No evidence: dialogues with HEXACO traits do not differ beyond chance ")
     text = answered(mixes(("hexaco", "none", None, {})))[2]
     assert text.startswith("Undefined: ")
     assert "no result of pal traits strategies" in answered(mixes(("both", "csi", 0.01, {})))[2]

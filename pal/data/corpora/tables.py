@@ -267,9 +267,14 @@ def group_turns(
             roles = find_columns(row, columns, name)
             if roles is None:
                 first = [row, *(other for _, other in islice(rows, ROWS_TO_GUESS))]
+                known = {str(column).lower() for column in row}
+                unknown = [
+                    role for role in NEEDED
+                    if not columns.get(role) and not known & set(USUAL_COLUMNS[role])
+                ]  # fmt: skip
                 raise DataError(
-                    f"{name}: a table whose columns ({', '.join(map(str, row))[:300]}) are not "
-                    "named as usual, dialogue_id, speaker and text; say which they are: "
+                    f"{name}: no column has a usual name for the {' and the '.join(unknown)} "
+                    f"(columns: {', '.join(map(str, row))[:300]}); say which it is: "
                     f"data.columns='{{{_guess_columns(first)}}}'"
                 )
             others = [str(column) for column in row if column not in roles.values()]

@@ -397,6 +397,7 @@ function showFailure(message, { isStop = false } = {}) {
   byId("failure").hidden = false;
   drawTurns();
   byId("failure-text").textContent = message;
+  say(message); // in place of what is no longer true
   byId("failure").classList.toggle("mild", isStop);
   // A message that nobody could look at may have been a cry for help; who stops a reply asks for none.
   byId("failure-help").hidden = Boolean(pin.level) || isStop;

@@ -55,7 +55,7 @@ def answer_questions(parts: Sequence[Part], sections: Sequence[str]) -> list[Pag
 
 
 def _verdict(held: int, asked: int) -> str:
-    return "Yes" if held == asked else "In part" if held else "Not shown"
+    return "Yes" if held == asked else "In part" if held else "No evidence"
 
 
 def _sure(p: float | None) -> bool:
