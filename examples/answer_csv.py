@@ -17,7 +17,6 @@ from pal.commands.annotate import annotate
 from pal.commands.generate import generate
 from pal.core.errors import DataError, PalError
 from pal.core.files import atomic_writer, read_jsonl
-from pal.core.job import counted
 from pal.core.runtime import show_messages
 from pal.data.corpora import CorpusFile
 from pal.data.corpora.tables import TableReader, find_columns
@@ -66,7 +65,7 @@ def main(table, folder, extractor, overrides):
         writer = csv.DictWriter(file, dict.fromkeys([*rows[0], *ADDED.values()]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{counted(added, 'answer')} in {folder / 'answered.csv'}")
+    print(f"{added} answer{'' if added == 1 else 's'} in {folder / 'answered.csv'}")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_a_system_of_ones_own_stands_in_the_table_with_pal(run, place):
 
 @pytest.mark.parametrize(("call", "message"), [
     (("chat_loop.py", "model=runs/none"), "runs/none"),
-    (("chat_loop.py", "guard.country=xx"), "guard.country"),
+    (("chat_loop.py", "guard.country=Germany"), "guard.country"),
     (("chat_loop.py", "temperature=1"), "unknown key 'temperature'"),
     (("answer_csv.py", "none.csv", "runs/x"), "none.csv: no such file"),
     (("answer_csv.py", "bad.csv", "runs/x"), "bad.csv"),

@@ -57,7 +57,9 @@ def _read_turn(message: Any, where: str) -> dict[str, Any]:
         raise DataError(f'{where}: expected an object with "role" and "content"')
     missing = [key for key in ("role", "content") if key not in message]
     if missing:
-        shown = ", ".join(f"{key!r:.40}" for key in message)[:200] or "none"
+        # what is no name of a key may be what somebody said
+        names = [key for key in message if isinstance(key, str) and key.isidentifier()]
+        shown = ", ".join(f"{key!r:.40}" for key in names)[:200] or "none"
         raise DataError(f"{where}: missing key {missing[0]!r}; it has {shown}")
     role, content = message.get("role"), _text(message.get("content"))
     if role in ("system", "developer"):

@@ -288,7 +288,7 @@ def test_the_bar_estimates_from_stages_of_the_same_kind(tmp_path):
         (["reproduce.executor=kubernetes"], "reproduce.executor"),
         (["reproduce.workers=0"], "reproduce.workers"),
         (["reproduce.resources={train: {gpus: 1.5}}"], "a part of one GPU or a whole number"),
-        (["reproduce.resources={training: {gpus: 1}}"], "reproduce.resources.training"),
+        (["reproduce.resources={training: {gpus: 1}}"], "reproduce.resources: expected"),
         (
             [
                 "reproduce.executor=slurm",

@@ -294,6 +294,7 @@ def test_a_bar_fills_no_log_file(response_model, tmp_path):
 )
 def test_inputs_are_refused_before_torch_is_loaded(line, message, tmp_path):
     (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
     (tmp_path / "mine.jsonl").write_text(VALID + "\n{")
     code = f"import sys; from pal.cli import main; main({line}); sys.exit('torch' in sys.modules)"
     done = subprocess.run(

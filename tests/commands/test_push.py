@@ -66,6 +66,7 @@ def test_results_name_a_data_set_of_the_hub(corpus, loss, number):
 
 
 def test_a_repository_has_an_owner(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
     given = [f"model={tmp_path}", f"output={tmp_path / 'out'}", "push_to=mine"]
     assert command("export", *given) == 2
     assert "push_to=mine: give a repository as owner/name" in capsys.readouterr().err

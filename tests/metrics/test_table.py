@@ -118,7 +118,7 @@ def test_what_cannot_be_computed_is_listed_with_the_reason():
     assert set(report.values) == possible
     assert possible >= {f"distinct_{n}" for n in (1, 2, 3)} | {"ead_1", "ead_2", "length"}
     assert report.missing["bleu_1"] == "needs references"
-    assert report.missing["cos_sim"] == "needs personas, embedder"
+    assert report.missing["cos_sim"] == "needs personas"
     assert report.missing["accuracy"] == "needs strategies, predicted_strategies"
 
 

@@ -137,7 +137,9 @@ def test_data_are_read_before_the_base_is_asked_for(tmp_path, capsys, monkeypatc
         monkeypatch.setattr(f"pal.training.preparation.{name}", lambda *a, **k: asked.append(a))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"dialog": 3}\n')
-    call = [f"data.train={bad}", "architecture.from_scratch=null", "architecture.base=a/b"]
+    base = tmp_path / "base"
+    base.mkdir()
+    call = [f"data.train={bad}", "architecture.from_scratch=null", f"architecture.base={base}"]
     assert command("train", *settings, *call, f"output_dir={tmp_path / 'm'}") == 2
     assert f"pal: error: {bad}" in capsys.readouterr().err
     assert not asked
