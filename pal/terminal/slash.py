@@ -112,7 +112,7 @@ def _persona(conversation: Conversation, rest: str) -> SlashAnswer:
 def _known(conversation: Conversation) -> str:
     how = ", inferred from the conversation" if conversation.infers else ""
     if conversation.session.inference is not None and not conversation.infers:
-        how = ", as given; /persona infer infers it"
+        how = ", fixed; /persona infer infers it again"
     if not conversation.known:
         return "persona: nothing is inferred yet" if conversation.infers else f"persona: empty{how}"
     lines = [f"  {number}. {one}" for number, one in enumerate(conversation.known, start=1)]

@@ -697,6 +697,8 @@ def test_a_window_that_becomes_narrow_closes_the_panels(page, scripted):
     page.set_viewport_size({"width": 390, "height": 400})  # as with a keyboard on the screen
     page.select_option("#strategy", "Question")
     expect(page.locator("details.card[open]")).to_have_count(1)
+    page.set_viewport_size({"width": 1280, "height": 860})
+    expect(page.locator("details.card[open]")).to_have_count(3)
 
 
 def test_a_page_without_a_chat_starts_at_its_top(page, scripted):

@@ -156,7 +156,7 @@ def test_a_persona_grows_with_what_is_said(response_model, extractor_model, talk
         *lines[:3], "/persona add i like tea", "/persona drop 1", "/persona", "/persona infer",
         "What now?", with_session=inferring,
     )  # fmt: skip
-    assert "as given" in after(shown, "/persona drop 1")
+    assert "fixed" in after(shown, "/persona drop 1")
     assert "i like tea" in after(shown, "/persona")
     assert conversation.infers
     assert "i like tea" not in conversation.known

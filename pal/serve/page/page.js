@@ -945,18 +945,19 @@ function listen() {
 takeToken();
 byId("message").value = chat.draft;
 listen();
-// Where the panels stand above the chat they are closed. A window that becomes as narrow is like a page
-// that is opened in it, which shows the end of the chat.
+// Where the panels stand above the chat they are closed, until they stand beside it again. A window that
+// becomes as narrow is like a page that is opened in it, which shows the end of the chat.
 const narrow = window.matchMedia("(max-width: 59.99rem)");
-function closePanels() {
-  if (!narrow.matches) return;
-  for (const card of document.querySelectorAll("details.card")) card.open = false;
+let closed = [];
+function arrangePanels() {
+  if (narrow.matches) closed = [...document.querySelectorAll("details.card[open]")];
+  for (const card of closed) card.open = !narrow.matches;
 }
 narrow.addEventListener("change", () => {
-  closePanels();
+  arrangePanels();
   if (narrow.matches) showEnd();
 });
-closePanels();
+arrangePanels();
 remind();
 drawLog();
 drawPersona();
