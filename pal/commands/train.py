@@ -178,6 +178,7 @@ def check_sources(settings: TrainSettings) -> None:
 
     chosen = settings.architecture
     sources = check_data_given(settings.data)
+    check_base_given(chosen)
     if chosen.from_scratch is None:
         sources["architecture.base"] = chosen.base
         base, output = Path(chosen.base).resolve(), Path(settings.output_dir).resolve()
@@ -197,7 +198,6 @@ def check_sources(settings: TrainSettings) -> None:
             "downloaded from the Hugging Face hub unless cached: %s; without a network give local "
             "files or folders instead (`pal quickstart` needs none)", " ".join(named),
         )  # fmt: skip
-    check_base_given(chosen)
 
 
 def check_data_given(data: DataSettings) -> dict[str, str | None]:

@@ -122,7 +122,8 @@ def test_a_base_inside_the_output_folder_is_refused(response_model, capsys):
         assert "which this run writes" in capsys.readouterr().err
 
 
-def test_what_a_hub_would_give_is_named_before_it_is_asked(tmp_path, capsys):
+def test_what_a_hub_would_give_is_named_before_it_is_asked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pal.data.sources.is_out_of_reach", lambda name: False)
     assert command("train", f"output_dir={tmp_path / 'm'}") == 2
     said = capsys.readouterr().err
     assert "data.train=thu-coai/esconv architecture.base=facebook/blenderbot_small-90M" in said

@@ -126,7 +126,7 @@ def test_every_question_is_answered(finished):
 
 def test_nothing_to_run_is_told(tmp_path, capsys):
     assert command("traits", "run", f"output_dir={tmp_path}") == 2
-    assert "give traits.corpora and/or traits.personas" in capsys.readouterr().err
+    assert "or traits.personas=FILE, or both" in capsys.readouterr().err
 
 
 class Strict(World):
