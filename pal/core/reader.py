@@ -161,9 +161,9 @@ class Reader:
             # a section in common makes long keys alike
             if near_names(path[-1], [found.rpartition(".")[2]]):
                 return f"; did you mean {found!r}?"
-        section = f"{'.'.join(path[:-1])}."  # data.seed, for data.split_seed
-        for key in keys.values():
-            if len(path) > 1 and key.startswith(section) and key.endswith(f"_{path[-1]}"):
+        section = ".".join(path[:-1])  # data.seed, for data.split_seed
+        for key in keys.values() if section else ():
+            if key.startswith(f"{section}.") and key.endswith(f"_{path[-1]}"):
                 return f"; did you mean {key!r}?"
         return ""
 

@@ -225,19 +225,15 @@ def test_files_of_other_projects_are_read(tmp_path, name, text):
     assert found_in(report, "targets")[1]["normalised"] == 1
 
 
-def test_an_open_quote_in_a_table_of_decisions_is_named(tmp_path):
+@pytest.mark.parametrize(("before", "row", "message"), [
+    ("", 'hi,seeker,"why?', r"a\.csv, line 2: not valid CSV"),
+    ("sep=;\n", "hi,seeker,why?", r"a\.csv: the first line names ';' as the separator"),
+])  # fmt: skip
+def test_a_damaged_table_of_decisions_is_named(tmp_path, before, row, message):
     path = tmp_path / "a.csv"
-    path.write_text('Dialogue_History,Speaker_Turn,Gold_Standard\nhi,seeker,"why?\n')
+    path.write_text(f"{before}Dialogue_History,Speaker_Turn,Gold_Standard\n{row}\n")
     data = AuditDataSettings(train=str(path))
-    with pytest.raises(DataError, match=r"a\.csv, line 2: not valid CSV"):
-        audit_sources(audited_sources(data), data, AuditOptions())
-
-
-def test_a_wrong_separator_of_a_table_of_decisions_is_named(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("sep=;\nDialogue_History,Speaker_Turn,Gold_Standard\nhi,seeker,why?\n")
-    data = AuditDataSettings(train=str(path))
-    with pytest.raises(DataError, match=r"a\.csv: the first line names ';' as the separator"):
+    with pytest.raises(DataError, match=message):
         audit_sources(audited_sources(data), data, AuditOptions())
 
 
